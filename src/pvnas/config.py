@@ -1,0 +1,324 @@
+"""Every setting of a run as plain, typed, nested dataclasses, and the presets as functions that return a full config.
+
+The texts below the fields are the help texts of the command line. ``P`` marks a value the paper gives, ``D`` a decision
+of ours where it is silent. Nothing here imports torch, so that ``pvnas --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+PAPER_SEARCH_LAYOUT = "S-NC S-RC T-NC T-RC"
+PAPER_LAYOUT = "S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K"
+
+
+@dataclass
+class DataConfig:
+    """Where the videos are and how they are read."""
+
+    path: str = ""
+    """Folder of videos: class/video, {train,val,test}/class/video, or with a split.csv (path,label,split,group)."""
+    validation_share: float = 0.15
+    """Share of each class held out for validation where the folder names no validation videos."""
+    test_share: float = 0.2
+    """Share of each class held out for the test where the folder names no test videos."""
+    max_bad_share: float = 0.01
+    """Refuse to train when more than this share of the videos cannot be read."""
+    cache: Literal["auto", "ram", "none"] = "auto"
+    """Keep every video decoded in memory: ram, none, or auto (if it fits into cache_gib)."""
+    cache_gib: float = 4.0
+    """Memory that cache=auto may use, in GiB."""
+    workers: int = 0
+    """Processes that decode; 0 decodes in the main process. Never changes a result."""
+
+
+@dataclass
+class ClipConfig:
+    """How a clip is cut out of a video in time."""
+
+    frames: int = 8
+    """Frames of a clip (P: 8)."""
+    window: int = 64
+    """Length of the clip in frames of a video of window_rate (P: 64)."""
+    window_rate: float = 30.0
+    """Frame rate in which the window is counted, per second (P: 30)."""
+    short_videos: Literal["clamp", "loop", "fit"] = "clamp"
+    """Video shorter than the window: repeat its last frame, start again, or shrink the window to the video."""
+
+
+@dataclass
+class AugmentConfig:
+    """Random crops and flips in training; the centre of the middle size in validation."""
+
+    short_side_min: int = 128
+    """Smallest length of the shorter side that a video is scaled to before the crop, in pixels."""
+    short_side_max: int = 164
+    """Largest length of the shorter side that a video is scaled to before the crop, in pixels."""
+    crop: int = 112
+    """Side of the square crop that the network sees, in pixels."""
+    flip: bool = True
+    """Mirror half of the training clips left to right. Switch off where left and right are different classes."""
+
+
+@dataclass
+class BatchConfig:
+    """One global batch = shards x clips_per_shard; batch statistics stay inside a shard (the paper's GPU)."""
+
+    shards: int = 1
+    """Logical shards of the global batch (P: 32 GPUs)."""
+    clips_per_shard: int = 32
+    """Clips of a shard (P: 32 in the search, 8 in the retraining)."""
+
+    @property
+    def clips(self) -> int:
+        """Clips of the global batch."""
+        return self.shards * self.clips_per_shard
+
+
+@dataclass
+class ScheduleConfig:
+    """Factor on a learning rate over the epochs."""
+
+    kind: Literal["step", "cosine", "constant"] = "step"
+    """step (P, the search's weights), cosine (P, retraining) or constant (D, alphas)."""
+    step_epochs: float = 20.0
+    """step: epochs between two drops (P: 20)."""
+    step_factor: float = 0.1
+    """step: what a drop multiplies the rate by (P: 0.1)."""
+    final_factor: float = 0.0
+    """cosine: factor at the last step (the search that collapses in the paper ends at 1e-3)."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the rate first rises linearly from 1 % of itself."""
+
+
+@dataclass
+class WeightOptimizerConfig:
+    """SGD with momentum for the network's weights."""
+
+    lr: float = 0.1
+    """Learning rate for a global batch of lr_clips clips; scales linearly with the global batch (D3)."""
+    lr_clips: int = 32
+    """Clips that lr is given for."""
+    momentum: float = 0.9
+    """Momentum (P: 0.9)."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 1e-4
+    """Weight decay (P: 1e-4)."""
+    clip_gradient: float = 0.0
+    """Largest norm of the gradient; 0 leaves it alone (P: not mentioned)."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
+class AlphaOptimizerConfig:
+    """Adam for the architecture parameters alpha."""
+
+    lr: float = 1e-3
+    """Learning rate (P: 0.001)."""
+    beta1: float = 0.0
+    """Decay of the first moment (P: 0)."""
+    beta2: float = 0.999
+    """Decay of the second moment (P: 0.999)."""
+    weight_decay: float = 0.0
+    """Weight decay (D: none)."""
+    initial_std: float = 1e-3
+    """Standard deviation of the initial alphas (D: 1e-3)."""
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="constant"))
+
+
+@dataclass
+class SearchConfig:
+    """The search for the four cells."""
+
+    epochs: int = 80
+    """Epochs of the search (P: 80)."""
+    stop_epoch: int = 0
+    """Take the genotype of this epoch; 0 takes the last one (P: table 3 compares 20, 40, 60 and 80)."""
+    layout: str = PAPER_SEARCH_LAYOUT
+    """Cells of the search network (P: four)."""
+    width: int = 64
+    """Channels of the first cells (P: 64)."""
+    objective: Literal["one-level", "bilevel-first", "bilevel-second"] = "one-level"
+    """Loss the alphas descend: the training loss (P), or a validation part to first or second order."""
+    half_steps: Literal["same", "next", "joint"] = "same"
+    """Mini-batch of the weight step: the alpha step's, a fresh one, or one backward pass for both (D2)."""
+    bilevel_share: float = 0.5
+    """Share of the training videos on which a bi-level search trains the alphas."""
+    validate: bool = True
+    """Also measure the supernet on the validation videos after each epoch."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    weights: WeightOptimizerConfig = field(default_factory=WeightOptimizerConfig)
+    alphas: AlphaOptimizerConfig = field(default_factory=AlphaOptimizerConfig)
+
+
+@dataclass
+class TrainConfig:
+    """Training of the derived network from scratch."""
+
+    epochs: int = 196
+    """Epochs (P: 196 on Kinetics-400 and Something-Something V2, 128 on UCF-101)."""
+    layout: str = PAPER_LAYOUT
+    """Cells of the derived network; *K repeats a cell `repeat` times."""
+    width: int = 64
+    """Channels of the first cells (P: 64 for L, 100 for M)."""
+    repeat: int = 1
+    """Normal cells between two reductions, the K of the layout (P: 1 for L, 2 for M)."""
+    dropout: float = 0.4
+    """Dropout before the classifier (P: 0.4)."""
+    drop_path: float = 0.0
+    """Probability of dropping one edge's operation for one sample (P: 0.1 on UCF-101)."""
+    label_smoothing: float = 0.0
+    """Weight of the uniform distribution in the target (P: none)."""
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(clips_per_shard=8))
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(short_side_min=256, short_side_max=320, crop=224)
+    )
+    weights: WeightOptimizerConfig = field(
+        default_factory=lambda: WeightOptimizerConfig(lr=0.01, lr_clips=8, schedule=ScheduleConfig(kind="cosine"))
+    )
+
+
+@dataclass
+class TestConfig:
+    """The test over many views of each video."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    temporal_views: int = 10
+    """Clips of a video (P: 10)."""
+    spatial_views: int = 3
+    """Crops of a clip along its longer side: 1 (centre) or 3 (P)."""
+    rule: Literal["slowfast", "slowfast_offset", "mmaction2", "tsm"] = "slowfast"
+    """Where the clips start."""
+    short_side: int = 256
+    """Length of the shorter side, in pixels (D: 256)."""
+    crop: int = 256
+    """Side of the square crops, in pixels (D: 256)."""
+    average: Literal["softmax", "logits"] = "softmax"
+    """What is averaged over the views (D: softmax scores)."""
+
+
+@dataclass
+class RunConfig:
+    """A whole run: search, derivation, training, test and report."""
+
+    preset: str = "pvnas-l"
+    """Name of the preset that this config started from."""
+    seed: int = 0
+    """Seed of everything random."""
+    stem: Literal["stride4", "stride2"] = "stride4"
+    """stride4: 1x7x7 convolution and max-pooling (P); stride2: one 1x3x3 convolution, for crops below 100 pixels."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs convolutions in bfloat16; alphas, softmax and loss stay in fp32."""
+    threads: int = 0
+    """CPU threads; 0 takes one per core. Another number changes the last bits of the result."""
+    checkpoint_minutes: float = 10.0
+    """Save a checkpoint at least this often, besides at the end of every epoch."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars where the tensorboard package is installed."""
+    data: DataConfig = field(default_factory=DataConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+
+
+# Fields that may differ between an interrupted run and the command that resumes it: they change no number.
+HARMLESS_FIELDS = frozenset({"data.workers", "checkpoint_minutes", "tensorboard"})
+
+
+def pvnas_l() -> RunConfig:
+    """PV-NAS-L on Kinetics-400: the paper's search, then K=1 and width 64 (sections 3 to 5 of the paper)."""
+    config = RunConfig(preset="pvnas-l")
+    config.search.batch = BatchConfig(shards=32, clips_per_shard=32)
+    config.train.batch = BatchConfig(shards=32, clips_per_shard=8)
+    config.train.weights.schedule.warmup_epochs = 36
+    return config
+
+
+def pvnas_search() -> RunConfig:
+    """The paper's search on Kinetics-400; the derived network is PV-NAS-L."""
+    config = pvnas_l()
+    config.preset = "pvnas-search"
+    return config
+
+
+def pvnas_m() -> RunConfig:
+    """PV-NAS-M on Kinetics-400: K=2 and width 100."""
+    config = pvnas_l()
+    config.preset = "pvnas-m"
+    config.train.width, config.train.repeat = 100, 2
+    return config
+
+
+def ucf101() -> RunConfig:
+    """The paper's UCF-101 retraining from scratch (table 3): 128 epochs, drop-path 0.1, crops of 112 pixels (D)."""
+    config = pvnas_l()
+    config.preset = "ucf101"
+    config.train.epochs = 128
+    config.train.weights.schedule.warmup_epochs = 16
+    config.train.drop_path = 0.1
+    config.train.augment = AugmentConfig(short_side_min=128, short_side_max=256, crop=112)
+    config.test.short_side = config.test.crop = 128
+    return config
+
+
+def laptop() -> RunConfig:
+    """A small folder of videos on a CPU: about an hour for 600 short videos on two cores."""
+    config = RunConfig(preset="laptop", stem="stride2")
+    config.clip = ClipConfig(window=32, short_videos="fit")
+    augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
+    config.search = SearchConfig(epochs=12, width=8, batch=BatchConfig(clips_per_shard=16), augment=augment)
+    config.search.weights.schedule.step_epochs = 4
+    config.search.alphas.lr = 0.01
+    config.train = TrainConfig(epochs=60, width=16, drop_path=0.1, batch=BatchConfig(clips_per_shard=16))
+    config.train.augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
+    config.train.weights = WeightOptimizerConfig(
+        lr=0.1, lr_clips=32, schedule=ScheduleConfig(kind="cosine", warmup_epochs=2)
+    )
+    config.test = TestConfig(temporal_views=4, spatial_views=3, short_side=64, crop=56)
+    return config
+
+
+def demo() -> RunConfig:
+    """The generated `shapes` videos on two CPU cores in under ten minutes; flips would swap its classes."""
+    config = laptop()
+    config.preset = "demo"
+    for part in (config.search, config.train):
+        part.augment = AugmentConfig(short_side_min=40, short_side_max=44, crop=40, flip=False)
+    config.clip = ClipConfig(window=32, short_videos="fit")
+    config.search.epochs, config.train.epochs = 6, 24
+    config.search.weights.schedule.step_epochs = 2
+    config.train.width, config.train.drop_path, config.train.dropout = 12, 0.0, 0.1
+    config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=40, crop=40)
+    return config
+
+
+def tiny() -> RunConfig:
+    """Seconds, to try a folder or a command: the networks learn next to nothing."""
+    config = demo()
+    config.preset = "tiny"
+    for part in (config.search, config.train):
+        part.epochs, part.width = 2, 4
+        part.batch = BatchConfig(shards=2, clips_per_shard=2)
+        part.augment = AugmentConfig(short_side_min=24, short_side_max=28, crop=24, flip=False)
+    config.clip.frames = 4
+    config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=24, crop=24)
+    return config
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "tiny": tiny,
+    "demo": demo,
+    "laptop": laptop,
+    "pvnas-search": pvnas_search,
+    "pvnas-l": pvnas_l,
+    "pvnas-m": pvnas_m,
+    "ucf101": ucf101,
+}
