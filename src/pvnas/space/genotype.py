@@ -100,7 +100,9 @@ class Genotype:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UserError(f'genotype: not a genotype file: "format" must be "{FORMAT}"')
         if type(data.get("version")) is not int or data["version"] != VERSION:
-            raise UserError(f"genotype: version {str(data.get('version'))[:40]} is not known; this pvnas reads {VERSION}")
+            raise UserError(
+                f"genotype: version {str(data.get('version'))[:40]} is not known; this pvnas reads {VERSION}"
+            )
         cells = data.get("cells")
         about = data.get("about", {})
         if not isinstance(cells, dict) or not isinstance(about, dict):
@@ -152,9 +154,7 @@ class Genotype:
         return {**counts, "total": sum(counts.values())}
 
 
-def random_genotype(
-    seed: int, min_convolutions: int = 0, categories: tuple[str, ...] = CATEGORIES
-) -> Genotype:
+def random_genotype(seed: int, min_convolutions: int = 0, categories: tuple[str, ...] = CATEGORIES) -> Genotype:
     """Draw a genotype uniformly among those with at least ``min_convolutions`` convolutions in every cell.
 
     The paper's random baseline (table 3) uses 4. Raises UserError when a cell cannot hold that many.

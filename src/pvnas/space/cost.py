@@ -1,0 +1,120 @@
+"""What a network costs: parameters, multiply-accumulates, activations, milliseconds.
+
+As everywhere in this field, "GFLOPs" are multiply-accumulates (MACs) of convolutions and the classifier for ONE view at
+batch 1; BN, pooling and sums are not counted. PyTorch's own flop counter counts 2 per MAC.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pvnas.config import PAPER_LAYOUT
+from pvnas.errors import UserError
+from pvnas.space.genotype import Genotype
+from pvnas.space.network import PVNASNetwork
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one network on one view of a video."""
+
+    params: int
+    """Trainable parameters."""
+    macs: int
+    """Multiply-accumulates of one view."""
+    activations: int
+    """Elements that convolutions and the classifier put out for one view."""
+    clip: tuple[int, int, int]
+    """Frames, height and width of the view."""
+
+    def over_views(self, views: int) -> dict[str, Any]:
+        """Return the cost as plain data, with the MACs of a video of so many views."""
+        return {
+            **asdict(self),
+            "clip": list(self.clip),
+            "macs_per_view": self.macs,
+            "views": views,
+            "macs_per_video": self.macs * views,
+        }
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int]:
+    """Return (MACs, activations) of one (3, T, H, W) view, from the shapes of the convolutions and the classifier.
+
+    Give a network on the meta device to count without computing.
+    """
+    macs = activations = 0
+
+    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal macs, activations
+        per_element = module.weight[0].numel()  # type: ignore[index, operator]
+        macs += output.numel() * per_element
+        activations += output.numel()
+
+    counted = [m for m in network.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
+    hooks = [module.register_forward_hook(count) for module in counted]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.empty(1, 3, *clip, device=next(network.parameters()).device))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return macs, activations
+
+
+def network_cost(
+    genotype: Genotype,
+    *,
+    width: int = 64,
+    repeat: int = 1,
+    clip: tuple[int, int, int] = (8, 224, 224),
+    classes: int = 400,
+    layout: str = PAPER_LAYOUT,
+    stem: str = "stride4",
+) -> Cost:
+    """Return the cost of the network of a genotype without allocating it."""
+    if min(clip) < 1 or clip[0] > 4096 or max(clip[1:]) > 16384:
+        raise UserError(f"clip is {'x'.join(map(str, clip))}; write frames x height x width, for example 8x224x224")
+    if not 1 <= classes <= 10_000_000:
+        raise UserError(f"classes is {classes}; must be at least 1")
+    with torch.device("meta"):
+        network = PVNASNetwork(genotype, num_classes=classes, width=width, repeat=repeat, layout=layout, stem=stem)
+    macs, activations = count_macs(network, clip)
+    return Cost(count_parameters(network), macs, activations, clip)
+
+
+def measure_latency(
+    network: nn.Module, clip: tuple[int, int, int], *, batch: int = 1, repeats: int = 10, warmup: int = 3
+) -> dict[str, float]:
+    """Return the measured time of a forward pass in evaluation mode, in milliseconds: median, minimum, maximum."""
+    device = next(network.parameters()).device
+    x_NCTHW = torch.rand(batch, 3, *clip, device=device)
+    times: list[float] = []
+    network.eval()
+    with torch.inference_mode():
+        for _ in range(warmup + repeats):
+            _synchronise(device)
+            start = time.perf_counter()
+            network(x_NCTHW)
+            _synchronise(device)
+            times.append(1000 * (time.perf_counter() - start))
+    times = times[warmup:]
+    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

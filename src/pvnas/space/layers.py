@@ -1,0 +1,125 @@
+"""Layers on clips: PyTorch's own 3-D ones, and the same ones computed as 2-D with time folded into the batch.
+
+Legend: N clips, C channels, T frames, H and W pixels.
+
+No kernel of the search space mixes time and space, so each can run as a 2-D one. With clips in channels-last memory
+(N,T,H,W,C) the fold to (N*T,C,H,W) for spatial kernels and the view (N,C,T,H*W) for temporal ones copy nothing, while
+PyTorch's 2-D kernels are several times faster than its 3-D ones, most of all depthwise. Parameters keep the shapes of the
+3-D layers, so that both kinds load each other's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def fold_time(x_NCTHW: Tensor) -> Tensor:
+    """Return (N*T, C, H, W); a view where x is contiguous in channels_last_3d."""
+    n, c, t, h, w = x_NCTHW.shape
+    return x_NCTHW.transpose(1, 2).reshape(n * t, c, h, w)
+
+
+def unfold_time(x_FCHW: Tensor, frames: int) -> Tensor:
+    """Return (N, C, T, H, W) from (N*T, C, H, W); always a view."""
+    return x_FCHW.unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+def to_channels_last(x_NCTHW: Tensor) -> Tensor:
+    """Return the clips in channels_last_3d memory, in which every fold is free."""
+    return x_NCTHW.contiguous(memory_format=torch.channels_last_3d)
+
+
+class FoldedConv(nn.Conv3d):
+    """A Conv3d of kernel (1, k, k) or (k, 1, 1) computed as a 2-D convolution. Shapes as nn.Conv3d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[0] > 1:
+            return self._temporal(x)
+        frames = x.shape[2]
+        x, stride, padding, dilation = fold_time(x), self.stride[1:], self.padding[1:], self.dilation[1:]  # type: ignore[assignment]
+        weight = self.weight.squeeze(2)
+        if stride == (2, 2) and (dilation == (2, 2) or self.kernel_size[1] == 1):
+            # Every tap of the kernel falls on an even pixel: a plain convolution of those.
+            x, stride, padding, dilation = x[:, :, ::2, ::2], (1, 1), tuple(p // 2 for p in padding), (1, 1)  # type: ignore[arg-type]
+        if dilation == (2, 2):
+            y = _dilated_on_phases(x, weight, self.groups)
+        else:
+            y = F.conv2d(x, weight, self.bias, stride, padding, dilation, self.groups)  # type: ignore[arg-type]
+        return unfold_time(y, frames)
+
+    def _temporal(self, x: Tensor) -> Tensor:
+        y = F.conv2d(
+            x.flatten(3), self.weight.squeeze(-1), self.bias, (self.stride[0], 1), (self.padding[0], 0), 1, self.groups
+        )  # (N, C, T, H*W)
+        return y.unflatten(3, x.shape[3:])
+
+
+def _dilated_on_phases(x_FCHW: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """A 3x3 convolution of dilation 2, stride 1 and padding 2, as plain ones on the four phases of even and odd pixels.
+
+    PyTorch's dilated depthwise convolution is several times slower on a CPU than this, copies included.
+    """
+    f, c, h, w = x_FCHW.shape
+    x = F.pad(x_FCHW, (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x_FCHW
+    h2, w2 = x.shape[2] // 2, x.shape[3] // 2
+    pixels_last = x.permute(0, 2, 3, 1).reshape(f, h2, 2, w2, 2, c)
+    phases = pixels_last.permute(0, 2, 4, 1, 3, 5).reshape(f * 4, h2, w2, c).permute(0, 3, 1, 2)
+    y = F.conv2d(phases, weight, None, 1, 1, 1, groups)
+    y = y.permute(0, 2, 3, 1).reshape(f, 2, 2, h2, w2, -1).permute(0, 3, 1, 4, 2, 5).reshape(f, 2 * h2, 2 * w2, -1)
+    return y.permute(0, 3, 1, 2)[:, :, :h, :w]
+
+
+class FoldedAvgPool(nn.AvgPool3d):
+    """An AvgPool3d of kernel (1, k, k) computed as a 2-D pooling. Shapes as nn.AvgPool3d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(
+            fold_time(x),
+            self.kernel_size[1:],  # type: ignore[index]
+            self.stride[1:],  # type: ignore[index]
+            self.padding[1:],  # type: ignore[index]
+            count_include_pad=self.count_include_pad,
+        )
+        return unfold_time(y, x.shape[2])
+
+
+class FoldedMaxPool(nn.MaxPool3d):
+    """A MaxPool3d of kernel (1, k, k) computed as a 2-D pooling. Shapes as nn.MaxPool3d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.max_pool2d(fold_time(x), self.kernel_size[1:], self.stride[1:], self.padding[1:])  # type: ignore[index]
+        return unfold_time(y, x.shape[2])
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """BatchNorm3d that takes a scale for its output: ``scale * BN(x)`` in the pass that BN makes anyway.
+
+    Without affine parameters, ``w * BN(x)`` is BN with all gammas equal to w. Its running statistics are updated in
+    training mode only while ``momentum`` is above zero, see ``frozen_statistics``.
+    """
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        # contiguous: PyTorch's channels-last backward reads an expanded weight as if it lay dense in memory.
+        weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, weight, self.bias, self.training, self.momentum or 0.0, self.eps
+        )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The four kinds of layers that the search space is made of."""
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    avg_pool: Callable[..., nn.Module]
+    max_pool: Callable[..., nn.Module]
+
+
+FOLDED = Layers(FoldedConv, BatchNorm, FoldedAvgPool, FoldedMaxPool)
+PLAIN = Layers(nn.Conv3d, nn.BatchNorm3d, nn.AvgPool3d, nn.MaxPool3d)

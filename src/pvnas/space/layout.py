@@ -1,0 +1,55 @@
+"""How cells are stacked: a line of categories such as ``S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pvnas.errors import UserError
+from pvnas.space.genotype import CATEGORIES, NODES, is_reduction
+
+MAX_CELLS = 1000
+_TOKEN = re.compile(r"(?P<category>[A-Z]-[A-Z]+)(?:\*(?P<times>K|[1-9]\d{0,3}))?")
+
+
+@dataclass(frozen=True)
+class CellPlace:
+    """One cell of a network: what it is, its width, and what the two cells before it put out."""
+
+    category: str
+    channels: int
+    channels_before: tuple[int, int]
+    reduced_before: bool
+
+
+def parse_layout(layout: str, repeat: int = 1) -> tuple[str, ...]:
+    """Return the category of every cell. ``*K`` repeats a cell ``repeat`` times, ``*3`` three times."""
+    if repeat < 1:
+        raise UserError(f"repeat is {repeat}; must be at least 1")
+    categories: list[str] = []
+    for token in layout.split():
+        match = _TOKEN.fullmatch(token)
+        if match is None or match["category"] not in CATEGORIES:
+            raise UserError(
+                f"layout: {token[:40]!r} is not a cell; write one of {', '.join(CATEGORIES)}, with *K or *3 to repeat"
+            )
+        times = {"K": repeat, None: 1}.get(match["times"]) or int(match["times"])
+        categories += [match["category"]] * times
+        if len(categories) > MAX_CELLS:
+            raise UserError(f"layout: more than {MAX_CELLS} cells")
+    if not categories:
+        raise UserError('layout: no cells; write for example "S-NC*K S-RC T-NC*K"')
+    return tuple(categories)
+
+
+def place_cells(categories: tuple[str, ...], width: int) -> tuple[CellPlace, ...]:
+    """Return each cell's width: ``width`` at first, doubled by each reduction; a cell puts out 4 times its width."""
+    if not 2 <= width <= 4096:
+        raise UserError(f"width is {width}; must be from 2 to 4096 channels")
+    places: list[CellPlace] = []
+    channels, before, reduced = width, (width, width), False
+    for category in categories:
+        channels *= 2 if is_reduction(category) else 1
+        places.append(CellPlace(category, channels, before, reduced))
+        before, reduced = (before[1], NODES * channels), is_reduction(category)
+    return tuple(places)

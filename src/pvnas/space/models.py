@@ -1,0 +1,67 @@
+"""Networks by name, as timm names them: ``create_model("pvnas_l", genotype=genotype, num_classes=101)``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pvnas.errors import UserError
+from pvnas.space.genotype import Genotype
+from pvnas.space.network import PVNASNetwork
+
+# Width and repeat of the paper's networks (section 4.2) and of small ones of ours.
+MODELS: dict[str, dict[str, Any]] = {
+    "pvnas_m": {"width": 100, "repeat": 2},
+    "pvnas_l": {"width": 64, "repeat": 1},
+    "pvnas_l_half": {"width": 32, "repeat": 1},
+    "pvnas_l_double": {"width": 128, "repeat": 1},
+    "pvnas_tiny": {"width": 16, "repeat": 1, "stem": "stride2"},
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that create_model knows."""
+    return sorted(MODELS)
+
+
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    genotype: Genotype | str | Path,
+    num_classes: int = 400,
+    in_chans: int = 3,
+    features_only: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Return a network of this name built from a genotype or a genotype file.
+
+    ``options`` are PVNASNetwork's: drop_rate, drop_path_rate, width, repeat, layout, stem. With ``features_only`` the
+    network returns the outputs of its stem and cells. Raises UserError for unknown names and for what does not exist.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1) or [", ".join(list_models())]
+        raise UserError(f"no model {name!r}; did you mean {near[0]}?")
+    if pretrained:
+        raise UserError(f"{name}: no pretrained weights are published; train it with `pvnas train`")
+    if in_chans != 3:
+        raise UserError(f"in_chans is {in_chans}; the networks take 3 channels (RGB)")
+    if not isinstance(genotype, Genotype):
+        genotype = Genotype.load(genotype)
+    network = PVNASNetwork(genotype, num_classes=num_classes, **{**MODELS[name], **options})
+    return FeatureExtractor(network) if features_only else network
+
+
+class FeatureExtractor(nn.Module):
+    """(N, 3, T, H, W) to a list of the outputs of stem and cells; ``feature_info`` describes the cells'."""
+
+    def __init__(self, network: PVNASNetwork) -> None:
+        super().__init__()
+        network.reset_classifier(0)
+        self.network, self.feature_info = network, network.feature_info
+
+    def forward(self, x_NCTHW: Tensor) -> list[Tensor]:
+        return list(self.network.forward_intermediates(x_NCTHW))

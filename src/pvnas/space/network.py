@@ -1,0 +1,158 @@
+"""The derived network: the cells of a genotype, stacked by a layout, with timm's model interface.
+
+Legend: N clips, C channels, T frames, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pvnas.config import PAPER_LAYOUT
+from pvnas.errors import UserError
+from pvnas.space.genotype import INPUTS, NODES, Cell, Genotype, is_reduction
+from pvnas.space.layers import FOLDED, Layers, to_channels_last
+from pvnas.space.layout import CellPlace, parse_layout, place_cells
+from pvnas.space.operations import build_operation, build_stem, cell_inputs
+
+
+def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Zero whole samples of x (N, ...) with this probability and scale the others up to keep the mean."""
+    if probability <= 0.0 or not training:
+        return x
+    mask_N = torch.empty(x.shape[0], dtype=x.dtype, device=x.device).bernoulli_(1.0 - probability)
+    return x * mask_N.div_(1.0 - probability).view(-1, *[1] * (x.dim() - 1))
+
+
+class DerivedCell(nn.Module):
+    """Two (N, C, T, H, W) inputs to (N, 4 * width, T, H', W'): each node sums two operations."""
+
+    def __init__(self, cell: Cell, place: CellPlace, layers: Layers) -> None:
+        super().__init__()
+        self.sources = [tuple(edge.source for edge in node) for node in cell]
+        self.input0, self.input1 = cell_inputs(
+            place.channels_before, place.channels, place.reduced_before, layers, affine=True
+        )
+        self.nodes = nn.ModuleList()
+        for node in cell:
+            operations = nn.ModuleList()
+            for source, operation in node:
+                stride = 2 if is_reduction(place.category) and source < INPUTS else 1
+                operations.append(
+                    build_operation(operation, place.channels, stride, layers, affine=True, pool_norm=False)
+                )
+            self.nodes.append(operations)
+        self.drop_path_rate = 0.0
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        states = [self.input0(x0), self.input1(x1)]
+        for sources, operations in zip(self.sources, self.nodes, strict=True):
+            first, second = (
+                self._dropped(operation, operation(states[source]))
+                for source, operation in zip(sources, operations, strict=True)  # type: ignore[arg-type]
+            )
+            states.append(first + second)
+        return torch.cat(states[INPUTS:], 1)
+
+    def _dropped(self, operation: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(operation, nn.Identity):  # keeps at least the identity paths, as DARTS does
+            return x
+        return drop_path(x, self.drop_path_rate, self.training)
+
+
+class PVNASNetwork(nn.Module):
+    """A video-recognition network: (N, 3, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
+
+    The interface is timm's: ``forward_features``, ``forward_head``, ``get_classifier``, ``reset_classifier``,
+    ``set_grad_checkpointing``, ``feature_info``.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        num_classes: int = 400,
+        width: int = 64,
+        repeat: int = 1,
+        layout: str = PAPER_LAYOUT,
+        stem: str = "stride4",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layers: Layers = FOLDED,
+    ) -> None:
+        super().__init__()
+        categories = parse_layout(layout, repeat)
+        missing = [category for category in dict.fromkeys(categories) if category not in genotype.cells]
+        if missing:
+            raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {layout!r} needs")
+        places = place_cells(categories, width)
+        self.stem = build_stem(stem, width, layers)
+        self.cells = nn.ModuleList(DerivedCell(genotype.cells[p.category], p, layers) for p in places)
+        self.num_features = NODES * places[-1].channels
+        self.num_classes = num_classes
+        self.drop_rate = drop_rate
+        self.classifier = _classifier(self.num_features, num_classes)
+        self.feature_info = _feature_info(places, stem)
+        self.grad_checkpointing = False
+        self.set_drop_path(drop_path_rate)
+
+    def set_drop_path(self, probability: float) -> None:
+        """Set the probability with which an operation's output is dropped for a sample in training."""
+        for cell in self.cells:
+            cell.drop_path_rate = probability
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the cells' outputs for the backward pass and compute the rest again: less memory, more time."""
+        self.grad_checkpointing = enable
+
+    def forward_intermediates(self, x_NCTHW: Tensor) -> Iterator[Tensor]:
+        """Yield the stem's output, then every cell's, each (N, C, T, H', W')."""
+        before = last = self.stem(to_channels_last(x_NCTHW))
+        yield last
+        for cell in self.cells:
+            if self.grad_checkpointing and self.training:
+                before, last = last, checkpoint(cell, before, last, use_reentrant=False)
+            else:
+                before, last = last, cell(before, last)
+            yield last
+
+    def forward_features(self, x_NCTHW: Tensor) -> Tensor:
+        """Return the last cell's output (N, num_features, T, H', W')."""
+        *_, last = deque(self.forward_intermediates(x_NCTHW), maxlen=1)
+        return last
+
+    def forward_head(self, x_NCTHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """Average over time and space, dropout, classifier: (N, num_classes), or the (N, num_features) before it."""
+        x = F.dropout(x_NCTHW.mean((2, 3, 4)), self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x_NCTHW))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new classifier of ``num_classes`` classes in; 0 leaves none, so that features come out."""
+        self.num_classes = num_classes
+        self.classifier = _classifier(self.num_features, num_classes).to(next(self.parameters()).device)
+
+
+def _classifier(features: int, classes: int) -> nn.Module:
+    return nn.Linear(features, classes) if classes else nn.Identity()
+
+
+def _feature_info(places: tuple[CellPlace, ...], stem: str) -> list[dict[str, Any]]:
+    """Channels and spatial reduction of every cell's output, as timm lists them."""
+    reduction, info = (4 if stem == "stride4" else 2), []
+    for index, place in enumerate(places):
+        reduction *= 2 if is_reduction(place.category) else 1
+        info.append({"num_chs": NODES * place.channels, "reduction": reduction, "module": f"cells.{index}"})
+    return info

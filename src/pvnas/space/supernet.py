@@ -1,0 +1,205 @@
+"""The relaxed network of the search: every candidate operation on every edge, mixed by softmax(alpha).
+
+Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O operations of a category.
+
+Two implementations of the same mathematics, with the same parameter names:
+- ``PlainCell`` is equation 1 of the paper as it stands, sum_o softmax(alpha)_o * o(x) on every edge, on PyTorch's own
+  3-D layers. It is the oracle of the tests and the baseline of the benchmarks.
+- ``SharedCell`` is the one that is used. Edges that leave the same node share its ReLU and its pooling with BN, since
+  neither has parameters; the mixing weight rides on the scale of each operation's last BN; zero costs nothing; all
+  kernels run as 2-D ones on folded time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvnas.config import PAPER_SEARCH_LAYOUT
+from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
+from pvnas.space.layers import FOLDED, PLAIN, Layers, to_channels_last
+from pvnas.space.layout import CellPlace, parse_layout, place_cells
+from pvnas.space.operations import FactorizedReduction, build_operation, build_stem, cell_inputs
+
+POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
+
+
+def mixing_weights(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return softmax(alpha) over the operations of every edge, (E, O) per category (paper, equation 1)."""
+    return {category: alpha.softmax(-1) for category, alpha in alphas.items()}
+
+
+def edge_stride(category: str, source: int) -> int:
+    """Return the spatial stride of an edge: 2 where a reduction cell's edge leaves one of its two inputs."""
+    return 2 if is_reduction(category) and source < INPUTS else 1
+
+
+def _edge_operations(place: CellPlace, source: int, names: Sequence[str], layers: Layers) -> nn.ModuleDict:
+    """The operations of one edge that have parameters of their own or are asked for, by name."""
+    stride = edge_stride(place.category, source)
+    return nn.ModuleDict(
+        {name: build_operation(name, place.channels, stride, layers, affine=False, pool_norm=True) for name in names}
+    )
+
+
+class PlainCell(nn.Module):
+    """All candidate operations on all 14 edges, each computed on its own: the definition, written down."""
+
+    def __init__(self, place: CellPlace) -> None:
+        super().__init__()
+        self.operations = operations_of(place.category)
+        self.input0, self.input1 = cell_inputs(
+            place.channels_before, place.channels, place.reduced_before, PLAIN, affine=False
+        )
+        names = [name for name in self.operations if name != ZERO]
+        self.edges = nn.ModuleList(_edge_operations(place, source, names, PLAIN) for _, source in EDGES)
+
+    def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
+        states = [self.input0(x0), self.input1(x1)]
+        for node in range(INPUTS, INPUTS + NODES):
+            incoming = [edge for edge, (target, _) in enumerate(EDGES) if target == node]
+            mixed = [self._mix(edge, states[source], weights_EO[edge]) for source, edge in enumerate(incoming)]
+            states.append(torch.stack(mixed).sum(0))
+        return torch.cat(states[INPUTS:], 1)
+
+    def _mix(self, edge: int, x: Tensor, weights_O: Tensor) -> Tensor:
+        """Equation 1 on one edge; zero adds nothing, its weight only takes its share of the softmax."""
+        terms = [
+            w * self.edges[edge][name](x) for w, name in zip(weights_O, self.operations, strict=True) if name != ZERO
+        ]  # type: ignore[index]
+        return torch.stack(terms).sum(0)
+
+
+class SharedCell(nn.Module):
+    """The same sum as PlainCell, gathered by the node that edges leave, so that what they share is computed once."""
+
+    def __init__(self, place: CellPlace) -> None:
+        super().__init__()
+        self.operations = operations_of(place.category)
+        self.input0, self.input1 = cell_inputs(
+            place.channels_before, place.channels, place.reduced_before, FOLDED, affine=False
+        )
+        self.edges = nn.ModuleList()
+        for _, source in EDGES:
+            stride = edge_stride(place.category, source)
+            own = [n for n in self.operations if n not in PARAMETER_FREE | {ZERO} or (n == "identity" and stride == 2)]
+            self.edges.append(_edge_operations(place, source, own, FOLDED))
+        self.pools = nn.ModuleList(
+            _edge_operations(place, source, POOLINGS, FOLDED) for source in range(INPUTS + NODES - 1)
+        )
+
+    def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
+        columns = len(self.operations)
+        weights = weights_EO.flatten().unbind()
+        states = [self.input0(x0), self.input1(x1)]
+        sums: list[Tensor | None] = [None] * (INPUTS + NODES)
+        for source, pools in enumerate(self.pools):
+            x = states[source] if source < INPUTS else sums[source]
+            assert x is not None
+            shared = {name: pool(x) for name, pool in pools.items()}  # type: ignore[operator]
+            shared["relu"] = F.relu(x)
+            for edge, (target, start) in enumerate(EDGES):
+                if start == source:
+                    row = dict(zip(self.operations, weights[edge * columns : (edge + 1) * columns], strict=True))
+                    sums[target] = self._add_edge(sums[target], x, shared, self.edges[edge], row)  # type: ignore[arg-type]
+        return torch.cat([total for total in sums[INPUTS:] if total is not None], 1)
+
+    def _add_edge(
+        self,
+        total: Tensor | None,
+        x: Tensor,
+        shared: dict[str, Tensor],
+        own: Mapping[str, nn.Module],
+        weights: dict[str, Tensor],
+    ) -> Tensor:
+        """Add one edge's mixed operation to its target's sum, in place: no backward pass reads the sum's old values."""
+        for name in self.operations:
+            if name == ZERO:
+                continue
+            if name in own:
+                term = _scaled(own[name], shared["relu"], weights[name])
+                total = term if total is None else total.add_(term)
+            else:
+                source = x if name == "identity" else shared[name]
+                total = source * weights[name] if total is None else total.addcmul_(source, weights[name])
+        assert total is not None
+        return total
+
+
+def _scaled(operation: nn.Module, relu_x: Tensor, weight: Tensor) -> Tensor:
+    """Return weight * operation(x) of a convolution, given ReLU(x): its last BN takes the weight as its scale."""
+    if isinstance(operation, FactorizedReduction):
+        return operation.forward_scaled(relu_x, weight)
+    assert isinstance(operation, nn.Sequential)
+    _, *layers, norm = operation
+    y = relu_x
+    for layer in layers:
+        y = layer(y)
+    return norm(y, weight)
+
+
+class Supernet(nn.Module):
+    """The search network: (N, 3, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
+
+    ``alphas``: one (E, O) parameter per category, shared by all its cells. ``architecture_parameters`` and
+    ``weight_parameters`` part all parameters in two, so that no optimiser sees both.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        width: int = 64,
+        layout: str = PAPER_SEARCH_LAYOUT,
+        stem: str = "stride4",
+        initial_std: float = 1e-3,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        categories = parse_layout(layout)
+        places = place_cells(categories, width)
+        self.categories = categories
+        self.stem = build_stem(stem, width, PLAIN if plain else FOLDED)
+        self.cells = nn.ModuleList(PlainCell(place) if plain else SharedCell(place) for place in places)
+        self.classifier = nn.Linear(NODES * places[-1].channels, num_classes)
+        self.alphas = nn.ParameterDict(
+            {
+                category: nn.Parameter(initial_std * torch.randn(len(EDGES), len(operations_of(category))))
+                for category in sorted(set(categories))
+            }
+        )
+        self.plain = plain
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        weights = mixing_weights(self.alphas)
+        before = last = self.stem(x_NCTHW if self.plain else to_channels_last(x_NCTHW))
+        for category, cell in zip(self.categories, self.cells, strict=True):
+            before, last = last, cell(before, last, weights[category])
+        return self.classifier(last.mean((2, 3, 4)))
+
+    def architecture_parameters(self) -> dict[str, nn.Parameter]:
+        """Return alpha by category."""
+        return dict(self.alphas.items())
+
+    def weight_parameters(self) -> dict[str, nn.Parameter]:
+        """Return everything but alpha, by name."""
+        return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
+    norms: list[Any] = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
