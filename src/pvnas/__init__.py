@@ -1,0 +1,63 @@
+"""pvnas: find, train and test the best video-recognition network for your videos and your budget.
+
+The method is PV-NAS (a differentiable search for spatial and temporal cells). ``pvnas --help`` is the way in for
+people; for programs the public names are here and are imported when they are first used::
+
+    import pvnas
+
+    genotype = pvnas.Genotype.load("runs/demo/run/genotype.json")
+    network = pvnas.create_model("pvnas_l", genotype=genotype, num_classes=101)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pvnas.config import RunConfig
+    from pvnas.deploy.predict import predict
+    from pvnas.errors import UserError
+    from pvnas.settings import load_config
+    from pvnas.space.cost import network_cost
+    from pvnas.space.genotype import Genotype, random_genotype
+    from pvnas.space.models import create_model, list_models
+
+__version__ = "0.1.0"
+
+# Public name -> where it is defined.
+_HOMES = {
+    "Genotype": "pvnas.space.genotype",
+    "RunConfig": "pvnas.config",
+    "UserError": "pvnas.errors",
+    "create_model": "pvnas.space.models",
+    "list_models": "pvnas.space.models",
+    "load_config": "pvnas.settings",
+    "network_cost": "pvnas.space.cost",
+    "predict": "pvnas.deploy.predict",
+    "random_genotype": "pvnas.space.genotype",
+}
+
+__all__ = [
+    "Genotype",
+    "RunConfig",
+    "UserError",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_config",
+    "network_cost",
+    "predict",
+    "random_genotype",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that ``import pvnas`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pvnas' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,91 @@
+"""The ``pvnas`` command: finds the command, parses its arguments, runs it, and turns errors into one line.
+
+Exit codes: 0 done, 2 a mistake that a person can mend, 75 interrupted and resumable, 130 stopped at once.
+Nothing slow is imported before the command is known and its arguments are right.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from pvnas.cli.output import one_line
+from pvnas.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL: try again later
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end: give it somewhere to write to.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("\npvnas: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if os.environ.get("PVNAS_TRACEBACK"):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}")
+
+
+def _run(arguments: list[str]) -> int:
+    from pvnas.cli.parsing import find_command, parse_arguments, print_overview, print_version
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print_overview()
+        return 0
+    if arguments[0] == "--version":
+        print_version()
+        return 0
+    command, rest = find_command(arguments)
+    if command is None:  # the help of a group such as `pvnas data --help`
+        print_overview(arguments[0])
+        return 0
+    parsed = parse_arguments(command, rest)
+    if parsed is None:  # help was asked for
+        return 0
+    from pvnas.runtime.signals import Interrupted
+
+    try:
+        command.run(parsed)
+    except Interrupted as stop:
+        same = "pvnas " + shlex.join(arguments)
+        reason = one_line(str(stop)) or "stopped"
+        print(f"pvnas: {reason}; to go on from here type the same command: {same}", file=sys.stderr)
+        return EXIT_RESUMABLE
+    return 0
+
+
+def _fail(text: str) -> int:
+    print(f"pvnas: error: {one_line(text)}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"pvnas: warning: {one_line(str(message))}", file=sys.stderr)

@@ -1,0 +1,576 @@
+"""What each command of ``pvnas`` does: thin, everything slow is imported inside, results go to stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pvnas.cli.output import print_json, print_table
+from pvnas.cli.parsing import Command, checked_preset
+from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
+from pvnas.errors import UserError
+from pvnas.settings import CONFIG_NAME, changed_fields, check_resumable, dump_config, load_config, shown
+
+if TYPE_CHECKING:
+    from pvnas.data.catalog import Catalog
+
+DEMO_DIR = "runs/demo"
+REPORT_NAME = "report.html"
+RESULTS_NAME = "results.json"
+
+
+# Commands that run stages
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DATA", nargs="?", default=None, help="folder of labelled videos")
+    _add_common(parser)
+
+
+def _add_common(parser: ArgumentParser) -> None:
+    parser.add_argument("--dir", metavar="RUN", default=None, help="run directory; an interrupted run is resumed there")
+    parser.add_argument("--preset", metavar="NAME", default=None, help=f"one of {', '.join(PRESETS)} [laptop]")
+    parser.add_argument("--config", metavar="FILE", default=None, help="YAML file with fields, over the preset")
+
+
+def _add_train(parser: ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--genotype", metavar="FILE", default=None, help="genotype to train [the run's own]")
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--dir", metavar="DIR", default=DEMO_DIR, help=f"where videos and run go [{DEMO_DIR}]")
+    parser.add_argument("--config", metavar="FILE", default=None, help="YAML file with fields, over the preset")
+    parser.add_argument("--preset", metavar="NAME", default="demo", help="demo, or tiny to see it work in a minute")
+
+
+def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
+    """The config and the run directory that a command line asks for; refuses another config in a used directory."""
+    from pvnas import pipeline
+
+    config = load_config(checked_preset(args.preset), args.config, args.overrides)
+    if args.folder is not None:
+        config.data.path = args.folder
+    _make_path_absolute(config)
+    run_dir = Path(args.dir) if args.dir else pipeline.default_run_dir(config)
+    check_resumable(run_dir, config)
+    return config, run_dir
+
+
+def _make_path_absolute(config: RunConfig) -> None:
+    """A run must find its videos again from any folder; a wrong path is said before anything slow is imported."""
+    if not config.data.path:
+        raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
+    path = Path(os.path.abspath(os.path.expanduser(config.data.path)))
+    if not path.is_dir():
+        raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
+    config.data.path = str(path)
+
+
+def run_all(args: Namespace) -> None:
+    """Search, train, test, report."""
+    config, run_dir = _config_of(args)
+    from pvnas import pipeline
+
+    pipeline.run(config, run_dir)
+    _print_outcome(run_dir)
+
+
+def run_demo(args: Namespace) -> None:
+    """The whole job on videos that it generates first."""
+    base = Path(args.dir)
+    config = load_config(checked_preset(args.preset), args.config, args.overrides)
+    config.data.path = os.path.abspath(base / "videos")
+    check_resumable(base / "run", config)
+    from pvnas import pipeline
+    from pvnas.data.shapes import write_shapes
+
+    print(f"writing generated videos to {base / 'videos'} (skipped if they are there)", file=sys.stderr)
+    write_shapes(base / "videos")
+    pipeline.run(config, base / "run")
+    _print_outcome(base / "run")
+
+
+def run_search(args: Namespace) -> None:
+    """Search only."""
+    config, run_dir = _config_of(args)
+    from pvnas import pipeline
+
+    pipeline.search(config, run_dir)
+    print(f"genotype: {run_dir / 'genotype.json'}")
+
+
+def run_train(args: Namespace) -> None:
+    """Training only."""
+    config, run_dir = _config_of(args)
+    genotype = Path(args.genotype) if args.genotype else None
+    if genotype is None and not (run_dir / "genotype.json").exists():
+        raise UserError(
+            f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
+        )
+    if genotype is not None:
+        from pvnas.space.genotype import Genotype
+
+        Genotype.load(genotype)  # says what is wrong with the file before any video is read
+    from pvnas import pipeline
+
+    pipeline.train(config, run_dir, genotype)
+    print(f"trained: {run_dir}")
+
+
+def _add_test(parser: ArgumentParser) -> None:
+    parser.add_argument("target", metavar="RUN|DATA", help="run directory, or with --dir RUN other videos to test on")
+    parser.add_argument("--dir", metavar="RUN", default=None, help="run directory")
+    parser.add_argument("--json", action="store_true", help="print results.json")
+
+
+def run_test(args: Namespace) -> None:
+    """The test over many views, with the run's config or fields changed from it."""
+    run_dir = _run_dir(args.dir or args.target)
+    own = load_config(file=run_dir / CONFIG_NAME)
+    config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
+    if args.dir:
+        config.data.path = args.target
+        _make_path_absolute(config)
+    from pvnas import pipeline
+
+    pipeline.test(run_dir, config if changed_fields(own, config) else None)
+    if args.json:
+        print_json(_results(run_dir))
+    else:
+        _print_outcome(run_dir)
+
+
+def _add_run_dir(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+
+
+def run_report(args: Namespace) -> None:
+    """Writes the page again from what the run directory holds."""
+    run_dir = _run_dir(args.run)
+    from pvnas import pipeline
+
+    pipeline.report(run_dir)
+    print(run_dir / REPORT_NAME)
+
+
+def _run_dir(path: str) -> Path:
+    run_dir = Path(path)
+    if not (run_dir / CONFIG_NAME).is_file():
+        raise UserError(f"{shown(path)} is no run directory (it holds no {CONFIG_NAME}); make one with: pvnas run DATA")
+    return run_dir
+
+
+def _results(run_dir: Path) -> dict[str, Any]:
+    file = run_dir / RESULTS_NAME
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{file} cannot be read; write it again with: pvnas test {run_dir}") from None
+    if not isinstance(results, dict):
+        raise UserError(f"{file} holds no results; write it again with: pvnas test {run_dir}")
+    return results
+
+
+def _print_outcome(run_dir: Path) -> None:
+    results = _results(run_dir)
+    k = results.get("k", 5)
+    names = {
+        "top1": "top-1 (%)",
+        "top5": f"top-{k} (%)",
+        "mean_class": "mean over classes (%)",
+        "n_videos": "test videos",
+        "n_failed": "videos that failed",
+        "views": "views of a video",
+        "params": "parameters",
+        "macs_per_view": "MACs of a view",
+    }
+    print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
+    if (run_dir / REPORT_NAME).exists():
+        print(f"report: {run_dir / REPORT_NAME}")
+
+
+# Prediction, costs, genotypes, digest
+
+
+def _add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video file")
+    parser.add_argument("--dir", metavar="RUN", required=True, help="run directory with a trained network")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to print for each video [5]")
+    _add_json(parser)
+
+
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_predict(args: Namespace) -> None:
+    """Scores of video files."""
+    run_dir = _run_dir(args.dir)
+    missing = [video for video in args.videos if not Path(video).is_file()]
+    if missing:
+        raise UserError(f"no video file {shown(missing[0])}; name files, not folders")
+    if args.top < 1:
+        raise UserError(f"--top must be at least 1, not {args.top}")
+    from pvnas.deploy.predict import predict
+
+    predictions = predict([Path(video) for video in args.videos], run_dir, args.top)
+    if args.json:
+        print_json(
+            [{"path": str(p.path), "classes": [{"class": n, "score": s} for n, s in p.classes]} for p in predictions]
+        )
+        return
+    rows = [
+        (str(p.path), rank, name, f"{score:.3f}") for p in predictions for rank, (name, score) in _ranked(p.classes)
+    ]
+    print_table(["video", "rank", "class", "score"], rows)
+
+
+def _ranked(classes: list[tuple[str, float]]) -> list[tuple[int, tuple[str, float]]]:
+    return list(enumerate(classes, start=1))
+
+
+def _add_cost(parser: ArgumentParser) -> None:
+    parser.add_argument("genotype", metavar="GENOTYPE", help="genotype file")
+    parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
+    parser.add_argument("--repeat", type=int, default=1, metavar="K", help="normal cells between two reductions [1]")
+    parser.add_argument("--clip", default="8x224x224", metavar="TxHxW", help="frames x height x width [8x224x224]")
+    parser.add_argument("--classes", type=int, default=400, metavar="N", help="classes [400]")
+    parser.add_argument("--views", type=int, default=30, metavar="N", help="views of a video in the test [30]")
+    parser.add_argument("--layout", default=PAPER_LAYOUT, metavar="CELLS", help=f"stack of cells [{PAPER_LAYOUT}]")
+    stems = Literal["stride4", "stride2"]
+    parser.add_argument("--stem", type=stems, default="stride4", metavar="NAME", help="stride4 or stride2 [stride4]")
+    parser.add_argument("--latency", action="store_true", help="also measure a forward pass on this machine")
+    _add_json(parser)
+
+
+def run_cost(args: Namespace) -> None:
+    """Parameters, MACs, activations, and milliseconds if asked."""
+    clip = _clip(args.clip)
+    if args.views < 1:
+        raise UserError(f"--views must be at least 1, not {args.views}")
+    from pvnas.space.cost import measure_latency, network_cost
+    from pvnas.space.genotype import Genotype
+
+    genotype = Genotype.load(args.genotype)
+    shape = {"width": args.width, "repeat": args.repeat, "layout": args.layout, "stem": args.stem}
+    cost = network_cost(genotype, clip=clip, classes=args.classes, **shape).over_views(args.views)
+    cost |= {"classes": args.classes, **shape}
+    if args.latency:
+        from pvnas.space.network import PVNASNetwork
+
+        cost["latency"] = measure_latency(PVNASNetwork(genotype, num_classes=args.classes, **shape), clip)
+    if args.json:
+        print_json(cost)
+        return
+    rows: list[tuple[str, object]] = [
+        ("parameters", cost["params"]),
+        (f"MACs of a view of {args.clip}", cost["macs_per_view"]),
+        (f"MACs of a video of {args.views} views", cost["macs_per_video"]),
+        ("activations of a view", cost["activations"]),
+    ]
+    rows += [(f"{name.removesuffix('_ms')} milliseconds", value) for name, value in cost.get("latency", {}).items()]
+    print_table(["cost", "value"], rows)
+
+
+def _clip(text: str) -> tuple[int, int, int]:
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isascii() and size.isdigit() and 0 < len(size) < 6 for size in sizes):
+        raise UserError(f"--clip takes frames x height x width, for example 8x224x224, not {shown(text)}")
+    frames, height, width = (int(size) for size in sizes)
+    return frames, height, width
+
+
+def _add_random(parser: ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same genotype [0]")
+    parser.add_argument(
+        "--min-convolutions", type=int, default=4, metavar="N", help="convolutions in each cell, at least [4]"
+    )
+    parser.add_argument("--out", metavar="FILE", default=None, help="write it there instead of to stdout")
+
+
+def run_random(args: Namespace) -> None:
+    """A genotype drawn uniformly."""
+    from pvnas.space.genotype import random_genotype
+
+    text = random_genotype(args.seed, args.min_convolutions).to_json()
+    if args.out is None:
+        print(text, end="")
+        return
+    from pvnas.runtime.checkpoint import write_atomic
+
+    write_atomic(Path(args.out), text)
+    print(f"wrote {args.out}", file=sys.stderr)
+
+
+def _add_genotype(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="genotype file")
+
+
+def run_show(args: Namespace) -> None:
+    """The cells of a genotype, one line per node."""
+    from pvnas.space.genotype import INPUTS, Genotype
+
+    genotype = Genotype.load(args.file)
+    rows = [
+        (category, node, *(f"{edge.operation} of {_source(edge.source, INPUTS)}" for edge in edges))
+        for category, cell in genotype.cells.items()
+        for node, edges in enumerate(cell, start=1)
+    ]
+    print_table(["cell", "node", "first", "second"], rows)
+    free = genotype.parameter_free()
+    print(f"parameter-free operations: {free.pop('total')} of {len(list(genotype.edges()))} ({_pairs(free)})")
+
+
+def _source(source: int, inputs: int) -> str:
+    return f"input {source + 1}" if source < inputs else f"node {source - inputs + 1}"
+
+
+def _pairs(values: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def run_digest(args: Namespace) -> None:
+    """The SHA-256 of a run."""
+    run_dir = _run_dir(args.run)
+    print(_results(run_dir)["digest"] if (run_dir / RESULTS_NAME).exists() else _digest_of_checkpoints(run_dir))
+
+
+def _digest_of_checkpoints(run_dir: Path) -> str:
+    from pvnas import pipeline
+
+    return pipeline.digest(run_dir)
+
+
+# Data
+
+
+def _add_data(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DATA", help="folder of labelled videos")
+    _add_json(parser)
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--out", metavar="DIR", default=None, help="write verdicts.json and verdicts.csv there")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="videos read at once [2]")
+
+
+def _add_shapes(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="new or empty folder")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same videos [0]")
+
+
+def run_list(args: Namespace) -> None:
+    """Videos, classes and splits."""
+    from pvnas.data.catalog import read_catalog
+
+    catalog = read_catalog(args.folder)
+    if args.json:
+        print_json(_catalog_summary(catalog))
+        return
+    counts = catalog.counts()
+    rows = [(name, *(counts[split].get(name, 0) for split in counts)) for name in catalog.classes]
+    totals = ("all", *(sum(counts[split].values()) for split in counts))
+    print_table(["class", *counts], [*rows, totals])
+    missing = catalog.missing()
+    print(f"{len(catalog.videos)} videos, {len(catalog.classes)} classes, {len(missing)} missing")
+
+
+def _catalog_summary(catalog: Catalog) -> dict[str, Any]:
+    counts = catalog.counts()
+    return {
+        "videos": len(catalog.videos),
+        "classes": list(catalog.classes),
+        "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
+        "missing": [video.path for video in catalog.missing()],
+        "counts": counts,
+    }
+
+
+def run_check(args: Namespace) -> None:
+    """Reads every video once and says what is wrong with which."""
+    from dataclasses import asdict
+
+    from pvnas.data.catalog import read_catalog
+    from pvnas.data.prepare import check_videos, write_verdicts
+
+    verdicts = check_videos(read_catalog(args.folder), workers=max(1, args.workers))
+    if args.out:
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("verdicts.json", "verdicts.csv"):
+            write_verdicts(verdicts, out / name)
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
+    if args.json:
+        print_json({"counts": counts, "videos": [asdict(verdict) for verdict in verdicts]})
+        return
+    odd = [verdict for verdict in verdicts if verdict.verdict != "ok"]
+    if odd:
+        print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd])
+    print(f"{len(verdicts)} videos: {_pairs(counts)}")
+
+
+def run_shapes(args: Namespace) -> None:
+    """Writes the generated videos."""
+    from pvnas.data.shapes import write_shapes
+
+    write_shapes(Path(args.folder), seed=args.seed)
+    print(args.folder)
+
+
+# Configs
+
+
+def _add_config(parser: ArgumentParser) -> None:
+    parser.add_argument("preset", metavar="PRESET", nargs="?", default=None, help=f"one of {', '.join(PRESETS)}")
+
+
+def run_config(args: Namespace) -> None:
+    """A preset as YAML with every field explained; without a name, the presets."""
+    if args.preset is None:
+        print_table(["preset", "what it is"], [(name, (make.__doc__ or "").strip()) for name, make in PRESETS.items()])
+        return
+    print(dump_config(load_config(args.preset), comments=True), end="")
+
+
+_FIELDS = "[--preset laptop] [--dir RUN] [--config FILE] [--FIELD VALUE ...]"
+_RUN = "[--json]"
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "demo",
+            "[--dir runs/demo] [--FIELD VALUE ...]",
+            "Generate videos, then search, train, test and report on them (about ten minutes).",
+            "pvnas demo\npvnas demo --dir /tmp/demo --preset tiny",
+            _add_demo,
+            run_demo,
+            takes_config=True,
+        ),
+        Command(
+            "run",
+            f"DATA {_FIELDS}",
+            "Search, train, test and report on a folder of videos; the same command resumes it.",
+            "pvnas run my_videos --preset laptop\npvnas run my_videos --dir runs/wide --train.width 24",
+            _add_run,
+            run_all,
+            takes_config=True,
+        ),
+        Command(
+            "search",
+            f"DATA {_FIELDS}",
+            "Only search: find the four cells and write genotype.json.",
+            "pvnas search my_videos --preset laptop --search.epochs 20",
+            _add_run,
+            run_search,
+            takes_config=True,
+        ),
+        Command(
+            "train",
+            f"DATA [--genotype FILE] {_FIELDS}",
+            "Only train: the network of a genotype, from scratch.",
+            "pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
+            _add_train,
+            run_train,
+            takes_config=True,
+        ),
+        Command(
+            "test",
+            "RUN [--json] [--FIELD VALUE ...]   or   DATA --dir RUN ...",
+            "Only test: a trained network over many views of each test video.",
+            "pvnas test runs/my_videos-laptop\npvnas test other_videos --dir runs/my_videos-laptop",
+            _add_test,
+            run_test,
+            takes_config=True,
+        ),
+        Command(
+            "predict",
+            "VIDEO [VIDEO ...] --dir RUN [--top 5] [--json]",
+            "Say what is seen in video files.",
+            "pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
+            _add_predict,
+            run_predict,
+        ),
+        Command(
+            "report",
+            "RUN",
+            "Write report.html and the figures again.",
+            "pvnas report runs/demo/run",
+            _add_run_dir,
+            run_report,
+        ),
+        Command(
+            "digest",
+            "RUN",
+            "Print the SHA-256 over weights, alphas, optimisers and genotype: equal runs, equal digests.",
+            "pvnas digest runs/demo/run",
+            _add_run_dir,
+            run_digest,
+        ),
+        Command(
+            "cost",
+            "GENOTYPE [--width 64] [--repeat 1] [--clip 8x224x224] [--classes 400] [--json] ...",
+            "Print parameters and multiply-accumulates of a genotype's network.",
+            "pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",
+            _add_cost,
+            run_cost,
+        ),
+        Command(
+            "genotype random",
+            "[--seed 0] [--min-convolutions 4] [--out FILE]",
+            "Draw a genotype at random.",
+            "pvnas genotype random --seed 7 --out genotype.json",
+            _add_random,
+            run_random,
+        ),
+        Command(
+            "genotype show",
+            "FILE",
+            "Print the cells of a genotype.",
+            "pvnas genotype show runs/demo/run/genotype.json",
+            _add_genotype,
+            run_show,
+        ),
+        Command(
+            "data list",
+            "DATA [--json]",
+            "Count the videos of a folder by class and split.",
+            "pvnas data list my_videos",
+            _add_data,
+            run_list,
+        ),
+        Command(
+            "data check",
+            "DATA [--out DIR] [--json]",
+            "Read every video once and name those that are broken, short or refused.",
+            "pvnas data check my_videos --out checked",
+            _add_check,
+            run_check,
+        ),
+        Command(
+            "data shapes",
+            "DIR [--seed 0]",
+            "Write the generated videos of the demo.",
+            "pvnas data shapes shapes",
+            _add_shapes,
+            run_shapes,
+        ),
+        Command(
+            "config show",
+            "[PRESET]",
+            "Print a preset as a config file with every field explained, or list the presets.",
+            "pvnas config show laptop > my.yaml\npvnas run my_videos --config my.yaml",
+            _add_config,
+            run_config,
+        ),
+    )
+}

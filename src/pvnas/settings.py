@@ -1,0 +1,383 @@
+"""Reads, checks, compares and writes configs: a preset, then a file, then single fields.
+
+Every mistake is a :class:`~pvnas.errors.UserError` of one line. Fields go by their dotted names (``train.width``).
+YAML is read by a safe loader without tags, aliases or duplicate keys, from files of at most 256 KiB.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from pvnas.config import HARMLESS_FIELDS, PRESETS, RunConfig
+from pvnas.errors import UserError
+
+DEFAULT_PRESET = "laptop"
+CONFIG_NAME = "config.yaml"
+MAX_FILE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting: its dotted name, its type (str, int, float, bool or a Literal) and what it is for."""
+
+    name: str
+    kind: Any
+    help: str
+
+    @property
+    def section(self) -> str:
+        """Dotted name of the part it belongs to; empty for the fields of a whole run."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def takes(self) -> str:
+        """What a person may write for it, in words."""
+        if get_origin(self.kind) is Literal:
+            return "one of " + ", ".join(get_args(self.kind))
+        return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind]
+
+
+@cache
+def all_fields() -> dict[str, Field]:
+    """Every setting of a run by dotted name, in the order of ``config.py``."""
+    return {field.name: field for field in _fields_of(RunConfig, "")}
+
+
+def _fields_of(part: type, prefix: str) -> Iterator[Field]:
+    hints, helps = get_type_hints(part), _attribute_docstrings(part)
+    sections = []
+    for field in fields(part):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            sections.append((kind, f"{prefix}{field.name}."))
+        else:
+            yield Field(prefix + field.name, kind, helps.get(field.name, ""))
+    for kind, longer_prefix in sections:
+        yield from _fields_of(kind, longer_prefix)  # type: ignore[arg-type]
+
+
+def _attribute_docstrings(part: type) -> dict[str, str]:
+    import docstring_parser  # slow to import, and only texts need it
+
+    return {item.arg_name: item.description or "" for item in docstring_parser.parse_from_object(part).params}
+
+
+def section_help(section: str) -> str:
+    """The first line of the docstring of the part with this dotted name; empty for the whole run."""
+    part: Any = RunConfig
+    for name in filter(None, section.split(".")):
+        part = get_type_hints(part)[name]
+    return (inspect.getdoc(part) or "").partition("\n")[0]
+
+
+def preset_config(name: str) -> RunConfig:
+    """A fresh copy of the preset; UserError with the nearest name for an unknown one."""
+    if name not in PRESETS:
+        raise UserError(f"no preset {shown(name)}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+def load_config(
+    preset: str | None = None,
+    file: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> RunConfig:
+    """Preset, then the fields of a YAML file, then single fields by dotted name, checked.
+
+    Without a preset the file's is taken, and ``laptop`` where it names none. A file may be partial.
+    """
+    in_file = _flatten(read_yaml(file), where=str(file)) if file is not None else {}
+    base = preset or str(_checked(all_fields()["preset"], in_file.get("preset", DEFAULT_PRESET), f"{file}: "))
+    config = preset_config(base)
+    for name, value in in_file.items():
+        set_field(config, name, value, where=f"{file}: ")
+    for name, value in (overrides or {}).items():
+        set_field(config, name, value)
+    config.preset = base
+    check_config(config)
+    return config
+
+
+def dump_config(config: RunConfig, *, comments: bool = False) -> str:
+    """The config as YAML that loads back equal; with comments every field is explained above its line."""
+    lines: list[str] = []
+    opened: list[str] = []
+    for name, field in all_fields().items():
+        *parts, leaf = name.split(".")
+        for depth, part in enumerate(parts):
+            if opened[: depth + 1] != parts[: depth + 1]:
+                opened = parts[: depth + 1]
+                lines += [f"# {section_help('.'.join(opened))}"] if comments and depth == 0 else []
+                lines.append("  " * depth + f"{part}:")
+        opened = parts
+        indent = "  " * len(parts)
+        if comments:
+            lines.append(f"{indent}# {' '.join(field.help.split())}")
+        lines.append(f"{indent}{leaf}: {_yaml_value(get_field(config, name))}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_value(value: object) -> str:
+    """The value on one line of YAML; a text of other characters than plain ones in double quotes, escaped."""
+    unusual = isinstance(value, str) and not (value.isascii() and value.isprintable())
+    text = yaml.safe_dump(value, default_style='"' if unusual else None, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def get_field(config: RunConfig, name: str) -> Any:
+    """Value of the field with this dotted name."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -> None:
+    """Sets one field by dotted name; UserError for an unknown name or a value of the wrong type."""
+    field = all_fields().get(name)
+    if field is None:
+        raise UserError(f"{where}no field {shown(name)}{nearest(name, all_fields())}; see: pvnas config show laptop")
+    section, _, leaf = name.rpartition(".")
+    setattr(get_field(config, section) if section else config, leaf, _checked(field, value, where))
+
+
+def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields whose values differ: dotted name -> (old, new)."""
+    pairs = {name: (get_field(old, name), get_field(new, name)) for name in all_fields()}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """One text ``name: old -> new`` for each field that differs, in the order of ``config.py``."""
+    return [_difference(name, *pair) for name, pair in changed_fields(old, new).items()]
+
+
+def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
+    """UserError with the differences if the directory holds a run of another config (harmless fields aside)."""
+    file = Path(run_dir) / CONFIG_NAME
+    if not file.exists():
+        return
+    changed = changed_fields(load_config(file=file), config)
+    listed = [_difference(name, *pair) for name, pair in changed.items() if name not in HARMLESS_FIELDS]
+    if listed:
+        raise UserError(
+            f"{run_dir} holds a run of another config ({'; '.join(listed)}); "
+            "to resume it type the old values, for a new run name another --dir"
+        )
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    return f"{name}: {_plain(old)} -> {_plain(new)}"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else (str(value) or "''")
+
+
+# Values
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """The value as a person wrote it, quoted, short and on one line; a container by its kind only."""
+    if isinstance(value, Mapping):
+        return "a group of fields"
+    if isinstance(value, list | tuple | set):
+        return "a list"
+    if isinstance(value, int) and abs(value) > 10**limit:  # Python refuses to print huge integers
+        return "a huge number"
+    text = _plain(value) if value is not None else "nothing"
+    return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean …?)`` for the known name that is closest, or an empty text."""
+    known = list(known)
+    # Somebody may well type the last word alone (`width`), which is near to no dotted name.
+    found = [full for full in known if "." not in name and full.rpartition(".")[2] == name]
+    found = found[:3] or difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+    return f" (did you mean {', '.join(found)}?)" if found else ""
+
+
+def wrong_value(field: Field, value: object, where: str = "") -> UserError:
+    """The error for a value that the field does not take."""
+    hint = nearest(value, get_args(field.kind)) if isinstance(value, str) and get_origin(field.kind) is Literal else ""
+    return UserError(f"{where}{field.name} takes {field.takes}, not {shown(value)}{hint}")
+
+
+def _checked(field: Field, value: object, where: str) -> object:
+    kind = field.kind
+    if kind in (int, float):
+        return _number(field, value, where)
+    accepted = value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
+    if not accepted or not isinstance(value, str | bool):
+        raise wrong_value(field, value, where)
+    return value
+
+
+def _number(field: Field, value: object, where: str) -> int | float:
+    numbers = int | str if field.kind is int else int | float | str  # texts: YAML 1.1 reads 1e-3 as one
+    if isinstance(value, bool) or not isinstance(value, numbers):
+        raise wrong_value(field, value, where)
+    try:
+        number: int | float = field.kind(value)
+    except (ValueError, OverflowError):
+        raise wrong_value(field, value, where) from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise wrong_value(field, value, where)
+    return number
+
+
+# Ranges: by the last word of the name, or by the full name where one word means two things.
+_LARGE = 10**6
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "threads": (0, 4096),
+    "checkpoint_minutes": (0, _LARGE),
+    "validation_share": (0, 0.9),
+    "test_share": (0, 0.9),
+    "max_bad_share": (0, 1),
+    "cache_gib": (0, _LARGE),
+    "workers": (0, 1024),
+    "frames": (1, 4096),
+    "window": (1, _LARGE),
+    "window_rate": (0.01, 10_000),
+    "short_side_min": (8, 8192),
+    "short_side_max": (8, 8192),
+    "short_side": (8, 8192),
+    "crop": (8, 8192),
+    "shards": (1, 65_536),
+    "clips_per_shard": (1, 65_536),
+    "step_epochs": (1e-6, _LARGE),
+    "step_factor": (0, 1),
+    "final_factor": (0, 1),
+    "warmup_epochs": (0, _LARGE),
+    "lr": (0, _LARGE),
+    "lr_clips": (1, _LARGE),
+    "momentum": (0, 0.9999999),
+    "weight_decay": (0, _LARGE),
+    "clip_gradient": (0, _LARGE),
+    "beta1": (0, 0.9999999),
+    "beta2": (0, 0.9999999),
+    "initial_std": (0, 1000),
+    "epochs": (1, _LARGE),
+    "stop_epoch": (0, _LARGE),
+    "width": (1, 65_536),
+    "repeat": (1, 1000),
+    "bilevel_share": (0.01, 0.99),
+    "dropout": (0, 0.9999999),
+    "drop_path": (0, 0.9999999),
+    "label_smoothing": (0, 0.9999999),
+    "temporal_views": (1, 1000),
+    "spatial_views": (1, 3),
+}
+
+_PAIRS: list[tuple[str, Callable[[Any, Any], bool], str, str]] = [
+    ("search.stop_epoch", lambda a, b: a <= b, "search.epochs", "must not be after"),
+    ("search.weights.schedule.warmup_epochs", lambda a, b: a <= b, "search.epochs", "must not be longer than"),
+    ("train.weights.schedule.warmup_epochs", lambda a, b: a <= b, "train.epochs", "must not be longer than"),
+    ("search.augment.crop", lambda a, b: a <= b, "search.augment.short_side_min", "must not be larger than"),
+    ("train.augment.crop", lambda a, b: a <= b, "train.augment.short_side_min", "must not be larger than"),
+    ("test.crop", lambda a, b: a <= b, "test.short_side", "must not be larger than"),
+    ("search.augment.short_side_min", lambda a, b: a <= b, "search.augment.short_side_max", "must not be larger than"),
+    ("train.augment.short_side_min", lambda a, b: a <= b, "train.augment.short_side_max", "must not be larger than"),
+    ("data.validation_share", lambda a, b: a + b <= 0.9, "data.test_share", "leaves no training videos beside"),
+]
+
+
+def check_config(config: RunConfig) -> None:
+    """UserError for a number out of its range, or two that cannot go together."""
+    for name, field in all_fields().items():
+        if field.kind not in (int, float):
+            continue
+        low, high = _RANGES[name.rpartition(".")[2]]
+        value = get_field(config, name)
+        if not low <= value <= high:
+            raise UserError(f"{name} must be between {_short(low)} and {_short(high)}, not {shown(value)}")
+    for left, fits, right, text in _PAIRS:
+        a, b = get_field(config, left), get_field(config, right)
+        if not fits(a, b):
+            raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
+    if config.test.spatial_views == 2:
+        raise UserError("test.spatial_views must be 1 or 3, not 2")
+
+
+def _short(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+# YAML
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader without aliases (an alias bomb has them), tags of any kind and duplicate keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.YAMLError("anchors and aliases (& and *) are not taken: write the values out")
+        if getattr(event, "tag", None):
+            raise yaml.YAMLError("tags (!) are not taken: write plain values")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise yaml.YAMLError(f"{shown(twice)} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> object:
+    """Plain values of a YAML file; UserError if it is missing, too large, no text, or more than plain values."""
+    where, file = str(path), Path(path)
+    if not file.is_file():
+        raise UserError(f"no config file {where}; write one with: pvnas config show laptop > my.yaml")
+    with file.open("rb") as stream:
+        raw = stream.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise UserError(
+            f"{where} is larger than {MAX_FILE_BYTES // 1024} KiB: no config is; see: pvnas config show laptop"
+        )
+    try:
+        return yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)  # a SafeLoader with less, not more
+    except RecursionError:
+        raise UserError(f"{where} is nested too deeply; see: pvnas config show laptop") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, a huge number, a date
+        raise UserError(f"{where} is no plain YAML: {_reason(error)}; see: pvnas config show laptop") from None
+
+
+def _reason(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    text = " ".join(str(problem or error).split())[:160]
+    return f"line {mark.line + 1}: {text}" if mark is not None else text
+
+
+def _flatten(tree: object, *, where: str, prefix: str = "") -> dict[str, object]:
+    """Dotted names and values of a nested mapping. Goes no deeper than the config itself does."""
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        part = f"{prefix[:-1]} takes a group of fields" if prefix else "a config is a group of fields (name: value)"
+        raise UserError(f"{where}: {part}, not {shown(tree)}")
+    sections = {name.rpartition(".")[0] for name in all_fields()} | {"search", "train"}
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if name in sections:
+            flat |= _flatten(value, where=where, prefix=f"{name}.")
+        elif name in all_fields():
+            flat[name] = value
+        else:
+            known = [*all_fields(), *sections - {""}]
+            raise UserError(f"{where}: no field {shown(name)}{nearest(name, known)}; see: pvnas config show laptop")
+    return flat
