@@ -58,7 +58,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Poses:
-    """Where the shape is in each frame, each (T,): centre and radius in sides of the frame, angle in radians clockwise."""
+    """Where the shape is in each frame, each (T,): centre, radius in sides of the frame, angle in radians clockwise."""
 
     x: Floats
     y: Floats
