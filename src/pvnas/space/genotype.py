@@ -1,7 +1,7 @@
 """What a search finds: for each category of cells, two operations for each of its four intermediate nodes.
 
-A cell is a graph of six nodes (paper, section 3.1). Nodes 0 and 1 are the outputs of the two preceding cells, nodes 2 to 5
-sum what their edges bring, and the cell's output is the concatenation of nodes 2 to 5.
+A cell is a graph of six nodes (paper, section 3.1). Nodes 0 and 1 are the outputs of the two preceding cells, nodes 2
+to 5 sum what their edges bring, and the cell's output is the concatenation of nodes 2 to 5.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Legend: N clips, C channels, T frames, H and W pixels.
 
 No kernel of the search space mixes time and space, so each can run as a 2-D one. With clips in channels-last memory
 (N,T,H,W,C) the fold to (N*T,C,H,W) for spatial kernels and the view (N,C,T,H*W) for temporal ones copy nothing, while
-PyTorch's 2-D kernels are several times faster than its 3-D ones, most of all depthwise. Parameters keep the shapes of the
-3-D layers, so that both kinds load each other's weights.
+PyTorch's 2-D kernels are several times faster than its 3-D ones, most of all depthwise. Parameters keep the shapes of
+the 3-D layers, so that both kinds load each other's weights.
 """
 
 from __future__ import annotations
@@ -106,9 +106,18 @@ class BatchNorm(nn.BatchNorm3d):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         # contiguous: PyTorch's channels-last backward reads an expanded weight as if it lay dense in memory.
         weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, weight, self.bias, self.training, self.momentum or 0.0, self.eps
+        # Folded: the 3-D backward pass is wrong where H = W = 1, since such clips fit two memory formats at once.
+        y = F.batch_norm(
+            fold_time(x),
+            self.running_mean,
+            self.running_var,
+            weight,
+            self.bias,
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
         )
+        return unfold_time(y, x.shape[2])
 
 
 @dataclass(frozen=True)

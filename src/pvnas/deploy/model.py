@@ -1,0 +1,74 @@
+"""A trained network on disk: model.safetensors beside model.json, which holds all that a prediction needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
+from pvnas.data.transforms import MEAN, STD
+from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import load_tensors, save_tensors, write_atomic
+from pvnas.space.genotype import Genotype
+from pvnas.space.network import PVNASNetwork
+
+FORMAT, VERSION = "pvnas-model", 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, the names of its classes, and how its clips are cut out of a video."""
+
+    network: PVNASNetwork
+    genotype: Genotype
+    classes: tuple[str, ...]
+    config: RunConfig
+
+
+def save_model(
+    folder: Path, network: PVNASNetwork, genotype: Genotype, classes: tuple[str, ...], config: RunConfig
+) -> None:
+    """Write weights and description; the weights come last, so that their presence means a whole model."""
+    train = config.train
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "genotype": json.loads(genotype.to_json()),
+        "classes": list(classes),
+        "network": {"layout": train.layout, "width": train.width, "repeat": train.repeat, "stem": config.stem},
+        "clip": asdict(config.clip),
+        "test": asdict(config.test),
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
+    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    save_tensors(folder / WEIGHTS, dict(network.state_dict()))
+
+
+def load_model(folder: Path) -> Model:
+    """Read what save_model wrote, on the CPU and in evaluation mode. Raises UserError naming what is wrong."""
+    path = folder / DESCRIPTION
+    if not (folder / WEIGHTS).exists() or not path.exists():
+        raise UserError(f"{folder}: no trained model there; train one with: pvnas run DATA --dir {folder}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT or data["version"] != VERSION:
+            raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
+        config = _config_from(data)
+        genotype = Genotype.from_json(json.dumps(data["genotype"]))
+        classes = tuple(str(name) for name in data["classes"])
+        network = PVNASNetwork(genotype, num_classes=len(classes), **data["network"])
+        network.load_state_dict(load_tensors(folder / WEIGHTS))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error
+    return Model(network.eval(), genotype, classes, config)
+
+
+def _config_from(data: dict[str, Any]) -> RunConfig:
+    network = data["network"]
+    train = TrainConfig(layout=network["layout"], width=network["width"], repeat=network["repeat"])
+    test, clip = TestConfig(**data["test"]), ClipConfig(**data["clip"])
+    return RunConfig(preset="model", stem=network["stem"], train=train, test=test, clip=clip)

@@ -1,0 +1,113 @@
+"""The epochs of any long stage: steps, measures, checkpoints, a clean stop and a resume at the exact step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.signals import Interrupted, StopRequest
+
+SUMS = "sums/"
+
+
+class Stage(Protocol):
+    """What search and training give to the loop."""
+
+    name: str
+    epochs: int
+
+    def steps(self) -> int:
+        """Return the steps of an epoch."""
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Any]:
+        """Yield the batches of an epoch from a step on."""
+
+    def step(self, epoch: int, step: int, batch: Any) -> dict[str, Tensor]:
+        """Make one step and return sums over its clips: at least ``loss`` and ``clips``."""
+
+    def paths(self, batch: Any) -> tuple[str, ...]:
+        """Return the videos of a batch."""
+
+    def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
+        """Validate and write what belongs to a finished epoch (counted from 1)."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that the next step depends on."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what tensors() cannot hold, as JSON data."""
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue from what tensors() and state() returned."""
+
+
+def run_epochs(
+    stage: Stage,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    stop: StopRequest,
+    progress: Progress,
+    *,
+    checkpoint_minutes: float,
+) -> None:
+    """Run a stage to its last epoch from its checkpoint or from the start.
+
+    A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
+    Interrupted. Raises UserError at a loss that is not finite, before the step is saved.
+    """
+    epoch, step, sums, times = 0, 0, {}, {"seconds": 0.0, "wait": 0.0}
+    if checkpoint is not None:
+        epoch, step, times = checkpoint.state["epoch"], checkpoint.state["step"], checkpoint.state["times"]
+        sums = {k.removeprefix(SUMS): v for k, v in checkpoint.tensors.items() if k.startswith(SUMS)}
+        stage.restore(checkpoint.tensors, checkpoint.state["stage"])
+
+    def save() -> None:
+        tensors = stage.tensors() | {SUMS + name: value for name, value in sums.items()}
+        state = {"epoch": epoch, "step": step, "times": times, "stage": stage.state()}
+        save_checkpoint(folder, f"epoch_{epoch:03d}_step_{step:06d}", tensors, state)
+
+    saved_at = time.monotonic()
+    while epoch < stage.epochs:
+        title = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
+        with progress.task(title, total=stage.steps(), completed=step) as task:
+            batches = stage.batches(epoch, step)
+            while step < stage.steps():
+                started = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - started
+                measures = stage.step(epoch, step, batch)
+                _check_finite(measures["loss"], stage, epoch, step, batch, folder)
+                sums = {name: sums.get(name, 0.0) + value.detach().double() for name, value in measures.items()}
+                step += 1
+                times["wait"] += waited
+                times["seconds"] += time.perf_counter() - started
+                task.advance(clips=int(measures["clips"]))
+                if stop.requested or time.monotonic() - saved_at > 60 * checkpoint_minutes:
+                    save()
+                    saved_at = time.monotonic()
+                if stop.requested:
+                    raise Interrupted(f"{stage.name}: stopped in epoch {epoch + 1} after step {step}; nothing is lost")
+        stage.end_epoch(epoch + 1, sums, times)
+        epoch, step, sums, times = epoch + 1, 0, {}, {"seconds": 0.0, "wait": 0.0}
+        save()
+        saved_at = time.monotonic()
+        if stop.requested and epoch < stage.epochs:
+            raise Interrupted(f"{stage.name}: stopped after epoch {epoch}; nothing is lost")
+
+
+def _check_finite(loss: Tensor, stage: Stage, epoch: int, step: int, batch: Any, folder: Path) -> None:
+    if bool(torch.isfinite(loss)):
+        return
+    paths = ", ".join(stage.paths(batch)[:4])
+    raise UserError(
+        f"{stage.name}: the loss is not a number in epoch {epoch + 1}, step {step + 1} (videos {paths}, ...); "
+        f"the last good checkpoint is in {folder}; lower the learning rate or set weights.clip_gradient"
+    )

@@ -1,0 +1,88 @@
+"""What the test writes: results.json, predictions.csv, confusion.json and a few clips to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pvnas.config import RunConfig
+from pvnas.data.loader import VideoSource, display_frames
+from pvnas.runtime.checkpoint import write_atomic
+from pvnas.training.evaluate import score_table
+
+SAMPLES = 12
+SCORE_DIGITS = 6
+
+
+def write_results(
+    run_dir: Path, videos: VideoSource, scores_VK: Tensor, config: RunConfig, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the test's files and return the content of results.json; ``about`` is added to it as it is."""
+    catalog, test = videos.catalog, config.test
+    labels_V = torch.tensor([video.label for video in catalog.videos])
+    table = score_table(scores_VK, labels_V, catalog.classes)
+    confusion = {"classes": list(catalog.classes), "matrix": table.pop("confusion")}
+    views = test.temporal_views * test.spatial_views
+    results = {
+        **table,
+        "n_videos": len(catalog.videos),
+        "views": views,
+        "temporal_views": test.temporal_views,
+        "spatial_views": test.spatial_views,
+        "classes": list(catalog.classes),
+        **about,
+    }
+    write_atomic(run_dir / "confusion.json", json.dumps(confusion) + "\n")
+    write_atomic(run_dir / "predictions.csv", _predictions_csv(videos, scores_VK))
+    write_samples(run_dir / "samples", videos, scores_VK, config)
+    write_atomic(run_dir / "results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _predictions_csv(videos: VideoSource, scores_VK: Tensor) -> str:
+    """One line per video: path, label, prediction, correct, score, then the score of every class."""
+    catalog, text = videos.catalog, io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(inert(["path", "label", "prediction", "correct", "score", *catalog.classes]))
+    for video, scores_K in zip(catalog.videos, scores_VK, strict=True):
+        best = int(scores_K.argmax())
+        names = [video.path, catalog.classes[video.label], catalog.classes[best]]
+        row = [*inert(names), int(best == video.label), round(float(scores_K[best]), SCORE_DIGITS)]
+        writer.writerow(row + [round(score, SCORE_DIGITS) for score in scores_K.tolist()])
+    return text.getvalue()
+
+
+def inert(cells: list[str]) -> list[str]:
+    """Put an apostrophe before what a spreadsheet would take for a formula."""
+    return ["'" + cell if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell for cell in cells]
+
+
+def write_samples(folder: Path, videos: VideoSource, scores_VK: Tensor, config: RunConfig) -> None:
+    """Write strips of frames of up to SAMPLES test videos, evenly spread over the list, and samples.json."""
+    from matplotlib.image import imsave
+
+    catalog = videos.catalog
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = np.unique(np.linspace(0, len(catalog.videos) - 1, SAMPLES).round().astype(int)).tolist()
+    samples = []
+    for number, index in enumerate(chosen):
+        frames_THWC = display_frames(videos, index, config.clip, config.test)
+        imsave(folder / f"{number:02d}.png", np.concatenate(list(frames_THWC), axis=1))
+        best = int(scores_VK[index].argmax())
+        samples.append(
+            {
+                "path": catalog.videos[index].path,
+                "file": f"{number:02d}.png",
+                "truth": catalog.classes[catalog.videos[index].label],
+                "prediction": catalog.classes[best],
+                "score": round(float(scores_VK[index, best]), SCORE_DIGITS),
+            }
+        )
+    write_atomic(folder / "samples.json", json.dumps(samples, indent=1) + "\n")

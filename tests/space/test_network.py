@@ -1,0 +1,165 @@
+"""The derived network: timm's interface, odd sizes, drop-path, plain layers against folded ones."""
+
+import pytest
+import torch
+
+from pvnas.errors import UserError
+from pvnas.space.genotype import CATEGORIES, Genotype, operations_of, random_genotype
+from pvnas.space.layers import FOLDED, PLAIN, FoldedConv, fold_time, to_channels_last, unfold_time
+from pvnas.space.layout import parse_layout, place_cells
+from pvnas.space.models import create_model, list_models
+from pvnas.space.network import DerivedCell, PVNASNetwork, drop_path
+from pvnas.space.operations import FactorizedReduction, build_operation
+
+
+def small(**options):
+    defaults = {"num_classes": 5, "width": 4, "stem": "stride2"}
+    return PVNASNetwork(random_genotype(1), **{**defaults, **options})
+
+
+def test_folding_copies_nothing_on_channels_last_memory():
+    x = to_channels_last(torch.randn(2, 8, 4, 6, 5))
+    folded = fold_time(x)
+    assert folded.data_ptr() == x.data_ptr()
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+    assert unfold_time(folded, 4).data_ptr() == x.data_ptr()
+    assert torch.equal(unfold_time(folded, 4), x)
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 1, 1), (1, 1, 1), (1, 7, 7)])
+def test_folded_convolutions_stay_in_channels_last_memory(kernel):
+    padding = tuple(k // 2 for k in kernel)
+    x = to_channels_last(torch.randn(2, 8, 4, 6, 5))
+    y = FoldedConv(8, 8, kernel, padding=padding, bias=False)(x)
+    assert y.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("name", [n for n in operations_of("T-NC") if n != "zero"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(7, 9), (8, 6), (1, 1)])
+def test_folded_operations_equal_plain_ones(name, stride, size):
+    if name == "avg_pool_1x3x3" and size == (1, 1):
+        size = (3, 3)  # PyTorch's 3-D average pooling refuses sizes below its kernel
+    torch.manual_seed(0)
+    plain = build_operation(name, 6, stride, PLAIN, affine=True, pool_norm=True).double()
+    folded = build_operation(name, 6, stride, FOLDED, affine=True, pool_norm=True).double()
+    folded.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 3, *size, dtype=torch.float64)
+    inputs = [
+        x.clone().requires_grad_(),
+        to_channels_last(x).clone(memory_format=torch.preserve_format).requires_grad_(),
+    ]
+    outputs = [plain(inputs[0]), folded(inputs[1])]
+    assert outputs[0].shape == (2, 6, 3, -(-size[0] // stride), -(-size[1] // stride))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-12)
+    direction = torch.randn_like(outputs[0])
+    gradients = [torch.autograd.grad(y, x, direction)[0] for y, x in zip(outputs, inputs, strict=True)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("layers", [PLAIN, FOLDED])
+@pytest.mark.parametrize("size", [7, 9])
+@pytest.mark.parametrize("category", ["S-RC", "T-RC"])
+def test_reduction_cells_take_odd_sizes(category, size, layers):
+    place = place_cells(("S-RC", category), 4)[1]
+    assert place.reduced_before
+    x0, x1 = torch.randn(2, 4, 3, 2 * size - 1, 2 * size - 1), torch.randn(2, 32, 3, size, size)
+    everything = [("identity", "avg_pool_1x3x3"), ("max_pool_1x3x3", "sep_conv_1x3x3")]
+    everything += [("dil_sep_conv_1x3x3", "identity"), (operations_of(category)[-1], operations_of(category)[-2])]
+    cell = Genotype.from_cells({category: [[(0, a), (1, b)] for a, b in everything]}).cells[category]
+    y = DerivedCell(cell, place, layers)(x0, x1)
+    half = (size + 1) // 2
+    assert y.shape == (2, 4 * place.channels, 3, half, half)
+
+
+def test_factorized_reduction_sees_every_pixel():
+    reduction = FactorizedReduction(2, 4, FOLDED, affine=False)
+    x = torch.rand(1, 2, 1, 7, 7, requires_grad=True)
+    reduction.reduce(x.relu()).sum().backward()
+    rows, columns = torch.meshgrid(torch.arange(7), torch.arange(7), indexing="ij")
+    seen = (x.grad != 0).all(1)[0, 0]
+    assert torch.equal(seen, (rows % 2) == (columns % 2))
+
+
+def test_drop_path_drops_samples_not_channels_where_n_equals_c():
+    torch.manual_seed(0)
+    x = torch.ones(64, 64, 2, 3, 3)
+    y = drop_path(x, 0.25, training=True)
+    per_sample = y.flatten(1)
+    assert ((per_sample == 0).all(1) | (per_sample == 1 / 0.75).all(1)).all()
+    assert 0 < int((per_sample == 0).all(1).sum()) < 64
+    assert drop_path(x, 0.25, training=False) is x
+
+
+def test_drop_path_leaves_identity_alone():
+    nodes = [[(0, "identity"), (1, "identity")]] * 4
+    genotype = Genotype.from_cells({"S-NC": nodes})
+    network = PVNASNetwork(genotype, num_classes=3, width=4, layout="S-NC", stem="stride2", drop_path_rate=0.99)
+    x = torch.randn(2, 3, 2, 8, 8)
+    torch.testing.assert_close(network.train()(x), network.train()(x))
+
+
+def test_interface():
+    network = small().eval()
+    x = torch.randn(2, 3, 4, 16, 16)
+    features = network.forward_features(x)
+    assert features.shape[:3] == (2, network.num_features, 4)
+    torch.testing.assert_close(network.forward_head(features), network(x))
+    assert network.forward_head(features, pre_logits=True).shape == (2, network.num_features)
+    assert network.get_classifier().out_features == 5
+    network.reset_classifier(7)
+    assert network(x).shape == (2, 7)
+    network.reset_classifier(0)
+    assert network(x).shape == (2, network.num_features)
+    maps = list(network.forward_intermediates(x))
+    assert [m.shape[1] for m in maps[1:]] == [info["num_chs"] for info in network.feature_info]
+    assert [16 // m.shape[3] for m in maps[1:]] == [info["reduction"] for info in network.feature_info]
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    torch.manual_seed(0)
+    network, x = small(), torch.randn(2, 3, 2, 16, 16)
+    gradients = []
+    for enable in (False, True):
+        network.set_grad_checkpointing(enable)
+        network.zero_grad()
+        network(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_builds(name):
+    genotype = random_genotype(0)
+    with torch.device("meta"):
+        network = create_model(name, genotype=genotype, num_classes=9)
+        assert network(torch.empty(1, 3, 8, 32, 32)).shape == (1, 9)
+
+
+def test_create_model_reads_files_and_refuses_what_is_not_there(tmp_path):
+    path = tmp_path / "genotype.json"
+    path.write_text(random_genotype(0).to_json())
+    network = create_model("pvnas_tiny", genotype=path, num_classes=2, width=4, features_only=True)
+    assert len(network(torch.randn(1, 3, 2, 16, 16))) == 8
+    with pytest.raises(UserError, match="did you mean pvnas_l_half"):
+        create_model("pvnas_l_hal", genotype=path)
+    with pytest.raises(UserError, match="no pretrained weights"):
+        create_model("pvnas_l", True, genotype=path)
+    with pytest.raises(UserError, match="in_chans"):
+        create_model("pvnas_l", genotype=path, in_chans=1)
+
+
+def test_layouts():
+    assert parse_layout("S-NC*K S-RC T-NC*3", 2) == ("S-NC", "S-NC", "S-RC", "T-NC", "T-NC", "T-NC")
+    widths = [(p.channels, p.channels_before) for p in place_cells(("S-NC", "S-RC", "T-NC"), 8)]
+    assert widths == [(8, (8, 8)), (16, (8, 32)), (16, (32, 64))]
+    for layout in ("", "S-NC*0", "S-XX", "S-NC*K*2", "s-nc", "S-NC*9999 S-NC"):
+        with pytest.raises(UserError, match="layout"):
+            parse_layout(layout)
+    with pytest.raises(UserError, match="repeat"):
+        parse_layout("S-NC", 0)
+    with pytest.raises(UserError, match="width"):
+        place_cells(("S-NC",), 1)
+    with pytest.raises(UserError, match="no cell T-NC"):
+        PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), width=4)
