@@ -1,0 +1,157 @@
+"""Files that are whole or not there: written aside, flushed to the disk, renamed.
+
+Whatever is written aside has a name that starts with TEMPORARY and is locked by its writer, so that what a killed
+process left behind can be told from what another process is writing now.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pvnas.errors import UserError
+
+TEMPORARY = ".tmp-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write a file (text as UTF-8) such that a kill or a power cut leaves the old content or the new one.
+
+    Missing folders are made. Raises UserError when the disk is full or the place cannot be written; the old file is
+    intact then.
+    """
+    path = Path(path)
+    with explained(path):
+        make_folder(path.parent)
+        temporary = temporary_path(path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            hold(descriptor)
+            write_all(descriptor, data.encode() if isinstance(data, str) else data)
+            os.fsync(descriptor)
+            os.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        sync_folder(path.parent)
+
+
+def write_folder(path: Path, files: dict[str, bytes]) -> None:
+    """Write a new folder with these files such that it is there with all of them or not at all. Raises OSError."""
+    temporary = temporary_path(path)
+    os.mkdir(temporary)
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        hold(descriptor)
+        for name, content in files.items():
+            _write_synced(temporary / name, content)
+        os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder such that it is never seen with a part of its files. Raises OSError."""
+    temporary = temporary_path(path)
+    os.rename(path, temporary)
+    shutil.rmtree(temporary)
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below it; what cannot be removed stays."""
+    for path in list(folder.rglob(TEMPORARY + "*")):
+        with suppress(OSError):
+            if is_held(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside ``path`` (a rename must not cross file systems)."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and the missing ones above it, and flush their names to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk: a rename is safe only then."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write everything: one call of the system may take less."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def hold(descriptor: int) -> None:
+    """Mark an open file or folder as being written; the mark ends with the process, however that ends."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a living process is writing this file or folder."""
+    if path.is_symlink():
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a UserError that says what could not be written and what to do."""
+    try:
+        yield
+    except OSError as error:
+        todo = "free some space" if error.errno in _FULL else "make the folder writable, or name another one"
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(
+            f"{path}: cannot be written ({reason}); what was there before is intact; {todo}, then type the same "
+            "command again"
+        ) from error
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
