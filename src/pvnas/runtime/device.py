@@ -1,0 +1,74 @@
+"""The machine: where the networks run, how many threads, and what to write down about both."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pvnas.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of ``auto``, ``cpu`` or ``cuda``. Raises UserError where there is no such device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r}: there are auto, cpu and cuda; type --device auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch sees no GPU here; type --device cpu, or install torch's CUDA build")
+    return torch.device(name)
+
+
+def set_threads(n: int) -> int:
+    """Let torch use ``n`` CPU threads (0: one per core that this process may use) and return their number."""
+    if n < 0:
+        raise UserError(f"threads {n}: must be 0 (one per core) or more")
+    threads = n or usable_cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, cores, threads, GPU and versions as plain JSON data; nothing that names the machine."""
+    gpu = torch.cuda.is_available()
+    return {
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "gpu_memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if gpu else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "pvnas": _version("pvnas"),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": _version("numpy"),
+        "av": _version("av"),
+        "safetensors": _version("safetensors"),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

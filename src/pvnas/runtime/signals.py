@@ -1,0 +1,65 @@
+"""A stop that loses nothing: a signal asks, the loop answers at its next step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: everything is saved
+    """A stage stopped because it was asked to, with a checkpoint behind it; the command line exits with 75."""
+
+    exit_code = EXIT_CODE
+
+
+class StopRequest:
+    """Inside the block SIGINT and SIGTERM set ``requested``; a second SIGINT ends the process at once.
+
+    Outside the main thread signals cannot be caught: the block then only holds the flag.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+        self._owner = 0
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._owner = os.getpid()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # A forked decoder worker inherits this handler. Ctrl-C reaches the whole group and is its parent's
+            # business; SIGTERM, which is how its parent ends it, must end it.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        self.requested = True
+        if number == signal.SIGINT:
+            # The kernel's own handler: the second Ctrl-C works in the middle of a long call, too.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _say("\nstopping after this step; Ctrl-C again leaves at once\n")
+
+
+def _say(text: str) -> None:
+    # Not through sys.stderr's buffer: a signal may come in the middle of a write to it.
+    try:
+        os.write(sys.stderr.fileno(), text.encode())
+    except (OSError, ValueError, AttributeError):
+        return
