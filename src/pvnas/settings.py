@@ -283,8 +283,6 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _PAIRS: list[tuple[str, Callable[[Any, Any], bool], str, str]] = [
     ("search.stop_epoch", lambda a, b: a <= b, "search.epochs", "must not be after"),
-    ("search.weights.schedule.warmup_epochs", lambda a, b: a <= b, "search.epochs", "must not be longer than"),
-    ("train.weights.schedule.warmup_epochs", lambda a, b: a <= b, "train.epochs", "must not be longer than"),
     ("search.augment.crop", lambda a, b: a <= b, "search.augment.short_side_min", "must not be larger than"),
     ("train.augment.crop", lambda a, b: a <= b, "train.augment.short_side_min", "must not be larger than"),
     ("test.crop", lambda a, b: a <= b, "test.short_side", "must not be larger than"),

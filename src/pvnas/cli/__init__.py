@@ -13,11 +13,10 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from pvnas.cli.output import one_line
 from pvnas.errors import UserError
+from pvnas.runtime.progress import clean
 
 EXIT_USER_ERROR = 2
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL: try again later
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -69,14 +68,14 @@ def _run(arguments: list[str]) -> int:
         command.run(parsed)
     except Interrupted as stop:
         same = "pvnas " + shlex.join(arguments)
-        reason = one_line(str(stop)) or "stopped"
+        reason = clean(stop) or "stopped"
         print(f"pvnas: {reason}; to go on from here type the same command: {same}", file=sys.stderr)
-        return EXIT_RESUMABLE
+        return stop.exit_code
     return 0
 
 
 def _fail(text: str) -> int:
-    print(f"pvnas: error: {one_line(text)}", file=sys.stderr)
+    print(f"pvnas: error: {clean(text)}", file=sys.stderr)
     return EXIT_USER_ERROR
 
 
@@ -88,4 +87,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"pvnas: warning: {one_line(str(message))}", file=sys.stderr)
+    print(f"pvnas: warning: {clean(message)}", file=sys.stderr)

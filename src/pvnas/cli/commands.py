@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from pvnas.cli.output import print_json, print_table
 from pvnas.cli.parsing import Command, checked_preset
 from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, changed_fields, check_resumable, dump_config, load_config, shown
+from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
@@ -50,16 +51,16 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 
 def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
-    """The config and the run directory that a command line asks for; refuses another config in a used directory."""
-    from pvnas import pipeline
-
+    """The config and the run directory that a command line asks for."""
     config = load_config(checked_preset(args.preset), args.config, args.overrides)
     if args.folder is not None:
         config.data.path = args.folder
     _make_path_absolute(config)
-    run_dir = Path(args.dir) if args.dir else pipeline.default_run_dir(config)
-    check_resumable(run_dir, config)
-    return config, run_dir
+    if args.dir:
+        return config, Path(args.dir)
+    from pvnas import pipeline
+
+    return config, pipeline.default_run_dir(config)
 
 
 def _make_path_absolute(config: RunConfig) -> None:
@@ -106,7 +107,7 @@ def run_search(args: Namespace) -> None:
 
 
 def run_train(args: Namespace) -> None:
-    """Training only."""
+    """Training and test of a genotype's network."""
     config, run_dir = _config_of(args)
     genotype = Path(args.genotype) if args.genotype else None
     if genotype is None and not (run_dir / "genotype.json").exists():
@@ -120,26 +121,25 @@ def run_train(args: Namespace) -> None:
     from pvnas import pipeline
 
     pipeline.train(config, run_dir, genotype)
-    print(f"trained: {run_dir}")
+    _print_outcome(run_dir)
 
 
 def _add_test(parser: ArgumentParser) -> None:
-    parser.add_argument("target", metavar="RUN|DATA", help="run directory, or with --dir RUN other videos to test on")
+    parser.add_argument("target", metavar="RUN|DATA", help="run directory, or with --dir RUN its folder of videos")
     parser.add_argument("--dir", metavar="RUN", default=None, help="run directory")
     parser.add_argument("--json", action="store_true", help="print results.json")
 
 
 def run_test(args: Namespace) -> None:
-    """The test over many views, with the run's config or fields changed from it."""
+    """The test over many views, with the run's own config."""
     run_dir = _run_dir(args.dir or args.target)
-    own = load_config(file=run_dir / CONFIG_NAME)
     config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
     if args.dir:
         config.data.path = args.target
-        _make_path_absolute(config)
+    _make_path_absolute(config)
     from pvnas import pipeline
 
-    pipeline.test(run_dir, config if changed_fields(own, config) else None)
+    pipeline.test(config, run_dir)
     if args.json:
         print_json(_results(run_dir))
     else:
@@ -153,10 +153,9 @@ def _add_run_dir(parser: ArgumentParser) -> None:
 def run_report(args: Namespace) -> None:
     """Writes the page again from what the run directory holds."""
     run_dir = _run_dir(args.run)
-    from pvnas import pipeline
+    from pvnas.report.page import write_report
 
-    pipeline.report(run_dir)
-    print(run_dir / REPORT_NAME)
+    print(write_report(run_dir))
 
 
 def _run_dir(path: str) -> Path:
@@ -231,7 +230,7 @@ def run_predict(args: Namespace) -> None:
     print_table(["video", "rank", "class", "score"], rows)
 
 
-def _ranked(classes: list[tuple[str, float]]) -> list[tuple[int, tuple[str, float]]]:
+def _ranked(classes: Sequence[tuple[str, float]]) -> list[tuple[int, tuple[str, float]]]:
     return list(enumerate(classes, start=1))
 
 
@@ -302,7 +301,7 @@ def run_random(args: Namespace) -> None:
     if args.out is None:
         print(text, end="")
         return
-    from pvnas.runtime.checkpoint import write_atomic
+    from pvnas.runtime.files import write_atomic
 
     write_atomic(Path(args.out), text)
     print(f"wrote {args.out}", file=sys.stderr)
@@ -318,9 +317,9 @@ def run_show(args: Namespace) -> None:
 
     genotype = Genotype.load(args.file)
     rows = [
-        (category, node, *(f"{edge.operation} of {_source(edge.source, INPUTS)}" for edge in edges))
+        (category, str(node), *(f"{edge.operation} of {_source(edge.source, INPUTS)}" for edge in edges))
         for category, cell in genotype.cells.items()
-        for node, edges in enumerate(cell, start=1)
+        for node, edges in enumerate(cell, start=INPUTS)
     ]
     print_table(["cell", "node", "first", "second"], rows)
     free = genotype.parameter_free()
@@ -328,7 +327,7 @@ def run_show(args: Namespace) -> None:
 
 
 def _source(source: int, inputs: int) -> str:
-    return f"input {source + 1}" if source < inputs else f"node {source - inputs + 1}"
+    return f"{'input' if source < inputs else 'node'} {source}"
 
 
 def _pairs(values: dict[str, int]) -> str:
@@ -336,15 +335,11 @@ def _pairs(values: dict[str, int]) -> str:
 
 
 def run_digest(args: Namespace) -> None:
-    """The SHA-256 of a run."""
+    """The SHA-256 over everything that a run has learnt."""
     run_dir = _run_dir(args.run)
-    print(_results(run_dir)["digest"] if (run_dir / RESULTS_NAME).exists() else _digest_of_checkpoints(run_dir))
-
-
-def _digest_of_checkpoints(run_dir: Path) -> str:
     from pvnas import pipeline
 
-    return pipeline.digest(run_dir)
+    print(pipeline.run_digest(run_dir))
 
 
 # Data
@@ -399,13 +394,13 @@ def run_check(args: Namespace) -> None:
 
     from pvnas.data.catalog import read_catalog
     from pvnas.data.prepare import check_videos, write_verdicts
+    from pvnas.runtime.progress import Progress
 
-    verdicts = check_videos(read_catalog(args.folder), workers=max(1, args.workers))
+    catalog = read_catalog(args.folder)
+    with Progress() as progress:
+        verdicts = check_videos(catalog, workers=max(1, args.workers), progress=progress)
     if args.out:
-        out = Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("verdicts.json", "verdicts.csv"):
-            write_verdicts(verdicts, out / name)
+        write_verdicts(verdicts, args.out)
     counts: dict[str, int] = {}
     for verdict in verdicts:
         counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
@@ -442,7 +437,6 @@ def run_config(args: Namespace) -> None:
 
 
 _FIELDS = "[--preset laptop] [--dir RUN] [--config FILE] [--FIELD VALUE ...]"
-_RUN = "[--json]"
 
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -477,7 +471,7 @@ COMMANDS: dict[str, Command] = {
         Command(
             "train",
             f"DATA [--genotype FILE] {_FIELDS}",
-            "Only train: the network of a genotype, from scratch.",
+            "Only train and test: the network of a genotype, from scratch.",
             "pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
             _add_train,
             run_train,
@@ -485,9 +479,9 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "test",
-            "RUN [--json] [--FIELD VALUE ...]   or   DATA --dir RUN ...",
-            "Only test: a trained network over many views of each test video.",
-            "pvnas test runs/my_videos-laptop\npvnas test other_videos --dir runs/my_videos-laptop",
+            "RUN [--json]   or   DATA --dir RUN [--json]",
+            "Test a trained network again, over many views of each test video.",
+            "pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
             _add_test,
             run_test,
             takes_config=True,

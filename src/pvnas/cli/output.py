@@ -7,10 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-
-def one_line(text: str) -> str:
-    """The text on one line, without characters that would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+from pvnas.runtime.progress import clean
 
 
 def print_json(value: Any) -> None:
@@ -18,7 +15,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; columns whose every value is a number stand to the right. Texts are shown as they are, inert."""
     from rich import box
     from rich.console import Console
@@ -26,12 +23,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(one_line(plain(value))) for value in row))
+        table.add_row(*(Text(clean(plain(value))) for value in row))
     width = None if sys.stdout.isatty() else 120
     Console(file=sys.stdout, width=width, highlight=False).print(table)
 

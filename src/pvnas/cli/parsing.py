@@ -77,9 +77,8 @@ def find_command(arguments: list[str]) -> tuple[Command | None, list[str]]:
     if rest and rest[0] in ("-h", "--help"):
         return None, rest
     if not rest or rest[0] not in actions:
-        hint = nearest(rest[0], actions) if rest else ""
-        what = f"not {shown(rest[0])}{hint}" if rest else "what?"
-        raise UserError(f"pvnas {first} does one of {', '.join(actions)}, {what}; see: pvnas {first} --help")
+        wrong = f", not {shown(rest[0])}{nearest(rest[0], actions)}" if rest else ""
+        raise UserError(f"pvnas {first} takes one of {', '.join(actions)}{wrong}; see: pvnas {first} --help")
     return COMMANDS[f"{first} {rest[0]}"], rest[1:]
 
 
@@ -176,17 +175,20 @@ def _reworded(error: argparse.ArgumentError, command: Command, parser: ArgumentP
         hint = hint.replace("did you mean ", "did you mean --")
         what = f"no option {shown(option)}" if option.startswith("-") else f"one argument too many, {shown(option)}"
         return UserError(f"pvnas {command.name}: {what}{hint}; {see}")
-    wrong = re.search(r'Parser key "([^"]+)": Expected an? (.*)\. Got value: (.*)', text)
+    wrong = re.search(r'Parser key "([^"]+)": .*Got value: ?(.*)', text)
     if wrong:
-        name, _, value = wrong.groups()
+        name, value = wrong.groups()
         if command.takes_config and name in all_fields():
             return wrong_value(all_fields()[name], value)
-        kind = re.sub(r"<class '(\w+)'>", lambda match: _KINDS.get(match[1], match[1]), wrong[2])
-        return UserError(f"pvnas {command.name}: {name} takes {kind}, not {shown(value)}; {see}")
-    return UserError(f"pvnas {command.name}: {text}; {see}")
-
-
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+        action = next(action for action in parser._actions if action.dest == name)
+        option = Field(action.option_strings[0], getattr(action, "_typehint", str), "")
+        return UserError(f"pvnas {command.name}: {wrong_value(option, value)}; {see}")
+    lacking = re.search(r"the following arguments are required: (.*)", text)
+    if lacking:
+        names = {action.dest: " ".join([*action.option_strings, str(action.metavar)]) for action in parser._actions}
+        words = [names[name] for name in lacking[1].split(", ")]
+        return UserError(f"pvnas {command.name} needs {' and '.join(words)}; {see}")
+    return UserError(f"pvnas {command.name}: {text.removeprefix('argument ')}; {see}")
 
 
 def print_overview(group: str = "") -> None:

@@ -1,0 +1,130 @@
+"""The main job on JHMDB (real video, 21 classes) at 112 pixels on a GPU: one search, then one network per width.
+
+    python benchmarks/gpu_jhmdb.py JHMDB_FOLDER OUT_FOLDER [--widths 32 64] [any option of `pvnas run` ...]
+
+Runs from a checkout without installation (needs torch, numpy, av, safetensors, PyYAML, rich, jsonargparse,
+docstring_parser, matplotlib and pygraphviz; GPU.md says how to carry those that a machine lacks). Writes
+OUT_FOLDER/gpu_jhmdb.json after each width: hardware, versions, date, command, settings and results. Run again with the
+same arguments after an interruption: what is finished is kept. Later options win, so `--train.epochs 4` makes a trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+
+# Over the preset `laptop`: the paper's stem and 8 frames of 112 pixels. JHMDB's videos are 170 x 128 pixels.
+FIELDS = {
+    "stem": "stride4",
+    "search.width": "16",
+    "search.augment.short_side_min": "128",
+    "search.augment.short_side_max": "160",
+    "search.augment.crop": "112",
+    "train.augment.short_side_min": "128",
+    "train.augment.short_side_max": "160",
+    "train.augment.crop": "112",
+    "test.temporal_views": "10",
+    "test.short_side": "128",
+    "test.crop": "112",
+}
+
+
+def main() -> int:
+    """Search and train at the first width, then train the same genotype at the others; 0, or a run's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of JHMDB, with its split.csv")
+    parser.add_argument("out", type=Path, help="folder for run directories and gpu_jhmdb.json")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64], help="channels of the first cells")
+    args, more = parser.parse_known_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "command": sys.argv, "date": now(), "runs": []}
+    first = args.out / f"width-{args.widths[0]}"
+    for width in args.widths:
+        run_dir = args.out / f"width-{width}"
+        stage = ["run"] if run_dir == first else ["train", "--genotype", str(first / "genotype.json")]
+        options = [f"--{name}={value}" for name, value in fields_for_machine().items()]
+        command = [*stage, str(args.data), "--dir", str(run_dir), *options, f"--train.width={width}", *more]
+        started = time.monotonic()
+        code = pvnas(command)
+        report["runs"].append(describe_run(run_dir, width, command, code, time.monotonic() - started))
+        (args.out / "gpu_jhmdb.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if code:
+            return code
+    return 0
+
+
+def pvnas(arguments: list[str]) -> int:
+    """Run one command of this checkout and return its exit code."""
+    paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    print("pvnas", *arguments, file=sys.stderr, flush=True)
+    return subprocess.run([sys.executable, "-m", "pvnas", *arguments], env=environment, check=False).returncode
+
+
+def fields_for_machine() -> dict[str, str]:
+    """FIELDS, in bfloat16 where a GPU is there, and with processes that decode where cores are free for them."""
+    import torch
+
+    workers = max(0, min(12, (os.cpu_count() or 1) - 2))
+    precision = "bf16" if torch.cuda.is_available() else "fp32"
+    return FIELDS | {"precision": precision, "data.workers": str(workers)}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Hardware and versions, for the record."""
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return {
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_gib": round(gpu.total_memory / 2**30, 1) if gpu else None,
+        "cuda": torch.version.cuda,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this checkout, where git knows it."""
+    command = ["git", "-C", str(SOURCES.parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def describe_run(run_dir: Path, width: int, command: list[str], code: int, seconds: float) -> dict[str, Any]:
+    """One row of the report: what was run, how it ended, and the run's results."""
+    results = run_dir / "results.json"
+    return {
+        "width": width,
+        "command": command,
+        "exit_code": code,
+        "seconds_of_this_call": round(seconds, 1),
+        "date": now(),
+        "results": json.loads(results.read_text(encoding="utf-8")) if code == 0 and results.exists() else None,
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

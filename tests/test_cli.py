@@ -1,0 +1,417 @@
+"""The command line: every mistake one line and exit code 2, results on stdout, quick help; mostly in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pvnas
+from pvnas import cli, pipeline
+from pvnas.cli.commands import COMMANDS
+from pvnas.config import PRESETS
+from pvnas.errors import UserError
+from pvnas.runtime.signals import Interrupted
+from pvnas.settings import all_fields, dump_config, load_config, preset_config
+from pvnas.space.genotype import Genotype, random_genotype
+
+
+@dataclass
+class Outcome:
+    """How one command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_main(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run_main
+
+
+@pytest.fixture
+def genotype_file(tmp_path: Path) -> Path:
+    file = tmp_path / "genotype.json"
+    file.write_text(random_genotype(1, 4).to_json(), encoding="utf-8")
+    return file
+
+
+def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pvnas", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def assert_one_line(outcome: Outcome | subprocess.CompletedProcess[str]) -> str:
+    """Assert exit code 2, nothing on stdout, and one line on stderr; return the line."""
+    code, out, err = (
+        (outcome.code, outcome.out, outcome.err)
+        if isinstance(outcome, Outcome)
+        else (outcome.returncode, outcome.stdout, outcome.stderr)
+    )
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("pvnas: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+# Help
+
+
+def test_overview_lists_every_command_and_preset(run: Run) -> None:
+    for arguments in ([], ["--help"], ["-h"], ["help"]):
+        outcome = run(*arguments)
+        assert outcome.code == 0
+        assert all(name in outcome.out and command.summary in outcome.out for name, command in COMMANDS.items())
+        assert all(name in outcome.out for name in PRESETS)
+
+
+def test_a_group_explains_its_commands(run: Run) -> None:
+    outcome = run("data", "--help")
+    assert outcome.code == 0
+    assert [line.split()[1] for line in outcome.out.splitlines() if line.startswith("  data")] == [
+        "list",
+        "check",
+        "shapes",
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(run: Run, name: str) -> None:
+    outcome = run(*name.split(), "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert COMMANDS[name].summary in outcome.out
+    assert f"  pvnas {name}" in outcome.out.partition("example:\n")[2]
+
+
+def test_every_field_is_an_option_and_the_main_ones_come_first(run: Run) -> None:
+    text = run("run", "--help").out
+    assert [name for name in all_fields() if f"--{name} " not in text] == []
+    assert text.index("--train.width") < text.index("--search.layout")
+    assert "[12]" in text.partition("--search.epochs")[2][:100]
+    assert "[80]" in run("run", "--preset", "pvnas-l", "--help").out.partition("--search.epochs")[2][:100]
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"pvnas {pvnas.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run", "x", "--nonsense"]])
+def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
+    code = f"import sys; from pvnas.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 10  # 0.2 s where nothing else runs
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("rnu x", "no command 'rnu' (did you mean run?)"),
+        ("--vresion", "no command '--vresion'"),
+        ("data", "pvnas data takes one of list, check, shapes"),
+        ("data lst x", "not 'lst' (did you mean list?)"),
+        ("run", "which videos?"),
+        ("run nowhere", "no folder 'nowhere'"),
+        ("run . --preset lapotp", "no preset 'lapotp' (did you mean laptop?)"),
+        ("run . --search.epoch 3", "no option '--search.epoch' (did you mean --search.epochs?)"),
+        ("run . --epochs 3", "(did you mean --search.epochs, train.epochs?)"),
+        ("run . --train.widht=3", "did you mean --train.width?"),
+        ("run . --train.width many", "train.width takes a whole number, not 'many'"),
+        ("run . --train.width 0", "train.width must be between 1 and"),
+        ("run . --train.width", "--train.width: expected one argument"),
+        ("run . --train.weights.lr nan", "train.weights.lr takes a number, not 'nan'"),
+        ("run . --stem stride3", "stem takes one of stride4, stride2, not 'stride3' (did you mean"),
+        ("run . --search {}", "no option '--search'"),
+        ("run . --config nothing.yaml", "no config file nothing.yaml"),
+        ("run . .", "one argument too many, '.'"),
+        ("train . --dir r", "holds no genotype yet; name one with --genotype FILE"),
+        ("train . --genotype nothing.json", "nothing.json: cannot read the genotype"),
+        ("test", "pvnas test needs RUN|DATA"),
+        ("test .", "'.' is no run directory (it holds no config.yaml)"),
+        ("report nowhere", "'nowhere' is no run directory"),
+        ("digest nowhere", "'nowhere' is no run directory"),
+        ("predict --dir x", "pvnas predict needs VIDEO"),
+        ("predict x.mp4", "pvnas predict needs --dir RUN"),
+        ("cost", "pvnas cost needs GENOTYPE"),
+        ("cost nothing.json", "nothing.json: cannot read the genotype"),
+        ("cost genotype.json --width x", "--width takes a whole number, not 'x'"),
+        ("cost genotype.json --width 0", "width is 0"),
+        ("cost genotype.json --clip 8x224", "--clip takes frames x height x width, for example 8x224x224"),
+        ("cost genotype.json --clip 8x²x2", "--clip takes"),
+        ("cost genotype.json --stem x", "--stem takes one of stride4, stride2"),
+        ("cost genotype.json --views 0", "--views must be at least 1"),
+        ("cost genotype.json --layout X", "layout"),
+        ("cost .", "genotype"),
+        ("genotype random --min-convolutions 9", "at least 9 convolutions"),
+        ("genotype random --seed x", "--seed takes a whole number"),
+        ("genotype random --out genotype.json/g.json", "genotype.json"),
+        ("config show lap", "did you mean laptop?"),
+        ("data list nowhere", "nowhere"),
+        ("data check .", ""),
+        ("data shapes genotype.json", ""),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run: Run, genotype_file: Path, line: str, says: str) -> None:
+    assert says in assert_one_line(run(*line.split()))
+
+
+def test_mistakes_of_a_real_process_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "one" / "class").mkdir(parents=True)
+    (tmp_path / "bad.json").write_text('{"format": "pvnas-genotype", "version": 1, "cells": {}}', encoding="utf-8")
+    (tmp_path / "bomb.yaml").write_text("a: &a [1]\nb: [*a, *a]\n", encoding="utf-8")
+    for line in ("run nowhere", "data list one", "genotype show bad.json", "run one --config bomb.yaml"):
+        assert_one_line(subprocess_run(*line.split(), cwd=tmp_path))
+
+
+def test_control_characters_and_line_breaks_stay_out_of_the_terminal(run: Run) -> None:
+    line = assert_one_line(run("run", "no\x1b[31m\nfolder"))
+    assert "\x1b" not in line
+
+
+def test_nothing_is_left_behind_by_a_mistake(run: Run, tmp_path: Path) -> None:
+    run("run", "nowhere", "--dir", "r")
+    run("run", ".", "--dir", "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+# What reaches the pipeline
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    (tmp_path / "videos").mkdir()
+    return tmp_path / "videos"
+
+
+def test_preset_file_and_options_reach_the_pipeline(
+    run: Run, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, Path]] = []
+    monkeypatch.setattr(pipeline, "search", lambda config, run_dir: calls.append((config, run_dir)))
+    (tmp_path / "my.yaml").write_text("train: {width: 20, repeat: 3}", encoding="utf-8")
+    outcome = run("search", "videos", "--preset", "tiny", "--config", "my.yaml", "--train.width", "21")
+    assert outcome.code == 0, outcome.err
+    ((config, run_dir),) = calls
+    assert run_dir == Path("runs/videos-tiny")
+    assert config == load_config("tiny", overrides={"train.width": 21, "train.repeat": 3, "data.path": str(videos)})
+
+
+def test_the_data_folder_may_come_from_the_file(run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, Path]] = []
+    monkeypatch.setattr(pipeline, "search", lambda config, run_dir: calls.append((config, run_dir)))
+    Path("my.yaml").write_text("data: {path: videos}", encoding="utf-8")
+    assert run("search", "--config", "my.yaml", "--dir", "r").code == 0
+    assert calls[0][0].data.path == str(videos)
+    assert calls[0][1] == Path("r")
+
+
+def test_an_interrupted_run_says_how_to_resume(run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(config: Any, run_dir: Path) -> None:
+        raise Interrupted("stopped after epoch 3, all is saved")
+
+    monkeypatch.setattr(pipeline, "search", stop)
+    outcome = run("search", "videos", "--dir", "my run")
+    assert outcome.code == 75
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.endswith("type the same command: pvnas search videos --dir 'my run'\n")
+
+
+@pytest.mark.parametrize(
+    "error, code, says",
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (OSError(28, "No space left on device", "r/model"), 2, "No space left on device: r/model"),
+        (BrokenPipeError(), 141, ""),
+        (UserError("one\nline"), 2, "one line"),
+    ],
+)
+def test_other_ends(
+    run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str
+) -> None:
+    def fail(config: Any, run_dir: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "search", fail)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back what a broken pipe replaces
+    outcome = run("search", "videos", "--dir", "r")
+    assert outcome.code == code
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_bug_keeps_its_traceback(run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "search", lambda config, run_dir: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("search", "videos", "--dir", "r")
+
+
+# Genotypes and costs
+
+
+def test_random_genotypes_follow_the_seed(run: Run) -> None:
+    first, again, other = (run("genotype", "random", "--seed", seed).out for seed in ("7", "7", "8"))
+    assert first == again != other
+    assert Genotype.from_json(first) == random_genotype(7, 4)
+    outcome = run("genotype", "random", "--seed", "7", "--out", "g.json")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert Path("g.json").read_text(encoding="utf-8") == first
+
+
+def test_show_prints_every_edge(run: Run, genotype_file: Path) -> None:
+    text = run("genotype", "show", str(genotype_file)).out
+    genotype = Genotype.load(genotype_file)
+    assert all(f"{edge.operation} of " in text for _, _, edge in genotype.edges())
+    assert f"parameter-free operations: {genotype.parameter_free()['total']} of 32" in text
+
+
+def test_cost_prints_json_and_a_table(run: Run, genotype_file: Path) -> None:
+    line = f"cost {genotype_file} --width 4 --repeat 2 --clip 4x32x48 --classes 3 --stem stride2 --views 6".split()
+    cost = json.loads(run(*line, "--json").out)
+    assert cost["macs"] == cost["macs_per_view"]
+    assert cost["macs_per_video"] == 6 * cost["macs"]
+    assert (cost["clip"], cost["views"], cost["classes"], cost["width"]) == ([4, 32, 48], 6, 3, 4)
+    assert cost["params"] > 0
+    assert cost["activations"] > 0
+    assert "latency" not in cost
+    table = run(*line).out
+    assert f"{cost['params']:,}" in table
+    assert f"{cost['macs_per_video']:,}" in table
+
+
+def test_cost_measures_latency(run: Run, genotype_file: Path) -> None:
+    line = f"cost {genotype_file} --width 2 --clip 2x32x32 --classes 2 --stem stride2 --latency --json".split()
+    latency = json.loads(run(*line).out)["latency"]
+    assert 0 < latency["min_ms"] <= latency["median_ms"] <= latency["max_ms"]
+
+
+# Data and configs
+
+
+def test_data_list_counts(run: Run, tiny_shapes: Path) -> None:
+    summary = json.loads(run("data", "list", str(tiny_shapes), "--json").out)
+    assert summary["videos"] == sum(summary["splits"].values()) == 48
+    assert len(summary["classes"]) == 8
+    assert summary["missing"] == []
+    text = run("data", "list", str(tiny_shapes)).out
+    assert "move_left" in text
+    assert "48 videos, 8 classes, 0 missing" in text
+
+
+def test_data_check_names_a_bad_video(run: Run, tiny_shapes: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:8]):
+        (tmp_path / "set" / "ab"[number % 2] / f"{number}.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "set" / "a" / "noise.mp4").write_bytes(bytes(range(256)) * 8)
+    outcome = run("data", "check", "set", "--json", "--out", "checked")
+    assert outcome.code == 0, outcome.err
+    checked = json.loads(outcome.out)
+    verdicts = {video["path"]: video["verdict"] for video in checked["videos"]}
+    assert len(verdicts) == 9
+    assert [path for path, verdict in verdicts.items() if verdict not in ("ok", "short")] == ["a/noise.mp4"]
+    assert sum(checked["counts"].values()) == 9
+    assert sorted(path.name for path in Path("checked").iterdir()) == ["verdicts.csv", "verdicts.json"]
+    assert "a/noise.mp4" in run("data", "check", "set").out
+
+
+def test_config_show_is_a_config_file(run: Run) -> None:
+    text = run("config", "show", "laptop").out
+    assert "# Channels of the first cells" in text
+    assert yaml.safe_load(text)["preset"] == "laptop"
+    Path("my.yaml").write_text(text, encoding="utf-8")
+    assert load_config(file="my.yaml") == preset_config("laptop")
+    assert all(name in run("config", "show").out for name in PRESETS)
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    command = [sys.executable, "-m", "pvnas", "config", "show", "laptop"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+# The public names of the package
+
+
+def test_public_names_are_imported_when_used() -> None:
+    code = "import sys, pvnas; assert 'torch' not in sys.modules; pvnas.Genotype; pvnas.create_model; pvnas.predict"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert all(getattr(pvnas, name) is not None for name in pvnas.__all__)
+    assert set(pvnas.__all__) <= set(dir(pvnas))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pvnas.nonsense  # noqa: B018
+
+
+# The whole job
+
+
+def test_the_whole_job_resumes_and_refuses_another_config(run: Run, tiny_shapes: Path, tmp_path: Path) -> None:
+    # One class pair and one epoch of each stage: what matters here is what the commands say and write.
+    fields = ["--preset", "tiny", "--search.epochs", "1", "--train.epochs", "1", "--tensorboard", "false"]
+    line = ["run", str(tiny_shapes), "--dir", "r", *fields]
+    first = run(*line)
+    assert first.code == 0, first.err
+    assert "top-1 (%)" in first.out
+    assert "report: r/report.html" in first.out
+    assert load_config(file="r/config.yaml").data.path == str(tiny_shapes)
+    digest = run("digest", "r").out
+    assert len(digest.strip()) == 64
+    assert json.loads(Path("r/results.json").read_text(encoding="utf-8"))["digest"] == digest.strip()
+
+    again = run(*line, "--data.workers", "1")
+    assert again.code == 0, again.err
+    assert run("digest", "r").out == digest
+
+    said = assert_one_line(run(*line, "--seed", "5"))
+    assert "(seed: 0 -> 5)" in said
+
+    tested = json.loads(run("test", "r", "--json").out)
+    assert tested["n_videos"] == 8
+    assert run("report", "r").out == "r/report.html\n"
+
+    video = str(min(tiny_shapes.rglob("*.mp4")))
+    (prediction,) = json.loads(run("predict", video, "--dir", "r", "--top", "3", "--json").out)
+    assert prediction["path"] == video
+    assert len(prediction["classes"]) == 3
+    assert "score" in run("predict", video, "--dir", "r").out
+    assert_one_line(run("predict", "r/config.yaml", "--dir", "r"))
+
+
+def test_dumped_configs_of_all_presets_are_accepted(run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(pipeline, "search", lambda config, run_dir: seen.append(config))
+    for name in PRESETS:
+        Path("my.yaml").write_text(dump_config(preset_config(name)), encoding="utf-8")
+        assert run("search", "videos", "--config", "my.yaml", "--dir", "r").code == 0
+    assert [config.preset for config in seen] == list(PRESETS)
