@@ -1,0 +1,183 @@
+"""Colours, type and file output that every figure of the report shares.
+
+Figures are matplotlib ``Figure`` objects, never pyplot's global ones. The files are drawn on white; the page takes the
+same SVG with its neutral colours turned into CSS variables, so that it follows the reader's light or dark setting.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Neutral colours. Each is written nowhere else in a figure, so that the page can replace it.
+INK, MUTED, LINE, SURFACE, PAPER = "#1f2328", "#656d76", "#d1d9e0", "#fffffe", "#ffffff"
+_CSS_OF = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", SURFACE: "var(--surface)"}
+
+# Kinds of operation: told apart by colour and by the dash of the line. White text on each has a contrast above 4.5.
+KINDS = ("identity", "pooling", "spatial", "temporal")
+KIND_COLOURS = {"identity": "#5f6b7a", "pooling": "#9a6700", "spatial": "#1a6fc4", "temporal": "#bf3278"}
+KIND_NAMES = {
+    "identity": "identity",
+    "pooling": "pooling",
+    "spatial": "spatial convolution",
+    "temporal": "temporal convolution",
+}
+KIND_DASHES: dict[str, Any] = {
+    "identity": (0, (1.2, 1.6)),
+    "pooling": (0, (5, 2)),
+    "spatial": "solid",
+    "temporal": "solid",
+}
+KIND_WIDTHS = {"identity": 1.6, "pooling": 1.6, "spatial": 1.8, "temporal": 3.2}
+CATEGORY_STYLES: dict[str, dict[str, Any]] = {
+    "S-NC": {"color": "#1a6fc4", "linestyle": "-", "marker": "o"},
+    "S-RC": {"color": "#3d9be9", "linestyle": "--", "marker": "s"},
+    "T-NC": {"color": "#bf3278", "linestyle": "-", "marker": "^"},
+    "T-RC": {"color": "#e070a8", "linestyle": "--", "marker": "D"},
+}
+CATEGORY_NAMES = {
+    "S-NC": "spatial normal cell",
+    "S-RC": "spatial reduction cell",
+    "T-NC": "temporal normal cell",
+    "T-RC": "temporal reduction cell",
+}
+SHORT_NAMES = {
+    "identity": "identity",
+    "zero": "zero",
+    "avg_pool_1x3x3": "avg pool 3×3",
+    "max_pool_1x3x3": "max pool 3×3",
+    "sep_conv_1x3x3": "separable 3×3",
+    "dil_sep_conv_1x3x3": "dilated sep. 3×3",
+    "temporal_conv_3+3x3": "temporal 3+3×3",
+    "temporal_conv_3+1x1": "temporal 3+1×1",
+}
+
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
+    "font.size": 9,
+    "text.parse_math": False,  # a class may be called "$x$"
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 3.5,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+def kind_of(operation: str) -> str:
+    """Return the kind of an operation: identity, pooling, spatial or temporal."""
+    if operation.startswith("temporal"):
+        return "temporal"
+    if "pool" in operation:
+        return "pooling"
+    return "spatial" if "conv" in operation else "identity"
+
+
+def clean(text: object, limit: int = 200) -> str:
+    """Return text that is safe to show: no control or direction characters, no lone surrogates, not endless."""
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if _is_unsafe(c) else c for c in str(text)[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _is_unsafe(character: str) -> bool:
+    return (
+        unicodedata.category(character) in ("Cc", "Cs")
+        or character in "\ufffe\uffff\u200e\u200f"
+        or "\u202a" <= character <= "\u202e"
+        or "\u2066" <= character <= "\u2069"
+    )
+
+
+@contextmanager
+def drawing(name: str) -> Iterator[None]:
+    """Apply the report's look inside the block; ``name`` makes the identifiers in the SVG reproducible."""
+    import matplotlib
+
+    look: dict[Any, Any] = {**_RC, "svg.hashsalt": f"pvnas-{name}"}
+    with matplotlib.rc_context(look), warnings.catch_warnings():
+        # A class name in a script that the font lacks: an SVG still carries the text, a PNG shows boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_figure(width: float = 10.4, height: float = 3.0, **layout: Any) -> Figure:
+    """Return an empty figure of so many inches, laid out so that nothing overlaps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout.pop("layout", "constrained"), **layout)
+
+
+def epoch_axis(ax: Axes) -> None:
+    """Label an axis of epochs: whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.set_xlabel("epoch")
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> str:
+    """Write ``name.svg`` and ``name.png`` (160 dots per inch) into the folder; return the SVG text.
+
+    Equal figures give equal bytes: no date, identifiers from the name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None, "Creator": "pvnas"})
+    figure.savefig(folder / f"{name}.png", format="png", dpi=160, metadata={"Software": "pvnas"})
+    (folder / f"{name}.svg").write_bytes(buffer.getvalue())
+    return buffer.getvalue().decode("utf-8")
+
+
+def inline_svg(svg: str, name: str, title: str) -> str:
+    """Return the SVG as an element of the page: no prolog, own identifiers, the page's neutral colours."""
+    from html import escape
+
+    dropped = r"<!--.*?-->|<metadata>.*?</metadata>|<style .*?</style>"
+    svg = re.sub(dropped, "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace(f"fill: {PAPER}", "fill: none")
+    svg = svg.replace("font-family: 'DejaVu Sans', sans-serif; ", "")  # the page's own
+    for kind, colour in KIND_COLOURS.items():  # lines only: the pills keep the colour that suits their white text
+        svg = svg.replace(f"stroke: {colour}", f"stroke: var(--{kind})")
+    for colour, css in _CSS_OF.items():
+        svg = svg.replace(colour, css)
+    head, rest = svg.split(">", 1)
+    width = re.search(r'width="([\d.]+)pt"', head)
+    # One point of a figure is 4/3 CSS pixels, so that 9 points read as the page's 12 pixels.
+    limit = f"max-width:{float(width[1]) * 4 / 3:.0f}px" if width else ""
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(title)}" style="{limit}">{rest}'

@@ -1,0 +1,215 @@
+"""The page: complete for a finished run, honest for an unfinished one, inert whatever the files say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import HOSTILE, MakeRun, build_run
+from pvnas.errors import UserError
+from pvnas.report import sections
+from pvnas.report.page import write_report
+from pvnas.report.record import read_run
+
+MakeRun = Callable[..., Path]
+FAILED = "could not be made"
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; raises when an element is closed that was not open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """The text of the page with single spaces."""
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two classes, one of them with a hostile name, and its report."""
+    run = build_run(tmp_path_factory.mktemp("finished") / "run", [HOSTILE, "b"], train_epochs=3, search_epochs=2)
+    write_report(run)
+    return run
+
+
+def test_page_is_one_sound_file_without_scripts_or_network(finished: Path) -> None:
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/"))
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert len(html) < 3_000_000
+
+
+def test_page_shows_every_part_and_every_section_says_what_to_see(finished: Path) -> None:
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert FAILED not in html
+    assert "not complete" not in html
+    assert html.count('<p class="see">') == html.count("<section") == 10
+    for words in ("41.23 M", "236.41 k", "22.14 G", "77.15 M", "2 min 9 s", "ab" * 32, "unreadable", "format ffconcat"):
+        assert words in page.text, words
+    assert sum(tag == "img" for tag, _ in page.tags) == 12
+    assert "✓ right" in page.text
+    assert "✗ wrong" in page.text
+    assert "preset: demo" in page.text
+
+
+def test_hostile_class_names_are_inert(finished: Path) -> None:
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    assert "<script" not in (finished / "figures/confusion.svg").read_text(encoding="utf-8")
+
+
+def test_figures_lie_beside_the_page_as_svg_and_png(finished: Path) -> None:
+    names = {path.stem for path in (finished / "figures").glob("*.svg")}
+    assert names == {path.stem for path in (finished / "figures").glob("*.png")}
+    assert names >= {
+        "cell_S-NC",
+        "cell_T-RC",
+        "alpha_T-NC",
+        "parameter_free",
+        "alpha_entropy",
+        "schedules",
+        "confusion",
+    }
+    assert names >= {"learning_search", "learning_train"}
+
+
+def test_same_run_same_page(finished: Path) -> None:
+    before = (finished / "report.html").read_bytes()
+    assert write_report(finished).read_bytes() == before
+    assert not list(finished.glob(".report-*"))
+
+
+def test_search_that_is_running(make_run: MakeRun) -> None:
+    page = Page(write_report(make_run(search_epochs=2, train_epochs=0, tested=False)).read_text(encoding="utf-8"))
+    assert "Missing: test result" in page.text
+    assert "training 0 of 24 epochs" in page.text
+    assert "the cells after epoch 2 of the search" in page.text
+    assert FAILED not in page.text
+
+
+def test_training_that_is_running_with_a_torn_last_line(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=2, tested=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "train", "ep')
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "training 2 of 24 epochs, not tested" in page.text
+    assert "metrics.jsonl: 1 line(s) are not metrics" in page.text
+    assert FAILED not in page.text
+
+
+def test_training_alone_without_a_search(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=2)
+    (run / "metrics.jsonl").write_text('{"stage": "train", "epoch": 1, "loss": 2.0, "top1": 9.0, "lr": 0.1}\n')
+    shutil.rmtree(run / "genotypes")
+    (run / "alphas.safetensors").unlink()
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "No epoch of a search is recorded here." in page.text
+    assert FAILED not in page.text
+
+
+def test_damaged_files_cost_their_section_only(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=1)
+    (run / "alphas.safetensors").write_bytes(b"not tensors")
+    (run / "confusion.json").write_text('{"classes": ["a"], "matrix": [[1, 2]]}')
+    (run / "genotype.json").write_text("{")
+    (run / "results.json").write_text(json.dumps({"top1": "high", "classes": 3, "n_videos": None}))
+    text = Page(write_report(run).read_text(encoding="utf-8")).text
+    for name in ("alphas.safetensors", "confusion.json", "genotype.json"):
+        assert f"Not readable: {name}" in text
+    assert "Costs beside the published networks" in text
+
+
+def test_no_run_is_one_line_for_the_person(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError) as caught:
+            write_report(folder)
+        assert "\n" not in str(caught.value)
+        assert "pvnas run" in str(caught.value)
+
+
+def test_strips_never_come_from_outside_the_folder(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=1)
+    Image.new("RGB", (8, 8)).save(run / "secret.png")
+    listed = [{"path": "a", "file": "../secret.png", "truth": "a", "prediction": "b", "score": 0.5}]
+    (run / "samples/samples.json").write_text(json.dumps(listed))
+    assert read_run(run).samples[0].png == b""
+
+
+def test_large_strips_are_compacted(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (256, 2048, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "strip.png")
+    png = (tmp_path / "strip.png").read_bytes()
+    kind, data = sections._compact(png)
+    assert kind == "jpeg"
+    assert len(data) < len(png) / 4
+
+
+def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=3, train_epochs=1)
+    first = (run / "genotypes/epoch_001.json").read_text()
+    (run / "genotype.json").write_text(first)
+    record = read_run(run)
+    assert record.genotype is not None
+    changed = record.epoch_genotypes[3] != record.genotype
+    assert sections._same_epoch(record, record.genotype) is not changed
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(19.65e6, "19.65 M"), (22_140_000_000, "22.14 G"), (999, "999"), (None, "–"), (float("nan"), "–"), ("x", "–")],
+)
+def test_scaled_numbers(value: object, shown: str) -> None:
+    assert sections.scaled(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(4.24, "4.2 s"), (59.6, "1 min 0 s"), (723, "12 min 3 s"), (14_820, "4 h 07 min"), (None, "–")],
+)
+def test_durations(seconds: object, shown: str) -> None:
+    assert sections.duration(seconds) == shown
