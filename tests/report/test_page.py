@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_directory import HOSTILE, build_run
 
-from conftest import HOSTILE, MakeRun, build_run
 from pvnas.errors import UserError
 from pvnas.report import sections
 from pvnas.report.page import write_report
