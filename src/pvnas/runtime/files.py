@@ -68,19 +68,15 @@ def remove_folder(path: Path) -> None:
     """Remove a folder such that it is never seen with a part of its files. Raises OSError."""
     temporary = temporary_path(path)
     os.rename(path, temporary)
-    shutil.rmtree(temporary)
+    _remove(temporary)
 
 
 def remove_strays(folder: Path) -> None:
     """Remove what killed writers left in a folder and below it; what cannot be removed stays."""
     for path in list(folder.rglob(TEMPORARY + "*")):
         with suppress(OSError):
-            if is_held(path):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            if not is_held(path):
+                _remove(path)
 
 
 def temporary_path(path: Path) -> Path:
@@ -146,6 +142,13 @@ def explained(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({reason}); what was there before is intact; {todo}, then type the same "
             "command again"
         ) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -55,6 +55,7 @@ class RunLock:
     ) -> None:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing is not enough while a fork is still being born
         self._close()
 
     def _close(self) -> None:

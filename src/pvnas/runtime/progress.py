@@ -101,6 +101,7 @@ class Task:
     ) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._id)
+            self._bars.refresh()
             self._bars = None
             self.progress._close()
         self.progress.line(self._summary("stopped" if kind else ""))

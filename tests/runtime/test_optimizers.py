@@ -1,0 +1,110 @@
+"""An optimiser that was saved, loaded and restored makes the same bits as one that went on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from pvnas.runtime.digest import digest
+from pvnas.runtime.random import generator
+
+MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
+    "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4),
+    "nesterov": lambda p: SGD([{"params": p[:1]}, {"params": p[1:], "lr": 0.3}], lr=0.1, momentum=0.9, nesterov=True),
+    "plain sgd": lambda p: SGD(p, lr=0.1),
+    "adam of the paper": lambda p: Adam(p, lr=1e-3, betas=(0.0, 0.999)),
+    "adam": lambda p: Adam(p, lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-3, amsgrad=True),
+    "adamw": lambda p: AdamW(p, lr=1e-3),
+}
+NAMES = ["conv.weight", "deep/bias", "scale"]
+
+
+def parameters() -> list[nn.Parameter]:
+    """Return parameters of several shapes, one of them in channels-last memory, the last without a gradient."""
+    random = generator(1, "parameters")
+    conv = torch.randn(4, 3, 3, 3, generator=random).to(memory_format=torch.channels_last)
+    return [nn.Parameter(conv), nn.Parameter(torch.randn(5, generator=random)), nn.Parameter(torch.tensor(0.5))]
+
+
+def step(optimizer: Optimizer, weights: list[nn.Parameter], number: int) -> None:
+    """Make a step with gradients that depend on its number, and another learning rate each time."""
+    for index, weight in enumerate(weights[:2]):
+        noise = torch.randn(weight.shape, generator=generator(2, number, index))
+        weight.grad = noise.contiguous(memory_format=torch.preserve_format) + weight.detach() ** 2
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.9
+    optimizer.step()
+
+
+def state_digest(optimizer: Optimizer, weights: list[nn.Parameter]) -> str:
+    """Return the digest of weights and the optimiser's tensors."""
+    tensors: dict[str, Tensor] = dict(zip(NAMES, weights, strict=True))
+    return digest(tensors | {f"state/{k}": v for k, v in optimizer_tensors(optimizer, NAMES)[0].items()}, None)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_a_restored_optimizer_makes_the_same_bits(tmp_path: Path, kind: str, stop: int) -> None:
+    weights = parameters()
+    optimizer = MAKERS[kind](weights)
+    for number in range(stop):
+        step(optimizer, weights, number)
+    tensors, state = optimizer_tensors(optimizer, NAMES)
+    saved = tensors | {f"network:{n}": w for n, w in zip(NAMES, weights, strict=True)}
+    save_checkpoint(tmp_path, "x", saved, state)
+    for number in range(stop, 6):
+        step(optimizer, weights, number)
+
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    others = parameters()
+    restored = MAKERS[kind](others)
+    with torch.no_grad():
+        for name, weight in zip(NAMES, others, strict=True):
+            weight.copy_(checkpoint.tensors.pop(f"network:{name}"))
+    untouched = digest(checkpoint.tensors, None)
+    restore_optimizer(restored, NAMES, checkpoint.tensors, checkpoint.state)
+    assert len(restored.state) == len(optimizer.state) * (stop > 0)
+    for number in range(stop, 6):
+        step(restored, others, number)
+    assert state_digest(restored, others) == state_digest(optimizer, weights)
+    assert digest(checkpoint.tensors, None) == untouched  # copies, not the checkpoint's own memory
+    ours, theirs = (
+        [{k: v for k, v in g.items() if k != "params"} for g in o.param_groups] for o in (optimizer, restored)
+    )
+    assert ours == theirs
+
+
+def test_momentum_keeps_the_memory_format_of_its_weight() -> None:
+    weights = parameters()
+    optimizer = MAKERS["sgd"](weights)
+    step(optimizer, weights, 0)
+    tensors, state = optimizer_tensors(optimizer, NAMES)
+    contiguous = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    others = parameters()
+    restored = MAKERS["sgd"](others)
+    restore_optimizer(restored, NAMES, contiguous, state)
+    assert restored.state[others[0]]["momentum_buffer"].stride() == others[0].stride()
+
+
+def test_looking_adds_nothing_to_the_optimizer() -> None:
+    optimizer = MAKERS["adam"](parameters())
+    assert optimizer_tensors(optimizer, NAMES)[0] == {}
+    assert len(optimizer.state) == 0
+
+
+def test_the_state_of_another_network_is_refused() -> None:
+    weights = parameters()
+    optimizer = MAKERS["sgd"](weights)
+    step(optimizer, weights, 0)
+    tensors, state = optimizer_tensors(optimizer, NAMES)
+    for wrong in ({"other/momentum_buffer": torch.zeros(5)}, {"scale/momentum_buffer": torch.zeros(5)}):
+        with pytest.raises(UserError, match="belongs to another network"):
+            restore_optimizer(optimizer, NAMES, tensors | wrong, state)
+    with pytest.raises(UserError, match="groups"):
+        restore_optimizer(optimizer, NAMES, tensors, {**state, "groups": []})

@@ -1,0 +1,118 @@
+"""A signal asks for a stop; it breaks nothing; the second Ctrl-C leaves at once."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from faults import start_python
+
+from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
+from pvnas.runtime.signals import Interrupted, StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_the_flag_and_the_old_handlers_come_back(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequest() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert "stopping" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_save_leaves_a_whole_checkpoint(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def signalled(descriptor: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM if stop.requested else number)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", signalled)
+    with StopRequest() as stop:
+        save_checkpoint(tmp_path, "x", {"w": torch.ones(3)}, {"step": 1})
+    assert stop.requested
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.state == {"step": 1}
+
+
+HOLD = """
+    import sys, time
+    from pvnas.runtime.signals import StopRequest
+    with StopRequest() as stop:
+        print("ready")
+        while not stop.requested:
+            time.sleep(0.01)
+        print("requested")
+        {after}
+"""
+
+
+@pytest.mark.parametrize("after", ["time.sleep(60)", "sum(range(10**11))"])
+def test_a_second_ctrl_c_leaves_at_once_even_in_a_long_call(after: str) -> None:
+    process = start_python(HOLD.format(after=after))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "requested\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - started < 2
+
+
+def test_sigterm_may_be_repeated() -> None:
+    process = start_python(HOLD.format(after="sys.stdin.readline(); print('saved')"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "requested\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate("\n", timeout=10)
+    assert (output, process.returncode) == ("saved\n", 0)
+
+
+def test_a_forked_worker_leaves_ctrl_c_to_its_parent_and_obeys_sigterm() -> None:
+    with StopRequest() as stop:
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+        time.sleep(0.1)
+        os.kill(worker, signal.SIGINT)
+        time.sleep(0.1)
+        assert os.waitpid(worker, os.WNOHANG) == (0, 0)
+        os.kill(worker, signal.SIGTERM)
+        _, status = os.waitpid(worker, 0)
+        assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+        assert not stop.requested
+
+
+def test_outside_of_the_main_thread_it_only_holds_the_flag() -> None:
+    flags: list[bool] = []
+
+    def run() -> None:
+        with StopRequest() as stop:
+            flags.append(stop.requested)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert flags == [False]
+
+
+def test_the_exit_code_says_try_again() -> None:
+    assert Interrupted("x").exit_code == 75
+    assert subprocess.run(["sh", "-c", f"exit {Interrupted.exit_code}"], check=False).returncode == os.EX_TEMPFAIL
