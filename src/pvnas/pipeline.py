@@ -25,12 +25,14 @@ from pvnas.data.prepare import Verdict, check_videos, read_verdicts, usable, wri
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.report.page import write_report
-from pvnas.runtime.checkpoint import load_checkpoint, write_atomic
+from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, set_threads
 from pvnas.runtime.digest import digest
+from pvnas.runtime.files import write_atomic
 from pvnas.runtime.lock import RunLock
 from pvnas.runtime.loop import SUMS, Stage, run_epochs
 from pvnas.runtime.progress import Progress
+from pvnas.runtime.record import read_metrics
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import StopRequest
 from pvnas.search.run import SearchStage
@@ -277,8 +279,6 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
 
 def stage_seconds(run_dir: Path) -> dict[str, float]:
     """Return the seconds that each stage has trained, from metrics.jsonl."""
-    from pvnas.runtime.checkpoint import read_metrics
-
     seconds: dict[str, float] = {}
     for line in read_metrics(run_dir / "metrics.jsonl"):
         seconds[line["stage"]] = round(seconds.get(line["stage"], 0.0) + line["seconds"], 1)

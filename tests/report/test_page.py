@@ -213,3 +213,8 @@ def test_scaled_numbers(value: object, shown: str) -> None:
 )
 def test_durations(seconds: object, shown: str) -> None:
     assert sections.duration(seconds) == shown
+
+
+def test_the_command_is_shown_without_the_place_of_its_script() -> None:
+    assert sections._without_place(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
+    assert sections._without_place(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]

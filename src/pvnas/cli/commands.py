@@ -89,10 +89,8 @@ def run_demo(args: Namespace) -> None:
     config.data.path = os.path.abspath(base / "videos")
     check_resumable(base / "run", config)
     from pvnas import pipeline
-    from pvnas.data.shapes import write_shapes
 
-    print(f"writing generated videos to {base / 'videos'} (skipped if they are there)", file=sys.stderr)
-    write_shapes(base / "videos")
+    _write_shapes(base / "videos", seed=0)
     pipeline.run(config, base / "run")
     _print_outcome(base / "run")
 
@@ -415,10 +413,16 @@ def run_check(args: Namespace) -> None:
 
 def run_shapes(args: Namespace) -> None:
     """Writes the generated videos."""
-    from pvnas.data.shapes import write_shapes
-
-    write_shapes(Path(args.folder), seed=args.seed)
+    _write_shapes(Path(args.folder), seed=args.seed)
     print(args.folder)
+
+
+def _write_shapes(folder: Path, seed: int) -> None:
+    from pvnas.data.shapes import write_shapes
+    from pvnas.runtime.progress import Progress
+
+    with Progress() as progress:
+        write_shapes(folder, seed=seed, progress=progress)
 
 
 # Configs

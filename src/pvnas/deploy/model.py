@@ -10,7 +10,8 @@ from typing import Any
 from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.transforms import MEAN, STD
 from pvnas.errors import UserError
-from pvnas.runtime.checkpoint import load_tensors, save_tensors, write_atomic
+from pvnas.runtime.checkpoint import load_tensors, save_tensors
+from pvnas.runtime.files import write_atomic
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 

@@ -191,7 +191,7 @@ def _facts(record: RunRecord) -> str:
         failed = results.get("n_failed", 0)
         clip = "×".join(map(str, results.get("clip", [])))
         facts = [
-            ("Videos tested", f"{number(results.get('n_videos'))} <small>{number(failed)} failed</small>"),
+            ("Videos tested", f"{number(results.get('n_videos'))} <small>{number(failed)} left out</small>"),
             ("Parameters", scaled(results.get("params"))),
             (
                 "Multiply-accumulates (MACs)",
@@ -656,7 +656,7 @@ def _commands(record: RunRecord) -> str:
     command = record.environment.get("command")
     lines = []
     if command:
-        made = shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+        made = shlex.join(_without_place(command)) if isinstance(command, list) else str(command)
         lines += ["# made by", clean(made, 1000), ""]
     config = shlex.quote(f"{folder}/config.yaml")
     lines += [
@@ -666,6 +666,13 @@ def _commands(record: RunRecord) -> str:
     ]
     lines += ["# compare", f"pvnas digest {shlex.quote(folder)}", "pvnas digest AGAIN"]
     return "\n".join(lines)
+
+
+def _without_place(argv: Sequence[Any]) -> list[str]:
+    """Return a command line as a person would type it, not with the path of the script that ran."""
+    script, *rest = map(str, argv)
+    name = Path(script).name
+    return (["python", "-m", "pvnas"] if name == "__main__.py" else [name]) + rest
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

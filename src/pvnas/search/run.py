@@ -15,7 +15,9 @@ from pvnas.config import RunConfig
 from pvnas.data.loader import Batch, VideoSource, steps_per_epoch, training_batches
 from pvnas.data.transforms import normalise
 from pvnas.errors import UserError
-from pvnas.runtime.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors, write_atomic
+from pvnas.runtime.checkpoint import load_tensors, save_tensors
+from pvnas.runtime.files import write_atomic
+from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvnas.runtime.checkpoint import append_metrics, truncate_metrics
 from pvnas.runtime.progress import Progress
+from pvnas.runtime.record import append_metrics, truncate_metrics
 from pvnas.runtime.scalars import ScalarLog
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pvnas.config import RunConfig
 from pvnas.data.loader import VideoSource, display_frames
-from pvnas.runtime.checkpoint import write_atomic
+from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 
 SAMPLES = 12

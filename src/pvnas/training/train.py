@@ -12,7 +12,7 @@ from torch import Tensor
 from pvnas.config import RunConfig
 from pvnas.data.loader import Batch, VideoSource, steps_per_epoch, training_batches
 from pvnas.data.transforms import normalise
-from pvnas.runtime.checkpoint import optimizer_tensors, restore_optimizer
+from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients

@@ -1,0 +1,254 @@
+"""Batches of clips, reproducible whoever decodes them: every choice is keyed by (seed, epoch, step, sample).
+
+Legend: N clips, C channels, T frames, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
+from pvnas.data.catalog import Catalog
+from pvnas.data.decode import DecodedVideo, decode_video, frame_times, probe
+from pvnas.data.progress import Progress, begin
+from pvnas.data.sampling import centre_start, frame_indices, test_starts, training_start
+from pvnas.data.transforms import CropBox, crop_resize, random_crop_box, spatial_view_box, validation_box
+from pvnas.errors import UserError
+from pvnas.runtime.random import generator
+
+GIB = 1 << 30
+CACHE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one step, shard after shard."""
+
+    clips_NCTHW: Tensor
+    """uint8."""
+    labels_N: Tensor
+    """int64."""
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """Views of test videos."""
+
+    clips_NCTHW: Tensor
+    """uint8."""
+    videos_N: Tensor
+    """int64, index of the video in the catalog."""
+    views_N: Tensor
+    """int64; view v is temporal clip v // S and spatial crop v % S of S crops."""
+
+
+class VideoSource:
+    """The videos of a catalog, decoded on demand or kept in memory at ``short_side`` pixels.
+
+    ``load`` gives whole videos, ``frames`` those that a clip needs. Raises VideoError for a video that cannot be read.
+    """
+
+    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int) -> None:
+        self.catalog, self.config, self.short_side = catalog, config, short_side
+        self._cache: list[DecodedVideo | None] = [None] * len(catalog.videos)
+        self._times: dict[int, tuple[NDArray[np.float64], float]] = {}
+
+    def select(self, indices: Sequence[int]) -> VideoSource:
+        """Return a source of some of the videos that shares what is cached."""
+        videos = tuple(self.catalog.videos[i] for i in indices)
+        part = VideoSource(Catalog(self.catalog.root, self.catalog.classes, videos), self.config, self.short_side)
+        part._cache = [self._cache[i] for i in indices]
+        return part
+
+    def load(self, index: int) -> DecodedVideo:
+        """Return a whole video, its shorter side scaled to ``short_side``."""
+        cached = self._cache[index]
+        return decode_video(self._path(index), short_side=self.short_side) if cached is None else cached
+
+    def times(self, index: int) -> tuple[NDArray[np.float64], float]:
+        """Return when a video's frames begin and its duration, in seconds."""
+        cached = self._cache[index]
+        if cached is not None:
+            return cached.times_T, cached.duration
+        if index not in self._times:
+            self._times[index] = frame_times(self._path(index))
+        return self._times[index]
+
+    def frames(self, index: int, frames: NDArray[np.int64]) -> Tensor:
+        """Return frames (T, C, H, W) uint8 of a video by their indices."""
+        cached = self._cache[index]
+        if cached is not None:
+            return cached.frames_TCHW[torch.from_numpy(frames)]
+        return decode_video(self._path(index), short_side=self.short_side, wanted=frames.tolist()).frames_TCHW
+
+    def prepare_cache(self, progress: Progress | None = None) -> bool:
+        """Decode all videos into memory if the config says so and they fit; return whether they are there."""
+        if self.config.cache == "none" or not self.catalog.videos:
+            return False
+        if self.config.cache == "auto" and self.estimated_bytes() > self.config.cache_gib * GIB:
+            return False
+        n = len(self.catalog.videos)
+        with begin(progress, "decoding videos into memory", n) as bar, ThreadPoolExecutor(CACHE_THREADS) as pool:
+            try:
+                for index, video in enumerate(pool.map(self.load, range(n))):
+                    if self.config.workers > 0:
+                        video.frames_TCHW.share_memory_()
+                    self._cache[index] = video
+                    bar.advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return True
+
+    def estimated_bytes(self, sample: int = 32) -> float:
+        """Return the memory that a cache takes, from the headers of up to ``sample`` videos."""
+        chosen = np.unique(np.linspace(0, len(self.catalog.videos) - 1, sample).astype(int))
+        sizes = []
+        for index in chosen.tolist():
+            info = probe(self._path(index))
+            frames = info.frames or round(info.seconds * info.rate) or 300
+            area = self.short_side**2 * max(info.width, info.height) / max(1, min(info.width, info.height))
+            sizes.append(3.0 * frames * area)
+        return float(np.mean(sizes)) * len(self.catalog.videos)
+
+    def _path(self, index: int) -> Any:
+        return self.catalog.root / self.catalog.videos[index].path
+
+
+def steps_per_epoch(n_videos: int, batch: BatchConfig) -> int:
+    """Return the whole batches in an epoch; one, of repeated videos, where there are fewer videos than that."""
+    return max(1, n_videos // batch.clips)
+
+
+def epoch_order(n_videos: int, batch: BatchConfig, *, seed: int, epoch: int, stream: str) -> NDArray[np.int64]:
+    """Return the videos (steps, clips) of an epoch: a permutation by (seed, epoch, stream), the remainder left out."""
+    if n_videos == 0:
+        raise UserError(
+            "no training videos; add some, or lower --data.validation_share and --data.test_share"
+        )
+    order = torch.randperm(n_videos, generator=generator(seed, stream, "order", epoch)).numpy()
+    return np.resize(order, (steps_per_epoch(n_videos, batch), batch.clips))
+
+
+def training_batches(
+    source: VideoSource,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    batch: BatchConfig,
+    *,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    workers: int = 0,
+    stream: str = "train",
+) -> Iterator[Batch]:
+    """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
+
+    The batches are the same for any number of workers and however often the run was interrupted.
+    """
+    order = epoch_order(len(source.catalog.videos), batch, seed=seed, epoch=epoch, stream=stream)
+    steps = [
+        [(step, position, int(video)) for position, video in enumerate(order[step])]
+        for step in range(first_step, len(order))
+    ]
+    clips = _TrainingClips(source, clip, augment, (seed, stream, epoch))
+    loader: DataLoader[Any] = DataLoader(
+        clips, batch_sampler=steps, num_workers=workers, collate_fn=_collate, pin_memory=torch.cuda.is_available()
+    )
+    yield from loader
+
+
+class _TrainingClips(Dataset[tuple[Tensor, int, str]]):
+    """Random clips by (step, position in the batch, video)."""
+
+    def __init__(
+        self, source: VideoSource, clip: ClipConfig, augment: AugmentConfig, key: tuple[int, str, int]
+    ) -> None:
+        self.source, self.clip, self.augment, self.key = source, clip, augment, key
+
+    def __getitem__(self, place: tuple[int, int, int]) -> tuple[Tensor, int, str]:
+        step, position, index = place
+        seed, stream, epoch = self.key
+        draw = generator(seed, stream, "clip", epoch, step, position)
+        times_T, duration = self.source.times(index)
+        start = training_start(duration, self.clip, float(torch.rand((), generator=draw, dtype=torch.float64)))
+        frames_TCHW = self.source.frames(index, frame_indices(times_T, duration, start, self.clip))
+        box = random_crop_box(*frames_TCHW.shape[2:], self.augment, draw)
+        video = self.source.catalog.videos[index]
+        return crop_resize(frames_TCHW, box, self.augment.crop), video.label, video.path
+
+
+def _collate(samples: list[tuple[Tensor, int, str]]) -> Batch:
+    clips, labels, paths = zip(*samples, strict=True)
+    return Batch(torch.stack(clips), torch.tensor(labels), paths)
+
+
+def validation_batches(
+    source: VideoSource, clip: ClipConfig, augment: AugmentConfig, clips_per_batch: int
+) -> Iterator[Batch]:
+    """Yield the centre crop of the centre clip of every video once; the last batch may be smaller."""
+    videos = range(len(source.catalog.videos))
+    for first in videos[::clips_per_batch]:
+        samples = []
+        for index in videos[first : first + clips_per_batch]:
+            times_T, duration = source.times(index)
+            frames = frame_indices(times_T, duration, centre_start(duration, clip), clip)
+            frames_TCHW = source.frames(index, frames)
+            box = validation_box(*frames_TCHW.shape[2:], augment)
+            video = source.catalog.videos[index]
+            samples.append((crop_resize(frames_TCHW, box, augment.crop), video.label, video.path))
+        yield _collate(samples)
+
+
+def test_batches(source: VideoSource, clip: ClipConfig, test: TestConfig, clips_per_batch: int) -> Iterator[ViewBatch]:
+    """Yield every view of every video once, video after video; the last batch may be smaller."""
+    pending: list[tuple[Tensor, int, int]] = []
+    for index in range(len(source.catalog.videos)):
+        for view, clip_CTHW in enumerate(_views(source, index, clip, test)):
+            pending.append((clip_CTHW, index, view))
+            if len(pending) == clips_per_batch:
+                yield _collate_views(pending)
+                pending = []
+    if pending:
+        yield _collate_views(pending)
+
+
+def _views(source: VideoSource, index: int, clip: ClipConfig, test: TestConfig) -> Iterator[Tensor]:
+    """Yield the (C, T, H, W) views of one video, temporal clips first; a video is decoded once for all of them."""
+    times_T, duration = source.times(index)
+    starts = test_starts(duration, clip, test.temporal_views, test.rule)
+    wanted = np.stack([frame_indices(times_T, duration, start, clip, test.rule) for start in starts])
+    frames_FCHW = source.frames(index, wanted.ravel())
+    for frames_TCHW in frames_FCHW.split(clip.frames):
+        for view in range(test.spatial_views):
+            box = _view_box(frames_TCHW, test, view)
+            yield crop_resize(frames_TCHW, box, test.crop)
+
+
+def _view_box(frames_TCHW: Tensor, test: TestConfig, view: int) -> CropBox:
+    height, width = frames_TCHW.shape[2:]
+    return spatial_view_box(height, width, test.crop, test.short_side, view, test.spatial_views)
+
+
+def _collate_views(views: list[tuple[Tensor, int, int]]) -> ViewBatch:
+    clips, videos, numbers = zip(*views, strict=True)
+    return ViewBatch(torch.stack(clips), torch.tensor(videos), torch.tensor(numbers))
+
+
+def display_frames(source: VideoSource, index: int, clip: ClipConfig, test: TestConfig) -> NDArray[np.uint8]:
+    """Return the (T, H, W, C) uint8 frames of a video's centre view, as the network sees them."""
+    times_T, duration = source.times(index)
+    frames = frame_indices(times_T, duration, centre_start(duration, clip), clip)
+    frames_TCHW = source.frames(index, frames)
+    box = _view_box(frames_TCHW, test, test.spatial_views // 2)
+    return crop_resize(frames_TCHW, box, test.crop).permute(1, 2, 3, 0).numpy()
