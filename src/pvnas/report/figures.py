@@ -54,7 +54,9 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     figure = new_figure(10.4, height, layout=None)
     grid = {"left": 0.118, "right": 0.985, "top": 1 - 0.2 / height, "bottom": 0.44 / height, "wspace": 0.1}
     axes = figure.subplots(NODES, columns, squeeze=False, gridspec_kw={**grid, "hspace": gap / map_height})
-    limits = float(share_PEO.min()), float(share_PEO.max())
+    # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
+    undecided = 1 / len(operations)
+    limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
     kept = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
     image = None
     for row, (node, source) in enumerate(EDGES):
@@ -64,7 +66,7 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
             aspect="auto",
             cmap="viridis",
             vmin=limits[0],
-            vmax=max(limits[1], limits[0] + 1e-6),
+            vmax=limits[1],
             extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5),
         )
         _style_alpha_map(ax, node, source, operations, kept.get((node, source)))
@@ -74,8 +76,8 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
         bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
         bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=_percent)
         bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.set_label(f"share of an operation, softmax(α)\nall about {100 / len(operations):.1f} % at the start")
-        bar.set_ticks([float(limits[0]), sum(limits) / 2, float(limits[1])])
+        bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
+        bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
     return figure
 
 
@@ -171,14 +173,24 @@ def schedule_figure(search: Entries, train: Entries) -> Figure:
     for ax, (name, entries) in zip(panels, stages, strict=True):
         _plot_series(ax, entries, "lr", "weights", TRAIN_COLOUR, "-")
         _plot_series(ax, entries, "alpha_lr", "α", EXTRA_COLOUR, "--")
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.yaxis.set_minor_formatter(lambda value, _: "")
+        _rate_axis(ax)
         ax.set_title(name)
         ax.set_ylabel("learning rate")
         epoch_axis(ax)
         ax.legend(loc="best")
     return figure
+
+
+def _rate_axis(ax: Axes) -> None:
+    """Make a logarithmic axis with plain numbers, also between the powers of ten where the rates span few of them."""
+    from matplotlib.ticker import LogLocator
+
+    ax.set_yscale("log")
+    ax.margins(y=0.08)
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0,)))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def learning_figure(entries: Entries) -> Figure:
@@ -189,7 +201,7 @@ def learning_figure(entries: Entries) -> Figure:
     _plot_series(loss, entries, "val_loss", "validation", VALIDATION_COLOUR, "-")
     loss.set_title("loss")
     loss.set_ylabel("cross-entropy, nats")
-    loss.set_ylim(bottom=0)
+    loss.set_ylim(0, 1.05 * loss.get_ylim()[1])
     _plot_series(accuracy, entries, "top1", "training top-1", TRAIN_COLOUR, "--")
     _plot_series(accuracy, entries, "val_top1", "validation top-1", VALIDATION_COLOUR, "-")
     _plot_series(accuracy, entries, "val_top5", "validation top-5", EXTRA_COLOUR, ":")

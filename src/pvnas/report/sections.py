@@ -140,7 +140,7 @@ def result_header(record: RunRecord) -> str:
 
 
 def _dated(record: RunRecord) -> str:
-    date = record.environment.get("date")
+    date = str(record.environment.get("date") or "").replace("T", " ").replace("+00:00", " UTC")
     return f" · run of {text(date, 40)}" if date else ""
 
 

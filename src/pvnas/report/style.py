@@ -145,7 +145,7 @@ def epoch_axis(ax: Axes) -> None:
     """Label an axis of epochs: whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     ax.set_xlabel("epoch")
 
 
