@@ -17,7 +17,7 @@ import yaml
 
 import pvnas
 from pvnas import cli, pipeline
-from pvnas.cli.commands import COMMANDS
+from pvnas.cli.table import COMMANDS
 from pvnas.config import PRESETS
 from pvnas.errors import UserError
 from pvnas.report import page

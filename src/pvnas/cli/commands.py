@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from pvnas.cli.output import print_json, print_table
-from pvnas.cli.parsing import Command, checked_preset
+from pvnas.cli.parsing import checked_preset
 from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
@@ -28,7 +28,8 @@ RESULTS_NAME = "results.json"
 # Commands that run stages
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def add_run(parser: ArgumentParser) -> None:
+    """Arguments of ``run`` and ``search``."""
     parser.add_argument("folder", metavar="DATA", nargs="?", default=None, help="folder of labelled videos")
     _add_common(parser)
 
@@ -39,12 +40,14 @@ def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", default=None, help="YAML file with fields, over the preset")
 
 
-def _add_train(parser: ArgumentParser) -> None:
-    _add_run(parser)
+def add_train(parser: ArgumentParser) -> None:
+    """Arguments of ``train``."""
+    add_run(parser)
     parser.add_argument("--genotype", metavar="FILE", default=None, help="genotype to train [the run's own]")
 
 
-def _add_demo(parser: ArgumentParser) -> None:
+def add_demo(parser: ArgumentParser) -> None:
+    """Arguments of ``demo``."""
     parser.add_argument("--dir", metavar="DIR", default=DEMO_DIR, help=f"where videos and run go [{DEMO_DIR}]")
     parser.add_argument("--config", metavar="FILE", default=None, help="YAML file with fields, over the preset")
     parser.add_argument("--preset", metavar="NAME", default="demo", help="demo, or tiny to see it work in a minute")
@@ -122,7 +125,8 @@ def run_train(args: Namespace) -> None:
     _print_outcome(run_dir)
 
 
-def _add_test(parser: ArgumentParser) -> None:
+def add_test(parser: ArgumentParser) -> None:
+    """Arguments of ``test``."""
     parser.add_argument("target", metavar="RUN|DATA", help="run directory, or with --dir RUN its folder of videos")
     parser.add_argument("--dir", metavar="RUN", default=None, help="run directory")
     parser.add_argument("--json", action="store_true", help="print results.json")
@@ -144,7 +148,8 @@ def run_test(args: Namespace) -> None:
         _print_outcome(run_dir)
 
 
-def _add_run_dir(parser: ArgumentParser) -> None:
+def add_run_dir(parser: ArgumentParser) -> None:
+    """The argument of what reads a run directory."""
     parser.add_argument("run", metavar="RUN", help="run directory")
 
 
@@ -195,7 +200,8 @@ def _print_outcome(run_dir: Path) -> None:
 # Prediction, costs, genotypes, digest
 
 
-def _add_predict(parser: ArgumentParser) -> None:
+def add_predict(parser: ArgumentParser) -> None:
+    """Arguments of ``predict``."""
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video file")
     parser.add_argument("--dir", metavar="RUN", required=True, help="run directory with a trained network")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to print for each video [5]")
@@ -232,7 +238,8 @@ def _ranked(classes: Sequence[tuple[str, float]]) -> list[tuple[int, tuple[str, 
     return list(enumerate(classes, start=1))
 
 
-def _add_cost(parser: ArgumentParser) -> None:
+def add_cost(parser: ArgumentParser) -> None:
+    """Arguments of ``cost``."""
     parser.add_argument("genotype", metavar="GENOTYPE", help="genotype file")
     parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
     parser.add_argument("--repeat", type=int, default=1, metavar="K", help="normal cells between two reductions [1]")
@@ -283,7 +290,8 @@ def _clip(text: str) -> tuple[int, int, int]:
     return frames, height, width
 
 
-def _add_random(parser: ArgumentParser) -> None:
+def add_random(parser: ArgumentParser) -> None:
+    """Arguments of ``genotype random``."""
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same genotype [0]")
     parser.add_argument(
         "--min-convolutions", type=int, default=4, metavar="N", help="convolutions in each cell, at least [4]"
@@ -305,7 +313,8 @@ def run_random(args: Namespace) -> None:
     print(f"wrote {args.out}", file=sys.stderr)
 
 
-def _add_genotype(parser: ArgumentParser) -> None:
+def add_genotype(parser: ArgumentParser) -> None:
+    """The argument of ``genotype show``."""
     parser.add_argument("file", metavar="FILE", help="genotype file")
 
 
@@ -343,18 +352,21 @@ def run_digest(args: Namespace) -> None:
 # Data
 
 
-def _add_data(parser: ArgumentParser) -> None:
+def add_data(parser: ArgumentParser) -> None:
+    """Arguments of ``data list``."""
     parser.add_argument("folder", metavar="DATA", help="folder of labelled videos")
     _add_json(parser)
 
 
-def _add_check(parser: ArgumentParser) -> None:
-    _add_data(parser)
+def add_check(parser: ArgumentParser) -> None:
+    """Arguments of ``data check``."""
+    add_data(parser)
     parser.add_argument("--out", metavar="DIR", default=None, help="write verdicts.json and verdicts.csv there")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="videos read at once [2]")
 
 
-def _add_shapes(parser: ArgumentParser) -> None:
+def add_shapes(parser: ArgumentParser) -> None:
+    """Arguments of ``data shapes``."""
     parser.add_argument("folder", metavar="DIR", help="new or empty folder")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same videos [0]")
 
@@ -428,7 +440,8 @@ def _write_shapes(folder: Path, seed: int) -> None:
 # Configs
 
 
-def _add_config(parser: ArgumentParser) -> None:
+def add_config(parser: ArgumentParser) -> None:
+    """The argument of ``config show``."""
     parser.add_argument("preset", metavar="PRESET", nargs="?", default=None, help=f"one of {', '.join(PRESETS)}")
 
 
@@ -438,137 +451,3 @@ def run_config(args: Namespace) -> None:
         print_table(["preset", "what it is"], [(name, (make.__doc__ or "").strip()) for name, make in PRESETS.items()])
         return
     print(dump_config(load_config(args.preset), comments=True), end="")
-
-
-_FIELDS = "[--preset laptop] [--dir RUN] [--config FILE] [--FIELD VALUE ...]"
-
-COMMANDS: dict[str, Command] = {
-    command.name: command
-    for command in (
-        Command(
-            "demo",
-            "[--dir runs/demo] [--FIELD VALUE ...]",
-            "Generate videos, then search, train, test and report on them (about ten minutes).",
-            "pvnas demo\npvnas demo --dir /tmp/demo --preset tiny",
-            _add_demo,
-            run_demo,
-            takes_config=True,
-        ),
-        Command(
-            "run",
-            f"DATA {_FIELDS}",
-            "Search, train, test and report on a folder of videos; the same command resumes it.",
-            "pvnas run my_videos --preset laptop\npvnas run my_videos --dir runs/wide --train.width 24",
-            _add_run,
-            run_all,
-            takes_config=True,
-        ),
-        Command(
-            "search",
-            f"DATA {_FIELDS}",
-            "Only search: find the four cells and write genotype.json.",
-            "pvnas search my_videos --preset laptop --search.epochs 20",
-            _add_run,
-            run_search,
-            takes_config=True,
-        ),
-        Command(
-            "train",
-            f"DATA [--genotype FILE] {_FIELDS}",
-            "Only train and test: the network of a genotype, from scratch.",
-            "pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
-            _add_train,
-            run_train,
-            takes_config=True,
-        ),
-        Command(
-            "test",
-            "RUN [--json]   or   DATA --dir RUN [--json]",
-            "Test a trained network again, over many views of each test video.",
-            "pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
-            _add_test,
-            run_test,
-            takes_config=True,
-        ),
-        Command(
-            "predict",
-            "VIDEO [VIDEO ...] --dir RUN [--top 5] [--json]",
-            "Say what is seen in video files.",
-            "pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
-            _add_predict,
-            run_predict,
-        ),
-        Command(
-            "report",
-            "RUN",
-            "Write report.html and the figures again.",
-            "pvnas report runs/demo/run",
-            _add_run_dir,
-            run_report,
-        ),
-        Command(
-            "digest",
-            "RUN",
-            "Print the SHA-256 over weights, alphas, optimisers and genotype: equal runs, equal digests.",
-            "pvnas digest runs/demo/run",
-            _add_run_dir,
-            run_digest,
-        ),
-        Command(
-            "cost",
-            "GENOTYPE [--width 64] [--repeat 1] [--clip 8x224x224] [--classes 400] [--json] ...",
-            "Print parameters and multiply-accumulates of a genotype's network.",
-            "pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",
-            _add_cost,
-            run_cost,
-        ),
-        Command(
-            "genotype random",
-            "[--seed 0] [--min-convolutions 4] [--out FILE]",
-            "Draw a genotype at random.",
-            "pvnas genotype random --seed 7 --out genotype.json",
-            _add_random,
-            run_random,
-        ),
-        Command(
-            "genotype show",
-            "FILE",
-            "Print the cells of a genotype.",
-            "pvnas genotype show runs/demo/run/genotype.json",
-            _add_genotype,
-            run_show,
-        ),
-        Command(
-            "data list",
-            "DATA [--json]",
-            "Count the videos of a folder by class and split.",
-            "pvnas data list my_videos",
-            _add_data,
-            run_list,
-        ),
-        Command(
-            "data check",
-            "DATA [--out DIR] [--json]",
-            "Read every video once and name those that are broken, short or refused.",
-            "pvnas data check my_videos --out checked",
-            _add_check,
-            run_check,
-        ),
-        Command(
-            "data shapes",
-            "DIR [--seed 0]",
-            "Write the generated videos of the demo.",
-            "pvnas data shapes shapes",
-            _add_shapes,
-            run_shapes,
-        ),
-        Command(
-            "config show",
-            "[PRESET]",
-            "Print a preset as a config file with every field explained, or list the presets.",
-            "pvnas config show laptop > my.yaml\npvnas run my_videos --config my.yaml",
-            _add_config,
-            run_config,
-        ),
-    )
-}

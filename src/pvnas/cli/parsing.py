@@ -65,7 +65,7 @@ def find_command(arguments: list[str]) -> tuple[Command | None, list[str]]:
 
     UserError with the nearest name for an unknown command.
     """
-    from pvnas.cli.commands import COMMANDS
+    from pvnas.cli.table import COMMANDS
 
     first, rest = arguments[0], arguments[1:]
     if first in COMMANDS:
@@ -193,7 +193,7 @@ def _reworded(error: argparse.ArgumentError, command: Command, parser: ArgumentP
 
 def print_overview(group: str = "") -> None:
     """Prints the commands with one line each and where to start: all of them, or those of one group."""
-    from pvnas.cli.commands import COMMANDS
+    from pvnas.cli.table import COMMANDS
 
     print(f"usage: pvnas {group or 'COMMAND'} ...   (pvnas COMMAND --help explains one)\n")
     if not group:
