@@ -45,7 +45,7 @@ def test_starts(duration: float, clip: ClipConfig, views: int, rule: str) -> Sec
     """
     if views == 1:
         return np.array([centre_start(duration, clip)])
-    length, index = duration * clip.window_rate, np.arange(views)
+    length, index = duration * clip.window_rate, np.arange(views, dtype=np.float64)
     room = max(0.0, length - clip.window)
     if rule == "slowfast":
         starts = index * room / views
@@ -75,8 +75,8 @@ def frame_indices(
 ) -> NDArray[np.int64]:
     """Return the indices (frames,) of a clip's frames: for each instant the last frame that has begun by then.
 
-    ``times_T``: when each frame begins, in seconds, rising. In a video shorter than the window, `clamp` repeats its last
-    frame, `loop` starts again from its first and `fit` shrinks the window to the video.
+    ``times_T``: when each frame begins, in seconds, rising. In a video shorter than the window, `clamp` repeats its
+    last frame, `loop` starts again from its first and `fit` shrinks the window to the video.
     """
     wanted = start + frame_offsets(clip, rule)
     short_by = duration / window_seconds(clip)
