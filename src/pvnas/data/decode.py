@@ -85,7 +85,8 @@ def decode_video(
 
     ``short_side`` scales the frames so that the shorter side has this many pixels. A wanted frame beyond the last one
     that decodes is the last one, counted in ``frames_bad``. Times are the file's time stamps where they rise, else the
-    count of frames over the average rate. Raises VideoError.
+    count of frames over the average rate. Decoding stops at the last wanted frame, so the times of all frames are known
+    only where all are asked for: see ``frame_times``. Raises VideoError.
     """
     needed = None if wanted is None else set(wanted)
     last = max(needed) if needed else None
@@ -93,10 +94,10 @@ def decode_video(
         reader = _Reader(container, stream)
         painter = _Painter(short_side)
         pictures: dict[int, NDArray[np.uint8]] = {}
-        stamps: list[float | None] = []
+        stamps: list[int | None] = []
         newest = None
         for index, frame in enumerate(reader.frames()):
-            stamps.append(frame.time)
+            stamps.append(frame.pts)
             newest = frame
             if needed is None or index in needed:
                 pictures[index] = painter.paint(frame)
@@ -104,27 +105,39 @@ def decode_video(
                 break
         if newest is None:
             raise VideoError("empty", "no frame decodes")
-        rate = _rate(stream)
+        rate, base = _rate(stream), float(stream.time_base or 0)
         bad, count = reader.bad, len(stamps)
         indices = list(range(count)) if wanted is None else [min(i, count - 1) for i in wanted]
         if count - 1 in indices and count - 1 not in pictures:
             pictures[count - 1] = painter.paint(newest)
-    times_T = _times(stamps, rate)
+    times_T = _times(stamps, base, rate)
     bad += sum(i >= count for i in wanted or ())
     frames_TCHW = torch.from_numpy(np.stack([pictures[i] for i in indices])).permute(0, 3, 1, 2).contiguous()
     return DecodedVideo(frames_TCHW, times_T[indices], _measured_rate(times_T, rate), bad)
 
 
 def frame_times(path: str | Path) -> tuple[NDArray[np.float64], float]:
-    """Return (times_T, duration) in seconds without decoding where the time stamps allow it. Raises VideoError."""
+    """Return (times_T, duration) in seconds of all frames, without decoding where the time stamps allow it.
+
+    Equal to those of ``decode_video`` for every sound file; a file with corrupt packets, where only decoding tells how
+    many frames there are, may have more times than frames. Raises VideoError.
+    """
+    import av
+
     with _open(path) as (container, stream):
-        stamps = [p.pts for p in container.demux(stream) if p.size and p.pts is not None]
+        try:
+            packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+        except av.FFmpegError:  # the file ends in the middle of a packet
+            packets = []
+        stamps = [p.pts for p in packets if p.pts is not None]
         rate, base = _rate(stream), float(stream.time_base or 0)
-        usable = bool(stamps) and base > 0 and len(set(stamps)) == len(stamps) and "avi" not in container.format.name
+        unique = bool(stamps) and len(set(stamps)) == len(packets)
+        # In AVI the stamps are those of decoding, out of order where there are B-frames.
+        usable = unique and base > 0 and "avi" not in container.format.name
     if not usable:
         video = decode_video(path, short_side=16)
         return video.times_T, video.duration
-    times_T = (np.sort(np.array(stamps, dtype=np.float64)) - min(stamps)) * base
+    times_T = (np.sort(np.array(stamps, dtype=np.int64)) - min(stamps)) * base
     return times_T, float(times_T[-1]) + 1.0 / _measured_rate(times_T, rate)
 
 
@@ -133,17 +146,21 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Yield (container, best video stream), or raise VideoError."""
     import av
 
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    if not Path(path).is_file():  # opening a pipe would wait for ever
+        raise VideoError("refused" if Path(path).exists() else "unreadable", "there is no such regular file")
+    # max_pixels here guards the first frames, which FFmpeg decodes while it opens a file; the decoder's own is below.
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     try:
-        container = av.open("file:" + os.fspath(Path(path).absolute()), options=options)
+        # Titles in old encodings are none of our business, and must not make a video unreadable.
+        container = av.open("file:" + os.fspath(Path(path).absolute()), options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         kind = "refused" if _is_refusal(path) else "unreadable"
         raise VideoError(kind, _reason(error)) from None
     with container:
         stream = container.streams.best("video")
-        if stream is None or stream.codec_context is None:
-            raise VideoError("no-video", "the file holds no video stream")
-        context = stream.codec_context
+        context: Any = stream and stream.codec_context
+        if context is None:
+            raise VideoError("no-video", "the file holds no video stream that can be decoded")
         if context.width * context.height > MAX_PIXELS:
             raise VideoError("refused", f"{context.width}x{context.height} pixels are more than {MAX_PIXELS}")
         context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -178,6 +195,8 @@ class _Reader:
             except av.FFmpegError:  # the file ends in the middle of a packet
                 self.bad += 1
                 packet = None
+            if packet is not None and not packet.size:
+                continue  # an empty packet would tell the decoder that the video ends here
             try:
                 decoded = self.stream.decode(packet)
             except av.FFmpegError:
@@ -186,7 +205,7 @@ class _Reader:
             for frame in decoded:
                 self.bad += bool(frame.is_corrupt)
                 yield frame
-            if packet is None or packet.size == 0:
+            if packet is None:
                 return
 
 
@@ -196,19 +215,21 @@ class _Painter:
     def __init__(self, short_side: int | None) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.short_side, self.size = short_side, None
+        self.short_side = short_side
+        self.size: tuple[int, int] | None = None
+        self.turns = 0
         self.reformatter = VideoReformatter()
 
     def paint(self, frame: Any) -> NDArray[np.uint8]:
-        """Return one frame; one of another size than the first is scaled to the first's."""
+        """Return one frame, scaled and turned as the first one is, whatever the size it is stored in."""
         if self.size is None:
             self.size = _scaled(frame.width, frame.height, self.short_side)
+            self.turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
         width, height = self.size
         rgb = self.reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
+            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-        turns = round((frame.rotation or 0) / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.turns))
 
 
 def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -223,13 +244,15 @@ def _rate(stream: Any) -> float:
     return rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
 
 
-def _times(stamps: list[float | None], rate: float) -> NDArray[np.float64]:
-    """Return the stamps from 0 on where all are there and rise, else frame numbers over the average rate."""
-    if all(stamp is not None for stamp in stamps):
-        times_T = np.array(stamps, dtype=np.float64)
-        times_T -= times_T[0]
-        if (np.diff(times_T) > 0).all():
-            return times_T
+def _times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.float64]:
+    """Return the stamps, in units of ``base`` seconds, from 0 on where all are there and rise, else counted frames.
+
+    Counted frames are those of the average ``rate``.
+    """
+    if base > 0 and all(stamp is not None for stamp in stamps):
+        ticks_T = np.array(stamps, dtype=np.int64)
+        if (np.diff(ticks_T) > 0).all():
+            return (ticks_T - ticks_T[0]) * base
     return np.arange(len(stamps)) / rate
 
 
