@@ -5,9 +5,12 @@ Legend: N clips, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.decode import DecodedVideo, decode_video, frame_times, probe
+from pvnas.data.decode import DecodedVideo, VideoError, decode_video, frame_times, probe
 from pvnas.data.progress import Progress, begin
 from pvnas.data.sampling import centre_start, frame_indices, test_starts, training_start
 from pvnas.data.transforms import CropBox, crop_resize, random_crop_box, spatial_view_box, validation_box
@@ -39,6 +42,10 @@ class Batch:
     """int64."""
     paths: tuple[str, ...]
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; the name is what torch's DataLoader looks for."""
+        return Batch(self.clips_NCTHW.pin_memory(), self.labels_N.pin_memory(), self.paths)
+
 
 @dataclass(frozen=True)
 class ViewBatch:
@@ -55,7 +62,11 @@ class ViewBatch:
 class VideoSource:
     """The videos of a catalog, decoded on demand or kept in memory at ``short_side`` pixels.
 
-    ``load`` gives whole videos, ``frames`` those that a clip needs. Raises VideoError for a video that cannot be read.
+    ``load`` gives whole videos, ``frames`` those that a clip needs. Raises UserError for a video that cannot be read,
+    with its path: it was whole when it was listed, and no other video takes its place.
+
+    Worker processes are forked after the cache is filled and read it where it is. Shared memory in its place would cost
+    an open file for each video, more than a process may have by default.
     """
 
     def __init__(self, catalog: Catalog, config: DataConfig, short_side: int) -> None:
@@ -73,7 +84,10 @@ class VideoSource:
     def load(self, index: int) -> DecodedVideo:
         """Return a whole video, its shorter side scaled to ``short_side``."""
         cached = self._cache[index]
-        return decode_video(self._path(index), short_side=self.short_side) if cached is None else cached
+        if cached is not None:
+            return cached
+        with self._named(index) as path:
+            return decode_video(path, short_side=self.short_side)
 
     def times(self, index: int) -> tuple[NDArray[np.float64], float]:
         """Return when a video's frames begin and its duration, in seconds."""
@@ -81,7 +95,8 @@ class VideoSource:
         if cached is not None:
             return cached.times_T, cached.duration
         if index not in self._times:
-            self._times[index] = frame_times(self._path(index))
+            with self._named(index) as path:
+                self._times[index] = frame_times(path)
         return self._times[index]
 
     def frames(self, index: int, frames: NDArray[np.int64]) -> Tensor:
@@ -89,7 +104,8 @@ class VideoSource:
         cached = self._cache[index]
         if cached is not None:
             return cached.frames_TCHW[torch.from_numpy(frames)]
-        return decode_video(self._path(index), short_side=self.short_side, wanted=frames.tolist()).frames_TCHW
+        with self._named(index) as path:
+            return decode_video(path, short_side=self.short_side, wanted=frames.tolist()).frames_TCHW
 
     def prepare_cache(self, progress: Progress | None = None) -> bool:
         """Decode all videos into memory if the config says so and they fit; return whether they are there."""
@@ -101,8 +117,6 @@ class VideoSource:
         with begin(progress, "decoding videos into memory", n) as bar, ThreadPoolExecutor(CACHE_THREADS) as pool:
             try:
                 for index, video in enumerate(pool.map(self.load, range(n))):
-                    if self.config.workers > 0:
-                        video.frames_TCHW.share_memory_()
                     self._cache[index] = video
                     bar.advance(1)
             except BaseException:
@@ -115,14 +129,22 @@ class VideoSource:
         chosen = np.unique(np.linspace(0, len(self.catalog.videos) - 1, sample).astype(int))
         sizes = []
         for index in chosen.tolist():
-            info = probe(self._path(index))
+            with self._named(index) as path:
+                info = probe(path)
             frames = info.frames or round(info.seconds * info.rate) or 300
             area = self.short_side**2 * max(info.width, info.height) / max(1, min(info.width, info.height))
             sizes.append(3.0 * frames * area)
         return float(np.mean(sizes)) * len(self.catalog.videos)
 
-    def _path(self, index: int) -> Any:
-        return self.catalog.root / self.catalog.videos[index].path
+    @contextmanager
+    def _named(self, index: int) -> Iterator[Path]:
+        """Yield a video's path; a VideoError becomes a UserError with the path in it."""
+        path = self.catalog.root / self.catalog.videos[index].path
+        try:
+            yield path
+        except VideoError as error:
+            # A repr keeps a file name with control characters on one line.
+            raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
 
 
 def steps_per_epoch(n_videos: int, batch: BatchConfig) -> int:
@@ -133,9 +155,7 @@ def steps_per_epoch(n_videos: int, batch: BatchConfig) -> int:
 def epoch_order(n_videos: int, batch: BatchConfig, *, seed: int, epoch: int, stream: str) -> NDArray[np.int64]:
     """Return the videos (steps, clips) of an epoch: a permutation by (seed, epoch, stream), the remainder left out."""
     if n_videos == 0:
-        raise UserError(
-            "no training videos; add some, or lower --data.validation_share and --data.test_share"
-        )
+        raise UserError("no training videos; add some, or lower --data.validation_share and --data.test_share")
     order = torch.randperm(n_videos, generator=generator(seed, stream, "order", epoch)).numpy()
     return np.resize(order, (steps_per_epoch(n_videos, batch), batch.clips))
 
@@ -154,7 +174,8 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
 
-    The batches are the same for any number of workers and however often the run was interrupted.
+    The batches are the same for any number of workers and however often the run was interrupted. Raises UserError for
+    a video that cannot be read and RuntimeError where a worker process dies.
     """
     order = epoch_order(len(source.catalog.videos), batch, seed=seed, epoch=epoch, stream=stream)
     steps = [
@@ -163,32 +184,60 @@ def training_batches(
     ]
     clips = _TrainingClips(source, clip, augment, (seed, stream, epoch))
     loader: DataLoader[Any] = DataLoader(
-        clips, batch_sampler=steps, num_workers=workers, collate_fn=_collate, pin_memory=torch.cuda.is_available()
+        clips,
+        batch_sampler=steps,
+        num_workers=workers,
+        collate_fn=_collate_or_fault,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork" if workers and sys.platform != "win32" else None,
+        generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
     )
-    yield from loader
+    for found in loader:
+        if isinstance(found, str):
+            raise UserError(found)
+        yield found
 
 
-class _TrainingClips(Dataset[tuple[Tensor, int, str]]):
-    """Random clips by (step, position in the batch, video)."""
+Sample = tuple[Tensor, int, str]
+"""A clip (C, T, H, W) uint8, its label and its video's path."""
+
+
+class _TrainingClips(Dataset[Sample | str]):
+    """Random clips by (step, position in the batch, video); in place of one that cannot be read, the text of why.
+
+    A text, since a DataLoader hands on an exception as the text of its whole traceback.
+    """
 
     def __init__(
         self, source: VideoSource, clip: ClipConfig, augment: AugmentConfig, key: tuple[int, str, int]
     ) -> None:
         self.source, self.clip, self.augment, self.key = source, clip, augment, key
 
-    def __getitem__(self, place: tuple[int, int, int]) -> tuple[Tensor, int, str]:
-        step, position, index = place
+    def __getitem__(self, place: tuple[int, int, int]) -> Sample | str:
+        try:
+            return self._clip(*place)
+        except UserError as error:
+            return str(error)
+
+    def _clip(self, step: int, position: int, index: int) -> Sample:
         seed, stream, epoch = self.key
         draw = generator(seed, stream, "clip", epoch, step, position)
         times_T, duration = self.source.times(index)
         start = training_start(duration, self.clip, float(torch.rand((), generator=draw, dtype=torch.float64)))
         frames_TCHW = self.source.frames(index, frame_indices(times_T, duration, start, self.clip))
-        box = random_crop_box(*frames_TCHW.shape[2:], self.augment, draw)
+        height, width = frames_TCHW.shape[2:]
+        box = random_crop_box(height, width, self.augment, draw)
         video = self.source.catalog.videos[index]
         return crop_resize(frames_TCHW, box, self.augment.crop), video.label, video.path
 
 
-def _collate(samples: list[tuple[Tensor, int, str]]) -> Batch:
+def _collate_or_fault(samples: list[Sample | str]) -> Batch | str:
+    """Return the batch, or the first text of a clip that could not be read."""
+    faults = [sample for sample in samples if isinstance(sample, str)]
+    return faults[0] if faults else _collate([sample for sample in samples if not isinstance(sample, str)])
+
+
+def _collate(samples: list[Sample]) -> Batch:
     clips, labels, paths = zip(*samples, strict=True)
     return Batch(torch.stack(clips), torch.tensor(labels), paths)
 
@@ -204,7 +253,8 @@ def validation_batches(
             times_T, duration = source.times(index)
             frames = frame_indices(times_T, duration, centre_start(duration, clip), clip)
             frames_TCHW = source.frames(index, frames)
-            box = validation_box(*frames_TCHW.shape[2:], augment)
+            height, width = frames_TCHW.shape[2:]
+            box = validation_box(height, width, augment)
             video = source.catalog.videos[index]
             samples.append((crop_resize(frames_TCHW, box, augment.crop), video.label, video.path))
         yield _collate(samples)
