@@ -290,7 +290,7 @@ def run_digest(run_dir: Path) -> str:
 
     Raises UserError where the directory holds no checkpoint.
     """
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for stage in ("search", "train"):
         checkpoint = load_checkpoint(run_dir / "checkpoints" / stage)
         if checkpoint is not None:

@@ -77,7 +77,7 @@ def run_epochs(
     saved_at = time.monotonic()
     while epoch < stage.epochs:
         title = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
-        with progress.task(title, total=stage.steps(), completed=step) as task:
+        with progress.task(title, total=stage.steps(), completed=step, summary=False) as task:
             batches = stage.batches(epoch, step)
             while step < stage.steps():
                 started = time.perf_counter()
@@ -85,7 +85,7 @@ def run_epochs(
                 waited = time.perf_counter() - started
                 measures = stage.step(epoch, step, batch)
                 _check_finite(measures["loss"], stage, epoch, step, batch, folder)
-                sums = {name: sums.get(name, 0.0) + value.detach().double() for name, value in measures.items()}
+                sums = _added(sums, measures)
                 step += 1
                 times["wait"] += waited
                 times["seconds"] += time.perf_counter() - started
@@ -101,6 +101,12 @@ def run_epochs(
         saved_at = time.monotonic()
         if stop.requested and epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {epoch}; nothing is lost")
+
+
+def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the sums with a step's measures; those out of a checkpoint come from the CPU."""
+    values = {name: value.detach().double() for name, value in measures.items()}
+    return {name: value + sums[name].to(value.device) if name in sums else value for name, value in values.items()}
 
 
 def _check_finite(loss: Tensor, stage: Stage, epoch: int, step: int, batch: Any, folder: Path) -> None:

@@ -48,9 +48,12 @@ class Progress:
             self._bars.stop()
             self._bars, self._open_tasks = None, 0
 
-    def task(self, title: str, total: int, completed: int = 0) -> Task:
-        """Return the context of a task of ``total`` steps, of which ``completed`` were done by an earlier run."""
-        return Task(self, clean(title), total, completed)
+    def task(self, title: str, total: int, completed: int = 0, *, summary: bool = True) -> Task:
+        """Return the context of a task of ``total`` steps, of which ``completed`` were done by an earlier run.
+
+        ``summary``: whether it prints a line about itself when it ends well.
+        """
+        return Task(self, clean(title), total, completed, summary)
 
     def line(self, text: str) -> None:
         """Print one line above the bars."""
@@ -81,8 +84,9 @@ class Progress:
 class Task:
     """A task inside its block; prints one line about itself when it ends."""
 
-    def __init__(self, progress: Progress, title: str, total: int, completed: int) -> None:
+    def __init__(self, progress: Progress, title: str, total: int, completed: int, summary: bool) -> None:
         self.progress, self.title, self.total, self.done = progress, title, total, completed
+        self.summary = summary
         self.clips = 0
         self._started = self._shown = 0.0
         self._bars: Bars | None = None
@@ -104,7 +108,8 @@ class Task:
             self._bars.refresh()
             self._bars = None
             self.progress._close()
-        self.progress.line(self._summary("stopped" if kind else ""))
+        if self.summary or kind:
+            self.progress.line(self._summary("stopped" if kind else ""))
 
     def advance(self, steps: int = 1, clips: int = 0) -> None:
         """Count steps that are done, and the clips that went through the network in them."""

@@ -58,7 +58,7 @@ def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:
         nonlocal macs, activations
-        per_element = module.weight[0].numel()  # type: ignore[index, operator]
+        per_element = module.weight[0].numel()  # type: ignore[index]
         macs += output.numel() * per_element
         activations += output.numel()
 

@@ -40,21 +40,26 @@ class FoldedConv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel_size[0] > 1:
             return self._temporal(x)
-        frames = x.shape[2]
-        x, stride, padding, dilation = fold_time(x), self.stride[1:], self.padding[1:], self.dilation[1:]  # type: ignore[assignment]
-        weight = self.weight.squeeze(2)
-        if stride == (2, 2) and (dilation == (2, 2) or self.kernel_size[1] == 1):
+        folded, weight = fold_time(x), self.weight.squeeze(2)
+        stride, dilation, padding, kernel = self.stride[1], self.dilation[1], int(self.padding[1]), self.kernel_size[1]
+        if stride == 2 and (dilation == 2 or kernel == 1):
             # Every tap of the kernel falls on an even pixel: a plain convolution of those.
-            x, stride, padding, dilation = x[:, :, ::2, ::2], (1, 1), tuple(p // 2 for p in padding), (1, 1)  # type: ignore[arg-type]
-        if dilation == (2, 2):
-            y = _dilated_on_phases(x, weight, self.groups)
+            folded, stride, dilation, padding = folded[:, :, ::2, ::2], 1, 1, padding // 2
+        if dilation == 2:
+            y = _dilated_on_phases(folded, weight, self.groups)
         else:
-            y = F.conv2d(x, weight, self.bias, stride, padding, dilation, self.groups)  # type: ignore[arg-type]
-        return unfold_time(y, frames)
+            y = F.conv2d(folded, weight, self.bias, stride, padding, dilation, self.groups)
+        return unfold_time(y, x.shape[2])
 
     def _temporal(self, x: Tensor) -> Tensor:
         y = F.conv2d(
-            x.flatten(3), self.weight.squeeze(-1), self.bias, (self.stride[0], 1), (self.padding[0], 0), 1, self.groups
+            x.flatten(3),
+            self.weight.squeeze(-1),
+            self.bias,
+            (self.stride[0], 1),
+            (int(self.padding[0]), 0),
+            1,
+            self.groups,
         )  # (N, C, T, H*W)
         return y.unflatten(3, x.shape[3:])
 

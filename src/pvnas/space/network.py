@@ -39,31 +39,26 @@ class DerivedCell(nn.Module):
         self.input0, self.input1 = cell_inputs(
             place.channels_before, place.channels, place.reduced_before, layers, affine=True
         )
-        self.nodes = nn.ModuleList()
-        for node in cell:
-            operations = nn.ModuleList()
-            for source, operation in node:
-                stride = 2 if is_reduction(place.category) and source < INPUTS else 1
-                operations.append(
-                    build_operation(operation, place.channels, stride, layers, affine=True, pool_norm=False)
-                )
-            self.nodes.append(operations)
+        self.operations = nn.ModuleList()  # two per node
+        for source, operation in (edge for node in cell for edge in node):
+            stride = 2 if is_reduction(place.category) and source < INPUTS else 1
+            self.operations.append(
+                build_operation(operation, place.channels, stride, layers, affine=True, pool_norm=False)
+            )
         self.drop_path_rate = 0.0
 
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
         states = [self.input0(x0), self.input1(x1)]
-        for sources, operations in zip(self.sources, self.nodes, strict=True):
-            first, second = (
-                self._dropped(operation, operation(states[source]))
-                for source, operation in zip(sources, operations, strict=True)  # type: ignore[arg-type]
-            )
+        operations = iter(self.operations)
+        for sources in self.sources:
+            first, second = (self._apply_operation(next(operations), states[source]) for source in sources)
             states.append(first + second)
         return torch.cat(states[INPUTS:], 1)
 
-    def _dropped(self, operation: nn.Module, x: Tensor) -> Tensor:
-        if isinstance(operation, nn.Identity):  # keeps at least the identity paths, as DARTS does
+    def _apply_operation(self, operation: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(operation, nn.Identity):  # the identity paths are kept, as in DARTS
             return x
-        return drop_path(x, self.drop_path_rate, self.training)
+        return drop_path(operation(x), self.drop_path_rate, self.training)
 
 
 class PVNASNetwork(nn.Module):
@@ -93,7 +88,8 @@ class PVNASNetwork(nn.Module):
             raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {layout!r} needs")
         places = place_cells(categories, width)
         self.stem = build_stem(stem, width, layers)
-        self.cells = nn.ModuleList(DerivedCell(genotype.cells[p.category], p, layers) for p in places)
+        cells = [DerivedCell(genotype.cells[place.category], place, layers) for place in places]
+        self.cells = nn.ModuleList(cells)
         self.num_features = NODES * places[-1].channels
         self.num_classes = num_classes
         self.drop_rate = drop_rate
@@ -104,8 +100,9 @@ class PVNASNetwork(nn.Module):
 
     def set_drop_path(self, probability: float) -> None:
         """Set the probability with which an operation's output is dropped for a sample in training."""
-        for cell in self.cells:
-            cell.drop_path_rate = probability
+        for module in self.modules():
+            if isinstance(module, DerivedCell):
+                module.drop_path_rate = probability
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the cells' outputs for the backward pass and compute the rest again: less memory, more time."""

@@ -69,9 +69,10 @@ class PlainCell(nn.Module):
 
     def _mix(self, edge: int, x: Tensor, weights_O: Tensor) -> Tensor:
         """Equation 1 on one edge; zero adds nothing, its weight only takes its share of the softmax."""
+        edge_operations: Any = self.edges[edge]
         terms = [
-            w * self.edges[edge][name](x) for w, name in zip(weights_O, self.operations, strict=True) if name != ZERO
-        ]  # type: ignore[index]
+            w * edge_operations[name](x) for w, name in zip(weights_O, self.operations, strict=True) if name != ZERO
+        ]
         return torch.stack(terms).sum(0)
 
 
@@ -176,7 +177,7 @@ class Supernet(nn.Module):
         self.plain = plain
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        weights = mixing_weights(self.alphas)
+        weights = mixing_weights(self.architecture_parameters())
         before = last = self.stem(x_NCTHW if self.plain else to_channels_last(x_NCTHW))
         for category, cell in zip(self.categories, self.cells, strict=True):
             before, last = last, cell(before, last, weights[category])
