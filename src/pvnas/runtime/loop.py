@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from pvnas.errors import UserError
@@ -31,7 +30,10 @@ class Stage(Protocol):
         """Yield the batches of an epoch from a step on."""
 
     def step(self, epoch: int, step: int, batch: Any) -> dict[str, Tensor]:
-        """Make one step and return sums over its clips: at least ``loss`` and ``clips``."""
+        """Make one step and return sums over its clips, at least ``loss`` and ``clips``.
+
+        Raises FloatingPointError that names what is not finite, before any bad step is made.
+        """
 
     def paths(self, batch: Any) -> tuple[str, ...]:
         """Return the videos of a batch."""
@@ -61,7 +63,7 @@ def run_epochs(
     """Run a stage to its last epoch from its checkpoint or from the start.
 
     A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
-    Interrupted. Raises UserError at a loss that is not finite, before the step is saved.
+    Interrupted. Raises UserError where a step is not made of finite numbers; such a step is never made.
     """
     epoch, step, sums, times = 0, 0, {}, {"seconds": 0.0, "wait": 0.0}
     if checkpoint is not None:
@@ -83,17 +85,20 @@ def run_epochs(
                 started = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - started
-                measures = stage.step(epoch, step, batch)
-                _check_finite(measures["loss"], stage, epoch, step, batch, folder)
+                try:
+                    measures = stage.step(epoch, step, batch)
+                except FloatingPointError as error:
+                    raise UserError(_not_finite(error, stage, epoch, step, batch, folder)) from None
                 sums = _added(sums, measures)
                 step += 1
                 times["wait"] += waited
                 times["seconds"] += time.perf_counter() - started
                 task.advance(clips=int(measures["clips"]))
-                if stop.requested or time.monotonic() - saved_at > 60 * checkpoint_minutes:
+                stopping = stop.requested  # asked once: a signal may come at any time
+                if stopping or time.monotonic() - saved_at > 60 * checkpoint_minutes:
                     save()
                     saved_at = time.monotonic()
-                if stop.requested:
+                if stopping:
                     raise Interrupted(f"{stage.name}: stopped in epoch {epoch + 1} after step {step}; nothing is lost")
         stage.end_epoch(epoch + 1, sums, times)
         epoch, step, sums, times = epoch + 1, 0, {}, {"seconds": 0.0, "wait": 0.0}
@@ -109,11 +114,9 @@ def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Te
     return {name: value + sums[name].to(value.device) if name in sums else value for name, value in values.items()}
 
 
-def _check_finite(loss: Tensor, stage: Stage, epoch: int, step: int, batch: Any, folder: Path) -> None:
-    if bool(torch.isfinite(loss)):
-        return
+def _not_finite(error: Exception, stage: Stage, epoch: int, step: int, batch: Any, folder: Path) -> str:
     paths = ", ".join(stage.paths(batch)[:4])
-    raise UserError(
-        f"{stage.name}: the loss is not a number in epoch {epoch + 1}, step {step + 1} (videos {paths}, ...); "
+    return (
+        f"{stage.name}: {error} is not a number in epoch {epoch + 1}, step {step + 1} (videos {paths}, ...); "
         f"the last good checkpoint is in {folder}; lower the learning rate or set weights.clip_gradient"
     )

@@ -21,7 +21,7 @@ from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, with_prefix
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, require_finite, with_prefix
 from pvnas.search.collapse import collapse_record, collapse_warning
 from pvnas.search.derive import derive
 from pvnas.search.objective import (
@@ -92,15 +92,18 @@ class SearchStage:
         weights, alphas = list(self.weights.values()), list(self.alphas.values())
         if self.config.search.half_steps == "joint":
             weight_grads, alpha_grads, measures = joint_gradient(gradient, weights, alphas, batch.weight)
-            apply_gradients(self.alpha_optimizer, alphas, _finite(alpha_grads))
+            require_finite("the gradient of alpha", alpha_grads)
+            apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
         else:
             # (1) alpha_t from the gradient at (w_{t-1}, alpha_{t-1})
-            apply_gradients(self.alpha_optimizer, alphas, _finite(self._alpha_gradient(gradient, batch)))
+            alpha_grads = self._alpha_gradient(gradient, batch)
+            require_finite("the gradient of alpha", alpha_grads)
+            apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
             # (2) w_t from the gradient at (w_{t-1}, alpha_t)
             weight_grads, measures = weight_gradient(gradient, weights, batch.weight)
+        require_finite("the loss", [measures["loss"]])
         clip_gradients(weight_grads, self.config.search.weights.clip_gradient)
-        if torch.isfinite(measures["loss"]):  # else the loop stops with a message, and no bad step is made
-            apply_gradients(self.weight_optimizer, weights, weight_grads)
+        apply_gradients(self.weight_optimizer, weights, weight_grads)
         return measures
 
     def _alpha_gradient(self, gradient: _GradientOf, batch: StepBatches) -> list[Tensor]:
@@ -283,11 +286,3 @@ def split_for_objective(config: RunConfig, train: VideoSource) -> tuple[VideoSou
         )
     order = torch.randperm(n, generator=generator(config.seed, "bilevel")).tolist()
     return train.select(sorted(order[n_alpha:])), train.select(sorted(order[:n_alpha]))
-
-
-def _finite(gradients: list[Tensor]) -> list[Tensor]:
-    if not all(bool(torch.isfinite(g).all()) for g in gradients):
-        raise UserError(
-            "search: the gradient of alpha is not a number; lower search.weights.lr or set search.weights.clip_gradient"
-        )
-    return gradients

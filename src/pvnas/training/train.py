@@ -16,7 +16,7 @@ from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, with_prefix
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, require_finite, with_prefix
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import validate
@@ -81,9 +81,9 @@ class TrainStage:
             self._loss,
             key(self.config.seed, "train", epoch, step),
         )
+        require_finite("the loss", [measures["loss"]])
         clip_gradients(gradients, train.weights.clip_gradient)
-        if torch.isfinite(measures["loss"]):  # else the loop stops with a message, and no bad step is made
-            apply_gradients(self.optimizer, list(self.parameters.values()), gradients)
+        apply_gradients(self.optimizer, list(self.parameters.values()), gradients)
         return measures
 
     def _loss(self, clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,0 +1,204 @@
+"""The search stage on real videos with a network of a few channels."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from pvnas.config import RunConfig, tiny
+from pvnas.data.catalog import read_catalog
+from pvnas.data.loader import VideoSource
+from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
+from pvnas.runtime.digest import digest
+from pvnas.runtime.loop import run_epochs
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.scalars import ScalarLog
+from pvnas.runtime.signals import Interrupted, StopRequest
+from pvnas.search.derive import derive
+from pvnas.search.run import SearchStage
+from pvnas.space.genotype import Genotype
+from pvnas.training.log import EpochLog
+
+CPU = torch.device("cpu")
+
+
+def small_config(**search) -> RunConfig:
+    config = tiny()
+    config.search.layout, config.search.width, config.clip.frames = "S-NC T-RC", 2, 2
+    config.search.augment.short_side_min, config.search.augment.short_side_max, config.search.augment.crop = 14, 16, 12
+    for name, value in search.items():
+        setattr(config.search, name, value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_shapes):
+    catalog, config = read_catalog(tiny_shapes), tiny()
+    parts = [VideoSource(catalog.select(split), config.data, 16) for split in ("train", "val")]
+    for part in parts:
+        part.prepare_cache()
+    return parts
+
+
+def make_stage(config, sources, run_dir):
+    log = EpochLog(run_dir, Progress(), ScalarLog(run_dir / "tensorboard", False))
+    return SearchStage(config, *sources, run_dir, CPU, log)
+
+
+def run(config, sources, run_dir, stop=None):
+    """Run the stage to its end, or to the stop, from whatever checkpoint there is."""
+    stage = make_stage(config, sources, run_dir)
+    checkpoint = load_checkpoint(run_dir / "checkpoints")
+    if checkpoint is None:
+        stage.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # so small a search may well collapse
+        run_epochs(stage, run_dir / "checkpoints", checkpoint, stop or StopRequest(), Progress(), checkpoint_minutes=99)
+    return stage
+
+
+def copies(parameters):
+    return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+def test_each_half_step_leaves_the_others_parameters_untouched(sources, tmp_path):
+    stage = make_stage(small_config(), sources, tmp_path)
+    batch = next(stage.batches(0, 0))
+    seen = []
+
+    def watch(optimizer, name):
+        step = optimizer.step
+
+        def watched(*args, **kwargs):
+            before = copies(stage.alphas), copies(stage.weights)
+            step(*args, **kwargs)
+            after = copies(stage.alphas), copies(stage.weights)
+            moved = [any(not torch.equal(a[n], b[n]) for n in a) for a, b in zip(before, after, strict=True)]
+            seen.append((name, *moved))
+
+        optimizer.step = watched
+
+    watch(stage.alpha_optimizer, "alpha")
+    watch(stage.weight_optimizer, "weight")
+    buffers = {n: b.clone() for n, b in stage.network.named_buffers()}
+    stage.step(0, 0, batch)
+    assert seen == [("alpha", True, False), ("weight", False, True)]
+    assert any(not torch.equal(b, buffers[n]) for n, b in stage.network.named_buffers())
+    ids = [
+        {id(p) for g in o.param_groups for p in g["params"]} for o in (stage.alpha_optimizer, stage.weight_optimizer)
+    ]
+    assert not ids[0] & ids[1]
+    assert ids[0] | ids[1] == {id(p) for p in stage.network.parameters()}
+
+
+@pytest.mark.parametrize(
+    "search, same_batch",
+    [
+        ({}, True),
+        ({"half_steps": "next"}, False),
+        ({"half_steps": "joint"}, True),
+        ({"objective": "bilevel-first"}, False),
+        ({"objective": "bilevel-second"}, False),
+    ],
+)
+def test_every_objective_makes_a_step_on_the_batches_it_should(search, same_batch, sources, tmp_path):
+    stage = make_stage(small_config(**search), sources, tmp_path)
+    batch = next(stage.batches(0, 0))
+    assert (batch.alpha is batch.weight) == same_batch
+    before = copies(stage.alphas)
+    measures = stage.step(0, 0, batch)
+    assert torch.isfinite(measures["loss"])
+    assert any(not torch.equal(a, before[c]) for c, a in stage.alphas.items())
+    if stage.alpha_videos is not None:
+        parts = [{v.path for v in s.catalog.videos} for s in (stage.alpha_videos, stage.weight_videos)]
+        assert not parts[0] & parts[1]
+        assert set(batch.alpha.paths) <= parts[0]
+        assert set(batch.weight.paths) <= parts[1]
+
+
+def test_a_fresh_batch_for_each_half_step_uses_every_video_once(sources, tmp_path):
+    stage = make_stage(small_config(half_steps="next"), sources, tmp_path)
+    pairs = list(stage.batches(0, 0))
+    assert len(pairs) == stage.steps() == 4
+    paths = [p for pair in pairs for half in (pair.alpha, pair.weight) for p in half.paths]
+    assert len(set(paths)) == len(paths) == 32
+    later = list(stage.batches(0, 2))
+    assert torch.equal(later[0].alpha.clips_NCTHW, pairs[2].alpha.clips_NCTHW)
+
+
+def test_what_a_search_writes(sources, tmp_path):
+    stage = run(small_config(), sources, tmp_path)
+    history = load_tensors(tmp_path / "alphas.safetensors")
+    assert sorted(history) == [f"epoch_{e:03d}/{c}" for e in (0, 1, 2) for c in ("S-NC", "T-RC")]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for epoch, line in enumerate(lines, start=1):
+        genotype = Genotype.load(tmp_path / "genotypes" / f"epoch_{epoch:03d}.json")
+        alphas = {c: history[f"epoch_{epoch:03d}/{c}"] for c in ("S-NC", "T-RC")}
+        assert genotype == derive(alphas)  # of this epoch's last update, not of the one before
+        assert line["parameter_free"] == genotype.parameter_free() == genotype.about["collapse"]["parameter_free"]
+    assert stage.genotype() == genotype
+    assert not torch.equal(history["epoch_001/S-NC"], history["epoch_002/S-NC"])
+
+
+def test_an_earlier_epoch_can_be_taken_without_another_search(sources, tmp_path):
+    stage = run(small_config(stop_epoch=1), sources, tmp_path)
+    assert stage.genotype() == Genotype.load(tmp_path / "genotypes" / "epoch_001.json")
+    stage.config.search.stop_epoch = 9
+    with pytest.raises(UserError, match="epochs 1 to 2"):
+        stage.genotype()
+
+
+class StopAfter:
+    """A stop request that comes after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    @property
+    def requested(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def result(stage):
+    return digest(stage.tensors(), stage.genotype().to_json())
+
+
+@pytest.mark.parametrize("search", [{}, {"half_steps": "next"}, {"objective": "bilevel-second"}])
+def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path):
+    config = small_config(**search)
+    whole = run(config, sources, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(config, sources, tmp_path / "parts", StopAfter(5))
+    checkpoint = load_checkpoint(tmp_path / "parts" / "checkpoints")
+    assert checkpoint.state["step"] > 0
+    resumed = run(config, sources, tmp_path / "parts")
+    assert result(resumed) == result(whole)
+    for name in ("metrics.jsonl",):
+        lines = [
+            [
+                {k: v for k, v in json.loads(line).items() if k not in ("seconds", "clips_per_s", "wait_share")}
+                for line in (folder / name).read_text().splitlines()
+            ]
+            for folder in (tmp_path / "whole", tmp_path / "parts")
+        ]
+        assert lines[0] == lines[1]
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sources, tmp_path):
+    stage = make_stage(small_config(), sources, tmp_path)
+    with torch.no_grad():
+        stage.network.classifier.weight.fill_(float("nan"))
+    weights = copies(stage.weights)
+    with pytest.raises(UserError, match="not a number"):
+        run_epochs(stage, tmp_path / "checkpoints", None, StopRequest(), Progress(), checkpoint_minutes=99)
+    assert all(torch.equal(p, weights[n]) or "classifier" in n for n, p in stage.weights.items())
+    assert load_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_a_bilevel_split_that_leaves_nothing_is_refused(sources, tmp_path):
+    with pytest.raises(UserError, match="bilevel_share"):
+        make_stage(small_config(objective="bilevel-first", bilevel_share=0.001), sources, tmp_path)
