@@ -1,0 +1,141 @@
+"""The main job as processes: what a finished run holds, and that kills anywhere change no bit of it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pvnas.config import tiny
+from pvnas.pipeline import default_run_dir, run_digest
+from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
+from pvnas.settings import load_config
+from pvnas.space.genotype import Genotype
+
+SMALL = (
+    "--search.layout=S-NC T-RC",
+    "--search.width=2",
+    "--train.layout=S-NC*K T-RC",
+    "--train.width=2",
+    "--clip.frames=2",
+    "--tensorboard=false",
+)
+
+
+def start(videos, run_dir, *options):
+    command = [sys.executable, "-m", "pvnas", "run", str(videos), "--preset", "tiny", "--dir", str(run_dir)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *SMALL, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shapes, tmp_path_factory):
+    """A run that nothing interrupts."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    code, out, err = finish(start(tiny_shapes, run_dir))
+    assert code == 0, err
+    assert str(run_dir / "report.html") in out
+    return run_dir
+
+
+def test_a_finished_run_holds_what_every_later_tool_reads(whole):
+    names = {path.name for path in whole.iterdir()}
+    assert {
+        "config.yaml",
+        "genotype.json",
+        "genotypes",
+        "alphas.safetensors",
+        "metrics.jsonl",
+        "results.json",
+        "predictions.csv",
+        "checkpoints",
+        "figures",
+        "report.html",
+        "model.safetensors",
+        "model.json",
+        "verdicts.json",
+        "environment.json",
+    } <= names
+    results = json.loads((whole / "results.json").read_text())
+    assert {"top1", "top5", "mean_class", "n_videos", "n_failed", "views", "params", "macs_per_view", "classes"} <= set(
+        results
+    )
+    assert results["digest"] == run_digest(whole)
+    assert (results["n_videos"], results["n_failed"], results["views"]) == (8, 0, 2)
+    rows = list(csv.DictReader((whole / "predictions.csv").open()))
+    assert results["top1"] == pytest.approx(100 * sum(int(row["correct"]) for row in rows) / len(rows), abs=0.01)
+    stages = [(line["stage"], line["epoch"]) for line in map(json.loads, (whole / "metrics.jsonl").open())]
+    assert stages == [("search", 1), ("search", 2), ("train", 1), ("train", 2)]
+    assert Genotype.load(whole / "genotype.json") == Genotype.load(whole / "genotypes" / "epoch_002.json")
+    config = load_config(file=whole / "config.yaml")
+    assert (config.preset, config.search.width, config.clip.frames) == ("tiny", 2, 2)
+    weights = load_tensors(whole / "model.safetensors")
+    last = load_checkpoint(whole / "checkpoints" / "train").tensors
+    assert all(bool((weights[name] == last[f"network/{name}"]).all()) for name in weights)
+
+
+def test_the_same_command_again_keeps_everything(whole, tiny_shapes):
+    before = {p.name: p.read_bytes() for p in whole.iterdir() if p.is_file() and p.suffix in (".json", ".safetensors")}
+    code, _, err = finish(start(tiny_shapes, whole))
+    assert code == 0
+    assert "finished before" in err
+    for name in before.keys() - {"environment.json"}:
+        assert (whole / name).read_bytes() == before[name], name
+
+
+def wait_for(folder, n, process):
+    """Wait until the folder holds n checkpoints that were ever begun, or the process ends."""
+    while process.poll() is None:
+        numbers = [int(p.name[:6]) for p in folder.glob("[0-9]*-*")] if folder.is_dir() else []
+        if numbers and max(numbers) >= n:
+            return
+        time.sleep(0.02)
+
+
+def test_kills_in_search_and_training_change_no_bit(whole, tiny_shapes, tmp_path):
+    run_dir = tmp_path / "run"
+    for stage in ("search", "train"):
+        process = start(tiny_shapes, run_dir, "--checkpoint_minutes=0.0001")
+        wait_for(run_dir / "checkpoints" / stage, 5, process)
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+        step = load_checkpoint(run_dir / "checkpoints" / stage).state["step"]
+        assert step > 0, "the kill should fall inside an epoch"
+    code, _, err = finish(start(tiny_shapes, run_dir))
+    assert code == 0, err
+    assert "train: resumes" in err
+    assert run_digest(run_dir) == run_digest(whole)
+    for name in ("genotype.json", "predictions.csv", "model.safetensors", "alphas.safetensors"):
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not [path for path in run_dir.rglob("*") if "tmp" in path.name]
+
+
+def test_sigterm_exits_75_and_the_same_command_goes_on(whole, tiny_shapes, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(tiny_shapes, run_dir)
+    while not (run_dir / "alphas.safetensors").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 75
+    assert "nothing is lost" in err
+    assert finish(start(tiny_shapes, run_dir))[0] == 0
+    assert run_digest(run_dir) == run_digest(whole)
+
+
+def test_default_run_directory():
+    config = tiny()
+    config.data.path = "some/where/my videos/"
+    assert str(default_run_dir(config)) == "runs/my videos-tiny"
