@@ -97,6 +97,8 @@ def decode_video(
         stamps: list[int | None] = []
         newest = None
         for index, frame in enumerate(reader.frames()):
+            if newest is None:
+                painter.fit(frame)
             stamps.append(frame.pts)
             newest = frame
             if needed is None or index in needed:
@@ -127,13 +129,15 @@ def frame_times(path: str | Path) -> tuple[NDArray[np.float64], float]:
     with _open(path) as (container, stream):
         try:
             packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-        except av.FFmpegError:  # the file ends in the middle of a packet
+        except (av.FFmpegError, IndexError):  # it ends in the middle of a packet, or one more stream begins
             packets = []
         stamps = [p.pts for p in packets if p.pts is not None]
         rate, base = _rate(stream), float(stream.time_base or 0)
         unique = bool(stamps) and len(set(stamps)) == len(packets)
-        # In AVI the stamps are those of decoding, out of order where there are B-frames.
-        usable = unique and base > 0 and "avi" not in container.format.name
+        # A cut before a key frame leaves frames that refer to what is gone and are shown before it: HEVC drops them.
+        whole = unique and stamps[0] == min(stamps)
+        # In AVI the stamps are those of decoding, out of order where there are B-frames; VP8 has packets never shown.
+        usable = whole and base > 0 and "avi" not in container.format.name and stream.codec_context.name != "vp8"
     if not usable:
         video = decode_video(path, short_side=16)
         return video.times_T, video.duration
@@ -158,6 +162,8 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(kind, _reason(error)) from None
     with container:
         stream = container.streams.best("video")
+        if stream is not None and stream.disposition & av.stream.Disposition.attached_pic:  # the cover of a song
+            stream = None
         context: Any = stream and stream.codec_context
         if context is None:
             raise VideoError("no-video", "the file holds no video stream that can be decoded")
@@ -195,6 +201,9 @@ class _Reader:
             except av.FFmpegError:  # the file ends in the middle of a packet
                 self.bad += 1
                 packet = None
+            except IndexError:  # PyAV's answer to a packet of a stream that begins later, or of damage that looks so
+                packets = self.container.demux(self.stream)
+                continue
             if packet is not None and not packet.size:
                 continue  # an empty packet would tell the decoder that the video ends here
             try:
@@ -216,15 +225,17 @@ class _Painter:
         from av.video.reformatter import VideoReformatter
 
         self.short_side = short_side
-        self.size: tuple[int, int] | None = None
+        self.size = (0, 0)
         self.turns = 0
         self.reformatter = VideoReformatter()
 
+    def fit(self, frame: Any) -> None:
+        """Take size and rotation from the video's first frame, which need not be the first one that is wanted."""
+        self.size = _scaled(frame.width, frame.height, self.short_side)
+        self.turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
+
     def paint(self, frame: Any) -> NDArray[np.uint8]:
         """Return one frame, scaled and turned as the first one is, whatever the size it is stored in."""
-        if self.size is None:
-            self.size = _scaled(frame.width, frame.height, self.short_side)
-            self.turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
         width, height = self.size
         rgb = self.reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
@@ -236,7 +247,10 @@ def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     if short_side is None:
         return width, height
     factor = short_side / min(width, height)
-    return max(1, round(width * factor)), max(1, round(height * factor))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    if math.prod(size) > MAX_PIXELS:  # a line of pixels, blown up
+        raise VideoError("refused", f"{width}x{height} scaled to {size[0]}x{size[1]} pixels, more than {MAX_PIXELS}")
+    return size
 
 
 def _rate(stream: Any) -> float:
