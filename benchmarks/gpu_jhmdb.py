@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-SOURCES = Path(__file__).resolve().parents[1] / "src"
+from common import describe_machine, now, pvnas
 
 # Over the preset `laptop`: the paper's stem and 8 frames of 112 pixels. JHMDB's videos are 170 x 128 pixels.
 FIELDS = {
@@ -62,14 +60,6 @@ def main() -> int:
     return 0
 
 
-def pvnas(arguments: list[str]) -> int:
-    """Run one command of this checkout and return its exit code."""
-    paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    print("pvnas", *arguments, file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-m", "pvnas", *arguments], env=environment, check=False).returncode
-
-
 def fields_for_machine() -> dict[str, str]:
     """FIELDS, in bfloat16 where a GPU is there, and with processes that decode where cores are free for them."""
     import torch
@@ -77,35 +67,6 @@ def fields_for_machine() -> dict[str, str]:
     workers = max(0, min(12, (os.cpu_count() or 1) - 2))
     precision = "bf16" if torch.cuda.is_available() else "fp32"
     return FIELDS | {"precision": precision, "data.workers": str(workers)}
-
-
-def describe_machine() -> dict[str, Any]:
-    """Hardware and versions, for the record."""
-    import platform
-
-    import torch
-
-    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    return {
-        "gpu": gpu.name if gpu else None,
-        "gpu_memory_gib": round(gpu.total_memory / 2**30, 1) if gpu else None,
-        "cuda": torch.version.cuda,
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of this checkout, where git knows it."""
-    command = ["git", "-C", str(SOURCES.parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def describe_run(run_dir: Path, width: int, command: list[str], code: int, seconds: float) -> dict[str, Any]:
@@ -119,11 +80,6 @@ def describe_run(run_dir: Path, width: int, command: list[str], code: int, secon
         "date": now(),
         "results": json.loads(results.read_text(encoding="utf-8")) if code == 0 and results.exists() else None,
     }
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":
