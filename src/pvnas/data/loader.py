@@ -6,9 +6,10 @@ Legend: N clips, C channels, T frames, H and W pixels.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pvnas.runtime.random import generator
 
 GIB = 1 << 30
 CACHE_THREADS = 2
+SECONDS_FOR_SIGNAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def training_batches(
     """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
 
     The batches are the same for any number of workers and however often the run was interrupted. Raises UserError for
-    a video that cannot be read and RuntimeError where a worker process dies.
+    a video that cannot be read and where a worker process is killed.
     """
     order = epoch_order(len(source.catalog.videos), batch, seed=seed, epoch=epoch, stream=stream)
     steps = [
@@ -192,10 +194,28 @@ def training_batches(
         multiprocessing_context="fork" if workers and sys.platform != "win32" else None,
         generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
     )
-    for found in loader:
-        if isinstance(found, str):
-            raise UserError(found)
-        yield found
+    found = iter(loader)
+    while (batch_or_fault := _next(found, workers)) is not None:
+        if isinstance(batch_or_fault, str):
+            raise UserError(batch_or_fault)
+        yield batch_or_fault
+
+
+def _next(found: Iterator[Batch | str], workers: int) -> Batch | str | None:
+    """Return what comes next, None at the end. Raises UserError where a worker process died: killed, most likely."""
+    try:
+        return next(found, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        if not workers or "in DataLoader worker process" in str(error):
+            raise  # a mistake in the work itself, with the worker's traceback as its text
+        # The end of a pipe may be seen before the signal of the worker's death, whose handler (torch's) raises wherever
+        # the program is at that moment: let it be here.
+        with suppress(RuntimeError):
+            time.sleep(SECONDS_FOR_SIGNAL)
+        raise UserError(
+            "a process that decodes videos was killed, perhaps for want of memory; "
+            "start the same command again, with a smaller --data.workers if it happens twice"
+        ) from None
 
 
 Sample = tuple[Tensor, int, str]
