@@ -9,14 +9,17 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
-from pvnas.data.decode import VideoError, decode_video, frame_times, probe
+from pvnas.data.decode import VideoError, _Reader, decode_video, frame_times, probe
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +195,79 @@ def test_frames_of_another_size_are_scaled_to_the_firsts(tmp_path: Path) -> None
     first = write(tmp_path / "a.h264", noise(6), container_format="h264").read_bytes()
     second = write(tmp_path / "b.h264", noise(6, 96, 96), container_format="h264").read_bytes()
     (tmp_path / "c.h264").write_bytes(first + second)
-    assert decode_video(tmp_path / "c.h264").frames_TCHW.shape == (12, 3, 48, 64)
+    whole = decode_video(tmp_path / "c.h264").frames_TCHW
+    assert whole.shape == (12, 3, 48, 64)
+    assert torch.equal(decode_video(tmp_path / "c.h264", wanted=[8, 9]).frames_TCHW, whole[[8, 9]])
+
+
+def edited(source: Path, target: Path, edit: Callable[[list[av.Packet]], list[av.Packet]]) -> Path:
+    """Write the packets of a video again, as `edit` returns them."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in edit([packet for packet in container.demux(video=0) if packet.size]):
+            packet.stream = stream
+            output.mux(packet)
+    return target
+
+
+def test_packets_of_vp8_that_are_never_shown_have_no_time(tmp_path: Path) -> None:
+    def hide(packets: list[av.Packet]) -> list[av.Packet]:
+        raw = bytearray(bytes(packets[5]))
+        raw[0] &= ~0x10  # the bit that says "show this frame": an encoder's alternate reference has it off
+        hidden = av.Packet(bytes(raw))
+        hidden.pts, hidden.dts, hidden.time_base = packets[5].pts, packets[5].dts, packets[5].time_base
+        return [*packets[:5], hidden, *packets[6:]]
+
+    path = edited(write(tmp_path / "a.webm", noise(), codec="libvpx"), tmp_path / "b.webm", hide)
+    video = decode_video(path)
+    assert len(video.times_T) == 11
+    assert np.array_equal(frame_times(path)[0], video.times_T)
+
+
+def test_frames_that_refer_to_what_is_cut_off_have_no_time(tmp_path: Path) -> None:
+    def cut(packets: list[av.Packet]) -> list[av.Packet]:
+        first = next(i for i, packet in enumerate(packets) if i and packet.is_keyframe)
+        rest = packets[first:]
+        assert min(packet.pts for packet in rest) < rest[0].pts
+        for number, packet in enumerate(rest):
+            packet.dts = rest[0].pts - 250 + 30 * number
+        return rest
+
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        options = {"x265-params": "open-gop=1:keyint=12:min-keyint=12:log-level=none:pools=none:frame-threads=1"}
+        stream = container.add_stream("libx265", rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        texture = np.random.default_rng(0).integers(0, 255, (80, 120, 3), np.uint8)
+        for number in range(40):  # what moves makes the encoder put frames that refer to both sides at the key frame
+            image = np.ascontiguousarray(texture[number // 2 :, number:][:48, :64])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    path = edited(tmp_path / "a.mkv", tmp_path / "b.mkv", cut)
+    video = decode_video(path)
+    with av.open(str(path)) as container:
+        assert len(video.times_T) < sum(1 for packet in container.demux(video=0) if packet.size)
+    assert np.array_equal(frame_times(path)[0], video.times_T)
+
+
+def test_a_stream_that_begins_later_does_not_end_the_video(tmp_path: Path) -> None:
+    class Late:
+        """A container that answers as PyAV does to the first packet of a stream that was not there before."""
+
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self.container, self.begun = container, False
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            for number, packet in enumerate(self.container.demux(stream)):
+                yield packet
+                if number == 4 and not self.begun:
+                    self.begun = True
+                    raise IndexError("list index out of range")
+
+    path = write(tmp_path / "a.mkv", noise())
+    with av.open(str(path)) as container:
+        reader = _Reader(Late(container), container.streams.video[0])
+        assert len(list(reader.frames())) == 12
+        assert reader.bad == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 66), (90, 36), (50, 50)])
@@ -222,7 +297,13 @@ def test_a_file_cut_in_the_middle_gives_its_beginning(tmp_path: Path) -> None:
     assert (begun.frames_TCHW[: count - 3] == all_of_it.frames_TCHW[: count - 3]).all()
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"http:a|b.mp4", b"%03d.mp4", b"-i.mp4", "日本.mp4".encode()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"caf\xe9.mp4", b"http:a|b.mp4", b"concat:a.mp4|b.mp4", b"subfile,,start,0,end,9,,:a.mp4", b"data:,a.mp4"),
+        *(b"%03d.mp4", b"-i.mp4", "日本.mp4".encode()),
+    ],
+)
 def test_any_name_is_only_a_name(tmp_path: Path, name: bytes) -> None:
     source = write(tmp_path / "a.mp4", noise(3))
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
@@ -261,6 +342,45 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert kind_of(tmp_path / "a.mp4") == "no-video"
+
+
+@pytest.mark.parametrize("with_video", [False, True])
+def test_the_cover_of_a_song_is_no_video(tmp_path: Path, with_video: bool) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        other = container.add_stream("libx264" if with_video else "aac", rate=30 if with_video else 8000)
+        if with_video:
+            other.width, other.height, other.pix_fmt = 64, 48, "yuv420p"
+        container.mux([*cover.encode(av.VideoFrame.from_ndarray(noise(1)[0], format="rgb24")), *cover.encode()])
+        if with_video:
+            for image in noise(5):
+                container.mux(other.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        else:
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="fltp", layout="mono")
+            sound.sample_rate = 8000
+            container.mux(other.encode(sound))
+        container.mux(other.encode())
+    if with_video:
+        assert len(decode_video(path).frames_TCHW) == 5
+    else:
+        assert kind_of(path) == "no-video"
+
+
+def test_damage_of_any_kind_gives_frames_or_a_video_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for ending in ("mp4", "mkv", "ts", "avi", "flv"):
+        whole = write(tmp_path / f"a.{ending}", noise()).read_bytes()
+        for number in range(24):
+            raw = np.frombuffer(whole, np.uint8).copy()
+            raw[rng.integers(0, len(raw), 1 + number)] ^= rng.integers(1, 256, dtype=np.uint8)
+            path = tmp_path / f"b.{ending}"
+            path.write_bytes(raw[: rng.integers(10, len(raw))] if number % 4 == 0 else raw)
+            for read in (probe, decode_video, frame_times):
+                with suppress(VideoError):
+                    read(path)
 
 
 def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
@@ -324,9 +444,9 @@ def test_scripts_that_name_other_files_are_refused_and_nothing_else_is_opened(tm
     listener.close()
 
 
-def gif(side: int) -> bytes:
-    """Return a picture of nearly no bytes that claims to be ``side`` pixels wide and high."""
-    size = side.to_bytes(2, "little") * 2
+def gif(width: int, height: int) -> bytes:
+    """Return a picture of nearly no bytes that claims to be of this size."""
+    size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     return b"GIF89a" + size + b"\x80\0\0\0\0\0\xff\xff\xff\x2c\0\0\0\0" + size + b"\0\x02\x02\x4c\x01\0\x3b"
 
 
@@ -359,7 +479,7 @@ def test_huge_pictures_in_small_files_take_no_memory(tmp_path: Path) -> None:
     paths.append(lying_video(paths[0], tmp_path / "lying.mp4"))
     for side in (64, 9000, 65535):
         paths.append(tmp_path / f"{side}.gif")
-        paths[-1].write_bytes(gif(side))
+        paths[-1].write_bytes(gif(side, side))
     program = """
 import resource, sys, av
 from pvnas.data.decode import VideoError, decode_video
@@ -378,3 +498,11 @@ print(peak() - before)
     *kinds, mebibytes = done.stdout.split()
     assert kinds == ["refused", "refused", "fine", "empty", "empty"]
     assert float(mebibytes) < 100
+
+
+def test_a_line_of_pixels_is_not_blown_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    path.write_bytes(gif(1, 60_000))
+    assert decode_video(path).frames_TCHW.shape == (1, 3, 60_000, 1)
+    with pytest.raises(VideoError, match="refused: 1x60000 scaled to"):
+        decode_video(path, short_side=256)
