@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -41,6 +43,40 @@ def test_ten_clips_of_a_video_of_30_fps_are_those_of_the_tools(rule: str) -> Non
     found = clips(300, 30, ClipConfig(), rule)
     assert found == [[start + offset for offset in inside] for start in starts]
     assert max(map(max, found)) == last
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_ten_clips_of_a_video_of_25_fps_are_the_frames_shown_at_the_same_instants(rule: str) -> None:
+    starts, inside, _ = GOLDEN[rule]
+    exact = [Fraction(236 * i, 10) for i in range(10)] if rule == "slowfast" else starts
+    offsets = [9 * k for k in range(8)] if inside is EVEN else inside
+    assert clips(250, 25, ClipConfig(), rule) == [
+        [math.floor((s + o) * Fraction(25, 30)) for o in offsets] for s in exact
+    ]
+
+
+@given(
+    gaps=st.lists(st.integers(1, 40), max_size=60),
+    start=st.integers(0, 200),
+    factor=st.sampled_from([0.5, 2.0, 4.0]),
+    short_videos=st.sampled_from(["clamp", "fit"]),
+)
+def test_a_video_played_faster_with_a_window_as_much_shorter_gives_the_same_frames(
+    gaps: list[int], start: int, factor: float, short_videos: Literal["clamp", "fit"]
+) -> None:
+    times_T = np.concatenate([[0], np.cumsum(gaps)]) / 32  # in exact binary fractions, as are the factors
+    duration = float(times_T[-1]) + 1 / 32
+    clip = ClipConfig(window=64, window_rate=32.0, frames=8, short_videos=short_videos)
+    faster = ClipConfig(window=64, window_rate=32.0 * factor, frames=8, short_videos=short_videos)
+    expected = frame_indices(times_T, duration, start / 32, clip)
+    assert frame_indices(times_T / factor, duration / factor, start / 32 / factor, faster).tolist() == expected.tolist()
+
+
+@given(frames=st.integers(1, 63), start=st.integers(0, 30))
+def test_loop_is_modulo_the_number_of_frames(frames: int, start: int) -> None:
+    times_T, duration = times(frames, 30)
+    found = frame_indices(times_T, duration, start / 30, ClipConfig(short_videos="loop"), "tsm")
+    assert found.tolist() == [(start + offset) % frames for offset in STRIDED]
 
 
 def slowfast_reference(frames: int, clip_index: int) -> list[int]:

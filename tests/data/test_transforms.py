@@ -114,6 +114,14 @@ def test_a_crop_without_scaling_is_a_copy_of_the_pixels() -> None:
     assert clip_CTHW[2, :, 0, 0].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(("box", "size"), [(CropBox(3, 5, 16), 8), (CropBox(0, 9, 11), 24), (CropBox(2, 0, 17), 13)])
+def test_a_scaled_crop_is_torchs_own_of_the_cut_out_pixels(box: CropBox, size: int) -> None:
+    frames_TCHW = torch.randint(0, 256, (4, 3, 20, 30), dtype=torch.uint8, generator=generator(0))
+    cut = frames_TCHW[:, :, box.top : box.top + box.side, box.left : box.left + box.side].clone()
+    expected = torch.nn.functional.interpolate(cut, size=(size, size), mode="bilinear", antialias=True)
+    assert torch.equal(crop_resize(frames_TCHW, box, size), expected.transpose(0, 1))
+
+
 def test_a_flip_mirrors_left_to_right_only() -> None:
     plain, flipped = (crop_resize(ramp(20, 30), CropBox(3, 5, 16, flip), 8) for flip in (False, True))
     assert torch.equal(plain.flip(3), flipped)
