@@ -292,9 +292,9 @@ def demo() -> RunConfig:
     config.preset = "demo"
     for part in (config.search, config.train):
         part.augment = AugmentConfig(short_side_min=56, short_side_max=60, crop=56, flip=False)
-    config.search.epochs, config.search.width = 4, 8
-    config.search.weights.schedule.step_epochs = 2
-    config.train.epochs, config.train.width = 16, 16
+    config.search.epochs, config.search.width = 3, 8
+    config.search.weights.schedule.step_epochs = 1.5
+    config.train.epochs, config.train.width = 14, 16
     config.train.dropout, config.train.drop_path = 0.1, 0.0
     config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=56, crop=56)
     return config

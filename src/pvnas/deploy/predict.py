@@ -10,7 +10,6 @@ import torch
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.decode import VideoError
 from pvnas.data.loader import VideoSource
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
@@ -42,10 +41,7 @@ def predict_one(model: Model, video: Path, top: int, device: torch.device) -> Pr
         raise UserError(f"{video}: no such video")
     catalog = Catalog(video.parent, model.classes, (Video(video.name, 0, "test", None),))
     source = VideoSource(catalog, DataConfig(cache="none"), model.config.test.short_side)
-    try:
-        scores_K = score_views(model.network.to(device), source, model.config, device)[0]
-    except VideoError as error:
-        raise UserError(f"{video}: cannot be read: {error}") from error
+    scores_K = score_views(model.network.to(device), source, model.config, device)[0]
     if model.config.test.average == "logits":
         scores_K = scores_K.softmax(0)
     best = scores_K.topk(min(top, len(model.classes)))
