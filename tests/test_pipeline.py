@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import time
 import pytest
 
 from pvnas.config import tiny
-from pvnas.pipeline import default_run_dir, run_digest
+from pvnas.errors import UserError
+from pvnas.pipeline import default_run_dir, load_videos, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
+from pvnas.runtime.progress import Progress
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
 
@@ -139,3 +142,36 @@ def test_default_run_directory():
     config = tiny()
     config.data.path = "some/where/my videos/"
     assert str(default_run_dir(config)) == "runs/my videos-tiny"
+
+
+def test_a_bad_video_is_named_and_left_out_or_the_run_refused(tiny_shapes, tmp_path, capsys):
+    videos = tmp_path / "videos"
+    shutil.copytree(tiny_shapes, videos)
+    rows = list(csv.DictReader((videos / "split.csv").open()))
+    bad = {split: next(row["path"] for row in rows if row["split"] == split) for split in ("train", "test")}
+    for path in bad.values():
+        (videos / path).write_bytes(b"this is no video")
+    config = tiny()
+    config.data.path = str(videos)
+    with pytest.raises(UserError, match="more than max_bad_share"):
+        load_videos(config, tmp_path, Progress())
+    config.data.max_bad_share = 0.1
+    loaded = load_videos(config, tmp_path, Progress())
+    assert "2 of 48 videos cannot be read" in capsys.readouterr().err
+    assert loaded.test_excluded == 1
+    sources = (loaded.train, loaded.validation, loaded.test)
+    assert [len(source.catalog.videos) for source in sources] == [31, 8, 7]
+    assert not set(bad.values()) & {video.path for source in sources for video in source.catalog.videos}
+    assert json.loads((tmp_path / "catalog.json").read_text())["excluded"] == 2
+    listed = {row["path"]: row["verdict"] for row in csv.DictReader((tmp_path / "verdicts.csv").open())}
+    assert {listed[path] for path in bad.values()} == {"unreadable"}
+
+
+def test_flips_are_warned_of_where_classes_have_a_side(tiny_shapes, tmp_path, capsys):
+    config = tiny()
+    config.data.path, config.train.augment.flip = str(tiny_shapes), True
+    load_videos(config, tmp_path, Progress())
+    err = capsys.readouterr().err
+    assert "warning: flips are on" in err
+    assert "--train.augment.flip false" in err
+    assert "--search.augment.flip" not in err

@@ -49,12 +49,13 @@ GENOTYPE, RESULTS = "genotype.json", "results.json"
 
 @dataclass
 class Videos:
-    """The readable videos of a run, by split, and how many were left out."""
+    """The readable videos of a run, by split."""
 
     train: VideoSource
     validation: VideoSource
     test: VideoSource
-    excluded: int
+    test_excluded: int
+    """Test videos that cannot be read."""
 
 
 @dataclass
@@ -118,8 +119,7 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
 def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir) as session:
-        (run_dir / RESULTS).unlink(missing_ok=True)
-        results = _test(session)
+        results = _test(session, again=True)
         write_report(run_dir)
         return results
 
@@ -167,7 +167,8 @@ def load_videos(config: RunConfig, run_dir: Path, progress: Progress) -> Videos:
     train, validation, test = (VideoSource(good.select(split), config.data, side) for split in ("train", "val", "test"))
     for source in (train, validation, test):
         source.prepare_cache(progress)
-    return Videos(train, validation, test, excluded)
+    test_excluded = len(catalog.select("test").videos) - len(test.catalog.videos)
+    return Videos(train, validation, test, test_excluded)
 
 
 def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdict]:
@@ -234,9 +235,9 @@ def _run_stage(session: Session, stage: SearchStage | TrainStage) -> None:
     run_epochs(typed, folder, checkpoint, session.stop, session.progress, checkpoint_minutes=minutes)
 
 
-def _test(session: Session) -> dict[str, Any]:
+def _test(session: Session, *, again: bool = False) -> dict[str, Any]:
     run_dir, config = session.run_dir, session.config
-    if (run_dir / RESULTS).exists():
+    if (run_dir / RESULTS).exists() and not again:
         session.progress.line("test: finished before; its results are kept")
         return json.loads((run_dir / RESULTS).read_text(encoding="utf-8"))
     model, videos = load_model(run_dir), session.videos()
@@ -244,7 +245,7 @@ def _test(session: Session) -> dict[str, Any]:
     scores_VK = score_views(model.network.to(session.device), videos.test, config, session.device, session.progress)
     seconds = stage_seconds(run_dir) | {"test": round(time.monotonic() - started, 1)}
     about = describe_run(run_dir, config, model.genotype, len(model.classes)) | {
-        "n_failed": videos.excluded,
+        "n_failed": videos.test_excluded,
         "seconds": seconds,
     }
     results = write_results(run_dir, videos.test, scores_VK, config, about)
