@@ -34,3 +34,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder}; set PVNAS_TEST_DATA to its folder")
     return folder
+
+
+class StopAfter:
+    """A stop request that comes after so many questions: at an exact step, where a signal would come by luck."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture
+def stop_after() -> type[StopAfter]:
+    """Return what takes the place of a StopRequest: ``stop_after(5)``."""
+    return StopAfter

@@ -14,7 +14,7 @@ from PIL import Image
 from run_directory import HOSTILE, build_run
 
 from pvnas.errors import UserError
-from pvnas.report import sections
+from pvnas.report import facts, html, searching, testing
 from pvnas.report.page import write_report
 from pvnas.report.record import read_run
 
@@ -184,7 +184,7 @@ def test_large_strips_are_compacted(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (256, 2048, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "strip.png")
     png = (tmp_path / "strip.png").read_bytes()
-    kind, data = sections._compact(png)
+    kind, data = testing._compact(png)
     assert kind == "jpeg"
     assert len(data) < len(png) / 4
 
@@ -196,7 +196,7 @@ def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> Non
     record = read_run(run)
     assert record.genotype is not None
     changed = record.epoch_genotypes[3] != record.genotype
-    assert sections._same_epoch(record, record.genotype) is not changed
+    assert searching._same_epoch(record, record.genotype) is not changed
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> Non
     [(19.65e6, "19.65 M"), (22_140_000_000, "22.14 G"), (999, "999"), (None, "–"), (float("nan"), "–"), ("x", "–")],
 )
 def test_scaled_numbers(value: object, shown: str) -> None:
-    assert sections.scaled(value) == shown
+    assert html.scaled(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_scaled_numbers(value: object, shown: str) -> None:
     [(4.24, "4.2 s"), (59.6, "1 min 0 s"), (723, "12 min 3 s"), (14_820, "4 h 07 min"), (None, "–")],
 )
 def test_durations(seconds: object, shown: str) -> None:
-    assert sections.duration(seconds) == shown
+    assert html.duration(seconds) == shown
 
 
 def test_the_command_is_shown_without_the_place_of_its_script() -> None:
-    assert sections._without_place(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
-    assert sections._without_place(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]
+    assert facts._without_place(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
+    assert facts._without_place(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]

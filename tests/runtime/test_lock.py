@@ -84,7 +84,7 @@ def test_a_fork_does_not_keep_the_lock_after_its_end(tmp_path: Path) -> None:
             if worker == 0:
                 os._exit(0)
         with RunLock(tmp_path):
-            os.waitpid(worker, 0)
+            assert os.waitpid(worker, 0)[1] == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"pid": "x"}', b"[" * 5000])

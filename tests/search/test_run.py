@@ -151,28 +151,16 @@ def test_an_earlier_epoch_can_be_taken_without_another_search(sources, tmp_path)
         stage.genotype()
 
 
-class StopAfter:
-    """A stop request that comes after so many questions."""
-
-    def __init__(self, questions):
-        self.left = questions
-
-    @property
-    def requested(self):
-        self.left -= 1
-        return self.left < 0
-
-
 def result(stage):
     return digest(stage.tensors(), stage.genotype().to_json())
 
 
 @pytest.mark.parametrize("search", [{}, {"half_steps": "next"}, {"objective": "bilevel-second"}])
-def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path):
+def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path, stop_after):
     config = small_config(**search)
     whole = run(config, sources, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(config, sources, tmp_path / "parts", StopAfter(5))
+        run(config, sources, tmp_path / "parts", stop_after(5))
     checkpoint = load_checkpoint(tmp_path / "parts" / "checkpoints")
     assert checkpoint.state["step"] > 0
     resumed = run(config, sources, tmp_path / "parts")

@@ -56,20 +56,10 @@ def run(sources, run_dir, stop=None):
     return stage
 
 
-class StopAfter:
-    def __init__(self, questions):
-        self.left = questions
-
-    @property
-    def requested(self):
-        self.left -= 1
-        return self.left < 0
-
-
-def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(sources, tmp_path):
+def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(sources, tmp_path, stop_after):
     whole = run(sources, tmp_path / "whole")
     with pytest.raises(Interrupted, match="nothing is lost"):
-        run(sources, tmp_path / "parts", StopAfter(5))
+        run(sources, tmp_path / "parts", stop_after(5))
     resumed = run(sources, tmp_path / "parts")
     assert digest(resumed.tensors(), None) == digest(whole.tensors(), None)
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]

@@ -43,7 +43,7 @@ COMMANDS: dict[str, Command] = {
             "demo",
             "[--dir runs/demo] [--FIELD VALUE ...]",
             "Generate videos, then search, train, test and report on them (about ten minutes).",
-            "pvnas demo\npvnas demo --dir /tmp/demo --preset tiny",
+            "pvnas demo\npvnas demo --dir trial --preset tiny",
             add_demo,
             run_demo,
             takes_config=True,

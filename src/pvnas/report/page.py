@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from pvnas.errors import UserError
-from pvnas.report import sections
+from pvnas.report import costs, facts, head, searching, testing
+from pvnas.report.html import Gallery, Section, absent, text
 from pvnas.report.record import EXPECTED, RunRecord, read_run
-from pvnas.report.sections import Gallery, Section, absent, text
 
 REPORT_NAME, FIGURES_NAME = "report.html", "figures"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -45,7 +45,7 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(record.name)} · pvnas report</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f"{_header(record)}\n{sections.notices(record, EXPECTED)}<nav>{links}</nav>\n{body}"
+        f"{_header(record)}\n{head.notices(record, EXPECTED)}<nav>{links}</nav>\n{body}"
         '<p class="quiet">The figures of this page lie as SVG and PNG in <code>figures/</code> beside it.</p>\n'
         "</main>\n</body>\n</html>\n"
     )
@@ -54,16 +54,16 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
 def page_sections(record: RunRecord, gallery: Gallery) -> list[Section]:
     """Return the sections in their order. One that cannot be drawn from what the run holds says so."""
     makers: list[tuple[str, str, Callable[[], Section]]] = [
-        ("clips", "Test clips", lambda: sections.clips_section(record)),
-        ("cells", "The cells that the search found", lambda: sections.cells_section(record, gallery)),
-        ("search", "How the search decided", lambda: sections.search_section(record, gallery)),
-        ("learning", "Losses, accuracies and schedules", lambda: sections.learning_section(record, gallery)),
-        ("confusion", "What is taken for what", lambda: sections.confusion_section(record, gallery)),
-        ("classes", "Class by class", lambda: sections.classes_section(record)),
-        ("costs", "Costs beside the published networks", lambda: sections.costs_section(record)),
-        ("data", "Data", lambda: sections.data_section(record)),
-        ("settings", "Settings", lambda: sections.settings_section(record)),
-        ("again", "Machine, versions and how to repeat it", lambda: sections.machine_section(record)),
+        ("clips", "Test clips", lambda: testing.clips_section(record)),
+        ("cells", "The cells that the search found", lambda: searching.cells_section(record, gallery)),
+        ("search", "How the search decided", lambda: searching.search_section(record, gallery)),
+        ("learning", "Losses, accuracies and schedules", lambda: searching.learning_section(record, gallery)),
+        ("confusion", "What is taken for what", lambda: testing.confusion_section(record, gallery)),
+        ("classes", "Class by class", lambda: testing.classes_section(record)),
+        ("costs", "Costs beside the published networks", lambda: costs.costs_section(record)),
+        ("data", "Data", lambda: facts.data_section(record)),
+        ("settings", "Settings", lambda: facts.settings_section(record)),
+        ("again", "Machine, versions and how to repeat it", lambda: facts.machine_section(record)),
     ]
     if not record.samples:
         makers.insert(6, makers.pop(0))  # nothing to lead with
@@ -86,7 +86,7 @@ def _attempt(anchor: str, title: str, make: Callable[[], Section]) -> Section:
 
 def _header(record: RunRecord) -> str:
     try:
-        return sections.result_header(record)
+        return head.result_header(record)
     except _DATA_ERRORS as error:
         return f"<h1>{text(record.name)}</h1>" + absent(f"The result could not be read ({type(error).__name__}).")
 

@@ -38,6 +38,7 @@ class FoldedConv(nn.Conv3d):
     """A Conv3d of kernel (1, k, k) or (k, 1, 1) computed as a 2-D convolution. Shapes as nn.Conv3d."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of (N, C, T, H, W) clips, in channels_last_3d memory."""
         if self.kernel_size[0] > 1:
             return self._temporal(x)
         folded, weight = fold_time(x), self.weight.squeeze(2)
@@ -83,6 +84,7 @@ class FoldedAvgPool(nn.AvgPool3d):
     """An AvgPool3d of kernel (1, k, k) computed as a 2-D pooling. Shapes as nn.AvgPool3d."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled (N, C, T, H', W') clips."""
         y = F.avg_pool2d(
             fold_time(x),
             self.kernel_size[1:],  # type: ignore[index]
@@ -109,6 +111,7 @@ class BatchNorm(nn.BatchNorm3d):
     """
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return (N, C, T, H, W) clips normalised over all but C, times ``scale`` (a number) where one is given."""
         # contiguous: PyTorch's channels-last backward reads an expanded weight as if it lay dense in memory.
         weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()
         # Folded: the 3-D backward pass is wrong where H = W = 1, since such clips fit two memory formats at once.

@@ -95,6 +95,7 @@ class SharedCell(nn.Module):
         )
 
     def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
+        """Return the (N, 4 * width, T, H', W') of a cell at these mixing weights."""
         columns = len(self.operations)
         weights = weights_EO.flatten().unbind()
         states = [self.input0(x0), self.input1(x1)]

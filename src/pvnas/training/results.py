@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pvnas.config import RunConfig
 from pvnas.data.loader import VideoSource, display_frames
+from pvnas.data.prepare import inert
 from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 
@@ -50,18 +51,13 @@ def _predictions_csv(videos: VideoSource, scores_VK: Tensor) -> str:
     """One line per video: path, label, prediction, correct, score, then the score of every class."""
     catalog, text = videos.catalog, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(inert(["path", "label", "prediction", "correct", "score", *catalog.classes]))
+    writer.writerow(map(inert, ["path", "label", "prediction", "correct", "score", *catalog.classes]))
     for video, scores_K in zip(catalog.videos, scores_VK, strict=True):
         best = int(scores_K.argmax())
         names = [video.path, catalog.classes[video.label], catalog.classes[best]]
-        row = [*inert(names), int(best == video.label), round(float(scores_K[best]), SCORE_DIGITS)]
+        row = [*map(inert, names), int(best == video.label), round(float(scores_K[best]), SCORE_DIGITS)]
         writer.writerow(row + [round(score, SCORE_DIGITS) for score in scores_K.tolist()])
     return text.getvalue()
-
-
-def inert(cells: list[str]) -> list[str]:
-    """Put an apostrophe before what a spreadsheet would take for a formula."""
-    return ["'" + cell if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell for cell in cells]
 
 
 def write_samples(folder: Path, videos: VideoSource, scores_VK: Tensor, config: RunConfig) -> None:
