@@ -169,6 +169,8 @@ class TrainConfig:
     """Normal cells between two reductions, the K of the layout (P: 1 for L, 2 for M)."""
     dropout: float = 0.4
     """Dropout before the classifier (P: 0.4)."""
+    head: Literal["normalised", "plain"] = "normalised"
+    """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them (D)."""
     drop_path: float = 0.0
     """Probability of dropping one edge's operation for one sample (P: 0.1 on UCF-101)."""
     label_smoothing: float = 0.0
@@ -278,10 +280,12 @@ def laptop() -> RunConfig:
     # A few hundred steps, where the paper makes 17,600: alpha takes larger ones, and the drops come sooner.
     config.search.alphas.lr = 0.01
     config.search.weights.schedule.step_epochs = 4
-    config.train = TrainConfig(epochs=60, width=24, drop_path=0.1, batch=BatchConfig(clips_per_shard=16))
-    config.train.weights = WeightOptimizerConfig(schedule=ScheduleConfig(kind="cosine", warmup_epochs=2))
+    config.train = TrainConfig(epochs=50, width=24, drop_path=0.1, batch=BatchConfig(clips_per_shard=16))
+    schedule = ScheduleConfig(kind="cosine", warmup_epochs=2)
+    config.train.weights = WeightOptimizerConfig(weight_decay=5e-4, schedule=schedule)
+    config.train.label_smoothing = 0.1
     for part in (config.search, config.train):
-        part.augment = AugmentConfig(short_side_min=80, short_side_max=96, crop=72)
+        part.augment = AugmentConfig(short_side_min=80, short_side_max=112, crop=72)
     config.test = TestConfig(temporal_views=4, spatial_views=3, short_side=84, crop=72)
     return config
 
@@ -295,7 +299,7 @@ def demo() -> RunConfig:
     config.search.epochs, config.search.width = 3, 8
     config.search.weights.schedule.step_epochs = 1.5
     config.train.epochs, config.train.width = 14, 16
-    config.train.dropout, config.train.drop_path = 0.1, 0.0
+    config.train.dropout, config.train.drop_path, config.train.label_smoothing = 0.1, 0.0, 0.0
     config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=56, crop=56)
     return config
 

@@ -39,7 +39,13 @@ def save_model(
         "version": VERSION,
         "genotype": json.loads(genotype.to_json()),
         "classes": list(classes),
-        "network": {"layout": train.layout, "width": train.width, "repeat": train.repeat, "stem": config.stem},
+        "network": {
+            "layout": train.layout,
+            "width": train.width,
+            "repeat": train.repeat,
+            "stem": config.stem,
+            "head": train.head,
+        },
         "clip": asdict(config.clip),
         "test": asdict(config.test),
         "mean": list(MEAN),
@@ -70,6 +76,7 @@ def load_model(folder: Path) -> Model:
 
 def _config_from(data: dict[str, Any]) -> RunConfig:
     network = data["network"]
-    train = TrainConfig(layout=network["layout"], width=network["width"], repeat=network["repeat"])
+    names = ("layout", "width", "repeat", "head")
+    train = TrainConfig(**{name: network[name] for name in names})
     test, clip = TestConfig(**data["test"]), ClipConfig(**data["clip"])
     return RunConfig(preset="model", stem=network["stem"], train=train, test=test, clip=clip)

@@ -22,6 +22,11 @@ from pvnas.space.layout import CellPlace, parse_layout, place_cells
 from pvnas.space.operations import build_operation, build_stem, cell_inputs
 
 
+# Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on real
+# video their squared length is in the thousands, and with dropout a linear layer on them diverges at the usual rates.
+HEAD_LENGTH = 4.0
+
+
 def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
     """Zero whole samples of x (N, ...) with this probability and scale the others up to keep the mean."""
     if probability <= 0.0 or not training:
@@ -77,6 +82,7 @@ class PVNASNetwork(nn.Module):
         repeat: int = 1,
         layout: str = PAPER_LAYOUT,
         stem: str = "stride4",
+        head: str = "normalised",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layers: Layers = FOLDED,
@@ -92,6 +98,7 @@ class PVNASNetwork(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.num_features = NODES * places[-1].channels
         self.num_classes = num_classes
+        self.head = head
         self.drop_rate = drop_rate
         self.classifier = _classifier(self.num_features, num_classes)
         self.feature_info = _feature_info(places, stem)
@@ -126,8 +133,11 @@ class PVNASNetwork(nn.Module):
 
     def forward_head(self, x_NCTHW: Tensor, pre_logits: bool = False) -> Tensor:
         """Average over time and space, dropout, classifier: (N, num_classes), or the (N, num_features) before it."""
-        x = F.dropout(x_NCTHW.mean((2, 3, 4)), self.drop_rate, self.training)
-        return x if pre_logits else self.classifier(x)
+        x_NC = x_NCTHW.mean((2, 3, 4))
+        if self.head == "normalised":
+            x_NC = F.layer_norm(x_NC, x_NC.shape[1:]) * (HEAD_LENGTH / self.num_features**0.5)
+        x_NC = F.dropout(x_NC, self.drop_rate, self.training)
+        return x_NC if pre_logits else self.classifier(x_NC)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_NCTHW))

@@ -33,6 +33,7 @@ def build_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNASN
         repeat=train.repeat,
         layout=train.layout,
         stem=config.stem,
+        head=train.head,
         drop_rate=train.dropout,
         drop_path_rate=train.drop_path,
     )
