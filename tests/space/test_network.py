@@ -8,7 +8,7 @@ from pvnas.space.genotype import CATEGORIES, Genotype, operations_of, random_gen
 from pvnas.space.layers import FOLDED, PLAIN, FoldedConv, fold_time, to_channels_last, unfold_time
 from pvnas.space.layout import parse_layout, place_cells
 from pvnas.space.models import create_model, list_models
-from pvnas.space.network import DerivedCell, PVNASNetwork, drop_path
+from pvnas.space.network import HEAD_LENGTH, DerivedCell, PVNASNetwork, drop_path
 from pvnas.space.operations import FactorizedReduction, build_operation
 
 
@@ -163,3 +163,11 @@ def test_layouts():
         place_cells(("S-NC",), 1)
     with pytest.raises(UserError, match="no cell T-NC"):
         PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), width=4)
+
+
+def test_a_normalised_head_gives_the_classifier_features_of_one_length():
+    x = 30 * torch.randn(3, small().num_features, 2, 4, 4) + 5
+    normalised, plain = (small(head=head).eval().forward_head(x, pre_logits=True) for head in ("normalised", "plain"))
+    torch.testing.assert_close(normalised.norm(dim=1), torch.full((3,), HEAD_LENGTH))
+    torch.testing.assert_close(normalised.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(plain, x.mean((2, 3, 4)))

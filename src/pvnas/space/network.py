@@ -21,9 +21,8 @@ from pvnas.space.layers import FOLDED, Layers, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
 from pvnas.space.operations import build_operation, build_stem, cell_inputs
 
-
-# Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on real
-# video their squared length is in the thousands, and with dropout a linear layer on them diverges at the usual rates.
+# Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on
+# real video their squared length is in the thousands, and with dropout a linear layer on them diverges at usual rates.
 HEAD_LENGTH = 4.0
 
 
