@@ -294,7 +294,7 @@ def add_random(parser: ArgumentParser) -> None:
     """Arguments of ``genotype random``."""
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same genotype [0]")
     parser.add_argument(
-        "--min-convolutions", type=int, default=4, metavar="N", help="convolutions in each cell, at least [4]"
+        "--min-convolutions", type=int, default=0, metavar="N", help="convolutions in each cell, at least (P: 4) [0]"
     )
     parser.add_argument("--out", metavar="FILE", default=None, help="write it there instead of to stdout")
 
