@@ -1,6 +1,6 @@
 """What temporal cells are for: the demo's recipe as it is, and with every temporal cell replaced by a spatial one.
 
-    python benchmarks/temporal_cells.py OUT_FOLDER [--seeds 0 1 2] [any option of `pvnas run` ...]
+    python benchmarks/temporal_cells.py OUT_FOLDER [--seeds 0 1 2] [--layouts spatial_only] [any option of `pvnas run`]
 
 Each pair of classes of the generated set is a motion and its reverse, so a network that looks at single frames and
 averages over them is right on at most half of the videos. Writes OUT_FOLDER/temporal_cells.json: hardware, versions,
@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the videos, the run directories and temporal_cells.json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--videos", type=Path, help="the generated set, where it exists already")
     args, more = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,8 @@ def main() -> int:
     code = 0 if args.videos else pvnas(["data", "shapes", str(videos)])
     report: dict[str, Any] = {"machine": describe_machine(), "command": sys.argv, "date": now(), "runs": []}
     for seed in args.seeds:
-        for name, fields in LAYOUTS.items():
+        for name in args.layouts:
+            fields = LAYOUTS[name]
             run_dir = args.out / f"{name}-{seed}"
             options = [f"--{field}={value}" for field, value in fields.items()]
             command = [
