@@ -19,7 +19,17 @@ class DataConfig:
     """Where the videos are and how they are read."""
 
     path: str = ""
-    """Folder of videos: class/video, {train,val,test}/class/video, or with a split.csv (path,label,split,group)."""
+    """Folder of videos, list of videos, or a pack (a folder or URL that `pvnas data pack` wrote)."""
+    format: Literal[
+        "auto", "folders", "split.csv", "list", "kinetics", "ssv2", "ucf101", "hmdb51", "jester", "pack"
+    ] = "auto"
+    """How the videos are listed; auto finds out by what lies in the folder."""
+    split: int = 1
+    """Which of the official splits: 1, 2 or 3 of ucf101 and hmdb51."""
+    annotations: str = ""
+    """File or folder with the official lists, where they do not lie in the folder of the videos."""
+    allow_outside: str = ""
+    """Folder outside of the data folder that listed paths and links may lead into; no other is ever read."""
     validation_share: float = 0.15
     """Share of each class held out for validation where the folder names no validation videos."""
     test_share: float = 0.2

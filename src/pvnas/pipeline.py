@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from pvnas.config import RunConfig
-from pvnas.data.catalog import Catalog, read_catalog
+from pvnas.data.catalog import Catalog
 from pvnas.data.loader import VideoSource
 from pvnas.data.prepare import Verdict, check_videos, read_verdicts, usable, write_verdicts
+from pvnas.data.readers import read_catalog
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.report.page import write_report

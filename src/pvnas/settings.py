@@ -241,6 +241,7 @@ def _number(field: Field, value: object, where: str) -> int | float:
 _LARGE = 10**6
 _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
+    "split": (1, 3),
     "threads": (0, 4096),
     "checkpoint_minutes": (0, _LARGE),
     "validation_share": (0, 0.9),

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvnas.data.catalog import Catalog, Entry, hold_out, read_catalog
+from pvnas.data.catalog import Catalog
+from pvnas.data.readers import read_catalog
+from pvnas.data.readers.entries import Entry
+from pvnas.data.readers.hold_out import hold_out
 from pvnas.errors import UserError
 
 

@@ -16,10 +16,12 @@ import torch
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
 from pvnas.data import loader  # by the module: pytest would take test_batches for a test
-from pvnas.data.catalog import Catalog, Video, read_catalog
+from pvnas.data.catalog import Catalog
 from pvnas.data.decode import decode_video
 from pvnas.data.loader import Batch, VideoSource, epoch_order, steps_per_epoch, training_batches, validation_batches
+from pvnas.data.readers import read_catalog
 from pvnas.data.sampling import frame_indices
+from pvnas.data.table import Video
 from pvnas.data.transforms import CropBox, crop_resize, spatial_view_box
 from pvnas.errors import UserError
 
@@ -222,7 +224,7 @@ def test_a_worker_that_is_killed_stops_the_epoch(tiny_shapes: Path) -> None:
     program = """
 import multiprocessing, os, signal, sys, threading, time
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
-from pvnas.data.catalog import read_catalog
+from pvnas.data.readers import read_catalog
 from pvnas.data.loader import VideoSource, training_batches
 
 class Slow(VideoSource):

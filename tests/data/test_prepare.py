@@ -12,9 +12,11 @@ import av
 import numpy as np
 import pytest
 
-from pvnas.data.catalog import Catalog, Video, read_catalog
+from pvnas.data.catalog import Catalog
 from pvnas.data.prepare import Verdict, check_videos, inert, read_verdicts, summary, usable, write_verdicts
+from pvnas.data.readers import read_catalog
 from pvnas.data.shapes import draw_video, encode
+from pvnas.data.table import Video
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 
@@ -76,7 +78,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("golden")
     for name, (make, _) in GOLDEN.items():
         make(root / name)
-    return Catalog(root, ("a", "b"), tuple(Video(name, number % 2, "train") for number, name in enumerate(GOLDEN)))
+    return Catalog.of(root, ("a", "b"), tuple(Video(name, number % 2, "train") for number, name in enumerate(GOLDEN)))
 
 
 def digests(catalog: Catalog) -> dict[str, str]:
@@ -150,7 +152,7 @@ def test_cells(cell: object, shown: str) -> None:
 
 
 def catalog_of(videos: int) -> Catalog:
-    return Catalog(
+    return Catalog.of(
         Path("set"),
         ("run", "jump"),
         tuple(Video(f"{n}.mp4", n % 2, "train" if n < videos // 2 else "test") for n in range(videos)),
@@ -201,7 +203,7 @@ def test_real_files_with_known_faults(shared_data: Path) -> None:
         "jhmdb_RATRACE_wave_f_nm_np1_ri_med_10.avi": ("partial", 18),
     }
     root = shared_data / "clips"
-    catalog = Catalog(root, ("a", "b"), tuple(Video(name, 0, "train") for name in expected))
+    catalog = Catalog.of(root, ("a", "b"), tuple(Video(name, 0, "train") for name in expected))
     verdicts = {each.path: each for each in check_videos(catalog, workers=2)}
     assert {name: (each.verdict, each.frames) for name, each in verdicts.items()} == expected
     assert (verdicts["decord_video_90.mov"].width, verdicts["decord_video_90.mov"].height) == (320, 568)

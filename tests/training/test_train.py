@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pvnas.config import RunConfig, tiny
-from pvnas.data.catalog import read_catalog
 from pvnas.data.loader import VideoSource
 from pvnas.data.loader import test_batches as view_batches
+from pvnas.data.readers import read_catalog
 from pvnas.data.transforms import normalise
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.digest import digest

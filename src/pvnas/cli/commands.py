@@ -373,7 +373,7 @@ def add_shapes(parser: ArgumentParser) -> None:
 
 def run_list(args: Namespace) -> None:
     """Videos, classes and splits."""
-    from pvnas.data.catalog import read_catalog
+    from pvnas.data.readers import read_catalog
 
     catalog = read_catalog(args.folder)
     if args.json:
@@ -402,8 +402,8 @@ def run_check(args: Namespace) -> None:
     """Reads every video once and says what is wrong with which."""
     from dataclasses import asdict
 
-    from pvnas.data.catalog import read_catalog
     from pvnas.data.prepare import check_videos, write_verdicts
+    from pvnas.data.readers import read_catalog
     from pvnas.runtime.progress import Progress
 
     catalog = read_catalog(args.folder)

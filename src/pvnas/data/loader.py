@@ -78,8 +78,7 @@ class VideoSource:
 
     def select(self, indices: Sequence[int]) -> VideoSource:
         """Return a source of some of the videos that shares what is cached."""
-        videos = tuple(self.catalog.videos[i] for i in indices)
-        part = VideoSource(Catalog(self.catalog.root, self.catalog.classes, videos), self.config, self.short_side)
+        part = VideoSource(self.catalog.take(indices), self.config, self.short_side)
         part._cache = [self._cache[i] for i in indices]
         return part
 

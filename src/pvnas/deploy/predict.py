@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from pvnas.config import DataConfig
-from pvnas.data.catalog import Catalog, Video
+from pvnas.data.catalog import Catalog
 from pvnas.data.loader import VideoSource
+from pvnas.data.table import Video
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
 from pvnas.training.evaluate import score_views
@@ -39,7 +40,7 @@ def predict_one(model: Model, video: Path, top: int, device: torch.device) -> Pr
     """Return the prediction for one video."""
     if not video.is_file():
         raise UserError(f"{video}: no such video")
-    catalog = Catalog(video.parent, model.classes, (Video(video.name, 0, "test", None),))
+    catalog = Catalog.of(video.parent, model.classes, (Video(video.name, 0, "test", None),))
     source = VideoSource(catalog, DataConfig(cache="none"), model.config.test.short_side)
     scores_K = score_views(model.network.to(device), source, model.config, device)[0]
     if model.config.test.average == "logits":

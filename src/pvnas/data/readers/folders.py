@@ -1,0 +1,83 @@
+"""Folders: {train,val,test}/class/video, and class/video, which we split ourselves."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pvnas.data.readers.entries import SPLIT_NAMES, Entry, Inside
+from pvnas.errors import UserError
+
+VIDEO_ENDINGS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+# UCF-101 names the film a clip was cut from: v_Archery_g08_c01.avi. Clips of one film must not be on both sides.
+GROUP_IN_NAME = re.compile(r"_(g\d+)_")
+
+
+def read_folders(root: Path) -> Iterator[Entry]:
+    """Yield the videos of {train,val,test}/class/video or of class/video."""
+    inside = Inside(root)
+    folders = _subfolders(root)
+    if not _is_split_layout(root, folders):
+        yield from _read_classes(root, folders, None, inside)
+        return
+    for folder in folders:
+        if folder.name in SPLIT_NAMES:
+            inside.check(folder.name, str(root))
+            yield from _read_classes(root, _subfolders(folder), SPLIT_NAMES[folder.name], inside)
+
+
+def _is_split_layout(root: Path, folders: list[Path]) -> bool:
+    """Return whether the folders name splits: a `train` that itself holds videos is a class, the vehicle."""
+    names = {folder.name for folder in folders}
+    if "train" in names:
+        return not _holds_videos(root / "train")
+    if names and names <= set(SPLIT_NAMES) and not any(map(_holds_videos, folders)):
+        raise UserError(f"{root} has no folder 'train' beside {sorted(names)[0]!r}; add train/class/video")
+    return False
+
+
+def _read_classes(root: Path, folders: list[Path], split: str | None, inside: Inside) -> Iterator[Entry]:
+    """Yield the videos of each class folder. Raises UserError for one without any."""
+    for folder in folders:
+        found = False
+        inside.check(folder.relative_to(root).as_posix(), str(root))
+        for file in _files(folder, root):
+            path = file.relative_to(root).as_posix()
+            inside.check(path, str(root))
+            found = True
+            match = GROUP_IN_NAME.search(file.name)
+            group = f"{folder.name}/{match[1]}" if match else None
+            yield Entry(path, folder.name, split, group)
+        if not found:
+            raise UserError(f"class folder {folder} holds no videos (such as .mp4, .avi, .webm); fill it or remove it")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield the videos below a class folder in sorted order; a link to a folder in it could lead round in circles."""
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                raise UserError(f"{root}: {path} is a link to a folder inside a class; put the folder itself there")
+            yield from _files(path, root)
+        elif _is_video(name):
+            yield path
+
+
+def _holds_videos(folder: Path) -> bool:
+    return any(map(_is_video, os.listdir(folder)))
+
+
+def _is_video(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
