@@ -20,9 +20,11 @@ import torch
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import Catalog
+from pvnas.data.check import check_videos
 from pvnas.data.loader import VideoSource
-from pvnas.data.prepare import Verdict, check_videos, read_verdicts, usable, write_verdicts
+from pvnas.data.pool import Limits
 from pvnas.data.readers import read_catalog
+from pvnas.data.verdicts import Verdict, read_verdicts, usable
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.report.page import write_report
@@ -173,15 +175,14 @@ def load_videos(config: RunConfig, run_dir: Path, progress: Progress) -> Videos:
 
 
 def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdict]:
-    """Return the verdicts of an earlier start of this run, or check all videos and write theirs."""
+    """Return the verdicts of an earlier start of this run, or check what it has not checked and write the lists."""
     path = run_dir / "verdicts.json"
     if path.exists():
         verdicts = read_verdicts(path)
-        if [v.path for v in verdicts] == [v.path for v in catalog.videos]:
+        if [v.path for v in verdicts] == list(catalog.videos.paths):
             return verdicts
-    verdicts = check_videos(catalog, workers=torch.get_num_threads(), progress=progress)
-    write_verdicts(verdicts, run_dir)
-    return verdicts
+    with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any
+        return check_videos(catalog, Limits(torch.get_num_threads()), out=run_dir, progress=progress, stop=stop)
 
 
 def _warn_of_flips(config: RunConfig, catalog: Catalog, progress: Progress) -> None:

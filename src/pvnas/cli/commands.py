@@ -19,10 +19,13 @@ from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_confi
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
+    from pvnas.data.pool import Limits
+    from pvnas.data.verdicts import Verdict
 
 DEMO_DIR = "runs/demo"
 REPORT_NAME = "report.html"
 RESULTS_NAME = "results.json"
+ODD_VIDEOS_SHOWN = 200
 
 
 # Commands that run stages
@@ -361,8 +364,12 @@ def add_data(parser: ArgumentParser) -> None:
 def add_check(parser: ArgumentParser) -> None:
     """Arguments of ``data check``."""
     add_data(parser)
-    parser.add_argument("--out", metavar="DIR", default=None, help="write verdicts.json and verdicts.csv there")
+    out_help = "write verdicts.json and verdicts.csv there; a check that was stopped goes on there"
+    parser.add_argument("--out", metavar="DIR", default=None, help=out_help)
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="videos read at once [2]")
+    deadline_help = "time for one video, and as much again for each 60 MiB of it [60]"
+    parser.add_argument("--deadline", type=float, default=60.0, metavar="SECONDS", help=deadline_help)
+    parser.add_argument("--memory-mib", type=int, default=1024, metavar="N", help="MiB that a video may take [1024]")
 
 
 def add_shapes(parser: ArgumentParser) -> None:
@@ -402,25 +409,39 @@ def run_check(args: Namespace) -> None:
     """Reads every video once and says what is wrong with which."""
     from dataclasses import asdict
 
-    from pvnas.data.prepare import check_videos, write_verdicts
+    from pvnas.data.pool import Limits
     from pvnas.data.readers import read_catalog
-    from pvnas.runtime.progress import Progress
+    from pvnas.data.verdicts import by_class, counts, summary
 
+    limits = Limits(args.workers, args.deadline, args.memory_mib)
     catalog = read_catalog(args.folder)
-    with Progress() as progress:
-        verdicts = check_videos(catalog, workers=max(1, args.workers), progress=progress)
-    if args.out:
-        write_verdicts(verdicts, args.out)
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
+    verdicts = _checked(catalog, limits, Path(args.out) if args.out else None)
+    classes = by_class(catalog, verdicts)
     if args.json:
-        print_json({"counts": counts, "videos": [asdict(verdict) for verdict in verdicts]})
+        videos = [asdict(verdict) for verdict in verdicts]
+        print_json({"counts": counts(verdicts), "classes": classes, "videos": videos})
         return
+    kinds = list(counts(verdicts))
+    rows = [(name, *(found.get(kind, 0) for kind in kinds)) for name, found in classes.items()]
+    print_table(["class", *kinds], rows)
     odd = [verdict for verdict in verdicts if verdict.verdict != "ok"]
     if odd:
-        print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd])
-    print(f"{len(verdicts)} videos: {_pairs(counts)}")
+        print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd[:ODD_VIDEOS_SHOWN]])
+    if len(odd) > ODD_VIDEOS_SHOWN:
+        print(f"and {len(odd) - ODD_VIDEOS_SHOWN} more: see verdicts.csv in the folder that --out names, or --json")
+    print(f"{len(verdicts)} videos: {summary(verdicts)}")
+
+
+def _checked(catalog: Catalog, limits: Limits, out: Path | None) -> list[Verdict]:
+    """The verdicts; a stop leaves the same command where it can go on, if there is a folder to go on in."""
+    from contextlib import nullcontext
+
+    from pvnas.data.check import check_videos
+    from pvnas.runtime.progress import Progress
+    from pvnas.runtime.signals import StopRequest
+
+    with Progress() as progress, StopRequest() if out else nullcontext() as stop:
+        return check_videos(catalog, limits, out=out, progress=progress, stop=stop)
 
 
 def run_shapes(args: Namespace) -> None:

@@ -17,9 +17,9 @@ from pvnas.data.catalog import Catalog
 from pvnas.data.container import VideoError
 from pvnas.data.journal import Journal, open_journal
 from pvnas.data.judge import file_stamp, shortened, verdict_of
+from pvnas.data.pool import Job, Limits, judge_files
 from pvnas.data.progress import Bar, Progress, begin
 from pvnas.data.verdicts import Verdict, write_verdicts
-from pvnas.data.pool import Job, Limits, judge_files
 from pvnas.runtime.signals import Interrupted
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pvnas.config import RunConfig
 from pvnas.data.loader import VideoSource, display_frames
-from pvnas.data.prepare import inert
+from pvnas.data.verdicts import inert
 from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 
