@@ -36,10 +36,12 @@ class DataConfig:
     """Share of each class held out for the test where the folder names no test videos."""
     max_bad_share: float = 0.01
     """Refuse to train when more than this share of the videos cannot be read."""
-    cache: Literal["auto", "ram", "none"] = "auto"
-    """Keep every video decoded in memory: ram, none, or auto (if it fits into cache_gib)."""
+    cache: Literal["auto", "ram", "gpu", "none"] = "auto"
+    """Keep every video decoded: in memory (ram), on the GPU (gpu), none, or auto (ram if it fits into cache_gib)."""
     cache_gib: float = 4.0
     """Memory that cache=auto may use, in GiB."""
+    order: Literal["random", "shards"] = "random"
+    """Order of an epoch: random, or shard after shard of a pack (D), for slow disks and object stores."""
     workers: int = 0
     """Processes that decode; 0 decodes in the main process. Never changes a result."""
 
@@ -50,6 +52,8 @@ class ClipConfig:
 
     frames: int = 8
     """Frames of a clip (P: 8)."""
+    sampling: Literal["dense", "segment"] = "dense"
+    """dense: frames out of a window (P); segment: one frame out of each of `frames` equal parts of the video."""
     window: int = 64
     """Length of the clip in frames of a video of window_rate (P: 64)."""
     window_rate: float = 30.0
@@ -68,8 +72,8 @@ class AugmentConfig:
     """Largest length of the shorter side that a video is scaled to before the crop, in pixels."""
     crop: int = 112
     """Side of the square crop that the network sees, in pixels."""
-    flip: bool = True
-    """Mirror half of the training clips left to right. Switch off where left and right are different classes."""
+    flip: Literal["auto", "true", "false", "swap"] = "auto"
+    """Mirror half of the training clips: auto (unless class names tell left from right), swap (with their labels)."""
 
 
 @dataclass
@@ -305,7 +309,7 @@ def demo() -> RunConfig:
     config = laptop()
     config.preset = "demo"
     for part in (config.search, config.train):
-        part.augment = AugmentConfig(short_side_min=56, short_side_max=60, crop=56, flip=False)
+        part.augment = AugmentConfig(short_side_min=56, short_side_max=60, crop=56, flip="false")
     config.search.epochs, config.search.width = 3, 8
     config.search.weights.schedule.step_epochs = 1.5
     config.train.epochs, config.train.width = 14, 16
@@ -322,7 +326,7 @@ def tiny() -> RunConfig:
     for part in (config.search, config.train):
         part.epochs, part.width = 2, 4
         part.batch = BatchConfig(shards=2, clips_per_shard=2)
-        part.augment = AugmentConfig(short_side_min=24, short_side_max=28, crop=24, flip=False)
+        part.augment = AugmentConfig(short_side_min=24, short_side_max=28, crop=24, flip="false")
     config.clip.frames = 4
     config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=24, crop=24)
     return config

@@ -218,6 +218,8 @@ def _checked(field: Field, value: object, where: str) -> object:
     kind = field.kind
     if kind in (int, float):
         return _number(field, value, where)
+    if isinstance(value, bool) and str(value).lower() in get_args(kind):  # YAML reads true and false as such
+        return str(value).lower()
     accepted = value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
     if not accepted or not isinstance(value, str | bool):
         raise wrong_value(field, value, where)

@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from pvnas.data.decode import VideoError, _Reader, decode_video, frame_times, probe
+from pvnas.data.container import FrameReader, VideoError
+from pvnas.data.decode import decode_video, probe
+from pvnas.data.seek import frame_times, read_frames
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +125,7 @@ def test_rotated_files_are_turned_upright(clips: Path, name: str, quarters: int,
 
 def test_full_range_colour_is_not_washed_out(clips: Path) -> None:
     path = clips / "torchcodec_bt709_full_range.mp4"
-    rgb_HWC = decode_video(path, wanted=[0]).frames_TCHW[0].permute(1, 2, 0).double().numpy()
+    rgb_HWC = decode_video(path).frames_TCHW[0].permute(1, 2, 0).double().numpy()
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         planes, height, width = frame.to_ndarray().astype(float), frame.height, frame.width
@@ -137,15 +139,6 @@ def test_full_range_colour_is_not_washed_out(clips: Path) -> None:
 def test_variable_rate_keeps_the_files_own_times(clips: Path) -> None:
     gaps = np.diff(decode_video(clips / "torchcodec_var_fps_video.mp4", short_side=16).times_T)
     assert len(np.unique(gaps.round(4))) > 1
-
-
-@pytest.mark.parametrize(
-    "name", ["mmaction2_test.avi", "utinteraction_set1_22_4_3.avi", "wlasl_enjoy_19257.mp4", "ssv2_smth-smth-1.webm"]
-)
-def test_wanted_frames_are_those_of_the_whole_video(clips: Path, name: str) -> None:
-    whole = decode_video(clips / name, short_side=32).frames_TCHW
-    wanted = [40, 0, 7, 7, 33, 1]
-    assert (decode_video(clips / name, short_side=32, wanted=wanted).frames_TCHW == whole[wanted]).all()
 
 
 # Made files
@@ -197,7 +190,7 @@ def test_frames_of_another_size_are_scaled_to_the_firsts(tmp_path: Path) -> None
     (tmp_path / "c.h264").write_bytes(first + second)
     whole = decode_video(tmp_path / "c.h264").frames_TCHW
     assert whole.shape == (12, 3, 48, 64)
-    assert torch.equal(decode_video(tmp_path / "c.h264", wanted=[8, 9]).frames_TCHW, whole[[8, 9]])
+    assert torch.equal(read_frames(tmp_path / "c.h264", lambda times_T, duration: np.array([8, 9])), whole[[8, 9]])
 
 
 def edited(source: Path, target: Path, edit: Callable[[list[av.Packet]], list[av.Packet]]) -> Path:
@@ -265,7 +258,7 @@ def test_a_stream_that_begins_later_does_not_end_the_video(tmp_path: Path) -> No
 
     path = write(tmp_path / "a.mkv", noise())
     with av.open(str(path)) as container:
-        reader = _Reader(Late(container), container.streams.video[0])
+        reader = FrameReader(Late(container), container.streams.video[0])
         assert len(list(reader.frames())) == 12
         assert reader.bad == 0
 
@@ -278,12 +271,10 @@ def test_the_short_side_is_what_is_asked_for(tmp_path: Path, height: int, width:
     assert found_width / found_height == pytest.approx(width / height, abs=0.06)
 
 
-def test_one_frame_and_wanted_frames_beyond_the_end(tmp_path: Path) -> None:
+def test_a_video_of_one_frame_lasts_as_long_as_its_rate_says(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", noise(1))
     assert decode_video(path).duration == pytest.approx(1 / 30)
-    video = decode_video(path, wanted=[0, 5])
-    assert (video.frames_TCHW[0] == video.frames_TCHW[1]).all()
-    assert video.frames_bad == 1
+    assert decode_video(path).rate == pytest.approx(30)
 
 
 def test_a_file_cut_in_the_middle_gives_its_beginning(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ import pytest
 import torch
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
-from pvnas.data import loader  # by the module: pytest would take test_batches for a test
+from pvnas.data import views  # by the module: pytest would take test_batches for a test
 from pvnas.data.catalog import Catalog
 from pvnas.data.decode import decode_video
-from pvnas.data.loader import Batch, VideoSource, epoch_order, steps_per_epoch, training_batches, validation_batches
+from pvnas.data.loader import Batch, training_batches
+from pvnas.data.order import epoch_order, steps_per_epoch
 from pvnas.data.readers import read_catalog
 from pvnas.data.sampling import frame_indices
+from pvnas.data.source import VideoSource
 from pvnas.data.table import Video
 from pvnas.data.transforms import CropBox, crop_resize, spatial_view_box
+from pvnas.data.views import validation_batches
 from pvnas.errors import UserError
 
 CLIP = ClipConfig(frames=4, window=24)
@@ -74,7 +77,7 @@ def test_an_epoch_begun_again_in_its_middle_goes_on_with_the_same_batches(source
 def test_steps_before_the_first_are_not_decoded(source: VideoSource, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     frames = source.frames
-    monkeypatch.setattr(source, "frames", lambda index, wanted: (decoded.append(index), frames(index, wanted))[1])
+    monkeypatch.setattr(source, "frames", lambda index, choose: (decoded.append(index), frames(index, choose))[1])
     assert len(epoch_digests(source, first_step=4)) == 1
     assert len(decoded) == BATCH.clips
 
@@ -115,7 +118,7 @@ def test_an_epoch_has_whole_batches_only(videos: int, steps: int) -> None:
 
 
 def test_no_training_videos_is_an_error(source: VideoSource) -> None:
-    empty = VideoSource(replace(source.catalog, videos=()), DataConfig(), 32)
+    empty = VideoSource(source.catalog.take([]), DataConfig(), 32)
     with pytest.raises(UserError, match="no training videos"):
         epoch_digests(empty)
     assert list(validation_batches(empty, CLIP, AUGMENT, 4)) == []
@@ -128,10 +131,10 @@ def test_the_cache_holds_what_decoding_gives(source: VideoSource) -> None:
     whole = [decode_video(source.catalog.root / video.path, short_side=32) for video in source.catalog.videos]
     assert source.prepare_cache()
     for index, video in enumerate(whole):
-        cached = source.load(index)
+        cached = source.whole(index)
         assert torch.equal(cached.frames_TCHW, video.frames_TCHW)
         assert (cached.times_T == video.times_T).all()
-        assert source.load(index) is cached
+        assert source.whole(index) is cached
 
 
 def test_the_cache_is_filled_only_where_it_is_wanted_and_fits(catalog: Catalog) -> None:
@@ -146,7 +149,7 @@ def test_a_part_of_a_source_shares_the_cache(source: VideoSource) -> None:
     source.prepare_cache()
     part = source.select([5, 2])
     assert [video.path for video in part.catalog.videos] == [source.catalog.videos[i].path for i in (5, 2)]
-    assert part.load(0) is source.load(5)
+    assert part.whole(0) is source.whole(5)
 
 
 # Validation, test and display
@@ -157,7 +160,7 @@ def test_validation_sees_the_centre_of_every_video_once_and_nothing_random(sourc
     assert [len(batch.labels_N) for batch in batches] == [5, 5, 5, 5, 5, 5, 2]
     assert [path for batch in batches for path in batch.paths] == [video.path for video in source.catalog.videos]
     assert digests(batches) == digests(validation_batches(source, CLIP, AUGMENT, 5))
-    video = source.load(0)
+    video = source.whole(0)
     wanted = frame_indices(video.times_T, video.duration, (video.duration - 0.8) / 2, CLIP)
     side = round(24 * 32 / 28)
     box = CropBox((32 - side) // 2, (32 - side) // 2, side)
@@ -168,12 +171,12 @@ def test_validation_sees_the_centre_of_every_video_once_and_nothing_random(sourc
 def test_every_video_has_each_of_its_views_once(source: VideoSource, cached: bool) -> None:
     if cached:
         source.prepare_cache()
-    batches = list(loader.test_batches(source, CLIP, TEST, 7))
+    batches = list(views.test_batches(source, CLIP, TEST, 7, workers=1))
     pairs = [(int(v), int(w)) for b in batches for v, w in zip(b.videos_N, b.views_N, strict=True)]
     assert pairs == [(video, view) for video in range(32) for view in range(6)]
     assert {len(b.videos_N) for b in batches[:-1]} == {7}
     clips_NCTHW = torch.cat([b.clips_NCTHW for b in batches])
-    video = source.load(1)
+    video = source.whole(1)
     # Video 1, view 4: the second clip of two starts in the middle of the room, and its second crop is the centre.
     wanted = frame_indices(video.times_T, video.duration, (video.duration - 0.8) / 2, CLIP)
     box = spatial_view_box(32, 32, 24, 32, 1, 3)
@@ -181,9 +184,9 @@ def test_every_video_has_each_of_its_views_once(source: VideoSource, cached: boo
 
 
 def test_the_frames_for_display_are_the_centre_view(source: VideoSource) -> None:
-    strip_THWC = loader.display_frames(source, 3, CLIP, TEST)
+    strip_THWC = views.display_frames(source, 3, CLIP, TEST)
     single = replace(TEST, temporal_views=1, spatial_views=1)
-    (first, *_) = loader.test_batches(source.select([3]), CLIP, single, 1)
+    (first, *_) = views.test_batches(source.select([3]), CLIP, single, 1, workers=0)
     assert strip_THWC.shape == (4, 24, 24, 3)
     assert (strip_THWC == first.clips_NCTHW[0].permute(1, 2, 3, 0).numpy()).all()
 
@@ -199,7 +202,7 @@ def broken(catalog: Catalog, tmp_path: Path) -> VideoSource:
         shutil.copy(catalog.root / video.path, tmp_path / f"{number}.mp4")
         videos.append(Video(f"{number}.mp4", video.label, "train"))
     (tmp_path / "4.mp4").write_bytes(b"\0" * 5000)
-    return VideoSource(Catalog(tmp_path, catalog.classes, tuple(videos)), DataConfig(cache="ram"), 32)
+    return VideoSource(Catalog.of(tmp_path, catalog.classes, tuple(videos)), DataConfig(cache="ram"), 32)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -213,7 +216,7 @@ def test_a_video_that_cannot_be_read_stops_the_cache_and_the_views(broken: Video
     for work in (
         broken.prepare_cache,
         lambda: list(validation_batches(broken, CLIP, AUGMENT, 4)),
-        lambda: list(loader.test_batches(broken, CLIP, TEST, 4)),
+        lambda: list(views.test_batches(broken, CLIP, TEST, 4, workers=0)),
     ):
         with pytest.raises(UserError, match=r"4\.mp4"):
             work()
@@ -225,7 +228,8 @@ def test_a_worker_that_is_killed_stops_the_epoch(tiny_shapes: Path) -> None:
 import multiprocessing, os, signal, sys, threading, time
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.readers import read_catalog
-from pvnas.data.loader import VideoSource, training_batches
+from pvnas.data.loader import training_batches
+from pvnas.data.source import VideoSource
 
 class Slow(VideoSource):
     def frames(self, *wanted):
@@ -246,4 +250,5 @@ print(sum(1 for batch in batches), "more batches")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "killing\n"
     assert done.returncode == 1
-    assert "UserError: a process that decodes videos was killed" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("pvnas.errors.UserError: a process that decodes videos (process ")
+    assert ") was killed" in done.stderr.splitlines()[-1]

@@ -75,7 +75,7 @@ def test_any_box_is_a_square_inside_the_source(
     low = crop + room[0]
     augment = AugmentConfig(short_side_min=low, short_side_max=low + room[1], crop=crop)
     boxes = [
-        random_crop_box(height, width, augment, generator(seed)),
+        random_crop_box(height, width, augment, generator(seed), may_flip=True),
         validation_box(height, width, augment),
         spatial_view_box(height, width, crop, low, view, 3),
     ]
@@ -87,7 +87,7 @@ def test_any_box_is_a_square_inside_the_source(
 
 def test_random_boxes_fill_sizes_places_and_flips() -> None:
     augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
-    boxes = [random_crop_box(80, 106, augment, generator(0, i)) for i in range(2000)]
+    boxes = [random_crop_box(80, 106, augment, generator(0, i), may_flip=True) for i in range(2000)]
     sides = {box.side for box in boxes}
     assert (min(sides), max(sides)) == (56, 75)  # 80 x 56/80 and 80 x 56/60
     of_one_size = [box for box in boxes if box.side == 60]
@@ -97,10 +97,9 @@ def test_random_boxes_fill_sizes_places_and_flips() -> None:
 
 
 def test_the_draw_of_a_box_does_not_depend_on_the_flip_being_on() -> None:
-    with_flip = AugmentConfig(short_side_min=60, short_side_max=80, crop=56, flip=True)
-    without = AugmentConfig(short_side_min=60, short_side_max=80, crop=56, flip=False)
+    augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
     for i in range(20):
-        a, b = (random_crop_box(80, 106, augment, generator(0, i)) for augment in (with_flip, without))
+        a, b = (random_crop_box(80, 106, augment, generator(0, i), may_flip=flip) for flip in (True, False))
         assert (a.top, a.left, a.side) == (b.top, b.left, b.side)
         assert not b.flip
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pvnas.config import RunConfig, tiny
-from pvnas.data.loader import VideoSource
 from pvnas.data.readers import read_catalog
+from pvnas.data.source import VideoSource
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.digest import digest

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pvnas.config import RunConfig, tiny
-from pvnas.data.loader import VideoSource
-from pvnas.data.loader import test_batches as view_batches
 from pvnas.data.readers import read_catalog
+from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
+from pvnas.data.views import test_batches as view_batches
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.digest import digest
 from pvnas.runtime.loop import run_epochs
@@ -87,7 +87,7 @@ def test_scores_are_the_mean_over_all_views(average, sources, tmp_path):
     views = stage.config.test.temporal_views * stage.config.test.spatial_views
     expected = torch.zeros(8, 8, dtype=torch.float64)
     stage.network.eval()
-    for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1):
+    for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1, workers=0):
         with torch.no_grad():
             one = stage.network(normalise(batch.clips_NCTHW)).double()[0]
         expected[int(batch.videos_N)] += (one.softmax(0) if average == "softmax" else one) / views

@@ -1,16 +1,10 @@
-"""Frames and their times out of one video file, through PyAV, opening nothing but that file.
-
-A file's name and content come from anywhere: the path is opened as `file:`, only the file protocol and a list of video
-formats are allowed, and pictures of an absurd size are refused before memory is taken for them.
-"""
+"""Whole videos as tensors: frames in the order they are shown, upright, with their times."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v,h264,hevc,ivf,mxf,apng"
-MAX_PIXELS = 8192 * 4352  # an 8K picture; a larger one is taken for an attack
-DEFAULT_RATE = 25.0
-
-
-class VideoError(Exception):
-    """A video that cannot be read. ``kind``: unreadable, refused, no-video or empty; ``text``: why, in one line."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(f"{kind}: {text}")
-        self.kind, self.text = kind, " ".join(text.split())
-
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return VideoError, (self.kind, self.text)  # so that a worker process can hand it on
+from pvnas.data.container import MAX_PIXELS, FrameReader, VideoError, average_rate, open_video
 
 
 @dataclass(frozen=True)
@@ -59,166 +40,76 @@ class DecodedVideo:
     """uint8 RGB, upright."""
     times_T: NDArray[np.float64]
     """When each frame begins, in seconds; the first at 0."""
-    rate: float
-    """Average frames per second."""
+    duration: float
+    """Seconds from the first frame to the end of the last."""
     frames_bad: int = 0
     """Packets and frames that did not decode or are marked corrupt."""
 
     @property
-    def duration(self) -> float:
-        """Seconds from the first frame to the end of the last."""
-        return float(self.times_T[-1]) + 1.0 / self.rate
+    def rate(self) -> float:
+        """Average frames per second."""
+        return measured_rate(self.times_T, 1.0 / self.duration)
+
+    def to(self, device: torch.device) -> DecodedVideo:
+        """Return the video with its frames on a device."""
+        return replace(self, frames_TCHW=self.frames_TCHW.to(device))
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Return what the header says. Raises VideoError."""
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         context = stream.codec_context
         duration = container.duration / 1e6 if container.duration else 0.0
-        return VideoInfo(stream.frames, _rate(stream), context.width, context.height, duration, context.name)
+        return VideoInfo(stream.frames, average_rate(stream), context.width, context.height, duration, context.name)
 
 
-def decode_video(
-    path: str | Path, *, short_side: int | None = None, wanted: Sequence[int] | None = None
-) -> DecodedVideo:
-    """Return all frames of the best video stream, or those at the ``wanted`` indices, in that order.
+def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedVideo:
+    """Return all frames of the best video stream.
 
-    ``short_side`` scales the frames so that the shorter side has this many pixels. A wanted frame beyond the last one
-    that decodes is the last one, counted in ``frames_bad``. Times are the file's time stamps where they rise, else the
-    count of frames over the average rate. Decoding stops at the last wanted frame, so the times of all frames are known
-    only where all are asked for: see ``frame_times``. Raises VideoError.
+    ``short_side`` scales the frames so that the shorter side has this many pixels. Times are the file's time stamps
+    where they rise, else the count of frames over the average rate. Raises VideoError.
     """
-    needed = None if wanted is None else set(wanted)
-    last = max(needed) if needed else None
-    with _open(path) as (container, stream):
-        reader = _Reader(container, stream)
-        painter = _Painter(short_side)
-        pictures: dict[int, NDArray[np.uint8]] = {}
-        stamps: list[int | None] = []
-        newest = None
-        for index, frame in enumerate(reader.frames()):
-            if newest is None:
-                painter.fit(frame)
+    painter = Painter(short_side)
+    decoded = decode_in_order(path, painter.paint, painter)
+    frames_TCHW = stacked(decoded.kept)
+    return DecodedVideo(frames_TCHW, decoded.times_T, decoded.duration, decoded.frames_bad)
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """What a decode from the first frame to the last has shown."""
+
+    kept: list[Any]
+    """What was made of each frame, in the order they are shown."""
+    times_T: NDArray[np.float64]
+    duration: float
+    frames_bad: int
+
+
+def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Painter) -> InOrder:
+    """Decode a file from its first frame to its last; ``keep`` makes of each frame what is kept. Raises VideoError."""
+    kept, stamps = [], []
+    with open_video(path) as (container, stream):
+        reader = FrameReader(container, stream)
+        for frame in reader.frames():
+            if not stamps:
+                painter.fit(frame.width, frame.height)
             stamps.append(frame.pts)
-            newest = frame
-            if needed is None or index in needed:
-                pictures[index] = painter.paint(frame)
-            if last is not None and index >= last:
-                break
-        if newest is None:
-            raise VideoError("empty", "no frame decodes")
-        rate, base = _rate(stream), float(stream.time_base or 0)
-        bad, count = reader.bad, len(stamps)
-        indices = list(range(count)) if wanted is None else [min(i, count - 1) for i in wanted]
-        if count - 1 in indices and count - 1 not in pictures:
-            pictures[count - 1] = painter.paint(newest)
-    times_T = _times(stamps, base, rate)
-    bad += sum(i >= count for i in wanted or ())
-    frames_TCHW = torch.from_numpy(np.stack([pictures[i] for i in indices])).permute(0, 3, 1, 2).contiguous()
-    return DecodedVideo(frames_TCHW, times_T[indices], _measured_rate(times_T, rate), bad)
+            kept.append(keep(frame))
+        rate, base = average_rate(stream), float(stream.time_base or 0)
+    if not stamps:
+        raise VideoError("empty", "no frame decodes")
+    times_T = shown_times(stamps, base, rate)
+    duration = float(times_T[-1]) + 1.0 / measured_rate(times_T, rate)
+    return InOrder(kept, times_T, duration, reader.bad)
 
 
-def frame_times(path: str | Path) -> tuple[NDArray[np.float64], float]:
-    """Return (times_T, duration) in seconds of all frames, without decoding where the time stamps allow it.
-
-    Equal to those of ``decode_video`` for every sound file; a file with corrupt packets, where only decoding tells how
-    many frames there are, may have more times than frames. Raises VideoError.
-    """
-    import av
-
-    with _open(path) as (container, stream):
-        try:
-            packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-        except (av.FFmpegError, IndexError):  # it ends in the middle of a packet, or one more stream begins
-            packets = []
-        stamps = [p.pts for p in packets if p.pts is not None]
-        rate, base = _rate(stream), float(stream.time_base or 0)
-        unique = bool(stamps) and len(set(stamps)) == len(packets)
-        # A cut before a key frame leaves frames that refer to what is gone and are shown before it: HEVC drops them.
-        whole = unique and stamps[0] == min(stamps)
-        # In AVI the stamps are those of decoding, out of order where there are B-frames; VP8 has packets never shown.
-        usable = whole and base > 0 and "avi" not in container.format.name and stream.codec_context.name != "vp8"
-    if not usable:
-        video = decode_video(path, short_side=16)
-        return video.times_T, video.duration
-    times_T = (np.sort(np.array(stamps, dtype=np.int64)) - min(stamps)) * base
-    return times_T, float(times_T[-1]) + 1.0 / _measured_rate(times_T, rate)
+def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+    """Return pictures (H, W, C) as (T, C, H, W), a view of (T, H, W, C) in memory: what resizing is fastest on."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-@contextmanager
-def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Yield (container, best video stream), or raise VideoError."""
-    import av
-
-    if not Path(path).is_file():  # opening a pipe would wait for ever
-        raise VideoError("refused" if Path(path).exists() else "unreadable", "there is no such regular file")
-    # max_pixels here guards the first frames, which FFmpeg decodes while it opens a file; the decoder's own is below.
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
-    try:
-        # Titles in old encodings are none of our business, and must not make a video unreadable.
-        container = av.open("file:" + os.fspath(Path(path).absolute()), options=options, metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        kind = "refused" if _is_refusal(path) else "unreadable"
-        raise VideoError(kind, _reason(error)) from None
-    with container:
-        stream = container.streams.best("video")
-        if stream is not None and stream.disposition & av.stream.Disposition.attached_pic:  # the cover of a song
-            stream = None
-        context: Any = stream and stream.codec_context
-        if context is None:
-            raise VideoError("no-video", "the file holds no video stream that can be decoded")
-        if context.width * context.height > MAX_PIXELS:
-            raise VideoError("refused", f"{context.width}x{context.height} pixels are more than {MAX_PIXELS}")
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        context.thread_count = 1
-        yield container, stream
-
-
-def _is_refusal(path: str | Path) -> bool:
-    """Whether a file is a text that sends FFmpeg to other files: playlists and concatenation scripts."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    except OSError:
-        return False
-    return head.startswith((b"ffconcat", b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"file "))
-
-
-class _Reader:
-    """Decoded frames of a stream; counts what does not decode and goes on."""
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.container, self.stream, self.bad = container, stream, 0
-
-    def frames(self) -> Iterator[Any]:
-        """Yield frames in the decoder's output order, which is the order they are shown in."""
-        import av
-
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:  # the file ends in the middle of a packet
-                self.bad += 1
-                packet = None
-            except IndexError:  # PyAV's answer to a packet of a stream that begins later, or of damage that looks so
-                packets = self.container.demux(self.stream)
-                continue
-            if packet is not None and not packet.size:
-                continue  # an empty packet would tell the decoder that the video ends here
-            try:
-                decoded = self.stream.decode(packet)
-            except av.FFmpegError:
-                self.bad += 1
-                decoded = []
-            for frame in decoded:
-                self.bad += bool(frame.is_corrupt)
-                yield frame
-            if packet is None:
-                return
-
-
-class _Painter:
+class Painter:
     """Converts frames to upright RGB arrays of one size, (H, W, 3) uint8."""
 
     def __init__(self, short_side: int | None) -> None:
@@ -226,21 +117,20 @@ class _Painter:
 
         self.short_side = short_side
         self.size = (0, 0)
-        self.turns = 0
         self.reformatter = VideoReformatter()
 
-    def fit(self, frame: Any) -> None:
-        """Take size and rotation from the video's first frame, which need not be the first one that is wanted."""
-        self.size = _scaled(frame.width, frame.height, self.short_side)
-        self.turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
+    def fit(self, width: int, height: int) -> None:
+        """Take the size of the video's first frame: a later one of another size is scaled to it."""
+        self.size = _scaled(width, height, self.short_side)
 
     def paint(self, frame: Any) -> NDArray[np.uint8]:
-        """Return one frame, scaled and turned as the first one is, whatever the size it is stored in."""
+        """Return one frame upright, scaled as the first one is, whatever the size it is stored in."""
         width, height = self.size
         rgb = self.reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.turns))
+        turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
+        return np.rot90(rgb.to_ndarray(), turns)
 
 
 def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -253,12 +143,7 @@ def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     return size
 
 
-def _rate(stream: Any) -> float:
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    return rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
-
-
-def _times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.float64]:
+def shown_times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.float64]:
     """Return the stamps, in units of ``base`` seconds, from 0 on where all are there and rise, else counted frames.
 
     Counted frames are those of the average ``rate``.
@@ -270,10 +155,6 @@ def _times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.flo
     return np.arange(len(stamps)) / rate
 
 
-def _measured_rate(times_T: NDArray[np.float64], rate: float) -> float:
+def measured_rate(times_T: NDArray[np.float64], rate: float) -> float:
     """Return the average rate of the frames that are there; the header's for a single one."""
     return (len(times_T) - 1) / float(times_T[-1]) if len(times_T) > 1 else rate
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__

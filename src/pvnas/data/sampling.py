@@ -1,12 +1,15 @@
 """Which frames make a clip: pure functions of times in seconds, so that a file's own frame rate never matters.
 
-A window of 64 frames at 30 fps is 2.133 s of any video. Within these functions a "nominal frame" is 1/window_rate
-seconds; the rules below are those of the tools they are named after, restated in nominal frames.
+Dense sampling takes frames out of a window: 64 frames at 30 fps are 2.133 s of any video. Within these functions a
+"nominal frame" is 1/window_rate seconds; the rules below are those of the tools they are named after, restated in
+nominal frames. Segment sampling takes one frame out of each of as many equal parts of the whole video.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +76,7 @@ def frame_offsets(clip: ClipConfig, rule: str = "slowfast") -> Seconds:
 def frame_indices(
     times_T: Seconds, duration: float, start: float, clip: ClipConfig, rule: str = "slowfast"
 ) -> NDArray[np.int64]:
-    """Return the indices (frames,) of a clip's frames: for each instant the last frame that has begun by then.
+    """Return the indices (frames,) of a dense clip's frames: for each instant the last frame that has begun by then.
 
     ``times_T``: when each frame begins, in seconds, rising. In a video shorter than the window, `clamp` repeats its
     last frame, `loop` starts again from its first and `fit` shrinks the window to the video.
@@ -85,5 +88,60 @@ def frame_indices(
     elif clip.short_videos == "loop":
         # The epsilon keeps an instant at the very end of the video from rounding back before it.
         wanted = np.where(wanted + EPSILON_SECONDS >= duration, np.mod(wanted + EPSILON_SECONDS, duration), wanted)
-    index = np.searchsorted(times_T, wanted + EPSILON_SECONDS, side="right") - 1
+    return shown_at(times_T, wanted)
+
+
+def shown_at(times_T: Seconds, instants: Seconds) -> NDArray[np.int64]:
+    """Return the index of the frame that is shown at each instant: the last one that has begun by then."""
+    index = np.searchsorted(times_T, instants + EPSILON_SECONDS, side="right") - 1
     return np.clip(index, 0, len(times_T) - 1)
+
+
+def segment_instants(duration: float, segments: int, u: Seconds | float) -> Seconds:
+    """Return one instant (segments,) in seconds out of each equal part of a video, ``u`` in [0, 1) of the way in."""
+    return (np.arange(segments) + u) * (duration / segments)
+
+
+def segment_centres(n_frames: int, duration: float, segments: int, rule: str) -> Seconds:
+    """Return the instants (segments,) of the test's segment clip in a video of ``n_frames``.
+
+    `slowfast` and `slowfast_offset`: frame (round(s i) + round(s (i + 1))) // 2 with s = (N - 1) / segments;
+    `mmaction2` and `tsm`: frame floor(t / 2 + t i) with t = N / segments. In a video of uneven rate, what is shown at
+    the same share of its length.
+    """
+    if rule in STRIDED_RULES:
+        return segment_instants(duration, segments, 0.5)
+    bounds = [round((n_frames - 1) / segments * i) for i in range(segments + 1)]
+    frames = np.array([(a + b) // 2 for a, b in pairwise(bounds)], dtype=np.float64)
+    return (frames + 0.5) * (duration / n_frames)
+
+
+def draws(clip: ClipConfig) -> int:
+    """Return how many numbers in [0, 1) decide which frames a training clip has."""
+    return clip.frames if clip.sampling == "segment" else 1
+
+
+def training_indices(times_T: Seconds, duration: float, clip: ClipConfig, u: Sequence[float]) -> NDArray[np.int64]:
+    """Return the indices (frames,) of a training clip, for ``draws(clip)`` numbers uniform in [0, 1)."""
+    if clip.sampling == "segment":
+        return shown_at(times_T, segment_instants(duration, clip.frames, np.asarray(u)))
+    return frame_indices(times_T, duration, training_start(duration, clip, u[0]), clip)
+
+
+def centre_indices(times_T: Seconds, duration: float, clip: ClipConfig) -> NDArray[np.int64]:
+    """Return the indices (frames,) of the one clip that validation looks at."""
+    return test_indices(times_T, duration, clip, 1, "slowfast")[0]
+
+
+def test_indices(times_T: Seconds, duration: float, clip: ClipConfig, views: int, rule: str) -> NDArray[np.int64]:
+    """Return the indices (views, frames) of the test's clips.
+
+    Segment sampling has one clip of the segments' middles; more views are spread evenly over each segment.
+    """
+    if clip.sampling == "segment":
+        if views == 1:
+            return shown_at(times_T, segment_centres(len(times_T), duration, clip.frames, rule))[None]
+        shares = (np.arange(views) + 0.5) / views
+        return np.stack([shown_at(times_T, segment_instants(duration, clip.frames, share)) for share in shares])
+    starts = test_starts(duration, clip, views, rule)
+    return np.stack([frame_indices(times_T, duration, start, clip, rule) for start in starts])

@@ -1,0 +1,159 @@
+"""Where clips come from: a catalogue's files, a pack of them, or what has been decoded once and is kept.
+
+Legend: T frames, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pvnas.config import DataConfig
+from pvnas.data.catalog import Catalog
+from pvnas.data.container import VideoError
+from pvnas.data.decode import DecodedVideo, decode_video, probe
+from pvnas.data.progress import Progress, begin
+from pvnas.data.seek import read_frames
+from pvnas.errors import UserError
+
+if TYPE_CHECKING:
+    from pvnas.data.pack import PackReader
+
+GIB = 1 << 30
+CACHE_THREADS = 2
+FRAMES_OF_UNKNOWN_LENGTH = 300
+
+Choose = Callable[[NDArray[np.float64], float], NDArray[np.int64]]
+"""Given when each frame of a video begins and its duration, in seconds: the indices of the frames that are wanted."""
+
+
+class VideoSource:
+    """The videos of a catalogue, decoded on demand, read from a pack, or kept decoded at ``short_side`` pixels.
+
+    Raises UserError for a video that cannot be read, with its path: it was whole when it was listed, and no other video
+    takes its place.
+
+    Worker processes are forked after the cache is filled and read it where it is. Shared memory in its place would cost
+    an open file for each video, more than a process may have by default.
+    """
+
+    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int, pack: PackReader | None = None) -> None:
+        self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
+        self._cache: list[DecodedVideo] | None = None
+
+    def __len__(self) -> int:
+        return len(self.catalog.videos)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames are."""
+        return self._cache[0].frames_TCHW.device if self._cache else torch.device("cpu")
+
+    def workers(self, asked: int) -> int:
+        """Return how many processes may read: what lies on the GPU needs none, and none can reach it."""
+        return 0 if self.device.type == "cuda" else asked
+
+    def pins_memory(self) -> bool:
+        """Return whether batches go through page-locked memory on their way to a GPU."""
+        return torch.cuda.is_available() and self.device.type == "cpu"
+
+    def shards(self) -> NDArray[np.int64] | None:
+        """Return the shard (V,) of the pack that each video lies in, None unless an epoch goes shard after shard."""
+        if self.config.order != "shards":
+            return None
+        if self.pack is None:
+            raise UserError("data.order shards is for packs; write one with: pvnas data pack DATA PACK")
+        return self.pack.shards[self.catalog.videos.rows]
+
+    def select(self, indices: Sequence[int]) -> VideoSource:
+        """Return a source of some of the videos that shares what is cached."""
+        part = VideoSource(self.catalog.take(indices), self.config, self.short_side, self.pack)
+        part._cache = None if self._cache is None else [self._cache[i] for i in indices]
+        return part
+
+    def frames(self, index: int, choose: Choose) -> Tensor:
+        """Return the (T, C, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
+        if self._cache is not None:
+            video = self._cache[index]
+            return _taken(video.frames_TCHW, choose(video.times_T, video.duration))
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            times_T, duration = self.pack.times(row)
+            return self.pack.frames(row, choose(times_T, duration))
+        with self._named(index) as path:
+            return read_frames(path, choose, short_side=self.short_side)
+
+    def prepare_cache(self, device: torch.device | None = None, progress: Progress | None = None) -> bool:
+        """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
+        where = self.config.cache
+        if where == "none" or not len(self) or (where == "auto" and self._too_large()):
+            return False
+        on_device = device if where == "gpu" and device is not None else torch.device("cpu")
+        cache = []
+        with (
+            begin(progress, "decoding videos into memory", len(self)) as bar,
+            ThreadPoolExecutor(CACHE_THREADS) as pool,
+        ):
+            try:
+                for video in pool.map(self.whole, range(len(self))):
+                    cache.append(video.to(on_device))
+                    bar.advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        self._cache = cache
+        return True
+
+    def whole(self, index: int) -> DecodedVideo:
+        """Return a whole video, its shorter side scaled to ``short_side``; as it is kept, if it is."""
+        if self._cache is not None:
+            return self._cache[index]
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            times_T, duration = self.pack.times(row)
+            return DecodedVideo(self.pack.frames(row, np.arange(len(times_T))), times_T, duration)
+        with self._named(index) as path:
+            return decode_video(path, short_side=self.short_side)
+
+    def _too_large(self) -> bool:
+        return self.estimated_bytes() > self.config.cache_gib * GIB
+
+    def estimated_bytes(self, sample: int = 32) -> float:
+        """Return the memory that a cache takes, from what up to ``sample`` videos say of themselves."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, sample).astype(int)).tolist()
+        return float(np.mean([self._estimated_bytes_of(index) for index in chosen])) * len(self)
+
+    def _estimated_bytes_of(self, index: int) -> float:
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            height, width = self.pack.size(row)
+            return 3.0 * height * width * len(self.pack.times(row)[0])
+        with self._named(index) as path:
+            info = probe(path)
+        frames = info.frames or round(info.seconds * info.rate) or FRAMES_OF_UNKNOWN_LENGTH
+        return 3.0 * frames * self.short_side**2 * max(info.width, info.height) / max(1, min(info.width, info.height))
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[Path]:
+        """Yield a video's path; a VideoError becomes a UserError with the path in it."""
+        path = self.catalog.root / self.catalog.videos[index].path
+        try:
+            yield path
+        except VideoError as error:
+            # A repr keeps a file name with control characters on one line.
+            raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
+
+
+def _taken(frames_TCHW: Tensor, indices: NDArray[np.int64]) -> Tensor:
+    """Return some of the frames. Numpy copies whole frames, where torch's indexing goes from number to number."""
+    if frames_TCHW.is_cuda:
+        return frames_TCHW[torch.from_numpy(indices)]
+    return torch.from_numpy(frames_TCHW.permute(0, 2, 3, 1).numpy()[indices]).permute(0, 3, 1, 2)
