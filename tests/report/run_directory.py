@@ -161,7 +161,7 @@ def write_test(folder: Path, draw: np.random.Generator, names: list[str]) -> Non
         "params": 236_412, "macs_per_view": 41_230_112, "macs_per_video": 82_460_224, "clip": [8, 40, 40],
         "classes": names, "class_accuracy": accuracy, "digest": "ab" * 32, "genotype_digest": "cd" * 32,
         "seconds": {"search": 129.0, "train": 336.4, "test": 9.2}, "layout": "S-NC*K S-RC", "width": 12, "repeat": 1,
-        "stem": "stride2", "rule": "slowfast", "short_videos": "fit",
+        "stem": "stride2", "sampling": "segment", "rule": "slowfast", "short_videos": "fit",
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "confusion.json").write_text(json.dumps({"classes": names, "matrix": matrix.tolist()}))

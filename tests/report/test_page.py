@@ -64,6 +64,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_the_page_says_which_sampling_and_rule_the_test_had(finished: Path) -> None:
+    assert "Sampling segment rule slowfast" in Page((finished / "report.html").read_text(encoding="utf-8")).text
+
+
 def test_page_is_one_sound_file_without_scripts_or_network(finished: Path) -> None:
     html = (finished / "report.html").read_text(encoding="utf-8")
     page = Page(html)

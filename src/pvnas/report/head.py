@@ -85,6 +85,7 @@ def _facts(record: RunRecord) -> str:
                 f"<small>= {scaled(results.get('macs_per_video'))} a video</small>",
             ),
             ("View", f"{text(clip)} <small>frames × pixels; {text(views)}</small>"),
+            ("Sampling", f"{text(results.get('sampling', '–'))} <small>rule {text(results.get('rule', '–'))}</small>"),
             ("Network", f"width {text(results.get('width'))}, K = {text(results.get('repeat'))}"),
             *facts,
             ("Digest", f"<code>{text(str(results.get('digest', '–'))[:16])}…</code>"),
