@@ -77,6 +77,7 @@ ENCODERS = {
     "vp8.webm": ("libvpx", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
     "av1.mkv": ("libsvtav1", {"g": "20", "preset": "12", "svtav1-params": "lp=1"}),
     "mpeg4.mp4": ("mpeg4", {"g": "12", "bf": "2"}),
+    "plain.avi": ("mpeg4", {"g": "12", "bf": "0"}),
     "mpeg4.avi": ("mpeg4", {"g": "12", "bf": "2"}),
     "mpeg2.ts": ("mpeg2video", {"g": "12", "bf": "2"}),
     "mpeg1.mpg": ("mpeg1video", {"g": "12", "bf": "2"}),
@@ -95,6 +96,35 @@ def test_any_frame_of_any_encoder_is_that_of_the_full_decode(tmp_path: Path, nam
     assert_same_at(path, whole)
     everything = read_frames(path, lambda times_T, duration: np.arange(len(times_T)), short_side=SIDE)
     assert torch.equal(everything, whole.frames_TCHW)
+
+
+def test_an_avi_without_reordered_frames_is_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "a.avi", "mpeg4", {"g": "12", "bf": "0", "threads": "1"})
+    whole = decode_video(path, short_side=SIDE).frames_TCHW
+    monkeypatch.setattr(seek, "decode_in_order", None)
+    assert torch.equal(
+        read_frames(path, lambda times_T, duration: np.array([30, 50]), short_side=SIDE), whole[[30, 50]]
+    )
+
+
+def test_memory_stays_where_it_is_over_500_clips(tmp_path: Path) -> None:
+    paths = [
+        encode(tmp_path / name, codec, {**options, "threads": "1"})
+        for name, (codec, options) in ENCODERS.items()
+        if name in ("gop12.mp4", "mpeg4.avi", "vp9.webm")
+    ]
+
+    def pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("memory is read from /proc, which is not here")
+    held = []
+    for number in range(500):
+        read_frames(paths[number % 3], lambda times_T, duration: np.array([5, 40]), short_side=SIDE)
+        if number in (99, 499):
+            held.append(pages())
+    assert (held[1] - held[0]) * 4096 < 8 << 20
 
 
 def test_uneven_stamps_rule_not_counts(tmp_path: Path) -> None:

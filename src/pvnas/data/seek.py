@@ -26,8 +26,8 @@ Choose = Callable[[NDArray[np.float64], float], NDArray[np.int64]]
 
 # Where FFmpeg's `skip_frame = NONREF` leaves all other frames as they are; in AV1 it does not.
 SKIPPABLE_CODECS = frozenset({"h264", "hevc"})
-# Stamps that are no times of frames: AVI counts packets in the order of decoding, VP8 has packets that are never shown.
-UNTRUSTED_FORMATS, UNTRUSTED_CODECS = frozenset({"avi"}), frozenset({"vp8"})
+# Of its packets some are never shown.
+UNTRUSTED_CODECS = frozenset({"vp8"})
 # Compressed bytes (and pictures, where a file is decoded in order) that are held for one clip; larger files are sought.
 HELD_BYTES = 64 << 20
 HELD_PICTURES = 512 << 20
@@ -129,9 +129,10 @@ def _listed(container: Any, stream: Any, hold: bool) -> tuple[list[Any], list[Ro
 def packet_table(rows: list[Row], container: Any, stream: Any) -> PacketTable | None:
     """Return the table of a file, or None where its stamps do not tell what a full decode would show, and when."""
     stamps = [stamp for stamp, _, _ in rows if stamp is not None]
-    base, codec = float(stream.time_base or 0), stream.codec_context.name
-    formats = set(container.format.name.split(","))
-    if not stamps or base <= 0 or formats & UNTRUSTED_FORMATS or codec in UNTRUSTED_CODECS:
+    base, context = float(stream.time_base or 0), stream.codec_context
+    # AVI counts packets in the order of decoding: no times of frames, where that is not the order of showing.
+    reordered = "avi" in container.format.name.split(",") and context.has_b_frames
+    if not stamps or base <= 0 or reordered or context.name in UNTRUSTED_CODECS:
         return None
     shown = np.array([not discard for _, _, discard in rows])
     if len(stamps) < len(rows) or len(set(stamps)) < len(stamps) or not shown.any():
