@@ -240,3 +240,13 @@ def test_a_damaged_config_in_a_used_directory_is_one_line(tmp_path: Path) -> Non
     (tmp_path / "config.yaml").write_bytes(b"\xff\xff")
     with pytest.raises(UserError, match="is no plain YAML"):
         check_resumable(tmp_path, preset_config("tiny"))
+
+
+@pytest.mark.parametrize("text, value", [("true", "true"), ("off", "false"), ("'false'", "false"), ("swap", "swap")])
+def test_a_choice_that_holds_true_and_false_takes_yamls_booleans(tmp_path: Path, text: str, value: str) -> None:
+    file = write(tmp_path, f"train:\n  augment:\n    flip: {text}\n")
+    assert load_config(file=file).train.augment.flip == value
+
+
+def test_a_choice_without_them_does_not(tmp_path: Path) -> None:
+    assert "stem takes one of stride4, stride2" in refused(file=write(tmp_path, "stem: true\n"))

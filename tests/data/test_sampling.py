@@ -191,3 +191,61 @@ def test_a_long_video_is_never_repeated(frames: int, u: float, rate: float) -> N
     times_T, duration = times(frames + round(rate * 3), rate)
     found = frame_indices(times_T, duration, training_start(duration, clip, u), clip)
     assert len(set(found.tolist())) == clip.frames
+
+
+# Segment sampling
+
+SEGMENTS = ClipConfig(sampling="segment")
+# Eight segments of a 300-frame video: the middles as PySlowFast, and as TSM and MMAction2 take them.
+SEGMENT_GOLDEN = {
+    "slowfast": [18, 56, 93, 131, 168, 205, 243, 280],
+    "slowfast_offset": [18, 56, 93, 131, 168, 205, 243, 280],
+    "tsm": [18, 56, 93, 131, 168, 206, 243, 281],
+    "mmaction2": [18, 56, 93, 131, 168, 206, 243, 281],
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rate", [12.0, 25.0, 30.0, 30000 / 1001])
+def test_segment_middles_are_those_of_the_tools_at_any_rate(rule: str, rate: float) -> None:
+    times_T, duration = times(300, rate)
+    assert sampling.test_indices(times_T, duration, SEGMENTS, 1, rule).tolist() == [SEGMENT_GOLDEN[rule]]
+
+
+@given(frames=st.integers(1, 400), rate=st.sampled_from([12.0, 25.0, 30000 / 1001]))
+def test_segment_middles_by_the_formulas(frames: int, rate: float) -> None:
+    times_T, duration = times(frames, rate)
+    tick, seg = frames / 8, (frames - 1) / 8
+    tsm = [int(tick / 2 + tick * i) for i in range(8)]
+    slowfast = [(round(seg * i) + round(seg * (i + 1))) // 2 for i in range(8)]
+    assert sampling.test_indices(times_T, duration, SEGMENTS, 1, "tsm")[0].tolist() == tsm
+    assert sampling.test_indices(times_T, duration, SEGMENTS, 1, "slowfast")[0].tolist() == slowfast
+
+
+@given(frames=st.integers(8, 400), u=st.lists(st.floats(0, 0.999), min_size=8, max_size=8))
+def test_a_training_clip_takes_one_frame_out_of_each_segment(frames: int, u: list[float]) -> None:
+    times_T, duration = times(frames, 30)
+    assert sampling.draws(SEGMENTS) == 8
+    found = sampling.training_indices(times_T, duration, SEGMENTS, u)
+    for segment, index in enumerate(found.tolist()):
+        assert math.floor(frames / 8 * segment + 1e-4) <= index <= math.ceil(frames / 8 * (segment + 1))
+
+
+def test_views_of_segments_are_spread_over_them() -> None:
+    times_T, duration = times(320, 30)
+    views = sampling.test_indices(times_T, duration, SEGMENTS, 4, "slowfast")
+    assert views[:, 0].tolist() == [5, 15, 25, 35]
+    assert (np.diff(views, axis=1) == 40).all()
+
+
+def test_a_dense_clip_hangs_on_one_draw() -> None:
+    times_T, duration = times(300, 30)
+    clip = ClipConfig()
+    assert sampling.draws(clip) == 1
+    expected = frame_indices(times_T, duration, training_start(duration, clip, 0.25), clip)
+    assert sampling.training_indices(times_T, duration, clip, [0.25]).tolist() == expected.tolist()
+    centre = frame_indices(times_T, duration, centre_start(duration, clip), clip)
+    assert sampling.centre_indices(times_T, duration, clip).tolist() == centre.tolist()
+    starts = sampling.test_starts(duration, clip, 10, "tsm")
+    rows = [frame_indices(times_T, duration, start, clip, "tsm").tolist() for start in starts]
+    assert sampling.test_indices(times_T, duration, clip, 10, "tsm").tolist() == rows

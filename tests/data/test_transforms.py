@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pvnas.config import AugmentConfig
+from pvnas.data import transforms
 from pvnas.data.transforms import (
     CropBox,
     centre_box,
+    crop_batch,
     crop_resize,
     normalise,
     random_crop_box,
@@ -160,3 +162,42 @@ def test_normalised_clips_are_floats_about_zero() -> None:
     assert torch.allclose(x_NCTHW[0], torch.tensor(-2.0))
     assert torch.allclose(x_NCTHW[1], torch.tensor(0.55 / 0.225))
     assert int(clips_NCTHW[1, 0, 0, 0, 0]) == 255  # the input stays as it was
+
+
+# What a GPU does, on the CPU: the same crops by matrices
+
+
+def smooth(height: int, width: int, seed: int) -> Tensor:
+    """Return (3, 3, H, W) smooth random frames: on noise, rounding twice differs by more."""
+    coarse = torch.rand((3, 3, 5, 7), generator=torch.Generator().manual_seed(seed)) * 255
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+def test_crops_by_matrices_are_those_of_torchs_resize() -> None:
+    clips = [smooth(40, 60, 0), smooth(60, 40, 1), smooth(40, 60, 2), smooth(33, 33, 3)]
+    boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17), CropBox(2, 3, 28, True)]
+    for size in (28, 16, 40):
+        expected = crop_batch(clips, boxes, size)
+        found = transforms._crop_by_matrices(clips, boxes, size)
+        assert found.shape == expected.shape == (4, 3, 3, size, size)
+        assert found.dtype == torch.uint8
+        assert int((found.int() - expected.int()).abs().max()) <= 1
+
+
+@given(length=st.integers(1, 90), data=st.data(), size=st.integers(1, 60))
+def test_rows_of_resize_matrices_are_weights_inside_the_box(length: int, data: st.DataObject, size: int) -> None:
+    side = data.draw(st.integers(1, length))
+    start = data.draw(st.integers(0, length - side))
+    (matrix_SL,) = transforms.resize_matrices(length, [start], [CropBox(start, start, side)], size)
+    assert torch.allclose(matrix_SL.sum(1), torch.ones(size), atol=1e-5)
+    assert (matrix_SL >= 0).all()
+    assert not matrix_SL[:, :start].any()
+    assert not matrix_SL[:, start + side :].any()
+
+
+def test_a_batch_lies_channels_last_and_holds_each_crop() -> None:
+    clips, boxes = [ramp(20, 30), ramp(30, 20)], [CropBox(3, 5, 16, True), CropBox(0, 0, 12)]
+    batch_NCTHW = crop_batch(clips, boxes, 8)
+    assert batch_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)
+    for number in range(2):
+        assert torch.equal(batch_NCTHW[number], crop_resize(clips[number], boxes[number], 8))

@@ -10,7 +10,7 @@ import torch
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.loader import VideoSource
+from pvnas.data.source import VideoSource
 from pvnas.data.table import Video
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError

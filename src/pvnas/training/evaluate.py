@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import AugmentConfig, RunConfig
-from pvnas.data.loader import VideoSource, test_batches, validation_batches
+from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
+from pvnas.data.views import test_batches, validation_batches
 from pvnas.runtime.progress import Progress
 from pvnas.training.log import autocast
 from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
@@ -30,7 +31,8 @@ def validate(
         return {}
     network.eval()
     loss = top1 = top5 = 0.0
-    for batch in validation_batches(videos, config.clip, augment, max(8, config.train.batch.clips_per_shard)):
+    clips = max(8, config.train.batch.clips_per_shard)
+    for batch in validation_batches(videos, config.clip, augment, clips, workers=config.data.workers):
         labels_N = batch.labels_N.to(device)
         with autocast(config.precision, device):
             scores_NK = network(normalise(batch.clips_NCTHW.to(device))).float()
@@ -53,7 +55,8 @@ def score_views(
     views = test.temporal_views * test.spatial_views
     average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average)
     network.eval()
-    batches = test_batches(videos, config.clip, test, clips_per_batch=max(8, config.train.batch.clips_per_shard))
+    clips = max(8, config.train.batch.clips_per_shard)
+    batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
     task = progress.task("test", total=len(catalog.videos) * views) if progress else None
     with task or _Nothing() as bar:
         for batch in batches:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.loader import VideoSource, display_frames
+from pvnas.data.source import VideoSource
 from pvnas.data.verdicts import inert
+from pvnas.data.views import display_frames
 from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.loader import Batch, VideoSource, steps_per_epoch, training_batches
+from pvnas.data.loader import Batch, training_batches
+from pvnas.data.order import steps_per_epoch
+from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
 from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
