@@ -252,6 +252,7 @@ HARMLESS_FIELDS = frozenset({"data.workers", "checkpoint_minutes", "tensorboard"
 def pvnas_l() -> RunConfig:
     """PV-NAS-L on Kinetics-400: the paper's search, then K=1 and width 64 (sections 3 to 5 of the paper)."""
     config = RunConfig(preset="pvnas-l")
+    config.data.validation_share = 0.0  # the paper trains on every training video
     config.search.batch = BatchConfig(shards=32, clips_per_shard=32)
     config.train.batch = BatchConfig(shards=32, clips_per_shard=8)
     config.train.weights.schedule.warmup_epochs = 36
