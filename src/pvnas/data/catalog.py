@@ -22,6 +22,8 @@ class Catalog:
     videos: VideoTable
     format: str = "folders"
     """How the list was written: a name out of ``readers.FORMATS``."""
+    unlabelled: int = 0
+    """Number of listed videos that were left out because the list gives them no label: public test lists."""
 
     @classmethod
     def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Catalog:
@@ -53,13 +55,37 @@ class Catalog:
         return self.take([row for row, path in enumerate(self.videos.paths) if path not in dropped])
 
     def missing(self) -> VideoTable:
-        """Return the videos whose file does not exist."""
-        root = os.fspath(self.root)
-        isfile, join = os.path.isfile, os.path.join
-        return self.videos.take([row for row, path in enumerate(self.videos.paths) if not isfile(join(root, path))])
+        """Return the videos whose file does not exist. Lists each folder once instead of asking for every file."""
+        present = _Present(os.fspath(self.root))
+        return self.videos.take([row for row, path in enumerate(self.videos.paths) if path not in present])
 
     def summary(self) -> str:
         """Return one line with the counts: copies of the same data set differ in size, so they are always shown."""
         totals = {split: sum(by_class.values()) for split, by_class in self.counts().items()}
         parts = ", ".join(f"{split} {total}" for split, total in totals.items())
-        return f"{len(self.videos)} videos of {len(self.classes)} classes ({parts})"
+        left_out = f"; {self.unlabelled} more have no label" if self.unlabelled else ""
+        return f"{len(self.videos)} videos of {len(self.classes)} classes ({parts}){left_out}"
+
+
+class _Present:
+    """The files that exist; remembers folders."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.folders: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder, _, name = os.path.join(self.root, path).rpartition("/")
+        if folder not in self.folders:
+            self.folders[folder] = _files(folder)
+        names = self.folders[folder]
+        # A file system that ignores case knows a file by names that its listing does not show.
+        return name in names or (bool(names) and os.path.isfile(f"{folder}/{name}"))
+
+
+def _files(folder: str) -> frozenset[str]:
+    try:
+        with os.scandir(folder or "/") as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except OSError:
+        return frozenset()

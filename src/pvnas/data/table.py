@@ -79,15 +79,28 @@ class VideoTable(Sequence[Video]):
     def of(cls, videos: Iterable[Video]) -> VideoTable:
         """Return the table of these videos."""
         videos = list(videos)
-        names = {video.group: 0 for video in videos if video.group is not None}
-        codes = {name: code for code, name in enumerate(names)}
-        n = len(videos)
+        return cls.of_columns(
+            [video.path for video in videos],
+            [video.label for video in videos],
+            [video.split for video in videos],
+            [video.group for video in videos],
+        )
+
+    @classmethod
+    def of_columns(
+        cls, paths: Sequence[str], labels: Sequence[int], splits: Sequence[str], groups: Sequence[str | None]
+    ) -> VideoTable:
+        """Return the table of these columns, one item of each for a video; no object per video is made."""
+        names = dict.fromkeys(group for group in groups if group is not None)
+        codes: dict[str | None, int] = {None: -1, **{name: code for code, name in enumerate(names)}}
+        split_codes = {split: code for code, split in enumerate(SPLITS)}
+        n = len(paths)
         return cls(
-            TextColumn.of(video.path for video in videos),
-            np.fromiter((video.label for video in videos), np.int32, n),
-            np.fromiter((SPLITS.index(video.split) for video in videos), np.uint8, n),
-            np.fromiter((-1 if video.group is None else codes[video.group] for video in videos), np.int32, n),
-            TextColumn.of(codes),
+            TextColumn.of(paths),
+            np.fromiter(labels, np.int32, n),
+            np.fromiter(map(split_codes.__getitem__, splits), np.uint8, n),
+            np.fromiter(map(codes.__getitem__, groups), np.int32, n),
+            TextColumn.of(names),
             np.arange(n),
         )
 

@@ -1,76 +1,71 @@
-"""The list of videos, read from what people have: folders, or the annotation files of a data set."""
+"""The list of videos, read from what people have: folders, lists, or the annotation files of a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pvnas.data.catalog import Catalog
+from pvnas.data.readers.assemble import as_listed as assemble_as_listed
+from pvnas.data.readers.assemble import check_shares, for_training
+from pvnas.data.readers.detect import detect_format
+from pvnas.data.readers.entries import Listing
 from pvnas.data.readers.folders import read_folders
-from pvnas.data.readers.hold_out import hold_out
-from pvnas.data.readers.split_file import SPLIT_FILE, read_split_file
-from pvnas.data.table import Video
+from pvnas.data.readers.hmdb51 import read_hmdb51
+from pvnas.data.readers.jester import read_jester
+from pvnas.data.readers.kinetics import read_kinetics
+from pvnas.data.readers.lists import read_list
+from pvnas.data.readers.source import Source
+from pvnas.data.readers.split_file import read_split_file
+from pvnas.data.readers.ssv2 import read_ssv2
+from pvnas.data.readers.ucf101 import read_ucf101
 from pvnas.errors import UserError
+
+READERS: Mapping[str, Callable[[Source], Listing]] = {
+    "folders": read_folders,
+    "split.csv": read_split_file,
+    "list": read_list,
+    "kinetics": read_kinetics,
+    "ssv2": read_ssv2,
+    "ucf101": read_ucf101,
+    "hmdb51": read_hmdb51,
+    "jester": read_jester,
+}
+FORMATS = tuple(READERS)
 
 
 def read_catalog(
     path: str | Path,
     *,
+    format: str = "auto",
+    split: int = 1,
+    annotations: str | Path = "",
+    allow_outside: str | Path = "",
     validation_share: float = 0.15,
     test_share: float = 0.2,
     seed: int = 0,
+    as_listed: bool = False,
 ) -> Catalog:
-    """Return the videos of a folder, sorted by path. A split that the folder does not name is held out of train.
+    """Return the listed videos, sorted by path, whether their files exist or not; class ids are the official ones.
 
-    What is held out is stratified by class, keeps groups together, and depends on `seed` and the names alone. The
-    shares are of each class's training videos; a class with three groups or more gives at least one to each.
-    Raises UserError for a wrong path, an empty folder, one class, a class without training videos, a faulty row of
-    split.csv (with its line number), and for paths that lead out of the folder.
+    `path` is a folder of videos and lists, or a list whose folder holds the videos; `annotations` is the file or folder
+    of lists that lie elsewhere, `split` the number of the split of UCF-101 and HMDB-51. Paths and links may lead out of
+    the folder only into `allow_outside`.
+
+    A split that the lists do not name is held out of train: stratified by class, whole groups, and depending on `seed`
+    and the names alone. The shares are of each class's training videos; a class with three groups or more gives at
+    least one to each. Kinetics, Something-Something V2 and Jester have no public test labels: their validation list is
+    the test split, and validation is held out. `as_listed` returns the splits as they are named, and checks less.
+
+    Raises UserError, one line with file and line number, for whatever is wrong with the folder or its lists, for paths
+    that lead out of it, and, unless `as_listed`, for one class, a class without training videos and an empty split.
     """
-    _check_shares(validation_share, test_share)
-    root = Path(path)
-    if not root.is_dir():
-        problem = "is a file, not a folder" if root.exists() else "does not exist"
-        raise UserError(f"{str(path)!r} {problem}; give a folder of videos: class/video, or one with a {SPLIT_FILE}")
-    entries = list(read_split_file(root) if (root / SPLIT_FILE).is_file() else read_folders(root))
-    if not entries:
-        raise UserError(f"no videos found in {root}; expected class/video files such as walking/a.mp4, or {SPLIT_FILE}")
-    entries.sort(key=lambda entry: entry.path)
-    shares = {"val": validation_share, "test": test_share}
-    named = {entry.split for entry in entries if entry.split}
-    splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
-    classes = tuple(sorted({entry.label for entry in entries}))
-    labels = {name: label for label, name in enumerate(classes)}
-    videos = (Video(entry.path, labels[entry.label], splits[entry.path], entry.group) for entry in entries)
-    catalog = Catalog.of(root, classes, videos)
-    _check_classes(catalog, [split for split, share in shares.items() if share > 0])
-    return catalog
-
-
-def _check_shares(validation_share: float, test_share: float) -> None:
-    if not (0 <= validation_share < 1 and 0 <= test_share < 1 and validation_share + test_share < 1):
-        raise UserError(
-            f"validation_share={validation_share:g} and test_share={test_share:g} leave nothing to train on; "
-            "give shares from 0 that add up to less than 1"
-        )
-
-
-def _check_classes(catalog: Catalog, wanted_splits: Iterable[str]) -> None:
-    """Raise UserError unless there are two classes or more, all with training videos, and no wanted split is empty."""
-    if len(catalog.classes) == 1:
-        raise UserError(
-            f"only one class, {catalog.classes[0]!r}, in {catalog.root}; add a second one: a folder with its videos"
-        )
-    counts = catalog.counts()
-    untrained = [name for name, number in counts["train"].items() if not number]
-    if untrained:
-        more = f" and {len(untrained) - 1} more classes have" if len(untrained) > 1 else " has"
-        raise UserError(
-            f"class {untrained[0]!r}{more} no training video in {catalog.root}; add some, or take its videos away"
-        )
-    for split in wanted_splits:
-        if not sum(counts[split].values()):
-            raise UserError(
-                f"too few videos in {catalog.root} to hold any out for split {split!r}; "
-                "add videos (three of each class are enough) or name them in a folder or split.csv"
-            )
+    check_shares(validation_share, test_share)
+    source = Source.of(path, annotations, str(allow_outside), split)
+    name = detect_format(source, FORMATS) if format == "auto" else format
+    if name not in READERS:
+        raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
+    listing = READERS[name](source)
+    if as_listed:
+        return assemble_as_listed(source, name, listing)
+    return for_training(source, name, listing, validation_share, test_share, seed)

@@ -1,52 +1,57 @@
-"""What all readers share: an entry of a list, and paths that must stay inside of the data set's folder."""
+"""What all readers share: an entry of a list, and what a whole list says."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from pvnas.errors import UserError
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+VIDEO_ENDINGS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A video as the folder or the csv names it; split is None where we are to choose."""
+class Entry(NamedTuple):
+    """A video as the folder or the list names it; a tuple, because there are a quarter of a million of them."""
 
     path: str
     label: str
+    """Name of the class."""
     split: str | None = None
+    """None where we are to choose."""
     group: str | None = None
+    file: str = ""
+    """The list that names it, for messages."""
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        """What a message begins with."""
+        return place(self.file, self.line)
 
 
-def clean_path(path: str, where: str) -> str:
-    """Return the path in its shortest form. Raises UserError when it may lead out of the folder."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in path:
-        raise UserError(f"{where}: path {path!r} leads out of the folder; give paths below it, without '..'")
-    return str(pure)
+def place(file: object, line: int) -> str:
+    """Return what a message about a line begins with."""
+    return f"{file}, line {line}"
 
 
-@dataclass
-class Inside:
-    """Checks that no path leads out of the root through a symbolic link; remembers folders, which repeat."""
+@dataclass(frozen=True)
+class Listing:
+    """All that a reader found."""
 
-    root: Path
-    folders: dict[str, str] = field(default_factory=dict)
-
-    def check(self, path: str, where: str) -> None:
-        """Raise UserError when the file or folder lies outside of the root."""
-        top = self._resolved("")
-        folder, _, name = path.rpartition("/")
-        full = os.path.join(self._resolved(folder), name)
-        if os.path.islink(full):
-            full = os.path.realpath(full)
-        if os.path.commonpath((top, full)) != top:
-            raise UserError(f"{where}: {path!r} is a symbolic link out of the folder; put a copy of its target there")
-
-    def _resolved(self, folder: str) -> str:
-        if folder not in self.folders:
-            self.folders[folder] = os.path.realpath(self.root / folder)
-        return self.folders[folder]
+    entries: list[Entry]
+    classes: Sequence[str] | None = None
+    """The official classes in their order; None: the labels of the entries, sorted."""
+    unlabelled: int = 0
+    """Listed videos without a label, which are left out."""

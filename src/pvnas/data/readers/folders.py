@@ -7,28 +7,32 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pvnas.data.readers.entries import SPLIT_NAMES, Entry, Inside
+from pvnas.data.readers.entries import SPLIT_NAMES, VIDEO_ENDINGS, Entry, Listing
+from pvnas.data.readers.source import Source
+from pvnas.data.readers.tree import Tree
 from pvnas.errors import UserError
 
-VIDEO_ENDINGS = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
 # UCF-101 names the film a clip was cut from: v_Archery_g08_c01.avi. Clips of one film must not be on both sides.
 GROUP_IN_NAME = re.compile(r"_(g\d+)_")
 
+FOLDERS_OF_SPLITS = {"train", "val", "valid", "validation", "test"}
 
-def read_folders(root: Path) -> Iterator[Entry]:
-    """Yield the videos of {train,val,test}/class/video or of class/video."""
-    inside = Inside(root)
+
+def read_folders(source: Source) -> Listing:
+    """Return the videos of {train,val,test}/class/video or of class/video. Raises UserError."""
+    return Listing(list(_entries(source)))
+
+
+def _entries(source: Source) -> Iterator[Entry]:
+    root, tree = source.root, source.tree
     folders = _subfolders(root)
     if not _is_split_layout(root, folders):
-        yield from _read_classes(root, folders, None, inside)
+        yield from _read_classes(root, folders, None, tree)
         return
     for folder in folders:
-        if folder.name in SPLIT_NAMES:
-            inside.check(folder.name, str(root))
-            yield from _read_classes(root, _subfolders(folder), SPLIT_NAMES[folder.name], inside)
+        if folder.name in FOLDERS_OF_SPLITS:
+            tree.inside(folder.name, str(root))
+            yield from _read_classes(root, _subfolders(folder), SPLIT_NAMES[folder.name], tree)
 
 
 def _is_split_layout(root: Path, folders: list[Path]) -> bool:
@@ -36,19 +40,19 @@ def _is_split_layout(root: Path, folders: list[Path]) -> bool:
     names = {folder.name for folder in folders}
     if "train" in names:
         return not _holds_videos(root / "train")
-    if names and names <= set(SPLIT_NAMES) and not any(map(_holds_videos, folders)):
+    if names and names <= FOLDERS_OF_SPLITS and not any(map(_holds_videos, folders)):
         raise UserError(f"{root} has no folder 'train' beside {sorted(names)[0]!r}; add train/class/video")
     return False
 
 
-def _read_classes(root: Path, folders: list[Path], split: str | None, inside: Inside) -> Iterator[Entry]:
+def _read_classes(root: Path, folders: list[Path], split: str | None, tree: Tree) -> Iterator[Entry]:
     """Yield the videos of each class folder. Raises UserError for one without any."""
     for folder in folders:
         found = False
-        inside.check(folder.relative_to(root).as_posix(), str(root))
+        tree.inside(folder.relative_to(root).as_posix(), str(root))
         for file in _files(folder, root):
             path = file.relative_to(root).as_posix()
-            inside.check(path, str(root))
+            tree.inside(path, str(root))
             found = True
             match = GROUP_IN_NAME.search(file.name)
             group = f"{folder.name}/{match[1]}" if match else None

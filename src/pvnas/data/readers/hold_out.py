@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from pvnas.data.readers.entries import Entry
 from pvnas.data.table import SPLITS
@@ -19,19 +19,19 @@ def hold_out(entries: Iterable[Entry], shares: Mapping[str, float], seed: int) -
     """
     entries = list(entries)
     splits = {entry.path: entry.split or "train" for entry in entries}
-    dealer = _Dealer([entry for entry in entries if splits[entry.path] == "train"], seed)
     asked = [split for split in ("test", "val") if shares.get(split, 0.0) > 0]
-    for number, split in enumerate(asked):
-        held = dealer.deal(shares[split], splits_to_come=len(asked) - number - 1)
-        splits.update(dict.fromkeys(held, split))
+    if asked:
+        dealer = _Dealer([entry for entry in entries if splits[entry.path] == "train"], seed)
+        for number, split in enumerate(asked):
+            held = dealer.deal(shares[split], splits_to_come=len(asked) - number - 1)
+            splits.update(dict.fromkeys(held, split))
     return splits
 
 
-@dataclass(frozen=True)
-class _Unit:
+class _Unit(NamedTuple):
     """Videos that must share a split."""
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     sizes: Mapping[str, int]
     """Number of its videos by label."""
 
@@ -45,51 +45,53 @@ class _Dealer:
         self.left_units = Counter(self.first_units)
         self.videos: Counter[str] = Counter()
         for unit in self.units.values():
-            self.videos.update(unit.sizes)
+            for label, size in unit.sizes.items():
+                self.videos[label] += size
 
     def deal(self, share: float, splits_to_come: int) -> list[str]:
         """Take about `share` of each class's videos out of training and return their paths."""
-        room = Counter({label: max(1, round(share * number)) for label, number in self.videos.items()})
+        room = {label: max(1, round(share * number)) for label, number in self.videos.items()}
+        keep = {
+            label: 1 + (splits_to_come if number >= len(SPLITS) else 0) for label, number in self.first_units.items()
+        }
         taken = []
         for number, unit in list(self.units.items()):
-            if self._spare(unit, splits_to_come) and all(room[label] >= size for label, size in unit.sizes.items()):
-                room.subtract(unit.sizes)
+            for label, size in unit.sizes.items():
+                if room[label] < size or self.left_units[label] <= keep[label]:
+                    break
+            else:
+                for label, size in unit.sizes.items():
+                    room[label] -= size
                 taken.append(self._take(number))
         served = {label for unit in taken for label in unit.sizes}
         for label in sorted(self.videos.keys() - served):  # where every group is larger than the share: the smallest
             spare = [
                 (len(unit.paths), number)
                 for number, unit in self.units.items()
-                if label in unit.sizes and self._spare(unit, splits_to_come)
+                if label in unit.sizes and all(self.left_units[each] > keep[each] for each in unit.sizes)
             ]
             if spare:
                 taken.append(self._take(min(spare)[1]))
         return [path for unit in taken for path in unit.paths]
 
-    def _spare(self, unit: _Unit, splits_to_come: int) -> bool:
-        """Return whether all classes of the unit keep one for training, and one for each split to come if they can."""
-        return all(
-            self.left_units[label] > 1 + (splits_to_come if self.first_units[label] >= len(SPLITS) else 0)
-            for label in unit.sizes
-        )
-
     def _take(self, number: int) -> _Unit:
         unit = self.units.pop(number)
-        self.left_units.subtract(unit.sizes.keys())
+        for label in unit.sizes:
+            self.left_units[label] -= 1
         return unit
 
 
 def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:
     """Gather the entries by group, in an order that only (seed, names) decide."""
-    members: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    members: dict[bytes, list[Entry]] = {}
     for entry in entries:
-        members["group" if entry.group else "path", entry.group or entry.path].append(entry)
-
-    def order(key: tuple[str, str]) -> bytes:
-        name = "\0".join((str(seed), *key)).encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(name, digest_size=16).digest()
-
+        name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
+        key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        members.setdefault(key, []).append(entry)
+    alone: dict[str, dict[str, int]] = {}  # most units are one video; those of a class share their sizes
     return [
-        _Unit(tuple(entry.path for entry in members[key]), Counter(entry.label for entry in members[key]))
-        for key in sorted(members, key=order)
+        _Unit((videos[0].path,), alone.setdefault(videos[0].label, {videos[0].label: 1}))
+        if len(videos) == 1
+        else _Unit([entry.path for entry in videos], Counter(entry.label for entry in videos))
+        for videos in (members[key] for key in sorted(members))
     ]

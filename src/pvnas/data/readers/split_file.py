@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pvnas.data.readers.entries import SPLIT_NAMES, Entry, Inside, clean_path
+from pvnas.data.readers.entries import SPLIT_NAMES, Entry, Listing, place
+from pvnas.data.readers.source import Source
+from pvnas.data.readers.text import csv_rows, shown
 from pvnas.errors import UserError
 
 SPLIT_FILE = "split.csv"
+COLUMNS = ("path", "label", "split", "group")
+HEADER = ",".join(COLUMNS)
 
 
-def read_split_file(root: Path) -> Iterator[Entry]:
-    """Yield the rows of split.csv: header path,label,split,group, of which group may be missing."""
-    file_path = root / SPLIT_FILE
-    inside = Inside(root)
-    seen: dict[str, int] = {}
-    with file_path.open(encoding="utf-8-sig", newline="", errors="strict") as file:
-        rows = csv.DictReader(file, strict=True)
-        try:
-            _check_header(file_path, rows.fieldnames)
-            for row in rows:
-                where = f"{file_path}, line {rows.line_num}"
-                entry = _parse_row(row, where)
-                inside.check(entry.path, where)
-                if entry.path in seen:
-                    raise UserError(f"{where}: {entry.path!r} is listed before, in line {seen[entry.path]}; remove one")
-                seen[entry.path] = rows.line_num
-                yield entry
-        except csv.Error as error:
-            raise UserError(
-                f"{file_path}, line {rows.reader.line_num}: {error}; expected path,label,split,group"
-            ) from None
-        except UnicodeDecodeError:
-            raise UserError(f"{file_path} is not UTF-8 text; save it as UTF-8") from None
+def has_split_file(source: Source) -> bool:
+    """Return whether there is a split.csv, or the user named one."""
+    return _file(source).is_file()
 
 
-def _check_header(file_path: Path, names: Iterable[str] | None) -> None:
-    absent = [name for name in ("path", "label", "split") if name not in (names or ())]
-    if absent:
-        raise UserError(f"{file_path}, line 1: no column {absent[0]!r}; the header must be path,label,split,group")
+def read_split_file(source: Source) -> Listing:
+    """Return the rows of split.csv: header path,label,split,group, of which group may be missing. Raises UserError."""
+    path = _file(source)
+    if not path.is_file():
+        raise UserError(f"no {SPLIT_FILE} in {source.folder}; write one with the header {HEADER}")
+    rows = csv_rows(path, HEADER)
+    _, header = next(rows, (1, []))
+    for name in COLUMNS[:3]:
+        if name not in header:
+            raise UserError(f"{place(path, 1)}: no column {name!r}; the header must be {HEADER}")
+    columns = {name: header.index(name) for name in COLUMNS if name in header}
+    entries = []
+    for line, row in rows:
+        entry = _parse_row(row, columns, len(header), path, line)
+        entries.append(entry._replace(path=source.tree.inside(entry.path, place(path, line))))
+    return Listing(entries)
 
 
-def _parse_row(row: Mapping[str | None, str | None], where: str) -> Entry:
+def _file(source: Source) -> Path:
+    return source.chosen or source.folder / SPLIT_FILE
+
+
+def _parse_row(row: Sequence[str], columns: Mapping[str, int], width: int, file: Path, line: int) -> Entry:
     """Return the entry of one row. Raises UserError that says where and what."""
-    if None in row:
+    where = place(file, line)
+    if len(row) > width:
         raise UserError(f"{where}: more cells than the header; quote a path or label that holds a comma")
-    path, label, split, group = ((row.get(name) or "").strip() for name in ("path", "label", "split", "group"))
+    cells = {name: row[column].strip() if column < len(row) else "" for name, column in columns.items()}
+    path, label, split = (cells[name] for name in COLUMNS[:3])
     if not path or not label:
-        raise UserError(f"{where}: no {'label' if path else 'path'}; expected path,label,split,group")
+        raise UserError(f"{where}: no {'label' if path else 'path'}; expected {HEADER}")
     if split and split not in SPLIT_NAMES:
-        raise UserError(f"{where}: unknown split {split!r}; use train, val or test")
+        raise UserError(f"{where}: unknown split {shown(split)}; use train, val or test")
     # An empty split column means train: the other splits are then held out of it where no row names them.
-    return Entry(clean_path(path, where), label, SPLIT_NAMES[split or "train"], group or None)
+    return Entry(path, label, SPLIT_NAMES[split or "train"], cells.get("group") or None, str(file), line)
