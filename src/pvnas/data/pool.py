@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from pvnas.data.judge import judge
 from pvnas.data.verdicts import CRASHED, MEMORY, Verdict, VerdictKind
+from pvnas.data.worker import begin, judge_within_limits
 from pvnas.errors import UserError
 
 MIB = 1 << 20
@@ -145,8 +145,9 @@ def _fill(pool: ProcessPool, queue: _Queue, waiting: dict[Future[Verdict], Job],
     """Give the pool so many jobs that no worker has to wait for one; none to a broken pool."""
     while len(waiting) < QUEUED_PER_WORKER * limits.workers and queue.more():
         job = queue.pop()
+        seconds = limits.seconds_for(job.size)
         try:
-            future = pool.schedule(judge, args=(job.file,), timeout=limits.seconds_for(job.size))
+            future = pool.schedule(judge_within_limits, args=(job.file, limits.memory_mib * MIB), timeout=seconds)
         except RuntimeError:
             queue.again.append(job)
             return
@@ -203,31 +204,10 @@ class _Context(ForkServerContext):
 def _pool(limits: Limits) -> Iterator[ProcessPool]:
     """Yield a pool of workers that are forked from one small process, and end them all at the end of the block."""
     context = _Context()
-    context.set_forkserver_preload(["av", "numpy", "pvnas.data.judge", "pebble"])
-    pool = ProcessPool(limits.workers, FILES_PER_WORKER, _begin, (limits.memory_mib,), context)
+    context.set_forkserver_preload(["av", "numpy", "pvnas.data.worker", "pebble"])
+    pool = ProcessPool(limits.workers, FILES_PER_WORKER, begin, (limits.memory_mib * MIB,), context)
     try:
         yield pool
     finally:
         pool.stop()
         pool.join()
-
-
-def _begin(memory_mib: int) -> None:
-    """Prepare a worker: it ends when it is told to or its parent is gone, and its memory is limited."""
-    import av  # noqa: F401 - what decoding needs belongs to the idle worker
-
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform != "linux":
-        return
-    import ctypes
-    import resource
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL), 0, 0, 0)
-    # RLIMIT_DATA counts what is written to; RLIMIT_AS would count room that is only reserved, too.
-    status = Path("/proc/self/status").read_text()
-    idle = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), None)
-    if idle is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = idle + memory_mib * MIB
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
