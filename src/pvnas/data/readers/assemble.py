@@ -34,7 +34,7 @@ def for_training(
     shares = {"val": validation_share, "test": test_share}
     splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
     catalog = _catalog(source, format, listing, entries, [splits[entry.path] for entry in entries])
-    _check_classes(catalog, [split for split, share in shares.items() if share > 0])
+    check_classes(catalog, [split for split, share in shares.items() if share > 0])
     return catalog
 
 
@@ -76,18 +76,21 @@ def _catalog(source: Source, format: str, listing: Listing, entries: Sequence[En
     return Catalog(source.root, classes, table, format, listing.unlabelled)
 
 
-def _check_classes(catalog: Catalog, wanted_splits: Iterable[str]) -> None:
+def check_classes(catalog: Catalog, wanted_splits: Iterable[str]) -> None:
     """Raise UserError unless there are two classes or more, all with training videos, and no wanted split is empty."""
     if len(catalog.classes) == 1:
         raise UserError(
             f"only one class, {catalog.classes[0]!r}, in {catalog.root}; add a second one: a folder with its videos"
         )
     counts = catalog.counts()
+    if not sum(counts["train"].values()):
+        raise UserError(f"no training videos in {catalog.root} or its lists; add the list of training videos")
     untrained = [name for name, number in counts["train"].items() if not number]
     if untrained:
         more = f" and {len(untrained) - 1} more classes have" if len(untrained) > 1 else " has"
         raise UserError(
-            f"class {shown(untrained[0])}{more} no training video in {catalog.root}; add some, or take its videos away"
+            f"class {shown(untrained[0])}{more} no training video in {catalog.root}; add some, or take its videos away "
+            "(and its name, where a file names the classes)"
         )
     for split in wanted_splits:
         if not sum(counts[split].values()):

@@ -69,7 +69,7 @@ def _entry(finder: Finder, label: str, file: Path, line: int, text: str) -> Entr
     stem, dot, ending = name.rpartition(".")
     names = with_endings(stem, dot + ending) if dot else [name]
     names += [copy.replace("#", "@") for copy in names if "#" in copy]
-    places = finder.of_class(label, split)
+    places = finder.of_class(label, split, where)
     found = finder.find_any_case(places, names) or places[0].prefix + names[0]
     film = name.rpartition(f"_{label}_")[0]
-    return Entry(finder.tree.inside(found, where), label, split, film or None, str(file), line)
+    return Entry(finder.tree.checked(found, where), label, split, film or None, str(file), line)

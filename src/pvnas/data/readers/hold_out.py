@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pvnas.data.readers.entries import Entry
@@ -31,9 +31,12 @@ def hold_out(entries: Iterable[Entry], shares: Mapping[str, float], seed: int) -
 class _Unit(NamedTuple):
     """Videos that must share a split."""
 
-    paths: Sequence[str]
-    sizes: Mapping[str, int]
+    sizes: dict[str, int]
     """Number of its videos by label."""
+    entries: list[Entry] | Entry
+
+    def paths(self) -> list[str]:
+        return [self.entries.path] if isinstance(self.entries, Entry) else [entry.path for entry in self.entries]
 
 
 class _Dealer:
@@ -41,19 +44,18 @@ class _Dealer:
 
     def __init__(self, entries: Iterable[Entry], seed: int) -> None:
         self.units = dict(enumerate(_units(entries, seed)))  # those that are still for training
-        self.first_units = Counter(label for unit in self.units.values() for label in unit.sizes)
-        self.left_units = Counter(self.first_units)
+        self.first_units: Counter[str] = Counter()
         self.videos: Counter[str] = Counter()
         for unit in self.units.values():
             for label, size in unit.sizes.items():
+                self.first_units[label] += 1
                 self.videos[label] += size
+        self.left_units = Counter(self.first_units)
 
     def deal(self, share: float, splits_to_come: int) -> list[str]:
         """Take about `share` of each class's videos out of training and return their paths."""
         room = {label: max(1, round(share * number)) for label, number in self.videos.items()}
-        keep = {
-            label: 1 + (splits_to_come if number >= len(SPLITS) else 0) for label, number in self.first_units.items()
-        }
+        keep = {label: 1 + (splits_to_come if n >= len(SPLITS) else 0) for label, n in self.first_units.items()}
         taken = []
         for number, unit in list(self.units.items()):
             for label, size in unit.sizes.items():
@@ -65,14 +67,21 @@ class _Dealer:
                 taken.append(self._take(number))
         served = {label for unit in taken for label in unit.sizes}
         for label in sorted(self.videos.keys() - served):  # where every group is larger than the share: the smallest
-            spare = [
-                (len(unit.paths), number)
-                for number, unit in self.units.items()
-                if label in unit.sizes and all(self.left_units[each] > keep[each] for each in unit.sizes)
-            ]
-            if spare:
-                taken.append(self._take(min(spare)[1]))
-        return [path for unit in taken for path in unit.paths]
+            smallest = self._smallest(label, keep)
+            if smallest is not None:
+                taken.append(self._take(smallest))
+        return [path for unit in taken for path in unit.paths()]
+
+    def _smallest(self, label: str, keep: Mapping[str, int]) -> int | None:
+        """Return the smallest unit with videos of a class that all its classes can spare."""
+        if self.left_units[label] <= keep[label]:
+            return None
+        spare = [
+            (sum(unit.sizes.values()), number)
+            for number, unit in self.units.items()
+            if label in unit.sizes and all(self.left_units[each] > keep[each] for each in unit.sizes)
+        ]
+        return min(spare)[1] if spare else None
 
     def _take(self, number: int) -> _Unit:
         unit = self.units.pop(number)
@@ -83,15 +92,18 @@ class _Dealer:
 
 def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:
     """Gather the entries by group, in an order that only (seed, names) decide."""
-    members: dict[bytes, list[Entry]] = {}
+    units: dict[bytes, _Unit] = {}
+    alone: dict[str, dict[str, int]] = {}  # most units are one video; those of a class share their sizes
     for entry in entries:
         name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
         key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-        members.setdefault(key, []).append(entry)
-    alone: dict[str, dict[str, int]] = {}  # most units are one video; those of a class share their sizes
-    return [
-        _Unit((videos[0].path,), alone.setdefault(videos[0].label, {videos[0].label: 1}))
-        if len(videos) == 1
-        else _Unit([entry.path for entry in videos], Counter(entry.label for entry in videos))
-        for videos in (members[key] for key in sorted(members))
-    ]
+        unit = units.get(key)
+        if unit is None:
+            sizes = alone.get(entry.label) or alone.setdefault(entry.label, {entry.label: 1})
+            units[key] = _Unit(sizes, entry)
+        elif isinstance(unit.entries, Entry):
+            units[key] = _Unit(Counter((unit.entries.label, entry.label)), [unit.entries, entry])
+        else:
+            unit.sizes[entry.label] += 1
+            unit.entries.append(entry)
+    return [units[key] for key in sorted(units)]

@@ -88,7 +88,7 @@ class _Reader:
             names = with_endings(match[1], ".mp4")
             found = self.finder.find(places, names) or home + names[0]
             label = self._label(match[2], match[3], where)
-            yield Entry(self.finder.tree.inside(found, where), label, split, None, str(path), line)
+            yield Entry(self.finder.tree.checked(found, where), label, split, None, str(path), line)
 
     def _leave_out(self, split: str, where: str) -> None:
         if split != "test":

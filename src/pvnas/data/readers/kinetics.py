@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def read_kinetics(source: Source) -> Listing:
     labels = reader.labels
     if len(labels) > MAX_CLASSES:
         raise UserError(f"{paths[0]}: more than {MAX_CLASSES} labels; the column 'label' must hold the class")
-    names = find_names(source.files, lambda found: labels.keys() <= set(map(class_key, found.names)))
+    if not labels:
+        return Listing([], None, reader.unlabelled)
+    names = find_names(source.files, len(labels), lambda found: labels.keys() <= set(map(class_key, found.names)))
     classes = [labels.get(class_key(name), name) for name in names.names] if names else sorted(labels.values())
     return Listing(reader.entries, classes, reader.unlabelled)
 
@@ -77,7 +80,11 @@ class _Reader:
                     f"{place(path, line)}: youtube_id {shown(identifier)} is no video id (spreadsheet programs spoil "
                     "those that begin with '-'); give the official file"
                 )
-            times = f"{identifier}_{_seconds(start, path, line)}_{_seconds(end, path, line)}"
+            begin, finish = _seconds(start), _seconds(end)
+            if begin is None or finish is None:
+                wrong = shown(start if begin is None else end)
+                raise UserError(f"{place(path, line)}: time {wrong} is no number of seconds; expected {HEADER}")
+            times = f"{identifier}_{begin}_{finish}"
             split = _split(split, named, path, line)
             if label.strip():
                 self._add(label, identifier, times, split, file, line)
@@ -88,10 +95,15 @@ class _Reader:
         name = self.spellings.get(label)
         if name is None:
             name = self.spellings[label] = self.labels.setdefault(class_key(label), label.strip())
-        places = self.finder.of_class(name, split)
-        found = self.finder.find(places, [times + ending for ending in ENDINGS])
-        found = found or self.finder.find(places, [identifier + ending for ending in ENDINGS])
-        path = self.finder.tree.inside(found or f"{places[0].prefix}{times}.mp4", f"{file}, line {line}")
+        where = f"{file}, line {line}"
+        places = self.finder.of_class(name, split, where)
+        first = f"{times}.mp4"
+        if first in places[0].folder.files:
+            found = places[0].prefix + first
+        else:
+            names = [stem + ending for stem in (times, identifier) for ending in ENDINGS]
+            found = self.finder.find(places, names) or places[0].prefix + first
+        path = self.finder.tree.checked(found, where)
         self.entries.append(Entry(path, name, split, identifier, file, line))
 
     def _leave_out(self, split: str, path: Path, line: int) -> None:
@@ -112,15 +124,14 @@ def _columns(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Seq
     return lambda row: ["" if column is None else row[column] for column in wanted]
 
 
-def _seconds(text: str, path: Path, line: int) -> str:
+@lru_cache(maxsize=4096)
+def _seconds(text: str) -> str | None:
     match = SECONDS.fullmatch(text.strip())
-    if not match or not text.isascii():
-        raise UserError(f"{place(path, line)}: time {shown(text)} is no number of seconds; expected {HEADER}")
-    return match[1].zfill(6)
+    return match[1].zfill(6) if match and text.isascii() else None
 
 
 def _split(text: str, named: str | None, path: Path, line: int) -> str:
-    split = SPLIT_NAMES.get(text.strip().lower()) if text.strip() else named
+    split = SPLIT_NAMES.get(text) or (SPLIT_NAMES.get(text.strip().lower()) if text.strip() else named)
     if split is None:
         raise UserError(
             f"{place(path, line)}: unknown split {shown(text)}; use train, val or test in column 'split' or the name"

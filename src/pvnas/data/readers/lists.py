@@ -168,11 +168,12 @@ class _Reader:
             where = place(path, line)
             row = parse_line(text, where)
             label = row.label if row.is_text else str(int(row.label))
+            label = self.first[label].label if label in self.first else label  # one object for all its videos
             entry = Entry(self._locate(row.path, split, where), label, split, None, file, line)
-            first = self.first.setdefault(label, entry)
-            if first is entry:
+            if label not in self.first:
+                self.first[label] = entry
                 self._check_kind(row.is_text, entry)
-            self.entries.append(entry._replace(label=first.label))
+            self.entries.append(entry)
         if len(self.entries) == before:
             raise UserError(f"{path} is empty; {EXPECTED}")
 
@@ -192,7 +193,7 @@ class _Reader:
         folder, _, name = path.rpartition("/")
         places = self.finder.of_folder(folder, split)
         found = self.finder.find(places, [name]) or (f"{places[0].prefix}{name}" if places else path)
-        return found if found == path else self.finder.tree.inside(found, where)
+        return found if found == path else self.finder.tree.checked(found, where)
 
     def listing(self, files: Sequence[Path]) -> Listing:
         """Return the entries with the names of their classes."""
@@ -200,12 +201,15 @@ class _Reader:
             names, classes = self._by_text(files)
         else:
             names, classes = self._by_number(files)
-        return Listing([entry._replace(label=names[entry.label]) for entry in self.entries], classes)
+        entries = self.entries
+        if any(name != label for label, name in names.items()):
+            entries = [Entry(path, names[label], *rest) for path, label, *rest in entries]
+        return Listing(entries, classes)
 
     def _by_text(self, files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
         labels = sorted(self.first)
         keys = {class_key(label) for label in labels}
-        names = find_names(files, lambda found: keys <= set(map(class_key, found.names)))
+        names = find_names(files, len(keys), lambda found: keys <= set(map(class_key, found.names)))
         if names is None:
             return {label: label for label in labels}, labels
         by_key = {class_key(name): name for name in names.names}
@@ -213,7 +217,9 @@ class _Reader:
 
     def _by_number(self, files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
         numbers = sorted(map(int, self.first))
-        names = find_names(files, lambda found: numbers[-1] - _offset(found, numbers) < len(found.names))
+        names = find_names(
+            files, numbers[-1] + 1, lambda found: numbers[-1] - _offset(found, numbers) < len(found.names)
+        )
         if names is not None:
             offset = _offset(names, numbers)
             return {str(number): names.names[number - offset] for number in numbers}, names.names

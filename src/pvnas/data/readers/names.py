@@ -65,9 +65,13 @@ def check_names(path: Path, names: Iterable[tuple[int, str]]) -> None:
             raise UserError(f"{path}: more than {MAX_CLASSES} classes; give the names of classes, not of videos")
 
 
-def find_names(files: Iterable[Path], fits: Callable[[ClassNames], bool]) -> ClassNames | None:
-    """Return the one file's class names that fit, or None. Raises UserError where files that fit disagree."""
+def find_names(files: Iterable[Path], wanted: int, fits: Callable[[ClassNames], bool]) -> ClassNames | None:
+    """Return the one file's class names that fit, or None; of several rather those of the wanted number.
+
+    Raises UserError where files that fit disagree.
+    """
     found = [names for names in map(read_names, filter(is_names_file, files)) if fits(names)]
+    found = [names for names in found if len(names.names) == wanted] or found
     for other in found[1:]:
         if other.names != found[0].names:
             raise UserError(f"{found[0].file} and {other.file} name the classes differently; take one of them away")

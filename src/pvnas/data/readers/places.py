@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Place:
     """What comes before a file's name: '' or a path that ends with a slash."""
     split: str | None = None
     """What the names of the folders say: in a copy with `train` and `val` a video is first looked for in its own."""
+    folder: Folder = Folder()  # noqa: RUF009
+    """What lies in it."""
 
 
 @dataclass
@@ -85,13 +87,14 @@ class Finder:
         """The root and its customary folders of videos, two deep."""
         places, queue = [], [(Place(""), 0)]
         for place, depth in queue:
-            places.append(place)
             if place.prefix:
                 self.tree.inside(place.prefix[:-1], str(self.tree.root))
+            place = self._opened(place)
+            places.append(place)
             if depth < 2:
                 queue += [
                     (Place(f"{place.prefix}{name}/", _split_of(name) or place.split), depth + 1)
-                    for name in self.files_of(place).folders
+                    for name in place.folder.folders
                     if VIDEO_FOLDERS.fullmatch(name)
                 ]
         return places
@@ -101,31 +104,35 @@ class Finder:
         """The folders in the containers by the key of their name."""
         found: dict[str, list[Place]] = {}
         for place in self.containers:
-            for name in self.files_of(place).folders:
+            for name in place.folder.folders:
                 found.setdefault(class_key(name), []).append(Place(f"{place.prefix}{name}/", place.split))
         return found
 
-    def files_of(self, place: Place) -> Folder:
-        """Return what lies in a place."""
-        return self.tree.listing(place.prefix[:-1])
+    def _opened(self, place: Place) -> Place:
+        return replace(place, folder=self.tree.listing(place.prefix[:-1]))
 
     def home(self, split: str | None) -> Place:
         """Return the container in which a missing video is most likely to appear: the fullest, of this split if any."""
 
         def fullness(place: Place) -> tuple[bool, int]:
-            folder = self.files_of(place)
-            videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in folder.files)
-            return split is not None and place.split == split, len(folder.folders) + videos
+            videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in place.folder.files)
+            return split is not None and place.split == split, len(place.folder.folders) + videos
 
         return max(self.containers, key=fullness)
 
-    def of_class(self, label: str, split: str | None) -> list[Place]:
-        """Return where videos of a class may lie, never nothing: in its folders, or flat in the containers."""
+    def of_class(self, label: str, split: str | None, where: str) -> list[Place]:
+        """Return where videos of a class may lie, never nothing: in its folders, or flat in the containers.
+
+        Raises UserError for a label that leads out of the folder.
+        """
         key = (label, split)
         if key not in self.classes:
             folders = _by_split(self.class_folders.get(class_key(label), ()), split)
-            folders = folders or [Place(f"{self.home(split).prefix}{label}/", split)]
-            self.classes[key] = [*folders, *self.flat(split)]
+            folders = folders or [Place(f"{self.home(split).prefix}{self.tree.inside(label, where)}/", split)]
+            self.classes[key] = [
+                *map(self._opened, folders),
+                *(place for place in self.flat(split) if place.folder.files),
+            ]
         return self.classes[key]
 
     def flat(self, split: str | None) -> list[Place]:
@@ -139,15 +146,14 @@ class Finder:
             places = [
                 Place(f"{place.prefix}{folder}/" if folder else place.prefix, place.split) for place in self.containers
             ]
-            self.relatives[key] = [
-                place for place in [places[0], *_by_split(places[1:], split)] if self.files_of(place).files
-            ]
+            places = [self._opened(place) for place in (places[0], *_by_split(places[1:], split))]
+            self.relatives[key] = [place for place in places if place.folder.files]
         return self.relatives[key]
 
     def find(self, places: Iterable[Place], names: Sequence[str]) -> str | None:
         """Return the path of the first of the names that lies in one of the places."""
         for place in places:
-            files = self.files_of(place).files
+            files = place.folder.files
             for name in names:
                 if name in files:
                     return place.prefix + name
@@ -159,7 +165,7 @@ class Finder:
         found = self.find(places, names)
         for place in places if found is None else ():
             if place.prefix not in self.by_case:
-                self.by_case[place.prefix] = {name.casefold(): name for name in sorted(self.files_of(place).files)}
+                self.by_case[place.prefix] = {name.casefold(): name for name in sorted(place.folder.files)}
             for name in names:
                 if name.casefold() in self.by_case[place.prefix]:
                     return place.prefix + self.by_case[place.prefix][name.casefold()]

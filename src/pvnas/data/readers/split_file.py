@@ -8,6 +8,7 @@ from pathlib import Path
 from pvnas.data.readers.entries import SPLIT_NAMES, Entry, Listing, place
 from pvnas.data.readers.source import Source
 from pvnas.data.readers.text import csv_rows, shown
+from pvnas.data.readers.tree import Tree
 from pvnas.errors import UserError
 
 SPLIT_FILE = "split.csv"
@@ -33,8 +34,7 @@ def read_split_file(source: Source) -> Listing:
     columns = {name: header.index(name) for name in COLUMNS if name in header}
     entries = []
     for line, row in rows:
-        entry = _parse_row(row, columns, len(header), path, line)
-        entries.append(entry._replace(path=source.tree.inside(entry.path, place(path, line))))
+        entries.append(_parse_row(source.tree, row, columns, len(header), path, line))
     return Listing(entries)
 
 
@@ -42,7 +42,7 @@ def _file(source: Source) -> Path:
     return source.chosen or source.folder / SPLIT_FILE
 
 
-def _parse_row(row: Sequence[str], columns: Mapping[str, int], width: int, file: Path, line: int) -> Entry:
+def _parse_row(tree: Tree, row: Sequence[str], columns: Mapping[str, int], width: int, file: Path, line: int) -> Entry:
     """Return the entry of one row. Raises UserError that says where and what."""
     where = place(file, line)
     if len(row) > width:
@@ -54,4 +54,5 @@ def _parse_row(row: Sequence[str], columns: Mapping[str, int], width: int, file:
     if split and split not in SPLIT_NAMES:
         raise UserError(f"{where}: unknown split {shown(split)}; use train, val or test")
     # An empty split column means train: the other splits are then held out of it where no row names them.
+    path = tree.inside(path, where)
     return Entry(path, label, SPLIT_NAMES[split or "train"], cells.get("group") or None, str(file), line)

@@ -18,7 +18,7 @@ from pvnas.data.readers.source import Source
 from pvnas.data.readers.text import MAX_CLASSES, Pairs, parse_number, read_json, shown
 from pvnas.errors import UserError
 
-LABELS = re.compile(r"(?:something-something-v2-)?labels(?:\.derived)?\.json", re.IGNORECASE)
+LABELS = re.compile(r"(?:something-something-v2-)?labels\.json", re.IGNORECASE)
 LIST = re.compile(r"(?:something-something-v2-)?(train|validation|test)\.json", re.IGNORECASE)
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -96,7 +96,12 @@ class _Reader:
             names = with_endings(name, ".webm")
             found = self.finder.find(places, names) or home + names[0]
             yield Entry(
-                self.finder.tree.inside(found, where), self._class(clip.template, where), split, None, str(path), number
+                self.finder.tree.checked(found, where),
+                self._class(clip.template, where),
+                split,
+                None,
+                str(path),
+                number,
             )
 
     def _identifier(self, clip: Any, where: str) -> str:

@@ -58,8 +58,10 @@ class Tree:
 
         Raises UserError when it leads out of the root, by its parts or through a link, and not into the allowed one.
         """
-        if UNCLEAN.search(path):
-            path = self._clean(path, where)
+        return self.checked(self._clean(path, where) if UNCLEAN.search(path) else path, where)
+
+    def checked(self, path: str, where: str) -> str:
+        """Return a path of proper parts. Raises UserError when it leads out through a link."""
         folder, _, name = path.rpartition("/")
         if folder not in self.secure:
             self._check(self._resolve(folder), path, where)

@@ -81,11 +81,11 @@ class _Reader:
         self.finder.tree.inside(path.strip(), where)
         stem, dot, ending = name.rpartition(".")
         names = with_endings(stem, dot + ending) if dot else [name]
-        places = self.finder.of_class(label, split)
+        places = self.finder.of_class(label, split, where)
         found = self.finder.find_any_case(places, names) or places[0].prefix + names[0]
         match = GROUP.search(name)
         group = f"{label}/{match[1]}" if match else None
-        return Entry(self.finder.tree.inside(found, where), label, split, group, str(file), line)
+        return Entry(self.finder.tree.checked(found, where), label, split, group, str(file), line)
 
     def _label(self, folder: str, number: str, where: str) -> str:
         """Return the class of a video by its folder and, where there is one, by its number, which must agree."""
