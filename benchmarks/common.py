@@ -13,12 +13,16 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 
+def environment() -> dict[str, str]:
+    """The environment in which `python -m pvnas` is this checkout's."""
+    paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def pvnas(arguments: list[str]) -> int:
     """Run one command of this checkout and return its exit code."""
-    paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     print("pvnas", *arguments, file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-m", "pvnas", *arguments], env=environment, check=False).returncode
+    return subprocess.run([sys.executable, "-m", "pvnas", *arguments], env=environment(), check=False).returncode
 
 
 def describe_machine() -> dict[str, Any]:

@@ -59,7 +59,8 @@ def training_batches(
     """
     order = epoch_order(len(source), batch, seed=seed, epoch=epoch, stream=stream, shards_V=source.shards())
     positions = part.positions(batch)
-    places = [[(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order))]
+    # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
+    places = ([(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order)))
     clips = _RandomClips(source, clip, augment, (seed, stream, epoch))
     yield from work(clips.make, places, clips.collate, workers=source.workers(workers), pin_memory=source.pins_memory())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ Made = TypeVar("Made")
 
 def work(
     make: Callable[[Place], Item],
-    batches: Sequence[Sequence[Place]],
+    batches: Iterable[Sequence[Place]],
     collate: Callable[[list[Item]], Made],
     *,
     workers: int,

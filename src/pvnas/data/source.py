@@ -5,7 +5,7 @@ Legend: T frames, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from pvnas.data.catalog import Catalog
 from pvnas.data.container import VideoError
 from pvnas.data.decode import DecodedVideo, decode_video, probe
 from pvnas.data.progress import Progress, begin
-from pvnas.data.seek import read_frames
+from pvnas.data.seek import Choose, read_frames
 from pvnas.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 CACHE_THREADS = 2
 FRAMES_OF_UNKNOWN_LENGTH = 300
-
-Choose = Callable[[NDArray[np.float64], float], NDArray[np.int64]]
-"""Given when each frame of a video begins and its duration, in seconds: the indices of the frames that are wanted."""
 
 
 class VideoSource:
