@@ -1,0 +1,13 @@
+"""A catalogue of videos as a pack: tar shards of JPEG frames in the WebDataset convention, made for training.
+
+A pack is read in sequence by any tool that reads tar files, or a clip at a time from a disk or a URL, decoding only the
+frames a clip needs. Nothing in it is ever unpickled.
+"""
+
+from pvnas.data.pack.info import PackInfo
+from pvnas.data.pack.opening import Pack, is_pack, open_pack
+from pvnas.data.pack.reader import PackReader
+from pvnas.data.pack.verify import verify_pack
+from pvnas.data.pack.write import pack_videos
+
+__all__ = ["Pack", "PackInfo", "PackReader", "is_pack", "open_pack", "pack_videos", "verify_pack"]

@@ -1,0 +1,186 @@
+"""Ranges of bytes out of the files of a pack: a folder, or a URL that a person has named.
+
+Nothing in a pack can lead elsewhere: the names that are opened are those of `pack.json`, checked to be plain names.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+from pvnas.data.pack.info import DamageError, shown
+from pvnas.errors import UserError
+
+OPEN_FILES = 64
+ATTEMPTS = 4
+SECONDS_BEFORE_SECOND = 0.25  # doubled before each further attempt
+# Bytes that are read and thrown away rather than asking twice: what passes in the time of one more request.
+LOCAL_GAP, REMOTE_GAP = 16 << 10, 256 << 10
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Storage(Protocol):
+    """The files of one pack. May be shared by threads, pickled, and used on after a fork."""
+
+    place: str
+    gap: int
+    """Ranges no farther apart than this are read as one."""
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is no such file. Raises UserError."""
+
+
+def storage_of(path_or_url: str | Path) -> Storage:
+    """Return the storage of a pack: a URL where there is `://` in its name, else a folder."""
+    text = os.fspath(path_or_url)
+    return UrlStorage(text) if "://" in text else FolderStorage(text)
+
+
+class FolderStorage:
+    """A folder. Its shards stay open, the most recently used ones up to a limit."""
+
+    gap = LOCAL_GAP
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.place = state["place"]
+        self._reset()
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
+        file = self._file(name)
+        try:
+            content = os.pread(file.descriptor, size, start)
+            while len(content) < size:
+                more = os.pread(file.descriptor, size - len(content), start + len(content))
+                if not more:
+                    raise DamageError(f"{name} ends after {start + len(content)} bytes, before {start + size}")
+                content += more
+        except OSError as error:
+            raise UserError(f"{self.place}/{name} cannot be read ({error.strerror})") from None
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is no such file."""
+        try:
+            status = os.stat(os.path.join(self.place, name))
+        except OSError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def _file(self, name: str) -> _OpenFile:
+        if self._pid != os.getpid():  # the parent's lock may have been held when this process was forked
+            self._reset()
+        with self._lock:
+            file = self._open.get(name)
+            if file is None:
+                self._open[name] = file = _OpenFile(os.path.join(self.place, name))
+                if len(self._open) > OPEN_FILES:
+                    self._open.popitem(last=False)  # closed when the last thread that reads it is done
+            else:
+                self._open.move_to_end(name)
+        return file
+
+
+class _OpenFile:
+    """A descriptor that is closed with its last user."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        try:
+            # Not to wait for ever for the other end of a pipe.
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be opened ({getattr(error, 'strerror', error)})") from None
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            raise UserError(f"{path} is no regular file")
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+class UrlStorage:
+    """A URL of any kind that fsspec knows: http(s), s3, gs, file, memory. Asks for the needed bytes alone."""
+
+    gap = REMOTE_GAP
+
+    def __init__(self, place: str) -> None:
+        self.place = place.rstrip("/")
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
+        url = f"{self.place}/{name}"
+        content = _tried(url, lambda files, path: files.cat_file(path, start=start, end=start + size))
+        if content is None:
+            raise UserError(f"{url} does not exist")
+        if len(content) > size:
+            raise UserError(f"{url}: its server sends whole files where a part is asked for; use one with byte ranges")
+        if len(content) < size:
+            raise DamageError(f"{name} ends after {start + len(content)} bytes, before {start + size}")
+        return bytes(content)
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is no such file. Raises UserError."""
+        found = _tried(f"{self.place}/{name}", lambda files, path: files.info(path))
+        if found is None:
+            return None
+        size = found.get("size")
+        return size if isinstance(size, int) else -1
+
+
+def _tried(url: str, ask: Any) -> Any:
+    """Return what ``ask(file system, path)`` returns, None where there is no such file; waits out short faults."""
+    import fsspec
+
+    fault: Exception = OSError()
+    for attempt in range(ATTEMPTS):
+        try:
+            # Made anew in each process and thread: fsspec keeps those it has made.
+            files, path = fsspec.url_to_fs(url)
+            return ask(files, path)
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            if not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError):
+                return None
+            fault = cause  # a refused connection: fsspec takes it for a file that is not there
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{url} cannot be opened ({_line(error)})") from None
+        except Exception as error:
+            fault = error
+        if not _is_transient(fault):
+            break
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(SECONDS_BEFORE_SECOND * 2**attempt)
+    raise UserError(f"{url} cannot be read ({_line(fault)})") from None
+
+
+def _is_transient(fault: Exception) -> bool:
+    status = getattr(fault, "status", None)
+    if isinstance(status, int):
+        return status in TRANSIENT_STATUS
+    return not isinstance(fault, PermissionError | NotADirectoryError | IsADirectoryError | NotImplementedError)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {shown(text)[1:-1]}" if text else type(error).__name__
