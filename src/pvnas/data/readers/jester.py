@@ -1,7 +1,7 @@
 """Jester: `id;label` in jester-v1-{train,validation}.csv with jester-v1-labels.csv, or `id number` with classInd.txt.
 
 Numbers mean nothing without the file that gives them: the label files that go round have different orders. The test
-list has ids only. Videos lie flat, `<id>.mp4`.
+list has ids only. Videos lie flat, `<id>.mp4`; the official download holds folders of frames instead.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class _Reader:
 
     def entries(self, path: Path, split: str) -> Iterable[Entry]:
         places, home = self.finder.flat(split), self.finder.home(split).prefix
+        frames = {name for each in places for name in each.folder.folders}
         for line, text in lines_of(read_text(path)):
             where = place(path, line)
             match = LINE.fullmatch(text)
@@ -86,9 +87,14 @@ class _Reader:
                 self._leave_out(split, where)
                 continue
             names = with_endings(match[1], ".mp4")
-            found = self.finder.find(places, names) or home + names[0]
+            found = self.finder.find(places, names)
+            if found is None and match[1] in frames:
+                raise UserError(
+                    f"{where}: {shown(match[1])} is a folder of frames, not a video; make videos of all such folders: "
+                    f"ffmpeg -framerate 12 -i {match[1]}/%05d.jpg {names[0]}"
+                )
             label = self._label(match[2], match[3], where)
-            yield Entry(self.finder.tree.checked(found, where), label, split, None, str(path), line)
+            yield Entry(self.finder.tree.checked(found or home + names[0], where), label, split, None, str(path), line)
 
     def _leave_out(self, split: str, where: str) -> None:
         if split != "test":

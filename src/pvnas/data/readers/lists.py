@@ -74,7 +74,7 @@ def _plain(line: str, where: str) -> Row:
     """Cut a line once, from the right."""
     cut = max(map(line.rfind, BETWEEN))
     path = line[: max(cut, 0)].rstrip(" \t")
-    if line[cut] != ",":
+    if line[cut : cut + 1] != ",":
         path = path.removesuffix(",").rstrip(" \t")  # 'a.mp4, 3'
     if not path:
         raise UserError(f"{where}: {shown(line)} has no label; {EXPECTED}")
@@ -203,7 +203,7 @@ class _Reader:
             names, classes = self._by_number(files)
         entries = self.entries
         if any(name != label for label, name in names.items()):
-            entries = [Entry(path, names[label], *rest) for path, label, *rest in entries]
+            entries = [Entry(e.path, names[e.label], e.split, e.group, e.file, e.line) for e in entries]
         return Listing(entries, classes)
 
     def _by_text(self, files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pvnas.data.readers.entries import SPLIT_NAMES, VIDEO_ENDINGS
-from pvnas.data.readers.tree import Folder, Tree
+from pvnas.data.readers.tree import EMPTY, Folder, Tree
 
 LIST_FOLDERS = re.compile(
     r"(?:ucfTrainTestlist|(?:hmdb51_)?testTrainMulti_7030_splits|annotations?|labels?|lists?|splits?|csvs?|meta(?:data)?)"
@@ -69,7 +69,7 @@ class Place:
     """What comes before a file's name: '' or a path that ends with a slash."""
     split: str | None = None
     """What the names of the folders say: in a copy with `train` and `val` a video is first looked for in its own."""
-    folder: Folder = Folder()  # noqa: RUF009
+    folder: Folder = EMPTY
     """What lies in it."""
 
 
@@ -116,7 +116,8 @@ class Finder:
 
         def fullness(place: Place) -> tuple[bool, int]:
             videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in place.folder.files)
-            return split is not None and place.split == split, len(place.folder.folders) + videos
+            classes = sum(not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)) for n in place.folder.folders)
+            return split is not None and place.split == split, videos + classes
 
         return max(self.containers, key=fullness)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,12 @@ class Source:
         if split < 1:
             raise UserError(f"split={split}: official splits are numbered from 1; type --data.split 1")
         given = Path(path)
-        if "\0" in f"{path}{annotations}{allow_outside}" or not given.exists():
+        if not os.path.exists(given):
             raise UserError(f"{str(path)!r} does not exist; give a folder of videos (class/video), or a list of them")
         if given.name.lower().endswith(VIDEO_ENDINGS) and not given.is_dir():
             raise UserError(f"{str(path)!r} is a file, not a folder; give a folder of videos (class/video), or a list")
         lists = Path(annotations) if annotations else given
-        if not lists.exists():
+        if not os.path.exists(lists):
             raise UserError(f"annotations {str(annotations)!r} do not exist; give the file or folder of official lists")
         chosen = None if lists.is_dir() else lists
         folder = lists if chosen is None else lists.parent
@@ -50,7 +51,3 @@ class Source:
     def lists(self) -> tuple[Path, ...]:
         """The files that may be read as lists: the one that the user named, or all."""
         return (self.chosen,) if self.chosen else self.files
-
-    def beside(self) -> tuple[Path, ...]:
-        """All files in the folders of the lists: those that name the classes are among them."""
-        return self.files

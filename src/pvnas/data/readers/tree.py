@@ -28,6 +28,9 @@ class Folder:
     """Those of the files and folders that are symbolic links."""
 
 
+EMPTY = Folder()
+
+
 @dataclass
 class Tree:
     """The root, what lies below it, and the folder outside that the user allowed by name."""
@@ -115,5 +118,5 @@ def _list(folder: str) -> Folder:
                 elif not entry.name.startswith("."):
                     folders.append(entry.name)
     except (OSError, ValueError):  # none there, none that we may read, or no name that a file system knows
-        return Folder()
+        return EMPTY
     return Folder(frozenset(files), tuple(sorted(folders)), frozenset(links))
