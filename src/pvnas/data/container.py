@@ -32,7 +32,10 @@ class VideoError(Exception):
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Yield PyAV's (container, best video stream). Raises VideoError, and MemoryError where there is too little."""
+    """Yield PyAV's (container, best video stream). Raises VideoError.
+
+    Damage that claims a table of gigabytes is FFmpeg's "Cannot allocate memory", and unreadable as any other.
+    """
     import av
 
     if not Path(path).is_file():  # opening a pipe would wait for ever
@@ -42,8 +45,6 @@ def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
     try:
         # Titles in old encodings are none of our business, and must not make a video unreadable.
         container = av.open("file:" + os.fspath(Path(path).absolute()), options=options, metadata_errors="replace")
-    except MemoryError:
-        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         kind = "refused" if is_playlist(path) else "unreadable"
         raise VideoError(kind, reason(error)) from None
@@ -72,7 +73,7 @@ def is_playlist(path: str | Path) -> bool:
 
 
 class FrameReader:
-    """Decoded frames of a stream; counts what does not decode and goes on. Raises MemoryError alone."""
+    """Decoded frames of a stream; counts what does not decode and goes on."""
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.container, self.stream = container, stream
@@ -89,8 +90,6 @@ class FrameReader:
         while True:
             try:
                 packet = next(packets, None)
-            except MemoryError:
-                raise
             except av.FFmpegError:  # the file ends in the middle of a packet
                 self.bad += 1
                 packet = None
@@ -109,8 +108,6 @@ class FrameReader:
         self.hidden += packet is not None and packet.is_discard
         try:
             decoded = self.stream.decode(packet)
-        except MemoryError:  # FFmpeg's own, too: less memory than the video needs is no damage
-            raise
         except av.FFmpegError:
             self.bad += 1
             return

@@ -27,7 +27,7 @@ def judge(file: str | Path) -> Verdict:
         return _judged(file)
     except VideoError as error:
         return verdict_of("", error)
-    except MemoryError:
+    except MemoryError:  # Python's own; FFmpeg's cannot be told from damage here
         return Verdict("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
     except Exception as error:  # whatever a file makes of PyAV is that file's fault
         return Verdict("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
@@ -67,17 +67,17 @@ def _judged(file: str | Path) -> Verdict:
     file_stamp(file)
     with open_video(file) as (container, stream):
         reader, clock = FrameReader(container, stream), _Clock(float(stream.time_base or 0), average_rate(stream))
-        first, sizes = None, set()
+        first: Any = None
+        sizes: set[tuple[int, int, int]] = set()
         for frame in reader.frames():
             if first is None:
                 first = frame
                 _convert(frame)
             clock.add(frame.pts)
-            sizes.add((frame.width, frame.height))
+            sizes.add(_shown(frame))
         if first is None:
             raise VideoError("empty", "no frame decodes")
-        rotation = round(-(first.rotation or 0) / 90) % 4 * 90
-        width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+        width, height, rotation = _shown(first)
         codec = stream.codec_context.name
         rate, seconds, variable = clock.reading()
         counted = max(0, stream.frames - reader.hidden)
@@ -137,6 +137,12 @@ class _Clock:
         return rate, span + 1 / rate, differ > ROUNDING_SECONDS * (1 + 1e-6)
 
 
+def _shown(frame: Any) -> tuple[int, int, int]:
+    """Return width and height as shown, and the degrees, clockwise, that the stored picture is turned by for it."""
+    degrees = round(-(frame.rotation or 0) / 90) % 4 * 90
+    return (frame.height, frame.width, degrees) if degrees % 180 else (frame.width, frame.height, degrees)
+
+
 def _convert(frame: Any) -> None:
     """Turn a frame into the RGB that training needs, scaled down. Raises VideoError where that cannot be done."""
     import av
@@ -147,8 +153,6 @@ def _convert(frame: Any) -> None:
         VideoReformatter().reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-    except MemoryError:
-        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError("unreadable", f"its pictures cannot be turned into RGB ({reason(error)})") from None
 

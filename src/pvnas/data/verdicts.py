@@ -55,7 +55,7 @@ class Verdict:
     height: int = 0
     """Size as shown, in pixels, of the first frame."""
     resized: bool = False
-    """Whether a later frame has another size; it is scaled to the first's."""
+    """Whether a later frame has another size or rotation; it is scaled to the first's size."""
     codec: str = ""
     seconds: float = 0.0
     """Duration of the frames that decode."""
