@@ -15,9 +15,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from test_faults import catalog_of
+from test_faults import catalog_of, write
 
 from pvnas.data.check import check_videos
+from pvnas.data.container import VideoError
+from pvnas.data.decode import decode_video
 from pvnas.data.pool import Limits
 from pvnas.data.shapes import draw_video, encode
 from pvnas.data.verdicts import Verdict, summary, usable
@@ -207,3 +209,23 @@ def test_a_script_needs_no_guard_and_workers_no_torch(films: Path, tmp_path: Pat
 def test_limits_that_cannot_be_meant_are_refused(limits: dict[str, int]) -> None:
     with pytest.raises(UserError):
         Limits(**limits)
+
+
+def test_damage_of_any_kind_has_one_verdict_and_no_other_count_than_training(tmp_path: Path) -> None:
+    """Damage may claim gigabytes: FFmpeg then says that it lacks memory, with a limit and without one."""
+    rng = np.random.default_rng(1)
+    for ending, form in (("mp4", "mp4"), ("mkv", "matroska"), ("ts", "mpegts"), ("avi", "avi"), ("flv", "flv")):
+        whole = write(tmp_path / f"whole.{ending}", container_format=form).read_bytes()
+        for number in range(0, 72, 3):
+            raw = np.frombuffer(whole, np.uint8).copy()
+            raw[rng.integers(0, len(raw), 1 + number)] ^= rng.integers(1, 256, dtype=np.uint8)
+            (tmp_path / f"{number}.{ending}").write_bytes(raw[: rng.integers(10, len(raw))] if number % 4 == 0 else raw)
+    catalog = catalog_of(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    verdicts = check_videos(catalog)
+    assert check_videos(catalog) == verdicts
+    for verdict in verdicts:
+        try:
+            frames = len(decode_video(tmp_path / verdict.path, short_side=16).frames_TCHW)
+        except VideoError:
+            frames = 0
+        assert frames == verdict.frames, verdict

@@ -18,7 +18,6 @@ import pytest
 
 from pvnas.data.catalog import Catalog
 from pvnas.data.check import check_videos
-from pvnas.data.container import VideoError
 from pvnas.data.decode import decode_video
 from pvnas.data.pool import Limits
 from pvnas.data.table import Video
@@ -297,23 +296,3 @@ def test_the_shared_files_are_what_their_table_says(shared_data: Path) -> None:
             *shown,
         )
         assert verdict.variable_rate == (verdict.path in UNEVEN_CLIPS), verdict
-
-
-def test_damage_of_any_kind_has_one_verdict_and_no_other_count_than_training(tmp_path: Path) -> None:
-    """Damage may claim gigabytes: FFmpeg then says that it lacks memory, with a limit and without one."""
-    rng = np.random.default_rng(1)
-    for ending, form in (("mp4", "mp4"), ("mkv", "matroska"), ("ts", "mpegts"), ("avi", "avi"), ("flv", "flv")):
-        whole = write(tmp_path / f"whole.{ending}", container_format=form).read_bytes()
-        for number in range(0, 72, 3):
-            raw = np.frombuffer(whole, np.uint8).copy()
-            raw[rng.integers(0, len(raw), 1 + number)] ^= rng.integers(1, 256, dtype=np.uint8)
-            (tmp_path / f"{number}.{ending}").write_bytes(raw[: rng.integers(10, len(raw))] if number % 4 == 0 else raw)
-    catalog = catalog_of(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
-    verdicts = check_videos(catalog)
-    assert check_videos(catalog) == verdicts
-    for verdict in verdicts:
-        try:
-            frames = len(decode_video(tmp_path / verdict.path, short_side=16).frames_TCHW)
-        except VideoError:
-            frames = 0
-        assert frames == verdict.frames, verdict
