@@ -117,6 +117,7 @@ class Painter:
 
         self.short_side = short_side
         self.size = (0, 0)
+        self.turns: int | None = None  # quarters, counter-clockwise
         self.reformatter = VideoReformatter()
 
     def fit(self, width: int, height: int) -> None:
@@ -124,13 +125,14 @@ class Painter:
         self.size = _scaled(width, height, self.short_side)
 
     def paint(self, frame: Any) -> NDArray[np.uint8]:
-        """Return one frame upright, scaled as the first one is, whatever the size it is stored in."""
+        """Return one frame upright, scaled and turned as the first one is, whatever it says of itself."""
         width, height = self.size
         rgb = self.reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-        turns = round((frame.rotation or 0) / 90) % 4  # quarters, counter-clockwise
-        return np.rot90(rgb.to_ndarray(), turns)
+        if self.turns is None:
+            self.turns = round((frame.rotation or 0) / 90) % 4
+        return np.rot90(rgb.to_ndarray(), self.turns)
 
 
 def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:

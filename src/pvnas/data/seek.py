@@ -250,5 +250,5 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
         numbers = iter(range(len(frames)))
         again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
         return stacked([again.kept[index] for index in wanted.tolist()])
-    pictures = {index: painter.paint(frames[index]) for index in set(wanted.tolist())}
+    pictures = {index: painter.paint(frames[index]) for index in sorted(set(wanted.tolist()))}
     return stacked([pictures[index] for index in wanted.tolist()])
