@@ -62,7 +62,7 @@ def served(pack: Path) -> Iterator[Served]:
             self._answer(body=True)
 
         def _answer(self, *, body: bool) -> None:
-            path = pack / Path(self.path).name
+            path = pack / self.path.removeprefix("/a/pack/")
             status = state.statuses.pop(0) if state.statuses else 200
             content = path.read_bytes() if path.is_file() else b""
             if status == 200 and not path.is_file():

@@ -21,6 +21,7 @@ ATTEMPTS = 4
 SECONDS_BEFORE_SECOND = 0.25  # doubled before each further attempt
 # Bytes that are read and thrown away rather than asking twice: what passes in the time of one more request.
 LOCAL_GAP, REMOTE_GAP = 16 << 10, 256 << 10
+MISSING_STATUS = frozenset({404, 410})
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -73,7 +74,7 @@ class FolderStorage:
             while len(content) < size:
                 more = os.pread(file.descriptor, size - len(content), start + len(content))
                 if not more:
-                    raise DamageError(f"{name} ends after {start + len(content)} bytes, before {start + size}")
+                    raise DamageError(f"{name} ends before byte {start + size}")
                 content += more
         except OSError as error:
             raise UserError(f"{self.place}/{name} cannot be read ({error.strerror})") from None
@@ -136,7 +137,7 @@ class UrlStorage:
         if len(content) > size:
             raise UserError(f"{url}: its server sends whole files where a part is asked for; use one with byte ranges")
         if len(content) < size:
-            raise DamageError(f"{name} ends after {start + len(content)} bytes, before {start + size}")
+            raise DamageError(f"{name} ends before byte {start + size}")
         return bytes(content)
 
     def size(self, name: str) -> int | None:
