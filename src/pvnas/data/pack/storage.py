@@ -160,10 +160,10 @@ def _tried(url: str, ask: Any) -> Any:
             files, path = fsspec.url_to_fs(url)
             return ask(files, path)
         except FileNotFoundError as error:
-            cause = error.__cause__
-            if not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError):
+            if _is_missing(error):
                 return None
-            fault = cause  # a refused connection: fsspec takes it for a file that is not there
+            assert isinstance(error.__cause__, Exception)
+            fault = error.__cause__
         except (ImportError, ValueError) as error:
             raise UserError(f"{url} cannot be opened ({_line(error)})") from None
         except Exception as error:
@@ -173,6 +173,14 @@ def _tried(url: str, ask: Any) -> Any:
         if attempt + 1 < ATTEMPTS:
             time.sleep(SECONDS_BEFORE_SECOND * 2**attempt)
     raise UserError(f"{url} cannot be read ({_line(fault)})") from None
+
+
+def _is_missing(error: FileNotFoundError) -> bool:
+    """Return whether there is no such file; fsspec takes a refused connection for that, too, and names it as cause."""
+    cause = error.__cause__
+    if getattr(cause, "status", None) in MISSING_STATUS:
+        return True
+    return not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError | LookupError)
 
 
 def _is_transient(fault: Exception) -> bool:
