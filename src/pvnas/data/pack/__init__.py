@@ -31,7 +31,7 @@ __all__ = ["Pack", "PackInfo", "PackReader", "is_pack", "open_pack", "pack_video
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for: to ask whether a folder is a pack needs no torch."""
+    """Imports a public name when it is first asked for: to look at `pack.json` alone (`info`) needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pvnas.data.pack' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

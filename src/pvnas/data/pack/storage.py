@@ -162,8 +162,7 @@ def _tried(url: str, ask: Any) -> Any:
         except FileNotFoundError as error:
             if _is_missing(error):
                 return None
-            assert isinstance(error.__cause__, Exception)
-            fault = error.__cause__
+            fault = error.__cause__ if isinstance(error.__cause__, Exception) else error
         except (ImportError, ValueError) as error:
             raise UserError(f"{url} cannot be opened ({_line(error)})") from None
         except Exception as error:
