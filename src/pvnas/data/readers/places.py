@@ -111,15 +111,21 @@ class Finder:
     def _opened(self, place: Place) -> Place:
         return replace(place, folder=self.tree.listing(place.prefix[:-1]))
 
+    @cached_property
+    def fullness(self) -> dict[str, int]:
+        """Number of videos and class folders of each container."""
+        return {
+            place.prefix: sum(name.lower().endswith(VIDEO_ENDINGS) for name in place.folder.files)
+            + sum(not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)) for n in place.folder.folders)
+            for place in self.containers
+        }
+
     def home(self, split: str | None) -> Place:
         """Return the container in which a missing video is most likely to appear: the fullest, of this split if any."""
-
-        def fullness(place: Place) -> tuple[bool, int]:
-            videos = sum(name.lower().endswith(VIDEO_ENDINGS) for name in place.folder.files)
-            classes = sum(not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)) for n in place.folder.folders)
-            return split is not None and place.split == split, videos + classes
-
-        return max(self.containers, key=fullness)
+        return max(
+            self.containers,
+            key=lambda place: (split is not None and place.split == split, self.fullness[place.prefix]),
+        )
 
     def of_class(self, label: str, split: str | None, where: str) -> list[Place]:
         """Return where videos of a class may lie, never nothing: in its folders, or flat in the containers.
