@@ -96,6 +96,8 @@ def test_a_group_explains_its_commands(run: Run) -> None:
     assert [line.split()[1] for line in outcome.out.splitlines() if line.startswith("  data")] == [
         "list",
         "check",
+        "pack",
+        "verify",
         "shapes",
     ]
 
@@ -138,7 +140,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
     [
         ("rnu x", "no command 'rnu' (did you mean run?)"),
         ("--vresion", "no command '--vresion'"),
-        ("data", "pvnas data takes one of list, check, shapes"),
+        ("data", "pvnas data takes one of list, check, pack, verify, shapes"),
         ("data lst x", "not 'lst' (did you mean list?)"),
         ("run", "which videos?"),
         ("run nowhere", "no folder 'nowhere'"),
@@ -179,6 +181,21 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("data list nowhere", "nowhere"),
         ("data check .", ""),
         ("data shapes genotype.json", ""),
+        ("data list . --format ufc101", "--format takes one of auto, folders, split.csv"),
+        ("data list . --split 4", "--split is 1, 2 or 3, not 4"),
+        ("data list . --format ucf101", "no trainlist01.txt or testlist01.txt in ."),
+        ("data list . --format pack", "pack"),
+        ("data list s3://bucket/pack --format folders", "behind a URL there can only be a pack"),
+        ("data check . --workers 0", "at least 1 worker"),
+        ("data pack .", "pvnas data pack needs PACK"),
+        ("data pack nowhere out", "nowhere"),
+        ("data verify .", "pack"),
+        ("run . --data.split 4", "data.split must be between 1 and 3"),
+        ("run . --train.augment.flip maybe", "train.augment.flip takes one of auto, true, false, swap"),
+        ("bench", "pvnas bench takes one of data"),
+        ("bench data --clips 0", "--clips must be at least 1, not 0"),
+        ("bench data --footage nothing.mp4", "no video file 'nothing.mp4'"),
+        ("bench data nowhere", "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, genotype_file: Path, line: str, says: str) -> None:
@@ -326,7 +343,56 @@ def test_data_list_counts(run: Run, tiny_shapes: Path) -> None:
     assert summary["missing"] == []
     text = run("data", "list", str(tiny_shapes)).out
     assert "move_left" in text
-    assert "48 videos, 8 classes, 0 missing" in text
+    assert "split.csv: 48 videos of 8 classes (train 32, val 8, test 8), 0 missing" in text
+
+
+def test_data_list_of_official_lists_without_their_videos(run: Run, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Hammering\r\n2 HammerThrow\r\n")
+    for number in (1, 2):
+        (lists / f"trainlist0{number}.txt").write_text("HammerThrow/v_HammerThrow_g01_c01.avi 2\r\n")
+        (lists / f"testlist0{number}.txt").write_text("Hammering/v_Hammering_g02_c01.avi\r\n")
+    (lists / "trainlist02.txt").write_text(
+        "Hammering/v_Hammering_g03_c01.avi 1\nHammerThrow/v_HammerThrow_g01_c01.avi 2\n"
+    )
+    summary = json.loads(run("data", "list", "lists", "--format", "ucf101", "--split", "2", "--json").out)
+    assert summary["splits"] == {"train": 2, "val": 0, "test": 1}
+    assert summary["classes"] == ["Hammering", "HammerThrow"]
+    assert len(summary["missing"]) == 3
+    text = run("data", "list", "lists", "--split", "2").out
+    assert "v_Hammering_g02_c01.avi" in text
+    assert "3 missing" in text
+
+
+def test_pack_verify_and_list_of_a_pack(run: Run, tiny_shapes: Path) -> None:
+    packed = json.loads(run("data", "pack", str(tiny_shapes), "packed", "--short-side", "32", "--json").out)
+    assert (packed["videos"], packed["left_out"]) == (48, 0)
+    assert packed["splits"] == {"train": 32, "val": 8, "test": 8}
+    assert run("data", "verify", "packed").out == "packed: sound\n"
+    listed = json.loads(run("data", "list", "packed", "--json").out)
+    assert (listed["format"], listed["videos"], listed["missing"]) == ("pack", 48, [])
+    assert "is a pack already" in assert_one_line(run("data", "pack", "packed", "again"))
+    assert "pvnas data verify PACK" in assert_one_line(run("data", "check", "packed"))
+    shard = next(Path("packed").glob("train-*.tar"))
+    raw = bytearray(shard.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    shard.write_bytes(raw)
+    outcome = run("data", "verify", "packed")
+    assert outcome.code == 2
+    assert shard.name in outcome.out
+
+
+def test_bench_data_measures_every_way(run: Run, tiny_shapes: Path) -> None:
+    options = ("--clips", "2", "--short-side", "32", "--workers", "1", "--json")
+    found = json.loads(run("bench", "data", str(tiny_shapes), *options).out)
+    assert found["direct"]["pvnas"] > 0
+    assert found["packed"] > 0
+    assert found["ram"] > 0
+    assert set(found["stages_ms"]) == {"open", "seek", "decode", "convert", "augment", "collate"}
+    assert all(value > 0 for value in found["stages_ms"].values())
+    assert [row["workers"] for row in found["loader"]] == [0, 1]
+    assert found["machine"]["threads"] == 1
 
 
 def test_data_check_names_a_bad_video(run: Run, tiny_shapes: Path, tmp_path: Path) -> None:

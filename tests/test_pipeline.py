@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from pvnas.config import tiny
+from pvnas.data.opening import list_videos
+from pvnas.data.pack import pack_videos
 from pvnas.errors import UserError
 from pvnas.pipeline import default_run_dir, load_videos, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
@@ -154,9 +158,9 @@ def test_a_bad_video_is_named_and_left_out_or_the_run_refused(tiny_shapes, tmp_p
     config = tiny()
     config.data.path = str(videos)
     with pytest.raises(UserError, match="more than max_bad_share"):
-        load_videos(config, tmp_path, Progress())
+        load_videos(config, tmp_path, Progress(), torch.device("cpu"))
     config.data.max_bad_share = 0.1
-    loaded = load_videos(config, tmp_path, Progress())
+    loaded = load_videos(config, tmp_path, Progress(), torch.device("cpu"))
     assert "2 of 48 videos cannot be read" in capsys.readouterr().err
     assert loaded.test_excluded == 1
     sources = (loaded.train, loaded.validation, loaded.test)
@@ -167,11 +171,46 @@ def test_a_bad_video_is_named_and_left_out_or_the_run_refused(tiny_shapes, tmp_p
     assert {listed[path] for path in bad.values()} == {"unreadable"}
 
 
-def test_flips_are_warned_of_where_classes_have_a_side(tiny_shapes, tmp_path, capsys):
+def test_what_becomes_of_flips_is_told_where_classes_have_a_side(tiny_shapes, tmp_path, capsys):
     config = tiny()
-    config.data.path, config.train.augment.flip = str(tiny_shapes), True
-    load_videos(config, tmp_path, Progress())
+    config.data.path, config.train.augment.flip = str(tiny_shapes), "true"
+    load_videos(config, tmp_path, Progress(), torch.device("cpu"))
     err = capsys.readouterr().err
-    assert "warning: flips are on" in err
+    assert "warning: train: flips are on" in err
     assert "--train.augment.flip false" in err
-    assert "--search.augment.flip" not in err
+    assert "search: " not in err  # its flips are off
+    config.train.augment.flip = config.search.augment.flip = "swap"
+    load_videos(config, tmp_path, Progress(), torch.device("cpu"))
+    assert "search: flips swap the labels of 2 pairs of classes" in capsys.readouterr().err
+
+
+def test_a_run_on_a_pack_has_the_videos_and_splits_of_the_files_it_was_made_of(tiny_shapes, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    shutil.copytree(tiny_shapes, flat, ignore=lambda folder, names: ["split.csv"])
+    config = tiny()
+    config.data.path, config.data.cache = str(flat), "none"
+    listed = list_videos(config.data)
+    pack_videos(listed, tmp_path / "pack", short_side=28)
+    of_files = load_videos(config, tmp_path, Progress(), torch.device("cpu"))
+    config.data.path = str(tmp_path / "pack")
+    of_pack = load_videos(config, tmp_path, Progress(), torch.device("cpu"))
+    for name in ("train", "validation", "test"):
+        from_files, from_pack = getattr(of_files, name), getattr(of_pack, name)
+        assert list(from_pack.catalog.videos) == list(from_files.catalog.videos)
+        every = lambda times_T, duration: np.arange(len(times_T))  # noqa: E731
+        difference = from_files.frames(0, every).int() - from_pack.frames(0, every).int()
+        assert difference.abs().float().mean() < 4
+    assert len(of_files.train) > len(of_files.test) > 0
+
+
+def test_a_run_on_a_pack_goes_through_to_its_report(tiny_shapes, tmp_path):
+    config = tiny()
+    config.data.path = str(tiny_shapes)
+    pack_videos(list_videos(config.data), tmp_path / "pack", short_side=28, videos_per_shard=7)
+    options = ("--data.cache=none", "--data.order=shards", "--data.workers=1")
+    code, _, err = finish(start(tmp_path / "pack", tmp_path / "run", *options))
+    assert code == 0, err
+    assert "waiting for data" in err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["n_videos"], results["n_failed"]) == (8, 0)
+    assert (tmp_path / "run" / "report.html").exists()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ import torch
 from pvnas.config import RunConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.check import check_videos
-from pvnas.data.loader import VideoSource
+from pvnas.data.flips import flip_message
+from pvnas.data.opening import open_videos
 from pvnas.data.pool import Limits
-from pvnas.data.readers import read_catalog
+from pvnas.data.source import VideoSource
+from pvnas.data.table import SPLITS
 from pvnas.data.verdicts import Verdict, read_verdicts, usable
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
@@ -75,7 +78,7 @@ class Session:
     def videos(self) -> Videos:
         """Return the run's videos, read, checked and cached at the first call."""
         if self._videos is None:
-            self._videos = load_videos(self.config, self.run_dir, self.progress)
+            self._videos = load_videos(self.config, self.run_dir, self.progress, self.device)
         return self._videos
 
     def log(self) -> EpochLog:
@@ -86,7 +89,8 @@ class Session:
 
 def default_run_dir(config: RunConfig) -> Path:
     """Return ``runs/<folder of the videos>-<preset>``."""
-    return Path("runs") / f"{Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
+    name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
+    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
 
 
 def run(config: RunConfig, run_dir: Path) -> Path:
@@ -130,7 +134,7 @@ def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 @contextmanager
 def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
     """Take the run directory, refuse another configuration in it, and listen to signals until the end."""
-    catalog_of(config)  # a wrong path must not leave an empty run directory behind
+    check_videos_exist(config)  # a wrong path must not leave an empty run directory behind
     run_dir.mkdir(parents=True, exist_ok=True)
     with RunLock(run_dir), StopRequest() as stop, Progress() as progress:
         check_resumable(run_dir, config)
@@ -144,34 +148,48 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         yield Session(config, run_dir, choose_device(config.device), progress, stop)
 
 
-def catalog_of(config: RunConfig) -> Catalog:
-    """Return the catalogue of the config's videos. Raises UserError where there is none."""
-    data = config.data
-    return read_catalog(data.path, validation_share=data.validation_share, test_share=data.test_share, seed=config.seed)
+def check_videos_exist(config: RunConfig) -> None:
+    """Raise UserError where the config's videos cannot be listed."""
+    open_videos(config.data, config.seed)
 
 
-def load_videos(config: RunConfig, run_dir: Path, progress: Progress) -> Videos:
+def load_videos(config: RunConfig, run_dir: Path, progress: Progress, device: torch.device) -> Videos:
     """Check every video once, leave out and name what cannot be read, and cache the rest where it fits."""
-    catalog = catalog_of(config)
-    verdicts = _verdicts(catalog, run_dir, progress)
-    good = usable(catalog, verdicts, config.data.max_bad_share)
-    excluded = len(catalog.videos) - len(good.videos)
-    if excluded:
-        progress.line(f"{excluded} of {len(catalog.videos)} videos cannot be read and are left out: see verdicts.csv")
+    opened = open_videos(config.data, config.seed)
+    catalog = opened.catalog
+    if opened.info is None:
+        good = usable(catalog, _verdicts(catalog, run_dir, progress), config.data.max_bad_share)
+        left_out = Counter(catalog.videos.splits.tolist())
+        left_out.subtract(good.videos.splits.tolist())
+        excluded = {split: left_out[number] for number, split in enumerate(SPLITS)}
+    else:
+        good = catalog  # it was checked when it was packed
+        excluded = dict(Counter(video.split for video in opened.info.left_out))
+    n = sum(excluded.values())
+    if n:
+        where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
+        progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
+    progress.line(good.summary())
+    _write_catalog(run_dir, good, n)
+    _tell_of_flips(config, catalog, progress)
+    side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
+    opened = replace(opened, catalog=good)
+    train, validation, test = (opened.source(split, side) for split in SPLITS)
+    for source in (train, validation, test):
+        source.prepare_cache(device, progress)
+    return Videos(train, validation, test, excluded.get("test", 0))
+
+
+def _write_catalog(run_dir: Path, catalog: Catalog, excluded: int) -> None:
     summary = {
         "root": str(catalog.root),
+        "format": catalog.format,
         "classes": list(catalog.classes),
-        "counts": good.counts(),
+        "counts": catalog.counts(),
         "excluded": excluded,
+        "unlabelled": catalog.unlabelled,
     }
     write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
-    _warn_of_flips(config, catalog, progress)
-    side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
-    train, validation, test = (VideoSource(good.select(split), config.data, side) for split in ("train", "val", "test"))
-    for source in (train, validation, test):
-        source.prepare_cache(progress)
-    test_excluded = len(catalog.select("test").videos) - len(test.catalog.videos)
-    return Videos(train, validation, test, test_excluded)
 
 
 def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdict]:
@@ -185,15 +203,11 @@ def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdi
         return check_videos(catalog, Limits(torch.get_num_threads()), out=run_dir, progress=progress, stop=stop)
 
 
-def _warn_of_flips(config: RunConfig, catalog: Catalog, progress: Progress) -> None:
-    words = ("left", "right", "clockwise")
-    named = [name for name in catalog.classes if any(word in name.lower() for word in words)]
+def _tell_of_flips(config: RunConfig, catalog: Catalog, progress: Progress) -> None:
     for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
-        if named and augment.flip:
-            progress.line(
-                f"warning: flips are on, and {named[0]!r} is a class that a flip may turn into another; "
-                f"switch them off with --{stage}.augment.flip false"
-            )
+        message = flip_message(catalog.classes, augment.flip, stage)
+        if message:
+            progress.line(message)
 
 
 def _search(session: Session) -> Genotype:
@@ -275,6 +289,7 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
         "digest": run_digest(run_dir),
         "genotype_digest": digest({}, genotype.with_about().to_json()),
         **options,
+        "sampling": config.clip.sampling,
         "rule": test.rule,
         "short_videos": config.clip.short_videos,
     }

@@ -7,7 +7,7 @@ ways take turns, so that a machine that gets slower gets slower for all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pvnas.bench.peers import installed_peers
+from pvnas.bench.peers import Read, installed_peers
 from pvnas.config import AugmentConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.container import open_video
@@ -40,6 +40,9 @@ class Wanted:
     video: int
     u: float
     """Where in the video its window begins, in [0, 1)."""
+
+
+Way = Callable[[Wanted], Any]
 
 
 def wanted_clips(videos: int, clips: int, seed: int = 0) -> list[Wanted]:
@@ -73,7 +76,7 @@ def measure_ways(
     return {name: clips / median(found) for name, found in seconds.items()}
 
 
-def _through(source: VideoSource, clip: ClipConfig) -> Callable[[Wanted], Any]:
+def _through(source: VideoSource, clip: ClipConfig) -> Way:
     def read(wanted: Wanted) -> Any:
         return source.frames(wanted.video, lambda times_T, length: training_indices(times_T, length, clip, [wanted.u]))
 
@@ -94,9 +97,7 @@ def _in_memory(catalog: Catalog, short_side: int) -> VideoSource:
     return source
 
 
-def _peer_ways(
-    catalog: Catalog, clip: ClipConfig, wanted: Sequence[Wanted], short_side: int
-) -> dict[str, Callable[[Wanted], Any]]:
+def _peer_ways(catalog: Catalog, clip: ClipConfig, wanted: Sequence[Wanted], short_side: int) -> dict[str, Way]:
     """Return the peers' ways, which are told the indices, the rate and the size that a clip has."""
     known: dict[Wanted, tuple[Path, list[int], float, tuple[int, int]]] = {}
     for number, video in enumerate(catalog.videos):
@@ -105,7 +106,11 @@ def _peer_ways(
         for each in (each for each in wanted if each.video == number):
             indices = training_indices(whole.times_T, whole.duration, clip, [each.u]).tolist()
             known[each] = catalog.root / video.path, indices, whole.rate, (height, width)
-    return {name: lambda each, read=read: read(*known[each]) for name, read in installed_peers().items()}
+    return {name: _telling(read, known) for name, read in installed_peers().items()}
+
+
+def _telling(read: Read, known: Mapping[Wanted, tuple[Path, list[int], float, tuple[int, int]]]) -> Way:
+    return lambda each: read(*known[each])
 
 
 # ---- where the time goes
@@ -128,13 +133,14 @@ def measure_stages(catalog: Catalog, *, short_side: int, clips: int, augment: Au
     clip, spent = ClipConfig(), dict.fromkeys(("open", "seek", "decode", "convert", "augment", "collate"), 0.0)
     made = []
     for number, wanted in enumerate(wanted_clips(len(catalog.videos), clips)):
-        frames_TCHW = _read_in_stages(catalog.root / catalog.videos[wanted.video].path, wanted.u, clip, short_side, spent)
+        path = catalog.root / catalog.videos[wanted.video].path
+        frames_TCHW = _read_in_stages(path, wanted.u, clip, short_side, spent)
         started = time.perf_counter()
         height, width = frames_TCHW.shape[2:]
         box = random_crop_box(height, width, augment, generator(0, number), may_flip=True)
         made.append(crop_batch([frames_TCHW], [box], augment.crop))
         spent["augment"] += time.perf_counter() - started
-        if len(made) == COLLATED:
+        if len(made) == COLLATED or number == clips - 1:
             started = time.perf_counter()
             torch.cat(made)
             spent["collate"] += time.perf_counter() - started

@@ -58,7 +58,9 @@ def _measured(
     catalog: Catalog, folder: Path, clips: int, short_side: int, workers: int, *, peers: bool
 ) -> dict[str, Any]:
     ways = measure_ways(catalog, folder, short_side=short_side, clips=clips, peers=peers)
-    augment = AugmentConfig(short_side_min=short_side, short_side_max=round(1.28 * short_side), crop=7 * short_side // 8)
+    # The proportions of the paper's search: a crop of 112 out of a shorter side of 128 to 164.
+    largest, crop = round(1.28 * short_side), 7 * short_side // 8
+    augment = AugmentConfig(short_side_min=short_side, short_side_max=largest, crop=crop)
     return {
         "direct": {name.partition(".")[2]: round(rate, 2) for name, rate in ways.items() if name.startswith("direct.")},
         "packed": round(ways["packed"], 2),

@@ -7,25 +7,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pvnas.cli.data import generate_shapes
 from pvnas.cli.output import print_json, print_table
 from pvnas.cli.parsing import checked_preset
 from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
 
-if TYPE_CHECKING:
-    from pvnas.data.catalog import Catalog
-    from pvnas.data.pool import Limits
-    from pvnas.data.verdicts import Verdict
-
 DEMO_DIR = "runs/demo"
 REPORT_NAME = "report.html"
 RESULTS_NAME = "results.json"
-ODD_VIDEOS_SHOWN = 200
 
 
 # Commands that run stages
@@ -73,8 +68,13 @@ def _make_path_absolute(config: RunConfig) -> None:
     """A run must find its videos again from any folder; a wrong path is said before anything slow is imported."""
     if not config.data.path:
         raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
+    if "://" in config.data.path:  # a pack in an object store
+        return
+    for name in ("annotations", "allow_outside"):
+        if getattr(config.data, name):
+            setattr(config.data, name, os.path.abspath(os.path.expanduser(getattr(config.data, name))))
     path = Path(os.path.abspath(os.path.expanduser(config.data.path)))
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
     config.data.path = str(path)
 
@@ -96,7 +96,7 @@ def run_demo(args: Namespace) -> None:
     check_resumable(base / "run", config)
     from pvnas import pipeline
 
-    _write_shapes(base / "videos", seed=0)
+    generate_shapes(base / "videos", seed=0)
     pipeline.run(config, base / "run")
     _print_outcome(base / "run")
 
@@ -350,112 +350,6 @@ def run_digest(args: Namespace) -> None:
     from pvnas import pipeline
 
     print(pipeline.run_digest(run_dir))
-
-
-# Data
-
-
-def add_data(parser: ArgumentParser) -> None:
-    """Arguments of ``data list``."""
-    parser.add_argument("folder", metavar="DATA", help="folder of labelled videos")
-    _add_json(parser)
-
-
-def add_check(parser: ArgumentParser) -> None:
-    """Arguments of ``data check``."""
-    add_data(parser)
-    out_help = "write verdicts.json and verdicts.csv there; a check that was stopped goes on there"
-    parser.add_argument("--out", metavar="DIR", default=None, help=out_help)
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="videos read at once [2]")
-    deadline_help = "time for one video, and as much again for each 60 MiB of it [60]"
-    parser.add_argument("--deadline", type=float, default=60.0, metavar="SECONDS", help=deadline_help)
-    parser.add_argument("--memory-mib", type=int, default=1024, metavar="N", help="MiB that a video may take [1024]")
-
-
-def add_shapes(parser: ArgumentParser) -> None:
-    """Arguments of ``data shapes``."""
-    parser.add_argument("folder", metavar="DIR", help="new or empty folder")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same videos [0]")
-
-
-def run_list(args: Namespace) -> None:
-    """Videos, classes and splits."""
-    from pvnas.data.readers import read_catalog
-
-    catalog = read_catalog(args.folder)
-    if args.json:
-        print_json(_catalog_summary(catalog))
-        return
-    counts = catalog.counts()
-    rows = [(name, *(counts[split].get(name, 0) for split in counts)) for name in catalog.classes]
-    totals = ("all", *(sum(counts[split].values()) for split in counts))
-    print_table(["class", *counts], [*rows, totals])
-    missing = catalog.missing()
-    print(f"{len(catalog.videos)} videos, {len(catalog.classes)} classes, {len(missing)} missing")
-
-
-def _catalog_summary(catalog: Catalog) -> dict[str, Any]:
-    counts = catalog.counts()
-    return {
-        "videos": len(catalog.videos),
-        "classes": list(catalog.classes),
-        "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
-        "missing": [video.path for video in catalog.missing()],
-        "counts": counts,
-    }
-
-
-def run_check(args: Namespace) -> None:
-    """Reads every video once and says what is wrong with which."""
-    from dataclasses import asdict
-
-    from pvnas.data.pool import Limits
-    from pvnas.data.readers import read_catalog
-    from pvnas.data.verdicts import by_class, counts, summary
-
-    limits = Limits(args.workers, args.deadline, args.memory_mib)
-    catalog = read_catalog(args.folder)
-    verdicts = _checked(catalog, limits, Path(args.out) if args.out else None)
-    classes = by_class(catalog, verdicts)
-    if args.json:
-        videos = [asdict(verdict) for verdict in verdicts]
-        print_json({"counts": counts(verdicts), "classes": classes, "videos": videos})
-        return
-    kinds = list(counts(verdicts))
-    rows = [(name, *(found.get(kind, 0) for kind in kinds)) for name, found in classes.items()]
-    print_table(["class", *kinds], rows)
-    odd = [verdict for verdict in verdicts if verdict.verdict != "ok"]
-    if odd:
-        print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd[:ODD_VIDEOS_SHOWN]])
-    if len(odd) > ODD_VIDEOS_SHOWN:
-        print(f"and {len(odd) - ODD_VIDEOS_SHOWN} more: see verdicts.csv in the folder that --out names, or --json")
-    print(f"{len(verdicts)} videos: {summary(verdicts)}")
-
-
-def _checked(catalog: Catalog, limits: Limits, out: Path | None) -> list[Verdict]:
-    """The verdicts; a stop leaves the same command where it can go on, if there is a folder to go on in."""
-    from contextlib import nullcontext
-
-    from pvnas.data.check import check_videos
-    from pvnas.runtime.progress import Progress
-    from pvnas.runtime.signals import StopRequest
-
-    with Progress() as progress, StopRequest() if out else nullcontext() as stop:
-        return check_videos(catalog, limits, out=out, progress=progress, stop=stop)
-
-
-def run_shapes(args: Namespace) -> None:
-    """Writes the generated videos."""
-    _write_shapes(Path(args.folder), seed=args.seed)
-    print(args.folder)
-
-
-def _write_shapes(folder: Path, seed: int) -> None:
-    from pvnas.data.shapes import write_shapes
-    from pvnas.runtime.progress import Progress
-
-    with Progress() as progress:
-        write_shapes(folder, seed=seed, progress=progress)
 
 
 # Configs

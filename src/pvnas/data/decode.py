@@ -88,7 +88,8 @@ class InOrder:
 
 def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Painter) -> InOrder:
     """Decode a file from its first frame to its last; ``keep`` makes of each frame what is kept. Raises VideoError."""
-    kept, stamps = [], []
+    kept: list[Any] = []
+    stamps: list[int | None] = []
     with open_video(path) as (container, stream):
         reader = FrameReader(container, stream)
         for frame in reader.frames():

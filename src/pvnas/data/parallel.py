@@ -36,7 +36,7 @@ def work(
     """
     loader: DataLoader[Any] = DataLoader(
         _Makers(make),
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=map(list, batches),
         num_workers=workers,
         collate_fn=_Collate(collate),
         pin_memory=pin_memory,
@@ -61,7 +61,7 @@ class _Makers(Dataset[Any], Generic[Place, Item]):
     def __init__(self, make: Callable[[Place], Item]) -> None:
         self.make = make
 
-    def __getitem__(self, place: Place) -> Item | _Fault:  # type: ignore[override]
+    def __getitem__(self, place: Place) -> Item | _Fault:
         try:
             return self.make(place)
         except UserError as error:

@@ -99,7 +99,7 @@ def shown_at(times_T: Seconds, instants: Seconds) -> NDArray[np.int64]:
 
 def segment_instants(duration: float, segments: int, u: Seconds | float) -> Seconds:
     """Return one instant (segments,) in seconds out of each equal part of a video, ``u`` in [0, 1) of the way in."""
-    return (np.arange(segments) + u) * (duration / segments)
+    return np.asarray((np.arange(segments) + u) * (duration / segments), dtype=np.float64)
 
 
 def segment_centres(n_frames: int, duration: float, segments: int, rule: str) -> Seconds:

@@ -132,7 +132,7 @@ class VideoSource:
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
             height, width = self.pack.size(row)
-            return 3.0 * height * width * len(self.pack.times(row)[0])
+            return 3.0 * height * width * self.pack.length(row)
         with self._named(index) as path:
             info = probe(path)
         frames = info.frames or round(info.seconds * info.rate) or FRAMES_OF_UNKNOWN_LENGTH
