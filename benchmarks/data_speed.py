@@ -1,6 +1,6 @@
 """Clips per second from files, packs and memory, beside PyAV, torchcodec and decord: `pvnas bench data` for the record.
 
-    python benchmarks/data_speed.py OUT [--footage VIDEO] [--clips 48]
+    python benchmarks/data_speed.py OUT [--footage VIDEO] [--clips 48] [--workers 2]
 
 Writes OUT/data_speed.json: generated videos, and (--footage) a real one encoded the same way. torchcodec and decord are
 measured where they are installed; give them an environment of their own, they are no dependencies.
@@ -32,9 +32,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--footage", type=Path)
     parser.add_argument("--clips", type=int, default=48)
+    parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    shared = ["--clips", str(args.clips)]
+    shared = ["--clips", str(args.clips), "--workers", str(args.workers)]
     record = {"date": now(), "machine": describe_machine(), "generated": measure(shared)}
     if args.footage:
         record["footage"] = measure([*shared, "--footage", str(args.footage)])

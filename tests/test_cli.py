@@ -391,7 +391,9 @@ def test_bench_data_measures_every_way(run: Run, tiny_shapes: Path) -> None:
     assert found["ram"] > 0
     assert set(found["stages_ms"]) == {"open", "seek", "decode", "convert", "augment", "collate"}
     assert all(value > 0 for value in found["stages_ms"].values())
-    assert [row["workers"] for row in found["loader"]] == [0, 1]
+    loaders = [(row["from"], row["workers"]) for row in found["loader"]]
+    assert loaders[:3] == [("files", 0), ("files", 1), ("memory", 0)]
+    assert all(row["clips_per_s"] > 0 for row in found["loader"])
     assert found["machine"]["threads"] == 1
 
 

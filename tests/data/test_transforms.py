@@ -201,3 +201,12 @@ def test_a_batch_lies_channels_last_and_holds_each_crop() -> None:
     assert batch_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)
     for number in range(2):
         assert torch.equal(batch_NCTHW[number], crop_resize(clips[number], boxes[number], 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_crops_on_a_gpu_are_those_of_the_cpu() -> None:
+    clips = [smooth(40, 60, 0), smooth(60, 40, 1), smooth(40, 60, 2)]
+    boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17)]
+    found = crop_batch([clip.cuda() for clip in clips], boxes, 28)
+    assert found.is_cuda
+    assert int((found.cpu().int() - crop_batch(clips, boxes, 28).int()).abs().max()) <= 1

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pvnas.bench.clips import measure_stages, measure_ways
 from pvnas.bench.footage import FRAMES, RATE, write_footage
@@ -19,6 +22,7 @@ from pvnas.runtime.device import describe_machine
 GOPS = (12, 250)
 GENERATED_VIDEOS = 3
 LOADER_CLIPS_PER_BATCH = 8
+KEPT_CLIPS = 10  # as many times the clips, where one takes a fraction of a millisecond
 
 
 def bench_generated(*, clips: int, short_side: int, workers: int, footage: Path | None = None) -> dict[str, Any]:
@@ -67,27 +71,43 @@ def _measured(
         "ram": round(ways["ram"], 2),
         "frames_per_s": {name: round(rate * ClipConfig().frames, 1) for name, rate in ways.items()},
         "stages_ms": _rounded(measure_stages(catalog, short_side=short_side, clips=clips, augment=augment)),
-        "loader": [_loader(catalog, augment, short_side, n, clips) for n in sorted({0, 1, workers})],
+        "loader": [*_loaders(catalog, augment, short_side, workers, clips)],
     }
+
+
+def _loaders(
+    catalog: Catalog, augment: AugmentConfig, short_side: int, workers: int, clips: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the speed of whole batches: from files, by workers, from memory, and from a GPU if there is one."""
+    for number in sorted({0, 1, workers}):
+        yield _loader(VideoSource(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
+    kept = {"memory": torch.device("cpu")} | ({"gpu": torch.device("cuda")} if torch.cuda.is_available() else {})
+    for name, device in kept.items():
+        source = VideoSource(catalog, DataConfig(cache="gpu"), short_side)
+        source.prepare_cache(device)
+        yield _loader(source, name, augment, 0, KEPT_CLIPS * clips)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def _loader(catalog: Catalog, augment: AugmentConfig, short_side: int, workers: int, clips: int) -> dict[str, Any]:
+def _loader(source: VideoSource, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
     """Return clips and frames per second of whole batches with so many worker processes, after the first batch."""
-    source = VideoSource(catalog, DataConfig(cache="none"), short_side)
     repeated = source.select([n % len(source) for n in range(max(clips, 3 * LOADER_CLIPS_PER_BATCH))])
     batch, clip = BatchConfig(clips_per_shard=LOADER_CLIPS_PER_BATCH), ClipConfig()
     batches = training_batches(repeated, clip, augment, batch, seed=0, epoch=0, workers=workers)
     next(batches)
     started = time.perf_counter()
     read = sum(len(found.paths) for found in batches)
+    if source.device.type == "cuda":
+        torch.cuda.synchronize()
     rate = read / (time.perf_counter() - started)
     return {
+        "from": kind,
         "workers": workers,
         "clips_per_s": round(rate, 2),
         "frames_per_s": round(rate * clip.frames, 1),
         "clips_per_s_and_worker": round(rate / max(1, workers), 2),
+        "frames_per_s_and_worker": round(rate * clip.frames / max(1, workers), 1),
     }

@@ -298,6 +298,6 @@ def _print_speeds(name: str, part: dict[str, Any]) -> None:
     speeds = [(way, rate, f"{rate / own:.2f}") for way, rate in ways.items()]
     print_table([name.replace("_", " "), "clips/s", "times direct, pvnas"], speeds)
     print_table(["stage of a direct clip", "ms"], list(part["stages_ms"].items()))
-    columns = ("workers", "clips_per_s", "clips_per_s_and_worker", "frames_per_s")
+    columns = ("from", "workers", "clips_per_s", "clips_per_s_and_worker", "frames_per_s", "frames_per_s_and_worker")
     rows = [tuple(row[column] for column in columns) for row in part["loader"]]
-    print_table(["workers", "clips/s of batches", "clips/s and worker", "frames/s"], rows)
+    print_table(["batches from", "workers", "clips/s", "of a worker", "frames/s", "of a worker"], rows)
