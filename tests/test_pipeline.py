@@ -20,6 +20,7 @@ from pvnas.errors import UserError
 from pvnas.pipeline import default_run_dir, load_videos, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
+from pvnas.runtime.record import read_metrics
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
 
@@ -203,14 +204,22 @@ def test_a_run_on_a_pack_has_the_videos_and_splits_of_the_files_it_was_made_of(t
     assert len(of_files.train) > len(of_files.test) > 0
 
 
-def test_a_run_on_a_pack_goes_through_to_its_report(tiny_shapes, tmp_path):
+def test_a_run_on_a_pack_goes_through_to_its_report_without_the_bad_video(tiny_shapes, tmp_path):
+    videos = tmp_path / "videos"
+    shutil.copytree(tiny_shapes, videos)
+    rows = csv.DictReader((videos / "split.csv").open())
+    bad = next(row["path"] for row in rows if row["split"] == "test")
+    (videos / bad).write_bytes(b"this is no video")
     config = tiny()
-    config.data.path = str(tiny_shapes)
-    pack_videos(list_videos(config.data), tmp_path / "pack", short_side=28, videos_per_shard=7)
+    config.data.path = str(videos)
+    pack_videos(list_videos(config.data), tmp_path / "pack", short_side=28, videos_per_shard=7, max_bad_share=0.1)
     options = ("--data.cache=none", "--data.order=shards", "--data.workers=1")
     code, _, err = finish(start(tmp_path / "pack", tmp_path / "run", *options))
     assert code == 0, err
+    assert "1 of 48 videos cannot be read and are left out: see the pack's pack.json" in err
     assert "waiting for data" in err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert (results["n_videos"], results["n_failed"]) == (8, 0)
+    assert (results["n_videos"], results["n_failed"]) == (7, 1)
+    assert all(len(line["loss_per_class"]) == 8 for line in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert bad not in (tmp_path / "run" / "predictions.csv").read_text()
     assert (tmp_path / "run" / "report.html").exists()
