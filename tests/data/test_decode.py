@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import os
 import re
 import socket
@@ -18,6 +17,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from attacks import Watch, huge_video, lying_video
 
 from pvnas.data.container import FrameReader, VideoError
 from pvnas.data.decode import decode_video, probe
@@ -388,33 +388,16 @@ def test_errors_survive_the_way_out_of_a_worker_process() -> None:
 # Attacks
 
 
-class Watch:
-    """Tells whether anybody opened a file (inotify)."""
-
-    def __init__(self, path: Path) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._handle = self._libc.inotify_init1(os.O_NONBLOCK)
-        if self._handle < 0 or self._libc.inotify_add_watch(self._handle, os.fsencode(path), 0x20) < 0:  # IN_OPEN
-            pytest.skip("this system does not tell who opens files")
-
-    def opened(self) -> bool:
-        try:
-            return bool(os.read(self._handle, 4096))
-        except BlockingIOError:
-            return False
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 def test_scripts_that_name_other_files_are_refused_and_nothing_else_is_opened(tmp_path: Path) -> None:
-    secret = write(tmp_path / "secret.mp4", noise(3))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    secret = write(elsewhere / "secret.mp4", noise(3))
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/x.mp4"
     scripts = {
-        "concat.mp4": f"ffconcat version 1.0\nfile secret.mp4\nfile '{secret}'\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile elsewhere/secret.mp4\nfile '{secret}'\n",
         "concat_http.mp4": f"ffconcat version 1.0\nfile {address}\n",
         "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
         "list_http.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n",
@@ -422,7 +405,7 @@ def test_scripts_that_name_other_files_are_refused_and_nothing_else_is_opened(tm
         "manifest.mpd": f'<?xml version="1.0"?><MPD><BaseURL>{address}</BaseURL></MPD>',
         "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
     }
-    watch = Watch(secret)
+    watch = Watch(elsewhere)
     for name, text in scripts.items():
         (tmp_path / name).write_text(text)
         assert kind_of(tmp_path / name) == "refused", name
@@ -430,7 +413,7 @@ def test_scripts_that_name_other_files_are_refused_and_nothing_else_is_opened(tm
     with pytest.raises(BlockingIOError):
         listener.accept()
     secret.read_bytes()
-    assert watch.opened()  # the watch itself works
+    assert watch.opened() == {secret}  # the watch itself works
     watch.close()
     listener.close()
 
@@ -439,30 +422,6 @@ def gif(width: int, height: int) -> bytes:
     """Return a picture of nearly no bytes that claims to be of this size."""
     size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     return b"GIF89a" + size + b"\x80\0\0\0\0\0\xff\xff\xff\x2c\0\0\0\0" + size + b"\0\x02\x02\x4c\x01\0\x3b"
-
-
-def huge_video(path: Path) -> Path:
-    """Write a black H.264 picture of 8192 x 8192 pixels."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "tune": "zerolatency"})
-        stream.width = stream.height = 8192
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
-        frame = av.VideoFrame(8192, 8192, "yuv420p")
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def lying_video(huge: Path, path: Path) -> Path:
-    """Write the video again with a container that says 64 x 64; the stream inside does not."""
-    raw = bytearray(huge.read_bytes())
-    at = raw.index(b"avc1", raw.index(b"stsd")) + 28
-    assert raw[at : at + 4] == b"\x20\x00\x20\x00"
-    raw[at : at + 4] = b"\x00\x40\x00\x40"
-    path.write_bytes(raw)
-    return path
 
 
 def test_huge_pictures_in_small_files_take_no_memory(tmp_path: Path) -> None:
