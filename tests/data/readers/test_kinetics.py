@@ -147,6 +147,9 @@ def test_lists_without_any_label_or_training_video_are_refused(write) -> None:
     root = write({"test.csv": LISTS["annotations/test.csv"]})
     with pytest.raises(UserError, match="no listed video has a label; add the list of training videos"):
         read_catalog(root)
+    listed = read_catalog(root, as_listed=True)  # to be counted, such a list is as good as any
+    assert len(listed.videos) == 0
+    assert listed.unlabelled > 0
     write({"val.csv": rows("val", 0, 4)})
     with pytest.raises(UserError, match=r"no training videos in .*add the list of training videos"):
         read_catalog(root)

@@ -19,7 +19,7 @@ VALIDATION_IS_TEST = ("kinetics", "ssv2", "jester")
 
 def as_listed(source: Source, format: str, listing: Listing) -> Catalog:
     """Return exactly what the lists say; a video without a named split is for training."""
-    entries = _sorted(source, listing)
+    entries = [] if listing.unlabelled and not listing.entries else _sorted(source, listing)
     return _catalog(source, format, listing, entries, [entry.split or "train" for entry in entries])
 
 
