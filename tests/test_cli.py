@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +125,8 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run", "x", "--nonsense"]])
 def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
     code = f"import sys; from pvnas.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 10  # 0.2 s where nothing else runs
 
 
 # Mistakes
