@@ -189,10 +189,13 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("data verify .", "pack"),
         ("run . --data.split 4", "data.split must be between 1 and 3"),
         ("run . --train.augment.flip maybe", "train.augment.flip takes one of auto, true, false, swap"),
-        ("bench", "pvnas bench takes one of data"),
+        ("bench", "pvnas bench takes one of data, search"),
         ("bench data --clips 0", "--clips must be at least 1, not 0"),
         ("bench data --footage nothing.mp4", "no video file 'nothing.mp4'"),
         ("bench data nowhere", "nowhere"),
+        ("bench search --clip 8x64", "--clip takes frames x height x width"),
+        ("bench search --batch 0", "--batch must be at least 1, not 0"),
+        ("bench search --device tpu", "--device takes cpu or cuda, not 'tpu'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, genotype_file: Path, line: str, says: str) -> None:
@@ -378,6 +381,18 @@ def test_pack_verify_and_list_of_a_pack(run: Run, tiny_shapes: Path) -> None:
     outcome = run("data", "verify", "packed")
     assert outcome.code == 2
     assert shard.name in outcome.out
+
+
+def test_bench_search_measures_both_supernets(run: Run) -> None:
+    options = ("--width", "2", "--batch", "2", "--clip", "2x32x32", "--classes", "3", "--steps", "1", "--rounds", "1")
+    found = json.loads(run("bench", "search", *options, "--json").out)
+    assert found["fast"]["clips_per_s"] > 0
+    assert found["plain"]["peak_bytes"] > 0
+    assert found["fast"]["gmacs_per_clip"] == pytest.approx(found["plain"]["gmacs_per_clip"], rel=0.02)
+    assert found["fast"]["bytes_per_clip"] < found["plain"]["bytes_per_clip"]
+    assert 0 < found["fast"]["roofline"]["share"] < 1
+    line = assert_one_line(run("bench", "search", *options, "--clip", "2x8x8"))
+    assert "does not get through" in line
 
 
 def test_bench_data_measures_every_way(run: Run, tiny_shapes: Path) -> None:

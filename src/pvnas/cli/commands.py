@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pvnas.cli.data import generate_shapes
 from pvnas.cli.output import print_json, print_table
-from pvnas.cli.parsing import checked_preset
+from pvnas.cli.parsing import checked_preset, clip_shape
 from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
@@ -258,7 +258,7 @@ def add_cost(parser: ArgumentParser) -> None:
 
 def run_cost(args: Namespace) -> None:
     """Parameters, MACs, activations, and milliseconds if asked."""
-    clip = _clip(args.clip)
+    clip = clip_shape(args.clip)
     if args.views < 1:
         raise UserError(f"--views must be at least 1, not {args.views}")
     from pvnas.space.cost import measure_latency, network_cost
@@ -283,14 +283,6 @@ def run_cost(args: Namespace) -> None:
     ]
     rows += [(f"{name.removesuffix('_ms')} milliseconds", value) for name, value in cost.get("latency", {}).items()]
     print_table(["cost", "value"], rows)
-
-
-def _clip(text: str) -> tuple[int, int, int]:
-    sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isascii() and size.isdigit() and 0 < len(size) < 6 for size in sizes):
-        raise UserError(f"--clip takes frames x height x width, for example 8x224x224, not {shown(text)}")
-    frames, height, width = (int(size) for size in sizes)
-    return frames, height, width
 
 
 def add_random(parser: ArgumentParser) -> None:

@@ -1,8 +1,7 @@
-"""What the commands of ``pvnas data`` and ``pvnas bench`` do: thin, everything slow is imported inside."""
+"""What the commands of ``pvnas data`` do: thin, everything slow is imported inside."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +26,11 @@ MISSING_SHOWN = 20
 
 def add_data(parser: ArgumentParser) -> None:
     """Arguments of ``data list``."""
-    _add_videos(parser)
+    add_videos(parser)
     _add_json(parser)
 
 
-def _add_videos(parser: ArgumentParser, **options: Any) -> None:
+def add_videos(parser: ArgumentParser, **options: Any) -> None:
     """The folder, and how its videos are listed."""
     parser.add_argument("folder", metavar="DATA", help="folder of videos, list of videos, or a pack", **options)
     names = all_fields()["data.format"]
@@ -46,7 +45,8 @@ def _add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _data_config(args: Namespace) -> DataConfig:
+def data_config(args: Namespace) -> DataConfig:
+    """The part of a config that says where the videos are."""
     if args.split not in (1, 2, 3):
         raise UserError(f"--split is 1, 2 or 3, not {args.split}")
     return DataConfig(
@@ -62,8 +62,8 @@ def _listed(args: Namespace) -> Catalog:
     """The videos as the lists name them; of plain folders with the splits that training would make."""
     from pvnas.data.opening import list_videos, open_videos
 
-    catalog = list_videos(_data_config(args))
-    return open_videos(_data_config(args), seed=0).catalog if catalog.format == "folders" else catalog
+    catalog = list_videos(data_config(args))
+    return open_videos(data_config(args), seed=0).catalog if catalog.format == "folders" else catalog
 
 
 def run_list(args: Namespace) -> None:
@@ -151,7 +151,7 @@ def _checked(catalog: Catalog, limits: Limits, out: Path | None) -> list[Verdict
 
 def add_pack(parser: ArgumentParser) -> None:
     """Arguments of ``data pack``."""
-    _add_videos(parser)
+    add_videos(parser)
     parser.add_argument("out", metavar="PACK", help="new folder; a pack that was interrupted goes on there")
     side_help = "pixels of the frames' shorter side, at least the largest that training asks for [164]"
     parser.add_argument("--short-side", type=int, default=164, metavar="N", help=side_help)
@@ -172,7 +172,7 @@ def run_pack(args: Namespace) -> None:
     from pvnas.data.pack import pack_videos
     from pvnas.runtime.progress import Progress
 
-    catalog, started = list_videos(_data_config(args)), time.monotonic()
+    catalog, started = list_videos(data_config(args)), time.monotonic()
     if catalog.format == "pack":
         raise UserError(f"{args.folder} is a pack already; name the folder of videos that it was made of")
     with Progress() as progress:
@@ -245,59 +245,3 @@ def generate_shapes(folder: Path, seed: int) -> None:
 
     with Progress() as progress:
         write_shapes(folder, seed=seed, progress=progress)
-
-
-# Speed
-
-
-def add_bench_data(parser: ArgumentParser) -> None:
-    """Arguments of ``bench data``."""
-    _add_videos(parser, nargs="?", default=None)
-    parser.add_argument("--clips", type=int, default=48, metavar="N", help="clips that each way reads in a round [48]")
-    parser.add_argument("--short-side", type=int, default=128, metavar="N", help="pixels of the shorter side [128]")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes of the loader [2]")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of this process [1]")
-    footage = "without DATA: encode this video in place of a generated one"
-    parser.add_argument("--footage", metavar="VIDEO", default=None, help=footage)
-    _add_json(parser)
-
-
-def run_bench_data(args: Namespace) -> None:
-    """Clips per second of every way to a clip."""
-    for name, low in (("clips", 1), ("short_side", 16), ("workers", 0), ("threads", 1)):
-        if getattr(args, name) < low:
-            option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} must be at least {low}, not {getattr(args, name)}")
-    if args.footage is not None and not Path(args.footage).is_file():
-        raise UserError(f"no video file {args.footage!r}; give one to encode, or leave --footage away")
-    from pvnas.bench.data import bench_catalog, bench_generated
-    from pvnas.data.opening import list_videos
-    from pvnas.runtime.device import set_threads
-
-    set_threads(args.threads)
-    options = {"clips": args.clips, "short_side": args.short_side, "workers": args.workers}
-    if args.folder is None:
-        print("measuring on 340x256 H.264 at two lengths of the group of pictures; about a minute", file=sys.stderr)
-        found = bench_generated(footage=Path(args.footage) if args.footage else None, **options)
-    else:
-        found = bench_catalog(list_videos(_data_config(args)), **options)
-    if args.json:
-        print_json(found)
-        return
-    if "gop_12" not in found:
-        _print_speeds("these videos", found)
-        return
-    for name in ("gop_12", "gop_250"):
-        _print_speeds(name, found[name])
-
-
-def _print_speeds(name: str, part: dict[str, Any]) -> None:
-    own = part["direct"]["pvnas"]
-    ways = {f"direct, {way}": rate for way, rate in part["direct"].items()}
-    ways |= {way: part[way] for way in ("packed", "ram")}
-    speeds = [(way, rate, f"{rate / own:.2f}") for way, rate in ways.items()]
-    print_table([name.replace("_", " "), "clips/s", "times direct, pvnas"], speeds)
-    print_table(["stage of a direct clip", "ms"], list(part["stages_ms"].items()))
-    columns = ("from", "workers", "clips_per_s", "clips_per_s_and_worker", "frames_per_s", "frames_per_s_and_worker")
-    rows = [tuple(row[column] for column in columns) for row in part["loader"]]
-    print_table(["batches from", "workers", "clips/s", "of a worker", "frames/s", "of a worker"], rows)

@@ -226,3 +226,12 @@ def checked_preset(name: str | None) -> str | None:
     if name is not None:
         preset_config(name)
     return name
+
+
+def clip_shape(text: str) -> tuple[int, int, int]:
+    """Frames, height and width out of a text such as 8x224x224. UserError for any other."""
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isascii() and size.isdigit() and 0 < len(size) < 6 for size in sizes):
+        raise UserError(f"--clip takes frames x height x width, for example 8x224x224, not {shown(text)}")
+    frames, height, width = (int(size) for size in sizes)
+    return frames, height, width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pvnas.cli.bench import add_bench_data, add_bench_search, run_bench_data, run_bench_search
 from pvnas.cli.commands import (
     add_config,
     add_cost,
@@ -27,13 +28,11 @@ from pvnas.cli.commands import (
     run_train,
 )
 from pvnas.cli.data import (
-    add_bench_data,
     add_check,
     add_data,
     add_pack,
     add_shapes,
     add_verify,
-    run_bench_data,
     run_check,
     run_list,
     run_pack,
@@ -187,6 +186,14 @@ COMMANDS: dict[str, Command] = {
             "pvnas bench data\npvnas bench data my_videos --workers 4",
             add_bench_data,
             run_bench_data,
+        ),
+        Command(
+            "bench search",
+            "[--width 16] [--batch 4] [--clip 8x64x64] [--threads 1] [--device cpu] [--precision fp32] [--json] ...",
+            "Measure a search step beside the plain supernet's: seconds, memory, MACs, bytes, roofline.",
+            "pvnas bench search --width 16 --batch 4 --clip 8x64x64",
+            add_bench_search,
+            run_bench_search,
         ),
         Command(
             "config show",

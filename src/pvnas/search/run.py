@@ -58,7 +58,10 @@ class SearchStage:
         run_dir: Path,
         device: torch.device,
         log: EpochLog,
+        *,
+        plain: bool = False,
     ) -> None:
+        """``plain``: with the supernet that is the tests' oracle and the benchmarks' baseline."""
         search = config.search
         self.config, self.run_dir, self.device, self.log = config, run_dir, device, log
         self.epochs, self.validation = search.epochs, validation
@@ -70,6 +73,7 @@ class SearchStage:
                 layout=search.layout,
                 stem=config.stem,
                 initial_std=search.alphas.initial_std,
+                plain=plain,
             ).to(device)
         self.weights, self.alphas = self.network.weight_parameters(), self.network.architecture_parameters()
         weights, alphas = search.weights, search.alphas
