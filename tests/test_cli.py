@@ -384,7 +384,7 @@ def test_pack_verify_and_list_of_a_pack(run: Run, tiny_shapes: Path) -> None:
 
 
 def test_bench_search_measures_both_supernets(run: Run) -> None:
-    options = ("--width", "2", "--batch", "2", "--clip", "2x32x32", "--classes", "3", "--steps", "1", "--rounds", "1")
+    options = ("--width", "2", "--batch", "2", "--clip", "2x48x48", "--classes", "3", "--steps", "1", "--rounds", "1")
     found = json.loads(run("bench", "search", *options, "--json").out)
     assert found["fast"]["clips_per_s"] > 0
     assert found["plain"]["peak_bytes"] > 0
