@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pvnas.space.batched import batch_norm
 from pvnas.space.genotype import EDGES
 from pvnas.space.layers import BatchNorm
 from pvnas.space.supernet import Supernet, frozen_statistics
@@ -106,20 +107,36 @@ def test_frozen_statistics_normalise_by_the_batch_but_remember_nothing():
     assert any(not torch.equal(b, before[name]) for name, b in network.named_buffers())
 
 
-def test_a_scale_on_batch_norm_is_a_factor_on_its_output_also_backwards():
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("size", [(5, 4), (1, 1)])
+def test_norms_side_by_side_are_each_norm_alone_times_its_scale(k, size):
     torch.manual_seed(0)
-    norm = BatchNorm(6, affine=False).double()
-    x = (
-        torch.randn(2, 6, 3, 5, 4, dtype=torch.float64)
-        .contiguous(memory_format=torch.channels_last_3d)
-        .requires_grad_()
-    )
-    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    direction = torch.randn(2, 6, 3, 5, 4, dtype=torch.float64)
-    expected = torch.autograd.grad(scale * norm(x), (x, scale), direction)
-    got = torch.autograd.grad(norm(x, scale), (x, scale), direction)
-    for a, b in zip(got, expected, strict=True):
+    norms, alone = ([BatchNorm(6, affine=False).double() for _ in range(k)] for _ in range(2))
+    x = torch.randn(8, 6 * k, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    scale = torch.rand(k, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn_like(x)
+    parts = [norm(part.unsqueeze(2)).squeeze(2) for norm, part in zip(alone, x.chunk(k, 1), strict=True)]
+    expected = torch.cat([w * part for w, part in zip(scale, parts, strict=True)], 1)
+    got = batch_norm(x, norms, scale)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+    for a, b in zip(*(torch.autograd.grad(y, (x, scale), direction) for y in (got, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    for norm, single in zip(norms, alone, strict=True):
+        torch.testing.assert_close(norm.running_mean, single.running_mean)
+        torch.testing.assert_close(norm.running_var, single.running_var)
+
+
+def test_running_statistics_are_those_of_the_oracle():
+    plain, used = pair("S-NC S-RC T-NC T-RC")
+    x = torch.randn(2, 3, 4, 28, 28, dtype=torch.float64)
+    for _ in range(2):
+        plain(x), used(x)
+    oracle, found = dict(plain.named_buffers()), dict(used.named_buffers())
+    own = [name for name in found if name in oracle and "running" in name]
+    assert len(own) > 200
+    for name in own:
+        torch.testing.assert_close(found[name], oracle[name], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(used.eval()(x), plain.eval()(x), rtol=1e-9, atol=1e-11)
 
 
 def test_bfloat16_autocast_is_near_fp32():

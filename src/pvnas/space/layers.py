@@ -70,14 +70,24 @@ def _dilated_on_phases(x_FCHW: Tensor, weight: Tensor, groups: int) -> Tensor:
 
     PyTorch's dilated depthwise convolution is several times slower on a CPU than this, copies included.
     """
+    y = F.conv2d(split_phases(x_FCHW), weight, None, 1, 1, 1, groups)
+    return join_phases(y, x_FCHW.shape[0], *x_FCHW.shape[2:])
+
+
+def split_phases(x_FCHW: Tensor) -> Tensor:
+    """Return the even and odd rows and columns as pictures of their own: (4 * F, C, ceil(H/2), ceil(W/2))."""
     f, c, h, w = x_FCHW.shape
     x = F.pad(x_FCHW, (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x_FCHW
     h2, w2 = x.shape[2] // 2, x.shape[3] // 2
     pixels_last = x.permute(0, 2, 3, 1).reshape(f, h2, 2, w2, 2, c)
-    phases = pixels_last.permute(0, 2, 4, 1, 3, 5).reshape(f * 4, h2, w2, c).permute(0, 3, 1, 2)
-    y = F.conv2d(phases, weight, None, 1, 1, 1, groups)
-    y = y.permute(0, 2, 3, 1).reshape(f, 2, 2, h2, w2, -1).permute(0, 3, 1, 4, 2, 5).reshape(f, 2 * h2, 2 * w2, -1)
-    return y.permute(0, 3, 1, 2)[:, :, :h, :w]
+    return pixels_last.permute(0, 2, 4, 1, 3, 5).reshape(f * 4, h2, w2, c).permute(0, 3, 1, 2)
+
+
+def join_phases(phases: Tensor, f: int, h: int, w: int) -> Tensor:
+    """Return the (F, C, H, W) pictures that ``split_phases`` has split."""
+    h2, w2 = phases.shape[2:]
+    y = phases.permute(0, 2, 3, 1).reshape(f, 2, 2, h2, w2, -1).permute(0, 3, 1, 4, 2, 5)
+    return y.reshape(f, 2 * h2, 2 * w2, -1).permute(0, 3, 1, 2)[:, :, :h, :w]
 
 
 class FoldedAvgPool(nn.AvgPool3d):
@@ -104,22 +114,20 @@ class FoldedMaxPool(nn.MaxPool3d):
 
 
 class BatchNorm(nn.BatchNorm3d):
-    """BatchNorm3d that takes a scale for its output: ``scale * BN(x)`` in the pass that BN makes anyway.
+    """BatchNorm3d computed on folded time. Shapes as nn.BatchNorm3d.
 
-    Without affine parameters, ``w * BN(x)`` is BN with all gammas equal to w. Its running statistics are updated in
-    training mode only while ``momentum`` is above zero, see ``frozen_statistics``.
+    Its running statistics are updated in training mode only while ``momentum`` is above zero, see
+    ``frozen_statistics``.
     """
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return (N, C, T, H, W) clips normalised over all but C, times ``scale`` (a number) where one is given."""
-        # contiguous: PyTorch's channels-last backward reads an expanded weight as if it lay dense in memory.
-        weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, T, H, W) clips normalised over all but C."""
         # Folded: the 3-D backward pass is wrong where H = W = 1, since such clips fit two memory formats at once.
         y = F.batch_norm(
             fold_time(x),
             self.running_mean,
             self.running_var,
-            weight,
+            self.weight,
             self.bias,
             self.training,
             self.momentum or 0.0,

@@ -84,17 +84,10 @@ class FactorizedReduction(nn.Module):
         self.norm = layers.norm(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.reduce(F.relu(x)))
-
-    def forward_scaled(self, relu_x: Tensor, scale: Tensor) -> Tensor:
-        """Return scale * forward(x), given ReLU(x)."""
-        return self.norm(self.reduce(relu_x), scale)
-
-    def reduce(self, relu_x: Tensor) -> Tensor:
-        """Return the two halves, concatenated over the channels."""
-        h, w = relu_x.shape[3:]
-        offset = F.pad(relu_x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else relu_x[:, :, :, 1:, 1:]
-        return torch.cat([self.even(relu_x), self.odd(offset)], 1)
+        x = F.relu(x)
+        h, w = x.shape[3:]
+        offset = F.pad(x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[:, :, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x), self.odd(offset)], 1))
 
 
 def pointwise_input(in_channels: int, channels: int, layers: Layers, *, affine: bool) -> nn.Sequential:

@@ -6,8 +6,8 @@ Two implementations of the same mathematics, with the same parameter names:
 - ``PlainCell`` is equation 1 of the paper as it stands, sum_o softmax(alpha)_o * o(x) on every edge, on PyTorch's own
   3-D layers. It is the oracle of the tests and the baseline of the benchmarks.
 - ``SharedCell`` is the one that is used. Edges that leave the same node share its ReLU and its pooling with BN, since
-  neither has parameters; the mixing weight rides on the scale of each operation's last BN; zero costs nothing; all
-  kernels run as 2-D ones on folded time.
+  neither has parameters, and their convolutions are computed together (``batched``); the mixing weight rides on the
+  scale of each operation's last BN; zero costs nothing; all kernels run as 2-D ones on folded time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import PAPER_SEARCH_LAYOUT
+from pvnas.space.batched import mixed_convolutions
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
 from pvnas.space.layers import FOLDED, PLAIN, Layers, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
-from pvnas.space.operations import FactorizedReduction, build_operation, build_stem, cell_inputs
+from pvnas.space.operations import build_operation, build_stem, cell_inputs
 
 POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
 
@@ -81,7 +82,7 @@ class SharedCell(nn.Module):
 
     def __init__(self, place: CellPlace) -> None:
         super().__init__()
-        self.operations = operations_of(place.category)
+        self.category, self.operations = place.category, operations_of(place.category)
         self.input0, self.input1 = cell_inputs(
             place.channels_before, place.channels, place.reduced_before, FOLDED, affine=False
         )
@@ -96,53 +97,39 @@ class SharedCell(nn.Module):
 
     def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
         """Return the (N, 4 * width, T, H', W') of a cell at these mixing weights."""
-        columns = len(self.operations)
-        weights = weights_EO.flatten().unbind()
         states = [self.input0(x0), self.input1(x1)]
         sums: list[Tensor | None] = [None] * (INPUTS + NODES)
         for source, pools in enumerate(self.pools):
             x = states[source] if source < INPUTS else sums[source]
             assert x is not None
-            shared = {name: pool(x) for name, pool in pools.items()}  # type: ignore[operator]
-            shared["relu"] = F.relu(x)
-            for edge, (target, start) in enumerate(EDGES):
-                if start == source:
-                    row = dict(zip(self.operations, weights[edge * columns : (edge + 1) * columns], strict=True))
-                    sums[target] = self._add_edge(sums[target], x, shared, self.edges[edge], row)  # type: ignore[arg-type]
+            leaving = [edge for edge, (_, start) in enumerate(EDGES) if start == source]
+            own: Any = [self.edges[edge] for edge in leaving]
+            weights_kO = torch.stack([weights_EO[edge] for edge in leaving])
+            weights = dict(zip(self.operations, weights_kO.unbind(1), strict=True))
+            free = {name: pool(x) for name, pool in pools.items()}  # type: ignore[operator]
+            if "identity" not in own[0]:
+                free["identity"] = x
+            terms = mixed_convolutions(own, F.relu(x), weights, edge_stride(self.category, source))
+            for place, (edge, term) in enumerate(zip(leaving, terms, strict=True)):
+                mixed = {name: weights[name][place] for name in free}
+                target, _ = EDGES[edge]
+                sums[target] = _add_edge(sums[target], term, free, mixed)
         return torch.cat([total for total in sums[INPUTS:] if total is not None], 1)
 
-    def _add_edge(
-        self,
-        total: Tensor | None,
-        x: Tensor,
-        shared: dict[str, Tensor],
-        own: Mapping[str, nn.Module],
-        weights: dict[str, Tensor],
-    ) -> Tensor:
-        """Add one edge's mixed operation to its target's sum, in place: no backward pass reads the sum's old values."""
-        for name in self.operations:
-            if name == ZERO:
-                continue
-            if name in own:
-                term = _scaled(own[name], shared["relu"], weights[name])
-                total = term if total is None else total.add_(term)
-            else:
-                source = x if name == "identity" else shared[name]
-                total = source * weights[name] if total is None else total.addcmul_(source, weights[name])
-        assert total is not None
-        return total
 
+def _add_edge(total: Tensor | None, term: Tensor, free: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """Add an edge's convolutions and its weighted operations without parameters to its target's sum.
 
-def _scaled(operation: nn.Module, relu_x: Tensor, weight: Tensor) -> Tensor:
-    """Return weight * operation(x) of a convolution, given ReLU(x): its last BN takes the weight as its scale."""
-    if isinstance(operation, FactorizedReduction):
-        return operation.forward_scaled(relu_x, weight)
-    assert isinstance(operation, nn.Sequential)
-    _, *layers, norm = operation
-    y = relu_x
-    for layer in layers:
-        y = layer(y)
-    return norm(y, weight)
+    In place after the first time: no backward pass reads the sum's old values.
+    """
+    first, *others = free
+    if total is None:
+        total = torch.addcmul(term, free[first], weights[first])
+    else:
+        total.add_(term).addcmul_(free[first], weights[first])
+    for name in others:
+        total.addcmul_(free[name], weights[name])
+    return total
 
 
 class Supernet(nn.Module):
