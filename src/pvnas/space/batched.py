@@ -73,8 +73,8 @@ def _spatial(layers: Sequence[Any]) -> Tensor:
 
 
 def _repeated(x_FCHW: Tensor, k: int) -> Tensor:
-    """Return the channels k times over, in channels-last memory."""
-    return x_FCHW.permute(0, 2, 3, 1).repeat(1, 1, 1, k).permute(0, 3, 1, 2)
+    """Return the channels k times over. Joined, since that is a few times faster than repeated."""
+    return torch.cat([x_FCHW] * k, 1) if k > 1 else x_FCHW
 
 
 def _depthwise(x_FCHW: Tensor, layers: Sequence[Any], stride: int = 1) -> Tensor:
@@ -90,7 +90,7 @@ def _pointwise(x_FCHW: Tensor, layers: Sequence[Any]) -> Tensor:
 def _separable(operations: Sequence[Any], r_FCHW: Tensor, scale_k: Tensor, stride: int, frames: int) -> Tensor:
     _, depthwise1, pointwise1, norm1, _, depthwise2, pointwise2, norm2 = zip(*operations, strict=True)
     y = _depthwise(_repeated(r_FCHW, len(operations)), depthwise1, stride)
-    y = F.relu(batch_norm(_pointwise(y, pointwise1), norm1))
+    y = batch_norm(_pointwise(y, pointwise1), norm1).relu_()  # BN's backward pass does not read its output
     return batch_norm(_pointwise(_depthwise(y, depthwise2), pointwise2), norm2, scale_k)
 
 

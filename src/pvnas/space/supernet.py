@@ -110,26 +110,23 @@ class SharedCell(nn.Module):
             if "identity" not in own[0]:
                 free["identity"] = x
             terms = mixed_convolutions(own, F.relu(x), weights, edge_stride(self.category, source))
-            for place, (edge, term) in enumerate(zip(leaving, terms, strict=True)):
-                mixed = {name: weights[name][place] for name in free}
+            mixed = _mixed_free(list(free.values()), torch.stack([weights[name] for name in free]))
+            for edge, *parts in zip(leaving, terms, mixed, strict=True):
                 target, _ = EDGES[edge]
-                sums[target] = _add_edge(sums[target], term, free, mixed)
+                total = sums[target]
+                # In place after the first time: no backward pass reads the sum's old values.
+                sums[target] = parts[0] + parts[1] if total is None else total.add_(parts[0]).add_(parts[1])
         return torch.cat([total for total in sums[INPUTS:] if total is not None], 1)
 
 
-def _add_edge(total: Tensor | None, term: Tensor, free: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-    """Add an edge's convolutions and its weighted operations without parameters to its target's sum.
+def _mixed_free(sources: Sequence[Tensor], weights_nk: Tensor) -> list[Tensor]:
+    """Return for each of k edges the weighted sum of the n operations without parameters, (N, C, T, H, W).
 
-    In place after the first time: no backward pass reads the sum's old values.
+    As one product of matrices, forward and backward: a weighted sum each would pass over the clips k times as often.
     """
-    first, *others = free
-    if total is None:
-        total = torch.addcmul(term, free[first], weights[first])
-    else:
-        total.add_(term).addcmul_(free[first], weights[first])
-    for name in others:
-        total.addcmul_(free[name], weights[name])
-    return total
+    rows_nM = torch.stack([x.permute(0, 2, 3, 4, 1).flatten() for x in sources])
+    n, c, t, h, w = sources[0].shape
+    return [row.view(n, t, h, w, c).permute(0, 4, 1, 2, 3) for row in (weights_nk.t() @ rows_nM).unbind()]
 
 
 class Supernet(nn.Module):
