@@ -388,7 +388,8 @@ def test_bench_search_measures_both_supernets(run: Run) -> None:
     found = json.loads(run("bench", "search", *options, "--json").out)
     assert found["fast"]["clips_per_s"] > 0
     assert found["plain"]["peak_bytes"] > 0
-    assert found["fast"]["gmacs_per_clip"] == pytest.approx(found["plain"]["gmacs_per_clip"], rel=0.02)
+    # The weighted sums count as products of matrices in the one and as additions in the other.
+    assert found["plain"]["gmacs_per_clip"] <= found["fast"]["gmacs_per_clip"] < 1.5 * found["plain"]["gmacs_per_clip"]
     assert found["fast"]["bytes_per_clip"] < found["plain"]["bytes_per_clip"]
     assert 0 < found["fast"]["roofline"]["share"] < 1
     line = assert_one_line(run("bench", "search", *options, "--clip", "2x8x8"))

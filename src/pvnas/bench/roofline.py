@@ -66,11 +66,21 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def count_work(step: Callable[[], Any]) -> Work:
-    """Run a step once and return what its kernels computed and moved."""
-    with FlopCounterMode(display=False) as flops, _ByteCounter() as moved:
+def count_macs(forward: Callable[[], Any]) -> int:
+    """Run a forward pass once and return its multiply-accumulates.
+
+    Forward passes alone: PyTorch's counter takes the weight gradient of a grouped convolution for that of a dense one.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        forward()
+    return int(flops.get_total_flops()) // 2
+
+
+def count_bytes(step: Callable[[], Any]) -> int:
+    """Run a step once and return the bytes that its kernels read and wrote."""
+    with _ByteCounter() as moved:
         step()
-    return Work(flops.get_total_flops() // 2, moved.bytes)
+    return moved.bytes
 
 
 class _ByteCounter(TorchDispatchMode):

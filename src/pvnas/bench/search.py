@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from pvnas.bench.roofline import Machine, Work, count_work, measure_machine, timed
+from pvnas.bench.roofline import Machine, Work, count_bytes, count_macs, measure_machine, timed
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.loader import Batch
 from pvnas.data.source import VideoSource
 from pvnas.data.table import Video
+from pvnas.data.transforms import normalise
 from pvnas.errors import UserError
 from pvnas.runtime.device import describe_machine
 from pvnas.runtime.progress import Progress
@@ -30,6 +31,8 @@ from pvnas.search.run import SearchStage, StepBatches
 from pvnas.training.log import EpochLog
 
 WARM_UP = 2
+# In multiply-accumulates: forward twice, the gradient of the inputs twice, that of the weights once.
+FORWARDS_OF_A_STEP = 5
 SUPERNETS = ("fast", "plain")
 
 
@@ -137,7 +140,10 @@ def measure(name: str, shape: Shape, steps: int, count: bool) -> dict[str, Any]:
     if count:
         dtype = torch.bfloat16 if shape.precision == "bf16" else torch.float32
         machine = measure_machine(device, dtype)
-        answer |= {"work": asdict(count_work(step)), "machine": (machine.macs_per_s, machine.bytes_per_s)}
+        clips_NCTHW = normalise(batch.weight.clips_NCTHW.to(device))
+        macs = FORWARDS_OF_A_STEP * count_macs(lambda: stage.network(clips_NCTHW))
+        answer |= {"work": asdict(Work(macs, count_bytes(step)))}
+        answer |= {"machine": (machine.macs_per_s, machine.bytes_per_s)}
     return answer
 
 
