@@ -66,7 +66,7 @@ def packed(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["files", "pack", "pack in the order of its shards"])
+@pytest.mark.parametrize("kind", ["files", "pack in the order of its shards"])
 def test_any_number_of_processes_and_workers_sees_the_same_batches(kind: str, tiny_shapes: Path, packed: Path) -> None:
     path = tiny_shapes if kind == "files" else packed
     order = "shards" if kind.endswith("shards") else "random"
