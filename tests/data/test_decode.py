@@ -21,7 +21,7 @@ from attacks import Watch, huge_video, lying_video
 
 from pvnas.data.container import FrameReader, VideoError
 from pvnas.data.decode import decode_video, probe
-from pvnas.data.seek import frame_times, read_frames
+from pvnas.data.seek import read_frames
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,18 @@ def write(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def frame_times(path: Path) -> tuple[np.ndarray, float]:
+    """Return the (times_T, duration) by which the frames of a clip are chosen."""
+    told = []
+
+    def choose(times_T: np.ndarray, duration: float) -> np.ndarray:
+        told.append((times_T, duration))
+        return np.array([0])
+
+    read_frames(path, choose, short_side=16)
+    return told[0]
 
 
 def kind_of(path: Path) -> str:

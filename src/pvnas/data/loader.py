@@ -86,6 +86,7 @@ class _RandomClips:
         self.flipped_labels = flipped_labels(source.catalog.classes, augment.flip)
 
     def make(self, place: tuple[int, int, int]) -> Sample:
+        """Return the clip of (step, position, video), the same whoever asks for it and when."""
         step, position, index = place
         seed, stream, epoch = self.key
         draw = generator(seed, stream, "clip", epoch, step, position)

@@ -75,10 +75,11 @@ def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = No
     """
     with open_video(path) as (container, stream):
         packets, table = packets_and_table(Path(path), container, stream)
-        if table is not None:
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if table is not None and width and height:  # a damaged header may hold no size; then the first frame tells
             wanted = table.order_T[choose(table.times_T, table.duration)]
             painter = Painter(short_side)
-            painter.fit(stream.codec_context.width, stream.codec_context.height)
+            painter.fit(width, height)
             needed = set(wanted.tolist())
             # A decoder that begins at a key packet may distrust what follows it: then from the first packet on.
             for runs in (table.runs(needed), [(0, max(needed) + 1)]):
@@ -86,20 +87,6 @@ def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = No
                 if len(pictures) == len(needed):
                     return stacked([pictures[packet] for packet in wanted.tolist()])
     return _read_in_order(path, choose, short_side, table)
-
-
-def frame_times(path: str | Path) -> tuple[NDArray[np.float64], float]:
-    """Return (times_T, duration) in seconds of all frames, without decoding where the time stamps allow it.
-
-    Equal to those of ``decode_video`` for every sound file; a file with corrupt packets, where only decoding tells how
-    many frames there are, may have more times than frames. Raises VideoError.
-    """
-    with open_video(path) as (container, stream):
-        table = packet_table(_listed(container, stream, hold=False)[1], container, stream)
-    if table is not None:
-        return table.times_T, table.duration
-    decoded = decode_in_order(path, lambda frame: None, Painter(None))
-    return decoded.times_T, decoded.duration
 
 
 # ---- the table of packets
