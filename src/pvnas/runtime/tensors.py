@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,20 @@ def apply_gradients(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gr
         parameter.grad = gradient
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def only_trainable(network: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let no other parameter ask for a gradient: autograd then neither keeps nor computes what only they need."""
+    wanted = {id(parameter) for parameter in parameters}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in wanted]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, require_finite, with_prefix
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, only_trainable, require_finite, with_prefix
 from pvnas.search.collapse import collapse_record, collapse_warning
 from pvnas.search.derive import derive
 from pvnas.search.objective import (
@@ -268,9 +269,8 @@ class _GradientOf:
         clips_NCTHW = batch.clips_NCTHW.to(device, non_blocking=True)
         labels_N = batch.labels_N.to(device, non_blocking=True)
         arguments = (network, parameters, self.stage.config.search.batch.shards, clips_NCTHW, labels_N, self._loss)
-        if update_statistics:
-            return shard_gradients(*arguments, self.random_key)
-        with frozen_statistics(network):
+        statistics = nullcontext() if update_statistics else frozen_statistics(network)
+        with only_trainable(network, parameters), statistics:
             return shard_gradients(*arguments, self.random_key)
 
     def _loss(self, clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

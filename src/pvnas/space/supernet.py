@@ -17,27 +17,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import PAPER_SEARCH_LAYOUT
-from pvnas.space.batched import mixed_convolutions
-from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
+from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, operations_of
 from pvnas.space.layers import FOLDED, PLAIN, Layers, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
 from pvnas.space.operations import build_operation, build_stem, cell_inputs
-
-POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
+from pvnas.space.shared_cell import SharedCell, edge_stride
 
 
 def mixing_weights(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return softmax(alpha) over the operations of every edge, (E, O) per category (paper, equation 1)."""
     return {category: alpha.softmax(-1) for category, alpha in alphas.items()}
-
-
-def edge_stride(category: str, source: int) -> int:
-    """Return the spatial stride of an edge: 2 where a reduction cell's edge leaves one of its two inputs."""
-    return 2 if is_reduction(category) and source < INPUTS else 1
 
 
 def _edge_operations(place: CellPlace, source: int, names: Sequence[str], layers: Layers) -> nn.ModuleDict:
@@ -75,58 +67,6 @@ class PlainCell(nn.Module):
             w * edge_operations[name](x) for w, name in zip(weights_O, self.operations, strict=True) if name != ZERO
         ]
         return torch.stack(terms).sum(0)
-
-
-class SharedCell(nn.Module):
-    """The same sum as PlainCell, gathered by the node that edges leave, so that what they share is computed once."""
-
-    def __init__(self, place: CellPlace) -> None:
-        super().__init__()
-        self.category, self.operations = place.category, operations_of(place.category)
-        self.input0, self.input1 = cell_inputs(
-            place.channels_before, place.channels, place.reduced_before, FOLDED, affine=False
-        )
-        self.edges = nn.ModuleList()
-        for _, source in EDGES:
-            stride = edge_stride(place.category, source)
-            own = [n for n in self.operations if n not in PARAMETER_FREE | {ZERO} or (n == "identity" and stride == 2)]
-            self.edges.append(_edge_operations(place, source, own, FOLDED))
-        self.pools = nn.ModuleList(
-            _edge_operations(place, source, POOLINGS, FOLDED) for source in range(INPUTS + NODES - 1)
-        )
-
-    def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
-        """Return the (N, 4 * width, T, H', W') of a cell at these mixing weights."""
-        states = [self.input0(x0), self.input1(x1)]
-        sums: list[Tensor | None] = [None] * (INPUTS + NODES)
-        for source, pools in enumerate(self.pools):
-            x = states[source] if source < INPUTS else sums[source]
-            assert x is not None
-            leaving = [edge for edge, (_, start) in enumerate(EDGES) if start == source]
-            own: Any = [self.edges[edge] for edge in leaving]
-            weights_kO = torch.stack([weights_EO[edge] for edge in leaving])
-            weights = dict(zip(self.operations, weights_kO.unbind(1), strict=True))
-            free = {name: pool(x) for name, pool in pools.items()}  # type: ignore[operator]
-            if "identity" not in own[0]:
-                free["identity"] = x
-            terms = mixed_convolutions(own, F.relu(x), weights, edge_stride(self.category, source))
-            mixed = _mixed_free(list(free.values()), torch.stack([weights[name] for name in free]))
-            for edge, *parts in zip(leaving, terms, mixed, strict=True):
-                target, _ = EDGES[edge]
-                total = sums[target]
-                # In place after the first time: no backward pass reads the sum's old values.
-                sums[target] = parts[0] + parts[1] if total is None else total.add_(parts[0]).add_(parts[1])
-        return torch.cat([total for total in sums[INPUTS:] if total is not None], 1)
-
-
-def _mixed_free(sources: Sequence[Tensor], weights_nk: Tensor) -> list[Tensor]:
-    """Return for each of k edges the weighted sum of the n operations without parameters, (N, C, T, H, W).
-
-    As one product of matrices, forward and backward: a weighted sum each would pass over the clips k times as often.
-    """
-    rows_nM = torch.stack([x.permute(0, 2, 3, 4, 1).flatten() for x in sources])
-    n, c, t, h, w = sources[0].shape
-    return [row.view(n, t, h, w, c).permute(0, 4, 1, 2, 3) for row in (weights_nk.t() @ rows_nM).unbind()]
 
 
 class Supernet(nn.Module):
