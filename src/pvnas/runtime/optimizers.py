@@ -1,4 +1,4 @@
-"""The state of an optimiser as named tensors and JSON, and back, bit for bit."""
+"""PyTorch's optimisers without its compiler, and their state as named tensors and JSON, and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from torch.optim import Optimizer
 from pvnas.errors import UserError
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return the same optimiser without the wrappers that hide its methods from torch.compile.
+
+    Their first call imports the compiler, which costs each process a second and some 75 MB and serves nothing here.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: _unwrapped(getattr(Optimizer, name)) for name in names}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(_unwrapped(kind.step))})
+
+
+def _unwrapped(method: Any) -> Any:
+    return getattr(method, "__wrapped__", method)
+
+
+SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam)
 
 
 def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -19,16 +19,14 @@ def apply_gradients(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gr
 
 
 @contextmanager
-def only_trainable(network: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let no other parameter ask for a gradient: autograd then neither keeps nor computes what only they need."""
-    wanted = {id(parameter) for parameter in parameters}
-    others = [p for p in network.parameters() if p.requires_grad and id(p) not in wanted]
-    for parameter in others:
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let these parameters ask for no gradient: autograd then neither keeps nor computes what only they need."""
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in others:
+        for parameter in parameters:
             parameter.requires_grad_(True)
 
 

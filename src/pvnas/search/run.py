@@ -20,11 +20,11 @@ from pvnas.data.transforms import normalise
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
-from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
+from pvnas.runtime.optimizers import SGD, Adam, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, only_trainable, require_finite, with_prefix
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, frozen, require_finite, with_prefix
 from pvnas.search.collapse import collapse_record, collapse_warning
 from pvnas.search.derive import derive
 from pvnas.search.objective import (
@@ -78,14 +78,14 @@ class SearchStage:
             ).to(device)
         self.weights, self.alphas = self.network.weight_parameters(), self.network.architecture_parameters()
         weights, alphas = search.weights, search.alphas
-        self.weight_optimizer = torch.optim.SGD(
+        self.weight_optimizer = SGD(
             self.weights.values(),
             lr=scaled_lr(weights, search.batch),
             momentum=weights.momentum,
             weight_decay=weights.weight_decay,
             nesterov=weights.nesterov,
         )
-        self.alpha_optimizer = torch.optim.Adam(
+        self.alpha_optimizer = Adam(
             self.alphas.values(), lr=alphas.lr, betas=(alphas.beta1, alphas.beta2), weight_decay=alphas.weight_decay
         )
 
@@ -94,7 +94,8 @@ class SearchStage:
     def step(self, epoch: int, step: int, batch: StepBatches) -> dict[str, Tensor]:
         """Make the two half-steps of algorithm 1 on these batches and return the weight pass's measures."""
         self._set_learning_rates(epoch + step / self.steps())
-        self.network.train()
+        if not self.network.training:  # asked, since setting it walks over hundreds of layers
+            self.network.train()
         gradient = _GradientOf(self, key(self.config.seed, "search", epoch, step))
         weights, alphas = list(self.weights.values()), list(self.alphas.values())
         if self.config.search.half_steps == "joint":
@@ -270,7 +271,9 @@ class _GradientOf:
         labels_N = batch.labels_N.to(device, non_blocking=True)
         arguments = (network, parameters, self.stage.config.search.batch.shards, clips_NCTHW, labels_N, self._loss)
         statistics = nullcontext() if update_statistics else frozen_statistics(network)
-        with only_trainable(network, parameters), statistics:
+        wanted = {id(parameter) for parameter in parameters}
+        others = [p for p in (*self.stage.weights.values(), *self.stage.alphas.values()) if id(p) not in wanted]
+        with frozen(others), statistics:
             return shard_gradients(*arguments, self.random_key)
 
     def _loss(self, clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.space.layers import BatchNorm, fold_time, split_phases, unfold_time
-from pvnas.space.norms import norm_backward, norm_forward
+from pvnas.space.norms import norm_again, norm_backward, norm_forward
 
 Kernels = Sequence[Tensor]
 Kept = tuple[Any, ...]
@@ -98,28 +98,27 @@ class Branch(Protocol):
 
 
 class Separable:
-    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first."""
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. Keeps the first BN's input alone."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
-        fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        u1 = _depthwise(inputs.repeated, depthwise1, fan.stride)
-        a = _pointwise(u1, pointwise1, fan)
-        h, state = norm_forward(a, norms)
-        h.relu_()
-        u2 = _depthwise(h, depthwise2)
-        return _pointwise(u2, pointwise2, fan), (fan.keep(u1), a, state, h, fan.keep(u2))
+        a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
+        y, state = norm_forward(a, norms)
+        return _pointwise(_depthwise(y.relu_(), depthwise2), pointwise2, inputs.fan), (a, state)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        u1, a, state, h, u2 = kept
-        g, d_pointwise2 = _pointwise_backward(gradient, u2, pointwise2, fan)
+        a, state = kept
+        h = norm_again(a, state).relu_()
+        u = _depthwise(h, depthwise2) if fan.kernel_gradients else None
+        g, d_pointwise2 = _pointwise_backward(gradient, u, pointwise2, fan)
         d_depthwise2 = _depthwise_kernel_gradient(g, h, depthwise2, fan)
         g = _depthwise(g, depthwise2.flip(2, 3))
         torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
         g, _ = norm_backward(g, a, state)
-        g, d_pointwise1 = _pointwise_backward(g, u1, pointwise1, fan)
+        u = _depthwise(inputs.repeated, depthwise1, fan.stride) if fan.kernel_gradients else None
+        g, d_pointwise1 = _pointwise_backward(g, u, pointwise1, fan)
         if fan.stride == 1:
             d_depthwise1 = _depthwise_kernel_gradient(g, inputs.repeated, depthwise1, fan)
             g = _depthwise(g, depthwise1.flip(2, 3))
@@ -137,27 +136,25 @@ class DilatedSeparable:
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
         depthwise, pointwise = kernels
-        if inputs.fan.stride == 2:
-            u = _depthwise(_repeated(inputs.even, inputs.fan), depthwise)
-        else:
-            u = _depthwise(inputs.repeated, depthwise, dilation=2)
-        return _pointwise(u, pointwise, inputs.fan), (inputs.fan.keep(u),)
+        return _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         fan = inputs.fan
         depthwise, pointwise = kernels
-        g, d_pointwise = _pointwise_backward(gradient, kept[0], pointwise, fan)
+        u = self._depthwise(inputs, depthwise) if fan.kernel_gradients else None
+        g, d_pointwise = _pointwise_backward(gradient, u, pointwise, fan)
         d_depthwise = None
-        if fan.stride == 2:
-            if fan.kernel_gradients:
-                d_depthwise = _depthwise_kernel_gradient(g, _repeated(inputs.even, fan), depthwise, fan)
-            dr = inputs.on_even_pixels(_summed(_depthwise(g, depthwise.flip(2, 3)), fan.edges))
-        else:
-            if fan.kernel_gradients:
-                phases = _repeated(split_phases(inputs.r_FCHW), fan)
-                d_depthwise = _depthwise_kernel_gradient(split_phases(g), phases, depthwise, fan)
-            dr = _summed(_depthwise(g, depthwise.flip(2, 3), dilation=2), fan.edges)
-        return BranchGradient(dr, (d_depthwise, d_pointwise))
+        if fan.kernel_gradients:
+            x, g_x = (inputs.even, g) if fan.stride == 2 else (split_phases(inputs.r_FCHW), split_phases(g))
+            d_depthwise = _depthwise_kernel_gradient(g_x, _repeated(x, fan), depthwise, fan)
+        dr = _summed(_depthwise(g, depthwise.flip(2, 3), dilation=1 if fan.stride == 2 else 2), fan.edges)
+        return BranchGradient(inputs.on_even_pixels(dr) if fan.stride == 2 else dr, (d_depthwise, d_pointwise))
+
+    @staticmethod
+    def _depthwise(inputs: Input, kernel: Tensor) -> Tensor:
+        if inputs.fan.stride == 2:
+            return _depthwise(_repeated(inputs.even, inputs.fan), kernel)
+        return _depthwise(inputs.repeated, kernel, dilation=2)
 
 
 class Temporal3x3:
@@ -193,6 +190,17 @@ class Temporal1x1:
         g, d_product = _over_time_backward(gradient, r_FCHW, kept[0], fan)
         d_kernels = (None, None) if d_product is None else _product_backward(d_product, *kernels, fan.edges)
         return BranchGradient(inputs.on_even_pixels(g) if fan.stride == 2 else g, d_kernels)
+
+
+class Pointwise:
+    """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width."""
+
+    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        return F.conv2d(inputs.r_FCHW, kernels[0]), ()
+
+    def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        dr, d_kernel = _conv_backward(gradient, inputs.r_FCHW, kernels[0], inputs.fan)
+        return BranchGradient(dr, (d_kernel,))
 
 
 class Reduction:

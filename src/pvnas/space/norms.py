@@ -48,6 +48,12 @@ def norm_forward(x_FCHW: Tensor, norms: Sequence[BatchNorm], scale_k: Tensor | N
     return y_FCHW, NormState(mean, inverse_std, None, first.eps)
 
 
+def norm_again(x_FCHW: Tensor, state: NormState) -> Tensor:
+    """Return what ``norm_forward`` has returned without a scale, from what it has found of the batch."""
+    mean, var = state.running or (state.mean, state.inverse_std.pow(-2) - state.eps)
+    return torch.native_batch_norm(x_FCHW, None, None, mean, var, False, 0.0, state.eps)[0]
+
+
 def norm_backward(
     gradient_FCHW: Tensor,
     x_FCHW: Tensor,

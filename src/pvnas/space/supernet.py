@@ -100,6 +100,8 @@ class Supernet(nn.Module):
             }
         )
         self.plain = plain
+        # Gathered once: a walk over the modules takes longer than many a kernel.
+        self.norms: list[Any] = [module for module in self.modules() if isinstance(module, nn.BatchNorm3d)]
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         weights = mixing_weights(self.architecture_parameters())
@@ -118,14 +120,13 @@ class Supernet(nn.Module):
 
 
 @contextmanager
-def frozen_statistics(network: nn.Module) -> Iterator[None]:
+def frozen_statistics(network: Supernet) -> Iterator[None]:
     """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
-    norms: list[Any] = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    momenta = [norm.momentum for norm in network.norms]
+    for norm in network.norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum in zip(network.norms, momenta, strict=True):
             norm.momentum = momentum

@@ -14,7 +14,7 @@ from pvnas.data.loader import Batch, training_batches
 from pvnas.data.order import steps_per_epoch
 from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
-from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
+from pvnas.runtime.optimizers import SGD, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
@@ -61,7 +61,7 @@ class TrainStage:
             self.network = build_network(config, genotype, len(train.catalog.classes)).to(device)
         self.parameters = dict(self.network.named_parameters())
         weights = config.train.weights
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.parameters.values(),
             lr=scaled_lr(weights, config.train.batch),
             momentum=weights.momentum,
