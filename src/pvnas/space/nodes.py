@@ -20,9 +20,9 @@ from pvnas.space.norms import NormState, norm_backward, norm_forward
 from pvnas.space.operations import FactorizedReduction
 
 POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
-# Edges run together while one tensor of theirs stays below this, about what a core's caches hold: small edges are
-# mostly the cost of calls, large ones run fastest alone. On a GPU a call costs more and caches do not matter.
-ELEMENTS_TOGETHER = {"cpu": 2**19, "cuda": 2**62}
+# Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
+# cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
+ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
 
 
 class Entry:
@@ -133,13 +133,20 @@ class Source:
     def _groups(self, kernels: list[Tensor], fan: Fan, sums_FCHW: Tensor) -> Iterator[_Edges]:
         """Yield the edges in groups that run together, with their kernels joined."""
         k = self.edges
-        size = max(1, min(k, ELEMENTS_TOGETHER.get(sums_FCHW.device.type, 2**62) * k // sums_FCHW.numel()))
+        size = self._edges_together(sums_FCHW)
         rest = iter(kernels)
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
         for first in range(0, k, size):
             part = slice(first, first + size)
             joined = {name: [_joined(place[part], sums_FCHW.dtype) for place in places[name]] for name in self.names}
             yield _Edges(first, joined, Fan(min(size, k - first), self.stride, fan.frames, fan.kernel_gradients))
+
+    def _edges_together(self, sums_FCHW: Tensor) -> int:
+        """Return how many of the k edges run at once."""
+        if sums_FCHW.device.type != "cpu":
+            return self.edges
+        elements, channels = sums_FCHW.numel() // self.edges, sums_FCHW.shape[1] // self.edges
+        return max(1, min(self.edges, ELEMENTS_TOGETHER // elements, CHANNELS_TOGETHER // channels))
 
     def _add_branches(
         self, edges: _Edges, r_FCHW: Tensor, sums_FCHW: Tensor, weights_kO: Tensor

@@ -1,0 +1,102 @@
+"""A trained network made ready for predictions: the same scores from fewer and larger kernels.
+
+Batch norms become part of the convolutions before them (Jacob et al., 2018, section 3.2), and a pointwise convolution
+that is followed by a temporal one, with nothing between them, becomes one with it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from pvnas.space.layers import BatchNorm, FoldedConv
+from pvnas.space.network import PVNASNetwork
+from pvnas.space.operations import FactorizedReduction
+
+
+@torch.no_grad()
+def for_inference(network: PVNASNetwork) -> PVNASNetwork:
+    """Return a copy of a network of folded layers that gives its evaluation mode's scores and cannot be trained."""
+    fused = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(fused.modules()):
+        if isinstance(module, FactorizedReduction):
+            _fuse_reduction(module)
+        elif isinstance(module, nn.Sequential):
+            _fuse_sequence(module)
+    return fused
+
+
+def _fuse_sequence(layers: nn.Sequential) -> None:
+    """Fold the norms, join 1x1x1 with 3x1x1, and let ReLUs inside work in place."""
+    place = 1
+    while place < len(layers):
+        before, layer = layers[place - 1], layers[place]
+        if isinstance(before, FoldedConv) and isinstance(layer, BatchNorm):
+            layers[place - 1] = _with_norm(before, layer)
+            del layers[place]
+        elif isinstance(before, FoldedConv) and isinstance(layer, FoldedConv) and _joins(before, layer):
+            layers[place - 1] = _joined(before, layer)
+            del layers[place]
+        else:
+            if isinstance(layer, nn.ReLU):  # the first one reads what other operations read too
+                layer.inplace = True
+            place += 1
+
+
+def _fuse_reduction(reduction: FactorizedReduction) -> None:
+    """The norm is that of both halves, one behind the other."""
+    scale, shift = _scale_and_shift(reduction.norm)
+    channels = [reduction.even.out_channels, reduction.odd.out_channels]
+    for name, s, b in zip(("even", "odd"), scale.split(channels), shift.split(channels), strict=True):
+        setattr(reduction, name, _scaled(getattr(reduction, name), s, b))
+    reduction.norm = nn.Identity()
+
+
+def _with_norm(conv: FoldedConv, norm: BatchNorm) -> FoldedConv:
+    return _scaled(conv, *_scale_and_shift(norm))
+
+
+def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what a norm in evaluation mode multiplies by and adds, (C,) each."""
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _scaled(conv: FoldedConv, scale: Tensor, shift: Tensor) -> FoldedConv:
+    """Return the convolution followed by ``* scale + shift``."""
+    bias = shift if conv.bias is None else conv.bias * scale + shift
+    return _convolution(conv, conv.weight * scale.view(-1, 1, 1, 1, 1), bias, conv.kernel_size, conv.padding)
+
+
+def _joins(first: FoldedConv, second: FoldedConv) -> bool:
+    return first.kernel_size == (1, 1, 1) and first.groups == 1 and second.kernel_size == (3, 1, 1)
+
+
+def _joined(first: FoldedConv, second: FoldedConv) -> FoldedConv:
+    """Return the one convolution that both make; neither has a bias, so that padding in time stays zero."""
+    weight = torch.einsum("omtyx,mi->oityx", second.weight, first.weight.flatten(1))
+    return _convolution(first, weight, None, second.kernel_size, second.padding)
+
+
+def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: object, padding: object) -> FoldedConv:
+    """Return a convolution with these weights and the stride, dilation and groups of another."""
+    conv = FoldedConv(
+        like.in_channels,
+        like.out_channels,
+        kernel,  # type: ignore[arg-type]
+        stride=like.stride,  # type: ignore[arg-type]
+        padding=padding,  # type: ignore[arg-type]
+        dilation=like.dilation,  # type: ignore[arg-type]
+        groups=like.groups,
+        bias=bias is not None,
+        device="meta",
+    )
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return conv
