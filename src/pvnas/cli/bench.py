@@ -80,24 +80,16 @@ def add_bench_search(parser: ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, default=20, metavar="N", help="classes [20]")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps of a round, after two more [5]")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each supernet [2]")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads [1]")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda [cpu]")
-    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32 or bf16 [fp32]")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain supernet out")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_machine(parser)
 
 
 def run_bench_search(args: Namespace) -> None:
     """Seconds, memory, MACs and bytes of a search step, beside the plain supernet's."""
     _check_least(args, width=2, batch=1, classes=2, steps=1, rounds=1, threads=1)
-    for name, known in (("device", ("cpu", "cuda")), ("precision", ("fp32", "bf16"))):
-        if getattr(args, name) not in known:
-            raise UserError(f"--{name} takes {' or '.join(known)}, not {getattr(args, name)!r}")
     frames, height, side = clip_shape(args.clip)
     from pvnas.bench.search import Shape, bench_search
-    from pvnas.runtime.device import choose_device
 
-    choose_device(args.device)  # says in one line where there is no GPU
     shape = Shape(
         width=args.width,
         batch=args.batch,
@@ -105,18 +97,88 @@ def run_bench_search(args: Namespace) -> None:
         height=height,
         side=side,
         classes=args.classes,
-        device=args.device,
-        precision=args.precision,
-        threads=args.threads,
+        **_machine(args),
     )
     found = bench_search(shape, steps=args.steps, rounds=args.rounds, plain=not args.no_plain)
-    if args.json:
+    _print_sides("search step", found, ("fast", "plain"), args.json)
+
+
+def add_bench_model(parser: ArgumentParser) -> None:
+    """Arguments of ``bench model``."""
+    parser.add_argument("genotype", metavar="GENOTYPE", nargs="?", default=None, help="genotype file [a random one]")
+    parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="normal cells in a row [1]")
+    parser.add_argument("--stem", default="stride4", metavar="NAME", help="stride4 or stride2 [stride4]")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="clips at once [1]")
+    parser.add_argument("--clip", default="8x224x224", metavar="TxHxW", help="frames x height x width [8x224x224]")
+    parser.add_argument("--classes", type=int, default=400, metavar="N", help="classes [400]")
+    parser.add_argument("--train", action="store_true", help="a training step in place of a forward pass")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too (a minute, a C++ compiler)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of a round, after two more [5]")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each way [2]")
+    _add_machine(parser)
+
+
+def run_bench_model(args: Namespace) -> None:
+    """Seconds, memory, MACs and bytes of a derived network, beside the same with PyTorch's 3-D layers."""
+    _check_least(args, width=2, repeat=1, batch=1, classes=2, repeats=1, rounds=1, threads=1)
+    _check_known(args, stem=("stride4", "stride2"))
+    frames, height, side = clip_shape(args.clip)
+    from pvnas.bench.model import ModelShape, bench_model
+    from pvnas.space.genotype import Genotype, random_genotype
+
+    genotype = random_genotype(0) if args.genotype is None else Genotype.load(args.genotype)
+    shape = ModelShape(
+        genotype=genotype.to_json(),
+        width=args.width,
+        repeat=args.repeat,
+        stem=args.stem,
+        classes=args.classes,
+        batch=args.batch,
+        frames=frames,
+        height=height,
+        side=side,
+        training=args.train,
+        **_machine(args),
+    )
+    found = bench_model(shape, repeats=args.repeats, rounds=args.rounds, compile_too=args.compile)
+    _print_sides("training step" if args.train else "forward pass", found, ("fast", "compiled", "plain"), args.json)
+
+
+def _add_machine(parser: ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads [1]")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda [cpu]")
+    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32 or bf16 [fp32]")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _machine(args: Namespace) -> dict[str, Any]:
+    """Return threads, device and precision, known to exist. UserError in one line where there is no GPU."""
+    _check_known(args, device=("cpu", "cuda"), precision=("fp32", "bf16"))
+    from pvnas.runtime.device import choose_device
+
+    choose_device(args.device)
+    return {"device": args.device, "precision": args.precision, "threads": args.threads}
+
+
+def _check_known(args: Namespace, **known: tuple[str, ...]) -> None:
+    """UserError for a word that an option does not know."""
+    for name, words in known.items():
+        if getattr(args, name) not in words:
+            raise UserError(f"--{name} takes {' or '.join(words)}, not {getattr(args, name)!r}")
+
+
+def _print_sides(title: str, found: dict[str, Any], ways: tuple[str, ...], as_json: bool) -> None:
+    """Print what was measured side by side."""
+    if as_json:
         print_json(found)
         return
-    names = [name for name in ("fast", "plain") if name in found]
-    lines = ("seconds_per_step", "clips_per_s", "peak_bytes", "gmacs_per_clip", "bytes_per_clip")
+    names = [name for name in ways if name in found]
+    lines = ("seconds", "clips_per_s", "peak_bytes", "gmacs_per_clip", "bytes_per_clip")
     rows = [(line.replace("_", " "), *(found[name][line] for name in names)) for line in lines]
     rows.append(("share of the roofline", *(found[name]["roofline"]["share"] for name in names)))
-    print_table(["search step", *names], rows)
+    print_table([title, *names], rows)
     if "speedup" in found:
         print(f"fast over plain: {found['speedup']:.2f} times the clips/s, {found['memory_share']:.2f} of the memory")
+    if "compiled_speedup" in found:
+        print(f"compiled over plain: {found['compiled_speedup']:.2f} times the clips/s")

@@ -269,9 +269,11 @@ def run_cost(args: Namespace) -> None:
     cost = network_cost(genotype, clip=clip, classes=args.classes, **shape).over_views(args.views)
     cost |= {"classes": args.classes, **shape}
     if args.latency:
+        from pvnas.space.inference import for_inference
         from pvnas.space.network import PVNASNetwork
 
-        cost["latency"] = measure_latency(PVNASNetwork(genotype, num_classes=args.classes, **shape), clip)
+        network = PVNASNetwork(genotype, num_classes=args.classes, **shape)
+        cost["latency"] = measure_latency(for_inference(network), clip)
     if args.json:
         print_json(cost)
         return

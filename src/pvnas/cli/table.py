@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pvnas.cli.bench import add_bench_data, add_bench_search, run_bench_data, run_bench_search
+from pvnas.cli.bench import (
+    add_bench_data,
+    add_bench_model,
+    add_bench_search,
+    run_bench_data,
+    run_bench_model,
+    run_bench_search,
+)
 from pvnas.cli.commands import (
     add_config,
     add_cost,
@@ -194,6 +201,14 @@ COMMANDS: dict[str, Command] = {
             "pvnas bench search --width 16 --batch 4 --clip 8x64x64",
             add_bench_search,
             run_bench_search,
+        ),
+        Command(
+            "bench model",
+            "[GENOTYPE] [--width 64] [--batch 1] [--clip 8x224x224] [--train] [--compile] [--threads 1] [--json] ...",
+            "Measure a derived network beside the same one written with PyTorch's 3-D layers.",
+            "pvnas bench model genotype.json --batch 8\npvnas bench model --train --batch 4 --clip 8x112x112",
+            add_bench_model,
+            run_bench_model,
         ),
         Command(
             "config show",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from pvnas.errors import UserError
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
+Kind = TypeVar("Kind", bound=Optimizer)
+
+
+def without_compiler(kind: type[Kind]) -> type[Kind]:
     """Return the same optimiser without the wrappers that hide its methods from torch.compile.
 
     Their first call imports the compiler, which costs each process a second and some 75 MB and serves nothing here.

@@ -181,14 +181,17 @@ class Temporal1x1:
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
         r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
-        product = _product(*kernels, inputs.fan.edges)
+        spatial, temporal = kernels
+        product = _product(spatial, temporal, inputs.fan.edges)
         return _over_time(r_FCHW, product, inputs.fan), (product,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         fan = inputs.fan
         r_FCHW = inputs.even if fan.stride == 2 else inputs.r_FCHW
         g, d_product = _over_time_backward(gradient, r_FCHW, kept[0], fan)
-        d_kernels = (None, None) if d_product is None else _product_backward(d_product, *kernels, fan.edges)
+        d_kernels = (
+            (None, None) if d_product is None else _product_backward(d_product, kernels[0], kernels[1], fan.edges)
+        )
         return BranchGradient(inputs.on_even_pixels(g) if fan.stride == 2 else g, d_kernels)
 
 

@@ -60,7 +60,9 @@ def _with_norm(conv: FoldedConv, norm: BatchNorm) -> FoldedConv:
 
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return what a norm in evaluation mode multiplies by and adds, (C,) each."""
-    assert isinstance(norm, BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    assert isinstance(norm, BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -100,3 +102,12 @@ def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: 
     conv.weight = nn.Parameter(weight, requires_grad=False)
     conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
     return conv
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """Return what torch.compile makes of a network without gradients: faster still, after a minute at the first call.
+
+    Needs a C++ compiler. Every size of clips and batches is compiled anew.
+    """
+    fast: nn.Module = torch.compile(network, options={"freezing": True})  # type: ignore[assignment]
+    return fast

@@ -138,7 +138,9 @@ class Source:
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
         for first in range(0, k, size):
             part = slice(first, first + size)
-            joined = {name: [_joined(place[part], sums_FCHW.dtype) for place in places[name]] for name in self.names}
+            joined: dict[str, Kernels] = {
+                name: [_joined(place[part], sums_FCHW.dtype) for place in places[name]] for name in self.names
+            }
             yield _Edges(first, joined, Fan(min(size, k - first), self.stride, fan.frames, fan.kernel_gradients))
 
     def _edges_together(self, sums_FCHW: Tensor) -> int:
@@ -166,7 +168,7 @@ class Source:
         """Poolings with BN, and identity at stride 1."""
         stride = self.stride
         average = F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
-        largest, indices = F.max_pool2d_with_indices(x_FCHW, 3, stride, 1)
+        largest, indices = torch.ops.aten.max_pool2d_with_indices(x_FCHW, [3, 3], [stride, stride], [1, 1])
         normed = [norm_forward(y, [norm]) for y, norm in zip((average, largest), self.pool_norms, strict=True)]
         kept = KeptFree([y for y, _ in normed], [state for _, state in normed], indices.int())
         mixed_kM = self._free_weights(weights_kO, x_FCHW.dtype) @ self._free_rows(x_FCHW, kept)
@@ -225,7 +227,7 @@ class Source:
         if dr_FCHW is not None:  # now of x, past the ReLU
             torch.ops.aten.threshold_backward.grad_input(dr_FCHW, r_FCHW, 0, grad_input=dr_FCHW)
         self._free_backward(gradient_FCHW, x_FCHW, weights_kO, kept.free, dr_FCHW, d_weights_kO)
-        if d_weights_EO is not None:
+        if d_weights_EO is not None and d_weights_kO is not None:
             d_weights_EO[self.leaving] = d_weights_kO
         return dr_FCHW, [d_kernel for parts in kernels.values() for d_kernel in parts]
 

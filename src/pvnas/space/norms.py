@@ -6,12 +6,14 @@ Legend: F folded frames, C channels of an edge, k edges; their channels lie side
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pvnas.space.layers import BatchNorm
+
+_native: Any = torch.ops.aten.native_batch_norm
 
 
 class NormState(NamedTuple):
@@ -34,16 +36,14 @@ def norm_forward(x_FCHW: Tensor, norms: Sequence[BatchNorm], scale_k: Tensor | N
     momentum = first.momentum or 0.0
     scale = _per_channel(scale_k, x_FCHW)
     if first.training and momentum == 0.0:  # the alpha step: nothing is remembered
-        y_FCHW, mean, inverse_std = torch.native_batch_norm(x_FCHW, scale, None, None, None, True, 0.0, first.eps)
+        y_FCHW, mean, inverse_std = _native(x_FCHW, scale, None, None, None, True, 0.0, first.eps)
         return y_FCHW, NormState(mean, inverse_std, None, first.eps)
     statistics = [[norm.running_mean for norm in norms], [norm.running_var for norm in norms]]
-    running = tuple(torch.cat(parts) for parts in statistics)  # type: ignore[arg-type]
-    y_FCHW, mean, inverse_std = torch.native_batch_norm(
-        x_FCHW, scale, None, *running, first.training, momentum, first.eps
-    )
+    mean_kC, var_kC = (torch.cat(parts) for parts in statistics)  # type: ignore[arg-type]
+    y_FCHW, mean, inverse_std = _native(x_FCHW, scale, None, mean_kC, var_kC, first.training, momentum, first.eps)
     if not first.training:
-        return y_FCHW, NormState(mean, inverse_std, (running[0], running[1]), first.eps)
-    for parts, value in zip(statistics, running, strict=True):
+        return y_FCHW, NormState(mean, inverse_std, (mean_kC, var_kC), first.eps)
+    for parts, value in zip(statistics, (mean_kC, var_kC), strict=True):
         torch._foreach_copy_(parts, list(value.chunk(len(norms))))  # type: ignore[arg-type]
     return y_FCHW, NormState(mean, inverse_std, None, first.eps)
 
@@ -51,7 +51,8 @@ def norm_forward(x_FCHW: Tensor, norms: Sequence[BatchNorm], scale_k: Tensor | N
 def norm_again(x_FCHW: Tensor, state: NormState) -> Tensor:
     """Return what ``norm_forward`` has returned without a scale, from what it has found of the batch."""
     mean, var = state.running or (state.mean, state.inverse_std.pow(-2) - state.eps)
-    return torch.native_batch_norm(x_FCHW, None, None, mean, var, False, 0.0, state.eps)[0]
+    y_FCHW: Tensor = _native(x_FCHW, None, None, mean, var, False, 0.0, state.eps)[0]
+    return y_FCHW
 
 
 def norm_backward(

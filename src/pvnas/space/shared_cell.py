@@ -68,7 +68,11 @@ class SharedCell(nn.Module):
 
     def kernels(self) -> list[Tensor]:
         """Return the kernels of both inputs and of all edges in the order of ``_CellFunction``."""
-        return [kernel for part in (*self.entries, *self.sources) for kernel in part.kernels()]
+        return [kernel for part in self.parts() for kernel in part.kernels()]
+
+    def parts(self) -> list[Entry | Source]:
+        """Return what owns kernels: both inputs, then the nodes that edges leave."""
+        return [*self.entries, *self.sources]
 
 
 def _build(names: Sequence[str], channels: int, stride: int) -> nn.ModuleDict:
@@ -84,7 +88,7 @@ class _CellFunction(torch.autograd.Function):
     def forward(ctx: Any, cell: SharedCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *kernels: Tensor) -> Tensor:
         fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=any(ctx.needs_input_grad[4:]))
         rest = iter(kernels)
-        own = [[next(rest) for _ in part.kernels()] for part in (*cell.entries, *cell.sources)]
+        own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
         with torch.autocast(x0.device.type, enabled=False):
             entered = [
                 entry.forward(dense(fold_time(x)), some, fan)
@@ -122,10 +126,10 @@ class _CellFunction(torch.autograd.Function):
                 gradients.later(source), nodes.state(number), weights_EO, ctx.kept.pop(), d_weights_EO, of_input
             )
             d_kernels = own + d_kernels
-            if number >= INPUTS:
-                gradients.part(number).add_(dx_FCHW)
-            else:
+            if number < INPUTS:
                 d_inputs[number] = dx_FCHW
+            elif dx_FCHW is not None:
+                gradients.part(number).add_(dx_FCHW)
         for number, x in ((1, x1), (0, x0)):
             entry, dx_FCHW = cell.entries[number], d_inputs[number]
             own = [None] * len(entry.kernels())

@@ -13,6 +13,8 @@ from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
 from pvnas.data.views import test_batches, validation_batches
 from pvnas.runtime.progress import Progress
+from pvnas.space.inference import for_inference
+from pvnas.space.network import PVNASNetwork
 from pvnas.training.log import autocast
 from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
 
@@ -54,7 +56,7 @@ def score_views(
     test, catalog = config.test, videos.catalog
     views = test.temporal_views * test.spatial_views
     average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average)
-    network.eval()
+    network = for_inference(network) if isinstance(network, PVNASNetwork) else network.eval()
     clips = max(8, config.train.batch.clips_per_shard)
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
     task = progress.task("test", total=len(catalog.videos) * views) if progress else None

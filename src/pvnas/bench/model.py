@@ -1,0 +1,133 @@
+"""What `pvnas bench model` measures: a derived network's forward pass or training step, beside the same one written
+with PyTorch's own 3-D layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pvnas.bench.roofline import count_macs
+from pvnas.bench.sides import answer, compare, measure_work, side_by_side
+from pvnas.runtime.device import describe_machine
+from pvnas.runtime.optimizers import SGD
+from pvnas.space.genotype import Genotype
+from pvnas.space.inference import compiled, for_inference
+from pvnas.space.layers import FOLDED, PLAIN
+from pvnas.space.network import PVNASNetwork
+from pvnas.training.log import autocast
+
+FORWARDS_OF_A_STEP = 3  # in multiply-accumulates: forward, the gradient of the inputs, that of the weights
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """One setting of the benchmark."""
+
+    genotype: str
+    """A genotype as JSON."""
+    width: int = 64
+    repeat: int = 1
+    stem: str = "stride4"
+    classes: int = 400
+    batch: int = 1
+    frames: int = 8
+    height: int = 224
+    side: int = 224
+    """Width of a frame, in pixels."""
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    training: bool = False
+    """A training step in place of a forward pass."""
+
+
+def bench_model(shape: ModelShape, *, repeats: int, rounds: int, compile_too: bool = False) -> dict[str, Any]:
+    """Return seconds, clips/s, peak memory, MACs, bytes and the share of the roofline of each way.
+
+    ``fast`` is what training, test and prediction use; ``compiled``, of forward passes alone, is what torch.compile
+    makes of it. Raises UserError where one does not get through, for want of memory or a compiler most likely.
+    """
+    ways = ["fast", "plain", *(["compiled"] if compile_too and not shape.training else [])]
+    settings = {"shape": asdict(shape), "repeats": repeats}
+    found = side_by_side("pvnas.bench.model", ways, settings, clips=shape.batch, rounds=rounds)
+    result = {"shape": asdict(shape), "repeats": repeats, "rounds": rounds, **found}
+    result |= compare(found["fast"], found["plain"])
+    if "compiled" in found:
+        result["compiled_speedup"] = compare(found["compiled"], found["plain"])["speedup"]
+    return result | {"machine": describe_machine()}
+
+
+def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[str, Any]:
+    """Measure one way in this process."""
+    setting = ModelShape(**shape)
+    torch.set_num_threads(setting.threads)
+    torch.manual_seed(0)
+    network = PVNASNetwork(
+        Genotype.from_json(setting.genotype),
+        num_classes=setting.classes,
+        width=setting.width,
+        repeat=setting.repeat,
+        stem=setting.stem,
+        layers=PLAIN if way == "plain" else FOLDED,
+    ).to(setting.device)
+    if not setting.training:
+        network = network.eval() if way == "plain" else for_inference(network)
+    runner = compiled(network) if way == "compiled" else network
+    size = (setting.batch, 3, setting.frames, setting.height, setting.side)
+    return measure_network(
+        runner, size, setting.device, setting.precision, training=setting.training, repeats=repeats, count=count
+    )
+
+
+def measure_network(
+    network: nn.Module,
+    size: tuple[int, ...],
+    device: str,
+    precision: str,
+    *,
+    training: bool,
+    repeats: int,
+    count: bool = True,
+) -> dict[str, Any]:
+    """Measure the forward pass or the training step of any network on clips of this size (N, 3, T, H, W)."""
+    where = torch.device(device)
+    clips_NCTHW = torch.randn(size, device=where)
+    step = _training_step(network, clips_NCTHW, precision) if training else _forward(network, clips_NCTHW, precision)
+
+    def macs() -> int:
+        return (FORWARDS_OF_A_STEP if training else 1) * count_macs(_forward(network, clips_NCTHW, precision))
+
+    return measure_work(step, macs, where, precision, repeats=repeats, count=count)
+
+
+def _forward(network: nn.Module, clips_NCTHW: torch.Tensor, precision: str) -> Callable[[], Any]:
+    def forward() -> torch.Tensor:
+        with torch.no_grad(), autocast(precision, clips_NCTHW.device):
+            scores_NK: torch.Tensor = network(clips_NCTHW)
+        return scores_NK
+
+    return forward
+
+
+def _training_step(network: nn.Module, clips_NCTHW: torch.Tensor, precision: str) -> Callable[[], Any]:
+    network.train()
+    optimizer = SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    labels_N = torch.zeros(len(clips_NCTHW), dtype=torch.long, device=clips_NCTHW.device)
+
+    def step() -> None:
+        with autocast(precision, clips_NCTHW.device):
+            scores_NK = network(clips_NCTHW)
+        F.cross_entropy(scores_NK.float(), labels_N).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+if __name__ == "__main__":
+    answer(measure)

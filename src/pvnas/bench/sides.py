@@ -1,0 +1,100 @@
+"""Several ways of doing one work, each measured in processes of its own that take turns."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+
+from pvnas.bench.roofline import Machine, Work, count_bytes, measure_machine, timed
+from pvnas.errors import UserError
+
+WARM_UP = 2
+
+
+def side_by_side(
+    module: str, ways: Sequence[str], settings: dict[str, Any], *, clips: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Return what ``python -m module SETTINGS`` measures for each way: the medians over the rounds.
+
+    A process of its own makes the peak of memory its own. Raises UserError where one does not get through.
+    """
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way in ways:
+            found[way].append(_in_a_process(module, settings | {"way": way, "count": number == 0}))
+    return {way: _merged(runs, clips) for way, runs in found.items()}
+
+
+def compare(fast: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
+    """Return how many times the clips/s, and what share of the memory."""
+    return {
+        "speedup": round(fast["clips_per_s"] / plain["clips_per_s"], 3),
+        "memory_share": round(fast["peak_bytes"] / plain["peak_bytes"], 3),
+    }
+
+
+def measure_work(
+    work: Callable[[], Any], macs: Callable[[], int], device: torch.device, precision: str, *, repeats: int, count: bool
+) -> dict[str, Any]:
+    """Measure in this process: seconds, peak memory and, where asked for, MACs, bytes and the machine's limits."""
+    for _ in range(WARM_UP):
+        work()
+    seconds = median(timed(work, device) for _ in range(repeats))
+    answer: dict[str, Any] = {"seconds": seconds, "peak_bytes": _peak_bytes(device)}
+    if count:
+        machine = measure_machine(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        answer |= {"work": asdict(Work(macs(), count_bytes(work)))}
+        answer |= {"machine": (machine.macs_per_s, machine.bytes_per_s)}
+    return answer
+
+
+def answer(measure: Callable[..., dict[str, Any]]) -> None:
+    """Print as JSON what ``measure`` returns for the settings on the command line: the other end of side_by_side."""
+    print(json.dumps(measure(**json.loads(sys.argv[1]))))
+
+
+def _in_a_process(module: str, settings: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-m", module, json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        what = f"{settings['way']} does not get through ({why})"
+        raise UserError(f"{what}; try another --clip, --batch or --width")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _merged(runs: list[dict[str, Any]], clips: int) -> dict[str, Any]:
+    """Return the medians over the rounds, and what was counted in the first."""
+    seconds = median(run["seconds"] for run in runs)
+    work, machine = Work(**runs[0]["work"]), Machine(*runs[0]["machine"])
+    least = machine.seconds_of(work)
+    return {
+        "seconds": round(seconds, 5),
+        "clips_per_s": round(clips / seconds, 3),
+        "peak_bytes": max(run["peak_bytes"] for run in runs),
+        "gmacs_per_clip": round(work.macs / clips / 1e9, 4),
+        "bytes_per_clip": work.bytes // clips,
+        "roofline": {
+            "gmacs_per_s": round(machine.macs_per_s / 1e9, 2),
+            "gigabytes_per_s": round(machine.bytes_per_s / 1e9, 2),
+            "least_seconds": round(least, 5),
+            "share": round(least / seconds, 4),
+        },
+    }
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Return the largest memory so far: the GPU's, or this whole process's, interpreter included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
