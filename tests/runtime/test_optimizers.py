@@ -1,16 +1,19 @@
 """An optimiser that was saved, loaded and restored makes the same bits as one that went on."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from pvnas.runtime.digest import digest
+from pvnas.runtime.optimizers import SGD, Adam
 from pvnas.runtime.random import generator
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
@@ -108,3 +111,28 @@ def test_the_state_of_another_network_is_refused() -> None:
             restore_optimizer(optimizer, NAMES, tensors | wrong, state)
     with pytest.raises(UserError, match="groups"):
         restore_optimizer(optimizer, NAMES, tensors, {**state, "groups": []})
+
+
+@pytest.mark.parametrize("ours, torchs", [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
+def test_optimisers_without_the_compiler_make_the_same_bits(ours: type[Optimizer], torchs: type[Optimizer]) -> None:
+    options = {"momentum": 0.9} if ours is SGD else {"betas": (0.5, 0.9)}
+    results = []
+    for kind in (ours, torchs):
+        weights = parameters()
+        optimizer = kind(weights, lr=0.1, weight_decay=1e-3, **options)  # type: ignore[call-arg]
+        for number in range(3):
+            step(optimizer, weights, number)
+        results.append(digest({name: w.detach() for name, w in zip(NAMES, weights, strict=True)}, None))
+        assert all(weight.grad_fn is None for weight in weights)
+    assert results[0] == results[1]
+
+
+def test_a_step_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch; from pvnas.runtime.optimizers import SGD, Adam\n"
+        "for kind in (SGD, Adam):\n"
+        "    p = torch.nn.Parameter(torch.ones(2)); o = kind([p], lr=0.1); p.grad = torch.ones(2)\n"
+        "    o.step(); o.zero_grad(); o.load_state_dict(o.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pvnas.runtime.tensors import frozen
+from pvnas.space import nodes
 from pvnas.space.genotype import EDGES
 from pvnas.space.layers import BatchNorm
 from pvnas.space.norms import norm_backward, norm_forward
@@ -30,9 +32,12 @@ def pair(layout, width=6, **options):
         ("S-RC T-NC T-RC T-NC", 36, 1, 4),
         ("S-RC T-RC S-NC", (26, 34), 2, 5),
         ("T-RC S-RC", 21, 3, 8),
+        ("S-NC S-RC T-NC T-RC", 27, 1, 7),
     ],
 )
-def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width):
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width, together, monkeypatch):
+    monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, sums: min(together, source.edges))
     plain, used = pair(layout, width)
     h, w = size if isinstance(size, tuple) else (size, size)
     x, labels = torch.randn(batch, 3, 4, h, w, dtype=torch.float64), torch.arange(batch) % 5
@@ -44,6 +49,45 @@ def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width):
     for name, parameter in used.named_parameters():
         scale = oracle[name].grad.abs().max()
         assert (parameter.grad - oracle[name].grad).abs().max() <= 1e-9 * scale + 1e-12, name
+
+
+def gradients_of(network, parameters, others, x, labels):
+    with frozen(others):
+        return torch.autograd.grad(F.cross_entropy(network(x), labels), parameters)
+
+
+def test_each_half_step_has_its_part_of_the_whole_gradient():
+    _, network = pair("S-NC S-RC T-NC T-RC", width=5)
+    x, labels = torch.randn(2, 3, 4, 22, 22, dtype=torch.float64), torch.tensor([1, 4])
+    alphas, weights = (list(part().values()) for part in (network.architecture_parameters, network.weight_parameters))
+    whole = torch.autograd.grad(F.cross_entropy(network(x), labels), [*alphas, *weights])
+    parts = [
+        *gradients_of(network, alphas, weights, x, labels),
+        *gradients_of(network, weights, alphas, x, labels),
+    ]
+    for part, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-13)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_gradients_in_evaluation_mode_equal_the_oracle():
+    plain, used = pair("S-RC T-RC")
+    x, labels = torch.randn(2, 3, 3, 24, 24, dtype=torch.float64), torch.tensor([0, 3])
+    for network in (plain, used):
+        network(x)  # running statistics
+        network.eval()
+        F.cross_entropy(network(x), labels).backward()
+    oracle = dict(plain.named_parameters())
+    for name, parameter in used.named_parameters():
+        torch.testing.assert_close(parameter.grad, oracle[name].grad, rtol=1e-8, atol=1e-11, msg=name)
+
+
+def test_a_second_backward_pass_says_what_to_do():
+    _, network = pair("S-NC", width=4)
+    loss = network(torch.randn(1, 3, 2, 8, 8, dtype=torch.float64)).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="compute the forward pass again"):
+        loss.backward()
 
 
 def test_alpha_gradient_by_finite_differences():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pvnas.bench.roofline import count_macs
+from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.sides import answer, compare, measure_work, side_by_side
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog
@@ -86,12 +86,16 @@ def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[st
     device = torch.device(setting.device)
     stage, batch = make_stage(setting, plain=way == "plain"), make_batch(setting)
 
-    def macs() -> int:
+    def step() -> None:
+        stage.step(0, 0, batch)
+
+    def work() -> Work:
         clips_NCTHW = normalise(batch.weight.clips_NCTHW.to(device))
         with autocast(setting.precision, device):
-            return FORWARDS_OF_A_STEP * count_macs(lambda: stage.network(clips_NCTHW))
+            macs = FORWARDS_OF_A_STEP * count_macs(lambda: stage.network(clips_NCTHW))
+        return Work(macs, count_bytes(step))
 
-    return measure_work(lambda: stage.step(0, 0, batch), macs, device, setting.precision, repeats=steps, count=count)
+    return measure_work(step, work if count else None, device, setting.precision, repeats=steps)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,31 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from pvnas.bench.roofline import Machine, Work, count_bytes, measure_machine, timed
+from pvnas.bench.roofline import Machine, Work, measure_machine, timed
 from pvnas.errors import UserError
 
 WARM_UP = 2
 
 
 def side_by_side(
-    module: str, ways: Sequence[str], settings: dict[str, Any], *, clips: int, rounds: int
+    program: str | Path, ways: Sequence[str], settings: dict[str, Any], *, clips: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Return what ``python -m module SETTINGS`` measures for each way: the medians over the rounds.
+    """Return what a program measures for each way: the medians over the rounds.
+
+    ``program``: a module, or a script's path, that ends in ``answer``. It is run with the settings as its argument.
 
     A process of its own makes the peak of memory its own. Raises UserError where one does not get through.
     """
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways:
-            found[way].append(_in_a_process(module, settings | {"way": way, "count": number == 0}))
+            found[way].append(_in_a_process(program, settings | {"way": way, "count": number == 0}))
     return {way: _merged(runs, clips) for way, runs in found.items()}
 
 
@@ -42,17 +45,21 @@ def compare(fast: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_work(
-    work: Callable[[], Any], macs: Callable[[], int], device: torch.device, precision: str, *, repeats: int, count: bool
+    work: Callable[[], Any],
+    count: Callable[[], Work] | None,
+    device: torch.device,
+    precision: str,
+    *,
+    repeats: int,
 ) -> dict[str, Any]:
-    """Measure in this process: seconds, peak memory and, where asked for, MACs, bytes and the machine's limits."""
+    """Measure in this process: seconds, peak memory and, where there is a count, that and the machine's limits."""
     for _ in range(WARM_UP):
         work()
     seconds = median(timed(work, device) for _ in range(repeats))
     answer: dict[str, Any] = {"seconds": seconds, "peak_bytes": _peak_bytes(device)}
-    if count:
+    if count is not None:
         machine = measure_machine(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-        answer |= {"work": asdict(Work(macs(), count_bytes(work)))}
-        answer |= {"machine": (machine.macs_per_s, machine.bytes_per_s)}
+        answer |= {"work": asdict(count()), "machine": (machine.macs_per_s, machine.bytes_per_s)}
     return answer
 
 
@@ -61,8 +68,9 @@ def answer(measure: Callable[..., dict[str, Any]]) -> None:
     print(json.dumps(measure(**json.loads(sys.argv[1]))))
 
 
-def _in_a_process(module: str, settings: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", module, json.dumps(settings)]
+def _in_a_process(program: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+    what_to_run = [str(program)] if isinstance(program, Path) else ["-m", program]
+    command = [sys.executable, *what_to_run, json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

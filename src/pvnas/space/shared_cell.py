@@ -110,6 +110,10 @@ class _CellFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x0, x1, weights_EO, y = ctx.saved_tensors
+        if not ctx.kept:
+            raise RuntimeError(
+                "the first backward pass has given a cell's tensors back; compute the forward pass again"
+            )
         cell: SharedCell = ctx.cell
         frames, of_kernels = x0.shape[2], any(ctx.needs_input_grad[4:])
         nodes = _Nodes(ctx.inputs, fold_time(y))

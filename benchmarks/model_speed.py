@@ -1,0 +1,79 @@
+"""PV-NAS-L beside R(2+1)D-18, SlowOnly-R50 and X3D-M: milliseconds of a forward pass and of a training step.
+
+    python benchmarks/model_speed.py OUT [--genotype FILE] [--batches 1 8] [--training-batch 4] [--device cuda ...]
+
+Each network runs at the clip that it was published for, randomly initialised, in processes of its own that take turns.
+Ours runs as `pvnas test` and `pvnas predict` run it (fast), as torch.compile makes it (compiled, left out without
+--compile) and written with PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peer_networks import PEERS
+from pvnas.bench.model import ModelShape
+from pvnas.bench.sides import side_by_side
+from pvnas.runtime.device import describe_machine
+from pvnas.space.genotype import Genotype, random_genotype
+
+SCRIPT = Path(__file__).with_name("peer_networks.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--genotype", type=Path, help="a genotype file [random, seed 0]")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="clips of a forward pass")
+    parser.add_argument("--training-batch", type=int, default=2, help="clips of a training step, 0: none")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    args = parser.parse_args()
+
+    genotype = Genotype.load(args.genotype) if args.genotype else random_genotype(0)
+    cases = [(batch, False) for batch in args.batches]
+    cases += [(args.training_batch, True)] if args.training_batch else []
+    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
+    result |= {"genotype": json.loads(genotype.to_json()), "settings": {k: str(v) for k, v in vars(args).items()}}
+    result["peers"] = {name: {k: v for k, v in asdict(peer).items() if k != "build"} for name, peer in PEERS.items()}
+    result["cases"] = [case(args, genotype, batch, training) for batch, training in cases]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "model_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for found in result["cases"]:
+        show(found)
+
+
+def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: bool) -> dict[str, Any]:
+    """Measure all networks at one batch."""
+    machine = {"device": args.device, "precision": args.precision, "threads": args.threads}
+    shape = ModelShape(genotype.to_json(), batch=batch, training=training, **machine)
+    ways = ["fast", "plain", *(["compiled"] if args.compile and not training else [])]
+    turns = {"clips": batch, "rounds": args.rounds}
+    ours = side_by_side("pvnas.bench.model", ways, {"shape": asdict(shape), "repeats": args.repeats}, **turns)
+    settings = {"batch": batch, "training": training, "repeats": args.repeats, **machine}
+    peers = side_by_side(SCRIPT, list(PEERS), settings, **turns)
+    networks = {f"PV-NAS-L, {way}": found for way, found in ours.items()} | peers
+    return {"batch": batch, "training": training, "networks": networks}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the milliseconds of one case."""
+    print(f"\n{'training step' if found['training'] else 'forward pass'}, batch {found['batch']}")
+    for name, network in found["networks"].items():
+        times = f"{1000 * network['seconds']:9.1f} ms {network['clips_per_s']:8.2f} clips/s"
+        print(
+            f"  {name:20}{times} {network['gmacs_per_clip']:8.2f} GMACs a clip {network['peak_bytes'] / 2**20:7.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
