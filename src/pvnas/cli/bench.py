@@ -145,6 +145,74 @@ def run_bench_model(args: Namespace) -> None:
     _print_sides("training step" if args.train else "forward pass", found, ("fast", "compiled", "plain"), args.json)
 
 
+def add_bench_estimate(parser: ArgumentParser) -> None:
+    """Arguments of ``bench estimate``."""
+    parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
+    parser.add_argument("--search-batch", type=int, default=2, metavar="N", help="clips of a search step [2]")
+    parser.add_argument("--train-batch", type=int, default=1, metavar="N", help="clips of a training step [1]")
+    parser.add_argument("--search-clip", default="8x112x112", metavar="TxHxW", help="clip of the search [8x112x112]")
+    parser.add_argument("--train-clip", default="8x224x224", metavar="TxHxW", help="clip of training [8x224x224]")
+    parser.add_argument("--videos", type=int, default=225_946, metavar="N", help="videos of an epoch [225946]")
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="reading processes a device [all cores]")
+    parser.add_argument("--price", type=float, default=None, metavar="X", help="money for one device for an hour")
+    parser.add_argument("--repeats", type=int, default=2, metavar="N", help="measured steps, after two more [2]")
+    parser.add_argument("--reading-clips", type=int, default=48, metavar="N", help="clips read to measure reading [48]")
+    _add_machine(parser)
+
+
+def run_bench_estimate(args: Namespace) -> None:
+    """Hours and money for the paper's search and both retrainings on Kinetics-400, from speeds measured here."""
+    numbers = ("width", "search_batch", "train_batch", "videos", "repeats", "reading_clips", "threads")
+    _check_least(args, **{name: 2 if name == "width" else 1 for name in numbers})
+    if args.workers is not None:
+        _check_least(args, workers=1)
+    if args.price is not None and not 0 <= args.price < 1e9:
+        raise UserError(f"--price takes the money for one device for an hour, not {args.price}")
+    clips = {"search_clip": clip_shape(args.search_clip), "train_clip": clip_shape(args.train_clip)}
+    machine = _machine(args)
+    from pvnas.bench.estimate import Plan, estimate
+    from pvnas.runtime.device import usable_cores
+
+    plan = Plan(
+        width=args.width,
+        search_batch=args.search_batch,
+        train_batch=args.train_batch,
+        videos=args.videos,
+        workers=args.workers or usable_cores(),
+        price=args.price,
+        **clips,
+        **machine,
+    )
+    print("measuring a search step, two training steps and reading; some minutes on a CPU", file=sys.stderr)
+    found = estimate(plan, repeats=args.repeats, reading_clips=args.reading_clips)
+    if args.json:
+        print_json(found)
+        return
+    _print_estimate(found, plan.workers)
+
+
+def _print_estimate(found: dict[str, Any], workers: int) -> None:
+    stages = found["stages"].items()
+    devices = list(next(iter(found["stages"].values()))["hours"])
+    heads = ["stage", "epochs", "clips/s", f"read, {workers} processes", "limit", *(f"hours, {n}" for n in devices)]
+    rows = [
+        (
+            stage,
+            row["epochs"],
+            row["clips_per_s"],
+            round(workers * row["reading_clips_per_s_and_worker"], 2),
+            row["limited_by"],
+            *row["hours"].values(),
+        )
+        for stage, row in stages
+    ]
+    print_table(heads, rows)
+    total = sum(row["device_days"] for _, row in stages)
+    money = [row["money"] for _, row in stages if row["money"] is not None]
+    cost = f", {sum(money):,.2f} in all" if money else "; give --price for one device and hour to see the money"
+    print(f"{total:,.1f} device-days{cost}; devices are taken to scale evenly")
+
+
 def _add_machine(parser: ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads [1]")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda [cpu]")

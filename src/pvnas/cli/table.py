@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pvnas.cli.bench import (
     add_bench_data,
+    add_bench_estimate,
     add_bench_model,
     add_bench_search,
     run_bench_data,
+    run_bench_estimate,
     run_bench_model,
     run_bench_search,
 )
@@ -209,6 +211,14 @@ COMMANDS: dict[str, Command] = {
             "pvnas bench model genotype.json --batch 8\npvnas bench model --train --batch 4 --clip 8x112x112",
             add_bench_model,
             run_bench_model,
+        ),
+        Command(
+            "bench estimate",
+            "[--device cpu] [--price X] [--workers N] [--search-batch 2] [--train-batch 1] [--json] ...",
+            "Estimate hours and money for the paper's search and retrainings on this hardware, from measured speeds.",
+            "pvnas bench estimate --device cuda --precision bf16 --search-batch 32 --train-batch 8 --price 2.5",
+            add_bench_estimate,
+            run_bench_estimate,
         ),
         Command(
             "config show",

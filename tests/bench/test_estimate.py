@@ -1,0 +1,32 @@
+"""Hours and money follow from speeds as the paper's own figures do."""
+
+import pytest
+
+from pvnas.bench.estimate import EPOCHS, KINETICS_VIDEOS, Plan, Speed, estimate, stage_cost
+
+
+def test_the_papers_speed_gives_the_papers_twenty_gpu_days():
+    found = stage_cost(EPOCHS["search"], Speed(computing=10.5, reading=100.0), Plan(price=2.0))
+    assert found["device_days"] == pytest.approx(20.0, abs=0.1)
+    assert found["hours"][1] == pytest.approx(80 * KINETICS_VIDEOS / 10.5 / 3600, abs=0.01)
+    assert found["hours"][32] == pytest.approx(found["hours"][1] / 32, abs=0.01)
+    assert found["money"] == pytest.approx(2.0 * found["hours"][1], abs=0.05)
+    assert found["limited_by"] == "computing"
+
+
+def test_reading_limits_where_it_is_the_slower_one():
+    found = stage_cost(1, Speed(computing=100.0, reading=10.0), Plan(workers=4, videos=3600 * 40))
+    assert found["limited_by"] == "reading"
+    assert found["hours"] == {1: 1.0, 8: 0.12, 32: 0.03}
+    assert found["money"] is None
+
+
+def test_every_stage_is_measured():
+    plan = Plan(width=2, search_clip=(2, 48, 48), train_clip=(2, 48, 48), videos=100, search_batch=2)
+    found = estimate(plan, repeats=1, reading_clips=8)
+    assert list(found["stages"]) == list(EPOCHS)
+    for row in found["stages"].values():
+        assert row["clips_per_s"] > 0
+        assert row["reading_clips_per_s_and_worker"] > 0
+        assert row["hours"][1] > row["hours"][32] or row["hours"][1] < 0.1
+    assert found["stages"]["retrain PV-NAS-L"]["epochs"] == 196
