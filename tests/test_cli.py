@@ -404,7 +404,7 @@ def test_bench_search_says_why_a_supernet_does_not_get_through(run: Run) -> None
 
 
 def test_bench_model_measures_the_network_beside_plain_layers(run: Run) -> None:
-    options = ("--width", "2", "--clip", "2x64x64", "--classes", "3", "--repeats", "1", "--rounds", "1")
+    options = ("--width", "2", "--clip", "2x64x64", "--stem", "stride2", "--repeats", "1", "--rounds", "1")
     found = json.loads(run("bench", "model", *options, "--train", "--json").out)
     assert found["fast"]["clips_per_s"] > 0
     assert found["plain"]["peak_bytes"] > 0

@@ -84,16 +84,16 @@ def stage_cost(epochs: int, speed: Speed, plan: Plan) -> dict[str, Any]:
 
 def measure_speeds(plan: Plan, repeats: int, reading_clips: int) -> dict[str, Speed]:
     """Return the speeds of search and both retrainings, each computing and reading on its own."""
-    machine = {"device": plan.device, "precision": plan.precision, "threads": plan.threads}
+    machine: dict[str, Any] = {"device": plan.device, "precision": plan.precision, "threads": plan.threads}
     frames, height, side = plan.search_clip
     search = Shape(plan.width, plan.search_batch, frames=frames, height=height, side=side, classes=400, **machine)
     computing = {"search": _rate("pvnas.bench.search", {"shape": asdict(search), "steps": repeats}, plan.search_batch)}
     frames, height, side = plan.train_clip
     genotype = random_genotype(0).to_json()
     for stage, name in (("retrain PV-NAS-L", "pvnas_l"), ("retrain PV-NAS-M", "pvnas_m")):
-        network = {"width": plan.width * MODELS[name]["width"] // MODELS["pvnas_l"]["width"]}
+        network: dict[str, Any] = {"width": plan.width * MODELS[name]["width"] // MODELS["pvnas_l"]["width"]}
         network["repeat"] = MODELS[name]["repeat"]
-        clip = {"frames": frames, "height": height, "side": side, "batch": plan.train_batch}
+        clip: dict[str, Any] = {"frames": frames, "height": height, "side": side, "batch": plan.train_batch}
         shape = ModelShape(genotype, training=True, **network, **clip, **machine)
         computing[stage] = _rate("pvnas.bench.model", {"shape": asdict(shape), "repeats": repeats}, plan.train_batch)
     reading = _reading_rates(plan, reading_clips)

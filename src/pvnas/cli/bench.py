@@ -168,7 +168,7 @@ def run_bench_estimate(args: Namespace) -> None:
         _check_least(args, workers=1)
     if args.price is not None and not 0 <= args.price < 1e9:
         raise UserError(f"--price takes the money for one device for an hour, not {args.price}")
-    clips = {"search_clip": clip_shape(args.search_clip), "train_clip": clip_shape(args.train_clip)}
+    search_clip, train_clip = clip_shape(args.search_clip), clip_shape(args.train_clip)
     machine = _machine(args)
     from pvnas.bench.estimate import Plan, estimate
     from pvnas.runtime.device import usable_cores
@@ -180,7 +180,8 @@ def run_bench_estimate(args: Namespace) -> None:
         videos=args.videos,
         workers=args.workers or usable_cores(),
         price=args.price,
-        **clips,
+        search_clip=search_clip,
+        train_clip=train_clip,
         **machine,
     )
     print("measuring a search step, two training steps and reading; some minutes on a CPU", file=sys.stderr)
