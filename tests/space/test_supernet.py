@@ -33,6 +33,7 @@ def pair(layout, width=6, **options):
         ("S-RC T-RC S-NC", (26, 34), 2, 5),
         ("T-RC S-RC", 21, 3, 8),
         ("S-NC S-RC T-NC T-RC", 27, 1, 7),
+        ("S-NC T-RC", 13, 1, 33),
     ],
 )
 @pytest.mark.parametrize("together", [1, 2, 4])
