@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvnas.settings import load_config
     from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype, random_genotype
+    from pvnas.space.inference import for_inference
     from pvnas.space.models import create_model, list_models
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOMES = {
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
     "create_model": "pvnas.space.models",
+    "for_inference": "pvnas.space.inference",
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",
@@ -44,6 +46,7 @@ __all__ = [
     "UserError",
     "__version__",
     "create_model",
+    "for_inference",
     "list_models",
     "load_config",
     "network_cost",

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pvnas.config import RunConfig, tiny
 from pvnas.data.readers import read_catalog
@@ -190,3 +191,29 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sou
 def test_a_bilevel_split_that_leaves_nothing_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="bilevel_share"):
         make_stage(small_config(objective="bilevel-first", bilevel_share=0.001), sources, tmp_path)
+
+
+class HostReads(TorchDispatchMode):
+    """Collects the tensors whose value Python asks for: on a GPU each would wait for all work before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.read.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", ["S-NC", "S-NC S-RC T-NC T-RC"])
+def test_a_step_waits_twice_for_its_numbers_however_large_the_network(layout, sources, tmp_path):
+    config = small_config(layout=layout)
+    stage = make_stage(config, sources, tmp_path)
+    batch = next(stage.batches(0, 0))
+    stage.step(0, 0, batch)
+    counters = {state["step"].data_ptr() for state in stage.alpha_optimizer.state.values()}  # Adam's own, on the CPU
+    with HostReads() as reads:
+        stage.step(0, 1, batch)
+    waited = [x for x in reads.read if x.data_ptr() not in counters]
+    assert [x.dtype for x in waited] == [torch.bool, torch.bool]  # are alpha's gradients finite? is the loss?

@@ -40,8 +40,11 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:
 
 
 def require_finite(what: str, tensors: Sequence[Tensor]) -> None:
-    """Raise FloatingPointError, naming ``what``, where a number is infinite or none: before a step is made of it."""
-    if not all(bool(torch.isfinite(t).all()) for t in tensors):
+    """Raise FloatingPointError, naming ``what``, where a number is infinite or none: before a step is made of it.
+
+    One number is read by the host, however many tensors there are.
+    """
+    if not bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all()):
         raise FloatingPointError(what)
 
 
