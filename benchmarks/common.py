@@ -55,3 +55,9 @@ def commit() -> str | None:
 def now() -> str:
     """The time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """The command that was typed, with names in place of the machine's paths, for the record."""
+    script, *words = (Path(word).name for word in sys.argv)
+    return " ".join(["python", f"benchmarks/{script}", *words])

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from common import describe_machine, environment
+from common import command_line, describe_machine, environment
 from pvnas.bench.estimate import Plan, estimate
 from pvnas.bench.search import Shape, bench_search, make_batch, make_stage
 from pvnas.data.transforms import normalise
@@ -43,7 +43,7 @@ def main() -> None:
 
     shape = SMALL if args.small else PAPER
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
-    result["command"] = " ".join(["python", *sys.argv])
+    result["command"] = command_line()
     for name, part in parts(args, shape).items():
         print(name, file=sys.stderr, flush=True)
         try:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common import command_line
 from peer_networks import PEERS
 from pvnas.bench.model import ModelShape
 from pvnas.bench.sides import side_by_side
@@ -43,7 +44,7 @@ def main() -> None:
     cases = [(batch, False) for batch in args.batches]
     cases += [(args.training_batch, True)] if args.training_batch else []
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
-    result |= {"genotype": json.loads(genotype.to_json()), "settings": {k: str(v) for k, v in vars(args).items()}}
+    result |= {"command": command_line(), "genotype": json.loads(genotype.to_json())}
     result["peers"] = {name: {k: v for k, v in asdict(peer).items() if k != "build"} for name, peer in PEERS.items()}
     result["cases"] = [case(args, genotype, batch, training) for batch, training in cases]
     args.out.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common import command_line
 from pvnas.bench.search import Shape, bench_search
 from pvnas.runtime.device import describe_machine
 
@@ -39,7 +40,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
-    result["command"] = " ".join(["python", *sys.argv])
+    result["command"] = command_line()
     result["settings"] = [
         measured(replace(shape, threads=threads), args) for shape in (BASE, LARGE) for threads in args.threads
     ]
@@ -108,9 +109,10 @@ def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
             axes[1, column].plot(values, memory, "o-", color=color, label=way)
         for axis in axes[:, column]:
             axis.set_xticks(values)
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.25)
         axes[1, column].set_xlabel(labels[name])
+    for axis in axes[:, 0]:  # the rows share their scale, which is known once all is drawn
+        axis.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("seconds of a step")
     axes[1, 0].set_ylabel("peak memory, MiB")
     axes[0, 0].legend(frameon=False)
