@@ -194,3 +194,22 @@ def test_bfloat16_autocast_is_near_fp32():
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(x)
     assert (rough.float() - exact).abs().max() < 0.25 * exact.abs().max() + 0.05
+
+
+def test_bfloat16_gradients_point_where_fp32_ones_do():
+    torch.manual_seed(0)
+    network = Supernet(4, width=8, stem="stride2", initial_std=0.5).train()
+    x, labels = torch.randn(4, 3, 2, 24, 24), torch.arange(4)
+    parameters = dict(network.named_parameters())
+    exact = torch.autograd.grad(F.cross_entropy(network(x), labels), list(parameters.values()))
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = network(x)
+    rough = torch.autograd.grad(F.cross_entropy(scores.float(), labels), list(parameters.values()))
+    for name, b in zip(parameters, rough, strict=True):
+        assert b.dtype == torch.float32, name
+        assert b.isfinite().all(), name
+    flat = [torch.cat([g.flatten() for g in gradients]) for gradients in (exact, rough)]
+    assert F.cosine_similarity(*flat, dim=0) > 0.95
+    for name, a, b in zip(parameters, exact, rough, strict=True):
+        if name.startswith("alphas."):
+            assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.9, name

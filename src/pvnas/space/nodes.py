@@ -72,6 +72,8 @@ class _Edges(NamedTuple):
 
 
 class KeptBranch(NamedTuple):
+    """What a branch's backward pass needs, and its last BN's."""
+
     kept: Kept
     x_FCHW: Tensor
     """Input of the last BN."""
@@ -79,11 +81,15 @@ class KeptBranch(NamedTuple):
 
 
 class KeptEntry(NamedTuple):
+    """What the backward pass of an entry needs."""
+
     edges: _Edges
     branch: KeptBranch
 
 
 class KeptFree(NamedTuple):
+    """What the backward pass of the operations without parameters needs."""
+
     pooled: list[Tensor]
     """Outputs of the poolings, after BN."""
     states: list[NormState]
@@ -92,6 +98,8 @@ class KeptFree(NamedTuple):
 
 
 class KeptSource(NamedTuple):
+    """What the backward pass of a node needs."""
+
     free: KeptFree
     groups: list[tuple[_Edges, dict[str, KeptBranch]]]
 

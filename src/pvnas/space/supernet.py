@@ -5,9 +5,8 @@ Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O
 Two implementations of the same mathematics, with the same parameter names:
 - ``PlainCell`` is equation 1 of the paper as it stands, sum_o softmax(alpha)_o * o(x) on every edge, on PyTorch's own
   3-D layers. It is the oracle of the tests and the baseline of the benchmarks.
-- ``SharedCell`` is the one that is used. Edges that leave the same node share its ReLU and its pooling with BN, since
-  neither has parameters, and their convolutions are computed together (``batched``); the mixing weight rides on the
-  scale of each operation's last BN; zero costs nothing; all kernels run as 2-D ones on folded time.
+- ``SharedCell`` is the one that is used (``shared_cell``): edges share what they can, and its backward pass is written
+  out.
 """
 
 from __future__ import annotations
