@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pvnas.space.layers import BatchNorm, fold_time, split_phases, unfold_time
+from pvnas.space.layers import BatchNorm, fold_time, joined_kernel, pointwise, split_phases, unfold_time
 from pvnas.space.norms import norm_again, norm_backward, norm_forward
 
 Kernels = Sequence[Tensor]
@@ -39,10 +39,6 @@ class Fan:
     """T, the frames of a clip."""
     kernel_gradients: bool
     """Whether the gradients of the kernels will be asked for."""
-
-    def keep(self, x: Tensor) -> Tensor | None:
-        """Return what only the gradients of kernels need, or nothing."""
-        return x if self.kernel_gradients else None
 
 
 class Input:
@@ -101,12 +97,14 @@ class Separable:
     """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. Keeps the first BN's input alone."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        """Return what the second BN will see; keep what the first one saw."""
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
         y, state = norm_forward(a, norms)
         return _pointwise(_depthwise(y.relu_(), depthwise2), pointwise2, inputs.fan), (a, state)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Make ReLU and depthwise outputs again, which `forward` did not keep, then go backwards through all."""
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a, state = kept
@@ -135,10 +133,12 @@ class DilatedSeparable:
     """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        """Return what the BN will see; keep nothing."""
         depthwise, pointwise = kernels
         return _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Make the depthwise output again where the kernels' gradients read it, then go backwards."""
         fan = inputs.fan
         depthwise, pointwise = kernels
         u = self._depthwise(inputs, depthwise) if fan.kernel_gradients else None
@@ -161,11 +161,13 @@ class Temporal3x3:
     """ReLU, dense 1x3x3, 3x1x1, BN; the first convolution has the same input for all edges."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        """Return what the BN will see; keep what the temporal convolution saw."""
         spatial, temporal = kernels
         s = F.conv2d(inputs.r_FCHW, spatial, None, inputs.fan.stride, 1)
-        return _over_time(s, temporal, inputs.fan, inputs.fan.edges), (inputs.fan.keep(s),)
+        return _over_time(s, temporal, inputs.fan, inputs.fan.edges), (s if inputs.fan.kernel_gradients else None,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Go backwards through both convolutions."""
         fan = inputs.fan
         spatial, temporal = kernels
         g, d_temporal = _over_time_backward(gradient, kept[0], temporal, fan, fan.edges)
@@ -180,12 +182,14 @@ class Temporal1x1:
     """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        """Return what the BN will see; keep the product of the kernels."""
         r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
         spatial, temporal = kernels
         product = _product(spatial, temporal, inputs.fan.edges)
         return _over_time(r_FCHW, product, inputs.fan), (product,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Go backwards through the one convolution, then to both kernels through their product."""
         fan = inputs.fan
         r_FCHW = inputs.even if fan.stride == 2 else inputs.r_FCHW
         g, d_product = _over_time_backward(gradient, r_FCHW, kept[0], fan)
@@ -199,9 +203,11 @@ class Pointwise:
     """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
-        return F.conv2d(inputs.r_FCHW, kernels[0]), ()
+        """Return what the BN will see; keep nothing."""
+        return pointwise(inputs.r_FCHW, kernels[0]), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Go backwards through the convolution."""
         dr, d_kernel = _conv_backward(gradient, inputs.r_FCHW, kernels[0], inputs.fan)
         return BranchGradient(dr, (d_kernel,))
 
@@ -210,13 +216,15 @@ class Reduction:
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+        """Return what the BN will see, the halves of each edge side by side; keep nothing."""
         halves = [
-            F.conv2d(x, kernel).permute(0, 2, 3, 1).unflatten(3, (inputs.fan.edges, -1))
+            pointwise(x, kernel).permute(0, 2, 3, 1).unflatten(3, (inputs.fan.edges, -1))
             for x, kernel in zip((inputs.even, inputs.odd), kernels, strict=True)
         ]
         return torch.cat(halves, 4).flatten(3).permute(0, 3, 1, 2), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
+        """Part the gradient into halves, go backwards through each and put the pixels together."""
         fan = inputs.fan
         h, w = inputs.r_FCHW.shape[2:]
         sizes = [len(kernel) // fan.edges for kernel in kernels]
@@ -262,7 +270,7 @@ def _depthwise(x_FCHW: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 
 
 def _pointwise(x_FCHW: Tensor, kernel: Tensor, fan: Fan) -> Tensor:
     """A 1x1 convolution of each edge's own channels."""
-    return F.conv2d(x_FCHW, kernel, groups=fan.edges)
+    return pointwise(x_FCHW, kernel) if fan.edges == 1 else F.conv2d(x_FCHW, kernel, groups=fan.edges)
 
 
 def _over_time(x_FCHW: Tensor, kernel: Tensor, fan: Fan, groups: int = 1) -> Tensor:
@@ -275,10 +283,11 @@ def _product(spatial: Tensor, temporal: Tensor, edges: int) -> Tensor:
     """Return the kernel (kC, C, 3, 1) of a 1x1x1 convolution (kC, C, 1, 1) and then a 3x1x1 one (kC, C, 3, 1)."""
     c = spatial.shape[1]
     first_kCC, later_kCCt = spatial.view(edges, c, c), temporal.view(edges, c, c, 3)
-    return torch.einsum("kamt,kmb->kabt", later_kCCt, first_kCC).reshape(edges * c, c, 3, 1)
+    return joined_kernel(first_kCC, later_kCCt).reshape(edges * c, c, 3, 1)
 
 
 def _product_backward(gradient: Tensor, spatial: Tensor, temporal: Tensor, edges: int) -> tuple[Tensor, Tensor]:
+    """Return the gradients for both kernels of ``_product``."""
     c = spatial.shape[1]
     first_kCC, later_kCCt, g_kCCt = (x.view(edges, c, c, -1) for x in (spatial, temporal, gradient))
     d_first = torch.einsum("kamt,kabt->kmb", later_kCCt, g_kCCt)

@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pvnas.space.layers import BatchNorm, FoldedConv
+from pvnas.space.layers import BatchNorm, FoldedConv, joined_kernel
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.operations import FactorizedReduction
 
@@ -82,8 +82,8 @@ def _joins(first: FoldedConv, second: FoldedConv) -> bool:
 
 def _joined(first: FoldedConv, second: FoldedConv) -> FoldedConv:
     """Return the one convolution that both make; neither has a bias, so that padding in time stays zero."""
-    weight = torch.einsum("omtyx,mi->oityx", second.weight, first.weight.flatten(1))
-    return _convolution(first, weight, None, second.kernel_size, second.padding)
+    weight = joined_kernel(first.weight.flatten(1)[None], second.weight.flatten(2)[None])[0]
+    return _convolution(first, weight[..., None, None], None, second.kernel_size, second.padding)
 
 
 def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: object, padding: object) -> FoldedConv:

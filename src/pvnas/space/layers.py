@@ -47,7 +47,7 @@ class FoldedConv(nn.Conv3d):
             # Every tap of the kernel falls on an even pixel: a plain convolution of those.
             folded, stride, dilation, padding = folded[:, :, ::2, ::2], 1, 1, padding // 2
         if kernel == 1 and self.groups == 1:
-            y = _pointwise(folded, weight, self.bias)
+            y = pointwise(folded, weight, self.bias)
         elif dilation == 2 and torch.is_grad_enabled():
             y = _dilated_on_phases(folded, weight, self.groups)
         else:
@@ -69,7 +69,7 @@ class FoldedConv(nn.Conv3d):
         return y.unflatten(3, x.shape[3:])
 
 
-def _pointwise(x_FCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def pointwise(x_FCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution, at any number of frames in channels-last memory.
 
     For fewer than 16 pictures on one thread PyTorch (2.13) leaves oneDNN and the memory format. So few of them are cut
@@ -84,6 +84,11 @@ def _pointwise(x_FCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     else:
         return F.conv2d(x_FCHW, weight, bias)
     return y_FHWC.permute(0, 3, 1, 2)
+
+
+def joined_kernel(first_kMC: Tensor, later_kOMt: Tensor) -> Tensor:
+    """Return the kernels (k, O, C, t) of k 1x1x1 convolutions (k, M, C), each followed by a tx1x1 one (k, O, M, t)."""
+    return torch.einsum("komt,kmc->koct", later_kOMt, first_kMC)
 
 
 def _dilated_on_phases(x_FCHW: Tensor, weight: Tensor, groups: int) -> Tensor:

@@ -45,13 +45,13 @@ class Entry:
         joined = [_joined([kernel], x_FCHW.dtype) for kernel in kernels]
         z_FCHW, kept = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, [])
         y_FCHW, state = norm_forward(z_FCHW, self.norms)
-        return y_FCHW, KeptEntry(_Edges(0, {"": joined}, own), KeptBranch(kept, z_FCHW, state))
+        return y_FCHW, KeptEntry(joined, own, KeptBranch(kept, z_FCHW, state))
 
     def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for the kernels."""
         r_FCHW, branch = x_FCHW.clamp_min(0), kept.branch
         g, _ = norm_backward(gradient, branch.x_FCHW, branch.state)
-        dr, d_kernels = self.branch.backward(g, Input(r_FCHW, kept.edges.fan), kept.edges.kernels[""], branch.kept)
+        dr, d_kernels = self.branch.backward(g, Input(r_FCHW, kept.fan), kept.kernels, branch.kept)
         return torch.ops.aten.threshold_backward(dr, r_FCHW, 0), list(d_kernels)
 
 
@@ -83,7 +83,8 @@ class KeptBranch(NamedTuple):
 class KeptEntry(NamedTuple):
     """What the backward pass of an entry needs."""
 
-    edges: _Edges
+    kernels: Kernels
+    fan: Fan
     branch: KeptBranch
 
 

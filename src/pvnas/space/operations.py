@@ -7,6 +7,8 @@ identity at stride 2 as a factorised reduction.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,13 @@ def build_operation(
         case "temporal_conv_3+1x1":
             return _temporal(channels, stride, 1, layers, affine)
     raise ValueError(f"no operation {name!r}")
+
+
+def build_relaxed(names: Iterable[str], channels: int, stride: int, layers: Layers) -> nn.ModuleDict:
+    """Return operations of the supernet by name: BN without parameters, and after every pooling."""
+    return nn.ModuleDict(
+        {name: build_operation(name, channels, stride, layers, affine=False, pool_norm=True) for name in names}
+    )
 
 
 def _separable(channels: int, stride: int, dilation: int, layers: Layers, affine: bool) -> list[nn.Module]:

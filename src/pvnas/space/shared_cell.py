@@ -26,7 +26,7 @@ from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
 from pvnas.space.nodes import POOLINGS, Entry, Source, dense
-from pvnas.space.operations import build_operation, cell_inputs
+from pvnas.space.operations import build_relaxed, cell_inputs
 
 
 def edge_stride(category: str, source: int) -> int:
@@ -45,9 +45,10 @@ class SharedCell(nn.Module):
         )
         strides = [edge_stride(place.category, source) for source in range(INPUTS + NODES - 1)]
         self.edges = nn.ModuleList(
-            _build(self._branches(strides[source]), place.channels, strides[source]) for _, source in EDGES
+            build_relaxed(self._branches(strides[source]), place.channels, strides[source], FOLDED)
+            for _, source in EDGES
         )
-        self.pools = nn.ModuleList(_build(POOLINGS, place.channels, stride) for stride in strides)
+        self.pools = nn.ModuleList(build_relaxed(POOLINGS, place.channels, stride, FOLDED) for stride in strides)
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
 
@@ -75,17 +76,12 @@ class SharedCell(nn.Module):
         return [*self.entries, *self.sources]
 
 
-def _build(names: Sequence[str], channels: int, stride: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {name: build_operation(name, channels, stride, FOLDED, affine=False, pool_norm=True) for name in names}
-    )
-
-
 class _CellFunction(torch.autograd.Function):
     """Outputs x0 and x1 of earlier cells, mixing weights and all kernels to the cell's output, as ``SharedCell``."""
 
     @staticmethod
     def forward(ctx: Any, cell: SharedCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *kernels: Tensor) -> Tensor:
+        """Return the cell's output, (N, 4C, T, H', W')."""
         fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=any(ctx.needs_input_grad[4:]))
         rest = iter(kernels)
         own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
@@ -109,6 +105,7 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients for all that ``forward`` takes. Raises RuntimeError the second time."""
         x0, x1, weights_EO, y = ctx.saved_tensors
         if not ctx.kept:
             raise RuntimeError(

@@ -11,7 +11,7 @@ Two implementations of the same mathematics, with the same parameter names:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,23 +20,15 @@ from torch import Tensor, nn
 
 from pvnas.config import PAPER_SEARCH_LAYOUT
 from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, operations_of
-from pvnas.space.layers import FOLDED, PLAIN, Layers, to_channels_last
+from pvnas.space.layers import FOLDED, PLAIN, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
-from pvnas.space.operations import build_operation, build_stem, cell_inputs
+from pvnas.space.operations import build_relaxed, build_stem, cell_inputs
 from pvnas.space.shared_cell import SharedCell, edge_stride
 
 
 def mixing_weights(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return softmax(alpha) over the operations of every edge, (E, O) per category (paper, equation 1)."""
     return {category: alpha.softmax(-1) for category, alpha in alphas.items()}
-
-
-def _edge_operations(place: CellPlace, source: int, names: Sequence[str], layers: Layers) -> nn.ModuleDict:
-    """The operations of one edge that have parameters of their own or are asked for, by name."""
-    stride = edge_stride(place.category, source)
-    return nn.ModuleDict(
-        {name: build_operation(name, place.channels, stride, layers, affine=False, pool_norm=True) for name in names}
-    )
 
 
 class PlainCell(nn.Module):
@@ -49,7 +41,8 @@ class PlainCell(nn.Module):
             place.channels_before, place.channels, place.reduced_before, PLAIN, affine=False
         )
         names = [name for name in self.operations if name != ZERO]
-        self.edges = nn.ModuleList(_edge_operations(place, source, names, PLAIN) for _, source in EDGES)
+        strides = [edge_stride(place.category, source) for _, source in EDGES]
+        self.edges = nn.ModuleList(build_relaxed(names, place.channels, stride, PLAIN) for stride in strides)
 
     def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
         states = [self.input0(x0), self.input1(x1)]
