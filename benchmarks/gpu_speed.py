@@ -60,9 +60,7 @@ def parts(args: argparse.Namespace, shape: Shape) -> dict[str, Callable[[], Any]
         "agreement": lambda: agreement(shape),
         "search, bf16": lambda: bench_search(shape, **runs),
         "search, fp32": lambda: bench_search(replace(shape, precision="fp32"), **runs),
-        "search, bf16, twice the clips": lambda: bench_search(
-            replace(shape, batch=2 * shape.batch), **runs, plain=False
-        ),
+        "search, twice the clips": lambda: bench_search(replace(shape, batch=2 * shape.batch), **runs, plain=False),
         "models": lambda: models(args, shape),
         "estimate": lambda: estimated(args, shape),
     }
@@ -88,7 +86,11 @@ def agreement(shape: Shape) -> dict[str, float]:
 def models(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
     """Run model_speed.py beside this script."""
     script, out = Path(__file__).with_name("model_speed.py"), args.out / "models"
-    options = ["--batches", "1", "--training-batch", "1", "--repeats", "1", "--rounds", "1"] if args.small else []
+    options = (
+        ["--batches", "1", "--training-batch", "1", "--repeats", "1", "--rounds", "1", "--clip", "2", "96", "96"]
+        if args.small
+        else []
+    )
     options += ["--device", shape.device, "--precision", shape.precision]
     if not args.small:
         options += ["--batches", "1", "8", "32", "--training-batch", "8", "--repeats", "10"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--genotype", type=Path, help="a genotype file [random, seed 0]")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="clips of a forward pass")
     parser.add_argument("--training-batch", type=int, default=2, help="clips of a training step, 0: none")
+    parser.add_argument("--clip", type=int, nargs=3, help="frames, height and width for all [as published]")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
@@ -56,11 +57,14 @@ def main() -> None:
 def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: bool) -> dict[str, Any]:
     """Measure all networks at one batch."""
     machine = {"device": args.device, "precision": args.precision, "threads": args.threads}
-    shape = ModelShape(genotype.to_json(), batch=batch, training=training, **machine)
+    shape = ModelShape(genotype=genotype.to_json(), batch=batch, training=training, **machine)
+    if args.clip:
+        shape = replace(shape, **dict(zip(("frames", "height", "side"), args.clip, strict=True)))
     ways = ["fast", "plain", *(["compiled"] if args.compile and not training else [])]
     turns = {"clips": batch, "rounds": args.rounds}
     ours = side_by_side("pvnas.bench.model", ways, {"shape": asdict(shape), "repeats": args.repeats}, **turns)
     settings = {"batch": batch, "training": training, "repeats": args.repeats, **machine}
+    settings |= {"clip": args.clip} if args.clip else {}
     peers = side_by_side(SCRIPT, list(PEERS), settings, **turns)
     networks = {f"PV-NAS-L, {way}": found for way, found in ours.items()} | peers
     return {"batch": batch, "training": training, "networks": networks}

@@ -6,7 +6,7 @@ multiply-accumulates that the papers or their authors' code state, which ``tests
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,15 +179,23 @@ are its published 54.52 G at 256 pixels, at 224."""
 
 
 def measure(
-    way: str, batch: int, device: str, precision: str, threads: int, training: bool, repeats: int, count: bool
+    way: str,
+    batch: int,
+    device: str,
+    precision: str,
+    threads: int,
+    training: bool,
+    repeats: int,
+    count: bool,
+    clip: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Measure one network at its published clip in this process, as ``pvnas.bench.model`` measures ours."""
+    """Measure one network at its published clip, or another, as ``pvnas.bench.model`` measures ours."""
     torch.set_num_threads(threads)
     peer = PEERS[way]
     torch.manual_seed(0)
     network = peer.build().to(device)
     network.train(training)
-    size = (batch, 3, *peer.clip)
+    size = (batch, 3, *(clip or peer.clip))
     return measure_network(network, size, device, precision, training=training, repeats=repeats, count=count)
 
 

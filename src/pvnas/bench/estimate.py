@@ -86,7 +86,9 @@ def measure_speeds(plan: Plan, repeats: int, reading_clips: int) -> dict[str, Sp
     """Return the speeds of search and both retrainings, each computing and reading on its own."""
     machine: dict[str, Any] = {"device": plan.device, "precision": plan.precision, "threads": plan.threads}
     frames, height, side = plan.search_clip
-    search = Shape(plan.width, plan.search_batch, frames=frames, height=height, side=side, classes=400, **machine)
+    search = Shape(
+        width=plan.width, batch=plan.search_batch, frames=frames, height=height, side=side, classes=400, **machine
+    )
     computing = {"search": _rate("pvnas.bench.search", {"shape": asdict(search), "steps": repeats}, plan.search_batch)}
     frames, height, side = plan.train_clip
     genotype = random_genotype(0).to_json()
@@ -94,7 +96,7 @@ def measure_speeds(plan: Plan, repeats: int, reading_clips: int) -> dict[str, Sp
         network: dict[str, Any] = {"width": plan.width * MODELS[name]["width"] // MODELS["pvnas_l"]["width"]}
         network["repeat"] = MODELS[name]["repeat"]
         clip: dict[str, Any] = {"frames": frames, "height": height, "side": side, "batch": plan.train_batch}
-        shape = ModelShape(genotype, training=True, **network, **clip, **machine)
+        shape = ModelShape(genotype=genotype, training=True, **network, **clip, **machine)
         computing[stage] = _rate("pvnas.bench.model", {"shape": asdict(shape), "repeats": repeats}, plan.train_batch)
     reading = _reading_rates(plan, reading_clips)
     return {stage: Speed(computing[stage], reading["search" if stage == "search" else "train"]) for stage in EPOCHS}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.sides import answer, compare, measure_work, side_by_side
+from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
 from pvnas.runtime.device import describe_machine
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
@@ -24,8 +24,8 @@ from pvnas.training.log import autocast
 FORWARDS_OF_A_STEP = 3  # in multiply-accumulates: forward, the gradient of the inputs, that of the weights
 
 
-@dataclass(frozen=True)
-class ModelShape:
+@dataclass(frozen=True, kw_only=True)
+class ModelShape(Setting):
     """One setting of the benchmark."""
 
     genotype: str
@@ -38,10 +38,6 @@ class ModelShape:
     frames: int = 8
     height: int = 224
     side: int = 224
-    """Width of a frame, in pixels."""
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
     training: bool = False
     """A training step in place of a forward pass."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.sides import answer, compare, measure_work, side_by_side
+from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.loader import Batch
@@ -27,8 +27,8 @@ FORWARDS_OF_A_STEP = 5
 SUPERNETS = ("fast", "plain")
 
 
-@dataclass(frozen=True)
-class Shape:
+@dataclass(frozen=True, kw_only=True)
+class Shape(Setting):
     """One setting of the benchmark."""
 
     width: int = 16
@@ -37,11 +37,7 @@ class Shape:
     frames: int = 8
     height: int = 64
     side: int = 64
-    """Width of a frame, in pixels."""
     classes: int = 20
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
 
 
 def bench_search(shape: Shape, *, steps: int, rounds: int, plain: bool = True) -> dict[str, Any]:

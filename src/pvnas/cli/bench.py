@@ -87,18 +87,10 @@ def add_bench_search(parser: ArgumentParser) -> None:
 def run_bench_search(args: Namespace) -> None:
     """Seconds, memory, MACs and bytes of a search step, beside the plain supernet's."""
     _check_least(args, width=2, batch=1, classes=2, steps=1, rounds=1, threads=1)
-    frames, height, side = clip_shape(args.clip)
+    setting = _setting(args)
     from pvnas.bench.search import Shape, bench_search
 
-    shape = Shape(
-        width=args.width,
-        batch=args.batch,
-        frames=frames,
-        height=height,
-        side=side,
-        classes=args.classes,
-        **_machine(args),
-    )
+    shape = Shape(width=args.width, **setting)
     found = bench_search(shape, steps=args.steps, rounds=args.rounds, plain=not args.no_plain)
     _print_sides("search step", found, ("fast", "plain"), args.json)
 
@@ -123,7 +115,7 @@ def run_bench_model(args: Namespace) -> None:
     """Seconds, memory, MACs and bytes of a derived network, beside the same with PyTorch's 3-D layers."""
     _check_least(args, width=2, repeat=1, batch=1, classes=2, repeats=1, rounds=1, threads=1)
     _check_known(args, stem=("stride4", "stride2"))
-    frames, height, side = clip_shape(args.clip)
+    setting = _setting(args)
     from pvnas.bench.model import ModelShape, bench_model
     from pvnas.space.genotype import Genotype, random_genotype
 
@@ -133,13 +125,8 @@ def run_bench_model(args: Namespace) -> None:
         width=args.width,
         repeat=args.repeat,
         stem=args.stem,
-        classes=args.classes,
-        batch=args.batch,
-        frames=frames,
-        height=height,
-        side=side,
         training=args.train,
-        **_machine(args),
+        **setting,
     )
     found = bench_model(shape, repeats=args.repeats, rounds=args.rounds, compile_too=args.compile)
     _print_sides("training step" if args.train else "forward pass", found, ("fast", "compiled", "plain"), args.json)
@@ -219,6 +206,13 @@ def _add_machine(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda [cpu]")
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32 or bf16 [fp32]")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _setting(args: Namespace) -> dict[str, Any]:
+    """Return the fields of ``pvnas.bench.sides.Setting``."""
+    frames, height, side = clip_shape(args.clip)
+    clips = {"batch": args.batch, "frames": frames, "height": height, "side": side, "classes": args.classes}
+    return clips | _machine(args)
 
 
 def _machine(args: Namespace) -> dict[str, Any]:
