@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from pvnas.runtime.tensors import frozen
 from pvnas.space import nodes
 from pvnas.space.genotype import EDGES
-from pvnas.space.layers import BatchNorm
-from pvnas.space.norms import norm_backward, norm_forward
 from pvnas.space.supernet import Supernet, frozen_statistics
 
 
@@ -38,7 +36,7 @@ def pair(layout, width=6, **options):
 )
 @pytest.mark.parametrize("together", [1, 2, 4])
 def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width, together, monkeypatch):
-    monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, sums: min(together, source.edges))
+    monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, own_sum: min(together, source.edges))
     plain, used = pair(layout, width)
     h, w = size if isinstance(size, tuple) else (size, size)
     x, labels = torch.randn(batch, 3, 4, h, w, dtype=torch.float64), torch.arange(batch) % 5
@@ -150,27 +148,6 @@ def test_frozen_statistics_normalise_by_the_batch_but_remember_nothing():
     assert all(torch.equal(b, before[name]) for name, b in network.named_buffers())
     torch.testing.assert_close(network(x), frozen)
     assert any(not torch.equal(b, before[name]) for name, b in network.named_buffers())
-
-
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("size", [(5, 4), (1, 1)])
-def test_norms_side_by_side_are_each_norm_alone_times_its_scale(k, size):
-    torch.manual_seed(0)
-    norms, alone = ([BatchNorm(6, affine=False).double() for _ in range(k)] for _ in range(2))
-    x = torch.randn(8, 6 * k, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    scale = torch.rand(k, dtype=torch.float64, requires_grad=True)
-    direction = torch.randn_like(x)
-    parts = [norm(part.unsqueeze(2)).squeeze(2) for norm, part in zip(alone, x.chunk(k, 1), strict=True)]
-    expected = torch.cat([w * part for w, part in zip(scale, parts, strict=True)], 1)
-    with torch.no_grad():
-        got, state = norm_forward(x, norms, scale)
-        gradients = norm_backward(direction, x, state, scale, of_scale=True)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
-    for a, b in zip(gradients, torch.autograd.grad(expected, (x, scale), direction), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    for norm, single in zip(norms, alone, strict=True):
-        torch.testing.assert_close(norm.running_mean, single.running_mean)
-        torch.testing.assert_close(norm.running_var, single.running_var)
 
 
 def test_running_statistics_are_those_of_the_oracle():

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pvnas.space.layers import BatchNorm, fold_time, joined_kernel, pointwise, split_phases, unfold_time
-from pvnas.space.norms import norm_again, norm_backward, norm_forward
+from pvnas.space.layers import fold_time, joined_kernel, pointwise, split_phases, unfold_time
+from pvnas.space.norms import Norms, norm_backward, normalise
 
 Kernels = Sequence[Tensor]
 Kept = tuple[Any, ...]
@@ -83,7 +83,7 @@ class BranchGradient(NamedTuple):
 class Branch(Protocol):
     """One kind of operation up to, and without, its last BN."""
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return the (F, kC, H', W') that the last BN will see and what the backward pass needs.
 
         ``norms``: the BN layers on the way, one per edge.
@@ -96,19 +96,19 @@ class Branch(Protocol):
 class Separable:
     """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. Keeps the first BN's input alone."""
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the second BN will see; keep what the first one saw."""
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
-        y, state = norm_forward(a, norms)
-        return _pointwise(_depthwise(y.relu_(), depthwise2), pointwise2, inputs.fan), (a, state)
+        state = norms.state(a)
+        return _pointwise(_depthwise(normalise(a, state).relu_(), depthwise2), pointwise2, inputs.fan), (a, state)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Make ReLU and depthwise outputs again, which `forward` did not keep, then go backwards through all."""
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a, state = kept
-        h = norm_again(a, state).relu_()
+        h = normalise(a, state).relu_()
         u = _depthwise(h, depthwise2) if fan.kernel_gradients else None
         g, d_pointwise2 = _pointwise_backward(gradient, u, pointwise2, fan)
         d_depthwise2 = _depthwise_kernel_gradient(g, h, depthwise2, fan)
@@ -132,7 +132,7 @@ class DilatedSeparable:
     kernel, slow on a CPU, is that of an undilated one on the four phases of even and odd pixels.
     """
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see; keep nothing."""
         depthwise, pointwise = kernels
         return _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan), ()
@@ -160,7 +160,7 @@ class DilatedSeparable:
 class Temporal3x3:
     """ReLU, dense 1x3x3, 3x1x1, BN; the first convolution has the same input for all edges."""
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see; keep what the temporal convolution saw."""
         spatial, temporal = kernels
         s = F.conv2d(inputs.r_FCHW, spatial, None, inputs.fan.stride, 1)
@@ -181,7 +181,7 @@ class Temporal1x1:
     The product is taken of the kernels, (C, C) by (C, C, 3), and not once per pixel.
     """
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see; keep the product of the kernels."""
         r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
         spatial, temporal = kernels
@@ -202,7 +202,7 @@ class Temporal1x1:
 class Pointwise:
     """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width."""
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see; keep nothing."""
         return pointwise(inputs.r_FCHW, kernels[0]), ()
 
@@ -215,7 +215,7 @@ class Pointwise:
 class Reduction:
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Sequence[BatchNorm]) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see, the halves of each edge side by side; keep nothing."""
         halves = [
             pointwise(x, kernel).permute(0, 2, 3, 1).unflatten(3, (inputs.fan.edges, -1))

@@ -1,7 +1,10 @@
 """What enters a relaxed cell and what leaves each of its nodes, forward and backward written out.
 
-Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, k edges that leave one node, n operations
-without parameters, E = 14 edges, O operations.
+Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave one
+node, n operations without parameters, M = F*H*W*C elements of a node.
+
+The sums of the intermediate nodes lie one after another, each dense in channels-last memory: (I, F, H, W, C). The edges
+that leave a node lead to the last k of them.
 """
 
 from __future__ import annotations
@@ -14,15 +17,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.space.branches import BRANCHES, Branch, Fan, Input, Kept, Kernels, Pointwise
-from pvnas.space.genotype import EDGES
+from pvnas.space.genotype import NODES
 from pvnas.space.layers import BatchNorm
-from pvnas.space.norms import NormState, norm_backward, norm_forward
+from pvnas.space.mixing import Mixing, MixingGradient, leaving, targets
+from pvnas.space.norms import Moments, Norms, NormState, norm_backward, normalise
 from pvnas.space.operations import FactorizedReduction
 
 POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
 # Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
 # cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
 ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
+
+
+class Sums:
+    """The sums of the intermediate nodes while edges add to them; the shifts of all BN are added last, once a node."""
+
+    def __init__(self, x_FCHW: Tensor, stride: int) -> None:
+        """``x_FCHW``: an input of the cell."""
+        f, c, h, w = x_FCHW.shape
+        self.values_IFHWC = x_FCHW.new_empty(NODES, f, -(-h // stride), -(-w // stride), c)
+        self._shifts_IC: Tensor | None = None
+
+    def add_mixed(self, nodes: slice, weights_kn: Tensor, rows_nM: Tensor) -> None:
+        """Add sums of n tensors to nodes. The first call sets the values: it must be to all nodes."""
+        values_kM = self.values_IFHWC[nodes].flatten(1)
+        kept = 0 if self._shifts_IC is None else 1
+        values_kM.addmm_(weights_kn.to(values_kM.dtype), rows_nM, beta=kept)
+        if self._shifts_IC is None:
+            self._shifts_IC = weights_kn.new_zeros(NODES, self.values_IFHWC.shape[-1])
+
+    def add_normed(self, nodes: slice, x_FCHW: Tensor, state: NormState, scale_kC: Tensor) -> None:
+        """Add BN of (F, kC, H, W) times its scale to k nodes."""
+        assert self._shifts_IC is not None
+        values_kFHWC = self.values_IFHWC[nodes]
+        k, c = len(values_kFHWC), values_kFHWC.shape[-1]
+        factor_kC, shift_kC = state.affine(scale_kC)
+        self._shifts_IC[nodes] += shift_kC.view(k, c)
+        parts_kFHWC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (k, c)).permute(3, 0, 1, 2, 4)
+        values_kFHWC.addcmul_(parts_kFHWC, factor_kC.view(k, 1, 1, 1, c))
+
+    def complete(self, node: int) -> Tensor:
+        """Return a node's sum, to which nothing more will be added, (F, C, H, W)."""
+        assert self._shifts_IC is not None
+        return self.values_IFHWC[node].add_(self._shifts_IC[node]).permute(0, 3, 1, 2)
+
+    def joined(self) -> Tensor:
+        """Return the sums of all nodes side by side, (F, 4C, H, W)."""
+        return torch.cat([value.permute(0, 3, 1, 2) for value in self.values_IFHWC], 1)
 
 
 class Entry:
@@ -39,13 +80,15 @@ class Entry:
         """Return the kernels."""
         return [layer.weight for layer in self.convolutions]
 
-    def forward(self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan) -> tuple[Tensor, KeptEntry]:
+    def forward(
+        self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan, moments: Moments
+    ) -> tuple[Tensor, KeptEntry]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = Fan(1, self.stride, fan.frames, fan.kernel_gradients)
         joined = [_joined([kernel], x_FCHW.dtype) for kernel in kernels]
-        z_FCHW, kept = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, [])
-        y_FCHW, state = norm_forward(z_FCHW, self.norms)
-        return y_FCHW, KeptEntry(joined, own, KeptBranch(kept, z_FCHW, state))
+        z_FCHW, kept = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, Norms([], moments))
+        state = Norms(self.norms, moments).state(z_FCHW)
+        return normalise(z_FCHW, state), KeptEntry(joined, own, KeptBranch(kept, z_FCHW, state))
 
     def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for the kernels."""
@@ -63,12 +106,9 @@ class _Edges(NamedTuple):
     kernels: dict[str, Kernels]
     fan: Fan
 
-    @property
-    def part(self) -> slice:
-        return slice(self.first, self.first + self.fan.edges)
-
-    def channels(self, width: int) -> slice:
-        return slice(self.first * width, (self.first + self.fan.edges) * width)
+    def of(self, all_edges: slice) -> slice:
+        """Return their part of what the node's edges have side by side."""
+        return slice(all_edges.start + self.first, all_edges.start + self.first + self.fan.edges)
 
 
 class KeptBranch(NamedTuple):
@@ -91,7 +131,7 @@ class KeptEntry(NamedTuple):
 class KeptFree(NamedTuple):
     """What the backward pass of the operations without parameters needs."""
 
-    pooled: list[Tensor]
+    rows_2M: Tensor
     """Outputs of the poolings, after BN."""
     states: list[NormState]
     indices: Tensor
@@ -111,10 +151,11 @@ class Source:
     def __init__(self, operations: Sequence[str], number: int, stride: int, edges: list[Any], pools: Any) -> None:
         """``edges``: of each edge that leaves, its operations with parameters by name; ``pools``: the node's own."""
         self.number, self.stride, self.edges = number, stride, len(edges)
-        self.leaving = [edge for edge, (_, source) in enumerate(EDGES) if source == number]
+        self.leaving, self.targets = leaving(number), targets(number)
         self.names = list(edges[0])
-        self.free = [*POOLINGS, *(["identity"] if "identity" not in self.names else [])]
         self.columns = {name: column for column, name in enumerate(operations)}
+        self.pool_columns = slice(self.columns[POOLINGS[0]], self.columns[POOLINGS[-1]] + 1)
+        self.identity = None if "identity" in self.names else self.columns["identity"]
         # By operation, then by place in it, then by edge. Gathered once: a walk over modules costs more than a kernel.
         self.convolutions = {name: _by_place([edge[name] for edge in edges], nn.Conv3d) for name in self.names}
         self.norms = {name: _by_place([edge[name] for edge in edges], BatchNorm) for name in self.names}
@@ -127,142 +168,136 @@ class Source:
     # ---- forward
 
     def forward(
-        self, x_FCHW: Tensor, sums_FCHW: Tensor, weights_EO: Tensor, kernels: list[Tensor], fan: Fan
+        self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: list[Tensor], fan: Fan, moments: Moments
     ) -> KeptSource:
-        """Add this node's (F, C, H, W) through all operations to the later nodes' sums, (F, kC, H', W')."""
-        weights_kO = weights_EO[self.leaving]
-        free = self._add_free(x_FCHW, sums_FCHW, weights_kO)
+        """Add this node's (F, C, H, W) through all operations to the later nodes' sums."""
+        free = self._add_free(x_FCHW, sums, mixing, moments)
         groups = []
         r_FCHW = x_FCHW.clamp_min(0)
-        for edges in self._groups(kernels, fan, sums_FCHW):
-            own_FCHW = sums_FCHW[:, edges.channels(x_FCHW.shape[1])]
-            groups.append((edges, self._add_branches(edges, r_FCHW, own_FCHW, weights_kO[edges.part])))
+        for edges in self._groups(kernels, fan, sums.values_IFHWC[0]):
+            groups.append((edges, self._add_branches(edges, r_FCHW, sums, mixing, moments)))
         return KeptSource(free, groups)
 
-    def _groups(self, kernels: list[Tensor], fan: Fan, sums_FCHW: Tensor) -> Iterator[_Edges]:
+    def _groups(self, kernels: list[Tensor], fan: Fan, sum_FHWC: Tensor) -> Iterator[_Edges]:
         """Yield the edges in groups that run together, with their kernels joined."""
         k = self.edges
-        size = self._edges_together(sums_FCHW)
+        size = self._edges_together(sum_FHWC)
         rest = iter(kernels)
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
         for first in range(0, k, size):
             part = slice(first, first + size)
             joined: dict[str, Kernels] = {
-                name: [_joined(place[part], sums_FCHW.dtype) for place in places[name]] for name in self.names
+                name: [_joined(place[part], sum_FHWC.dtype) for place in places[name]] for name in self.names
             }
             yield _Edges(first, joined, Fan(min(size, k - first), self.stride, fan.frames, fan.kernel_gradients))
 
-    def _edges_together(self, sums_FCHW: Tensor) -> int:
-        """Return how many of the k edges run at once."""
-        if sums_FCHW.device.type != "cpu":
+    def _edges_together(self, sum_FHWC: Tensor) -> int:
+        """Return how many of the k edges to sums of this size run at once."""
+        if sum_FHWC.device.type != "cpu":
             return self.edges
-        elements, channels = sums_FCHW.numel() // self.edges, sums_FCHW.shape[1] // self.edges
+        elements, channels = sum_FHWC.numel(), sum_FHWC.shape[-1]
         return max(1, min(self.edges, ELEMENTS_TOGETHER // elements, CHANNELS_TOGETHER // channels))
 
     def _add_branches(
-        self, edges: _Edges, r_FCHW: Tensor, sums_FCHW: Tensor, weights_kO: Tensor
+        self, edges: _Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments
     ) -> dict[str, KeptBranch]:
         found = {}
-        inputs = Input(r_FCHW, edges.fan)
+        inputs, part = Input(r_FCHW, edges.fan), edges.of(slice(0, self.edges))
         for name in self.names:
-            *within, last = [layers[edges.part] for layers in self.norms[name]]
-            norms = within[0] if within else []
+            *within, last = [Norms(layers[part], moments) for layers in self.norms[name]]
+            norms = within[0] if within else Norms([], moments)
             x_FCHW, kept = BRANCHES[name].forward(inputs, edges.kernels[name], norms)
-            y_FCHW, state = norm_forward(x_FCHW, last, weights_kO[:, self.columns[name]])
-            sums_FCHW.add_(y_FCHW)
+            state = last.state(x_FCHW)
+            scale_kC = mixing.scale(self.columns[name], edges.of(self.leaving))
+            sums.add_normed(edges.of(self.targets), x_FCHW, state, scale_kC)
             found[name] = KeptBranch(kept, x_FCHW, state)
         return found
 
-    def _add_free(self, x_FCHW: Tensor, sums_FCHW: Tensor, weights_kO: Tensor) -> KeptFree:
+    def _add_free(self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments) -> KeptFree:
         """Poolings with BN, and identity at stride 1."""
         stride = self.stride
         average = F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
         largest, indices = torch.ops.aten.max_pool2d_with_indices(x_FCHW, [3, 3], [stride, stride], [1, 1])
-        normed = [norm_forward(y, [norm]) for y, norm in zip((average, largest), self.pool_norms, strict=True)]
-        kept = KeptFree([y for y, _ in normed], [state for _, state in normed], indices.int())
-        mixed_kM = self._free_weights(weights_kO, x_FCHW.dtype) @ self._free_rows(x_FCHW, kept)
-        _edges_first(sums_FCHW, self.edges).add_(mixed_kM.view(self.edges, -1, x_FCHW.shape[1]))
-        return kept
-
-    def _free_rows(self, x_FCHW: Tensor, kept: KeptFree) -> Tensor:
-        """Return the outputs of the operations without parameters, (n, M) with M = F*H'*W'*C."""
-        outputs = [*kept.pooled, x_FCHW] if "identity" in self.free else kept.pooled
-        return torch.stack([x.permute(0, 2, 3, 1).flatten() for x in outputs])
-
-    def _free_weights(self, weights_kO: Tensor, dtype: torch.dtype) -> Tensor:
-        return weights_kO[:, [self.columns[name] for name in self.free]].to(dtype)
+        rows_2M = x_FCHW.new_empty(2, average.numel())
+        states = []
+        for pooled, norm, row_FCHW in zip(
+            (average, largest), self.pool_norms, _as_pictures(rows_2M, average), strict=True
+        ):
+            states.append(Norms([norm], moments).state(pooled))
+            normalise(pooled, states[-1], out=row_FCHW)
+        weights_kO = mixing.weights_SO[self.leaving]
+        sums.add_mixed(self.targets, weights_kO[:, self.pool_columns], rows_2M)
+        if self.identity is not None:
+            sums.add_mixed(self.targets, weights_kO[:, self.identity, None], _as_row(x_FCHW)[None])
+        return KeptFree(rows_2M, states, indices.int())
 
     # ---- backward
 
     def backward(
         self,
-        gradient_FCHW: Tensor,
+        gradient_IFHWC: Tensor,
         x_FCHW: Tensor,
-        weights_EO: Tensor,
+        mixing: Mixing,
         kept: KeptSource,
-        d_weights_EO: Tensor | None,
+        d_mixing: MixingGradient | None,
         of_input: bool,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Return the gradients for this node and its kernels, from that of the later nodes' sums (F, kC, H', W').
+        """Return the gradients for this node and its kernels, from that of the intermediate nodes' sums.
 
-        The gradient for the mixing weights goes into ``d_weights_EO`` where there is one. ``of_input`` False: nothing
-        else is wanted.
+        The gradient for the mixing weights goes into ``d_mixing`` where there is one. ``of_input`` False: nothing else
+        is wanted.
         """
-        weights_kO = weights_EO[self.leaving]
-        d_weights_kO = None if d_weights_EO is None else torch.zeros_like(weights_kO)
         r_FCHW = x_FCHW.clamp_min(0)
-        dr_FCHW = torch.zeros_like(r_FCHW) if of_input else None
+        dr_FCHW: Tensor | None = None
         kernels: dict[tuple[str, int], list[Tensor | None]] = {}
         while kept.groups:  # what has been used is given back at once
             edges, branches = kept.groups.pop(0)
-            part, inputs = edges.part, Input(r_FCHW, edges.fan)
-            own_FCHW = dense(gradient_FCHW[:, edges.channels(x_FCHW.shape[1])])
+            inputs, leaving = Input(r_FCHW, edges.fan), edges.of(self.leaving)
+            own_FCHW = _side_by_side(gradient_IFHWC[edges.of(self.targets)])
             for name in self.names:
-                branch, scale_k = branches.pop(name), weights_kO[part, self.columns[name]]
-                of_scale = d_weights_kO is not None
-                g, d_scale = norm_backward(
-                    own_FCHW, branch.x_FCHW, branch.state, scale_k, of_input=of_input, of_scale=of_scale
+                branch, column = branches.pop(name), self.columns[name]
+                scale_kC, of_scale = mixing.scale(column, leaving), d_mixing is not None
+                g, d_scale_kC = norm_backward(
+                    own_FCHW, branch.x_FCHW, branch.state, scale_kC, of_input=of_input, of_scale=of_scale
                 )
-                if d_weights_kO is not None:
-                    d_weights_kO[part, self.columns[name]] = d_scale
+                if d_mixing is not None:
+                    d_mixing.add_scale(column, leaving, d_scale_kC)
                 d_kernels: Sequence[Tensor | None] = [None] * len(edges.kernels[name])
-                if dr_FCHW is not None:
+                if of_input:
                     found = BRANCHES[name].backward(g, inputs, edges.kernels[name], branch.kept)
-                    dr_FCHW += found.r_FCHW
+                    dr_FCHW = found.r_FCHW if dr_FCHW is None else dr_FCHW.add_(found.r_FCHW)
                     d_kernels = found.kernels
                 for place, d_kernel in enumerate(d_kernels):
                     parts = [None] * edges.fan.edges if d_kernel is None else d_kernel.chunk(edges.fan.edges)
                     kernels.setdefault((name, place), []).extend(parts)
         if dr_FCHW is not None:  # now of x, past the ReLU
             torch.ops.aten.threshold_backward.grad_input(dr_FCHW, r_FCHW, 0, grad_input=dr_FCHW)
-        self._free_backward(gradient_FCHW, x_FCHW, weights_kO, kept.free, dr_FCHW, d_weights_kO)
-        if d_weights_EO is not None and d_weights_kO is not None:
-            d_weights_EO[self.leaving] = d_weights_kO
+        self._free_backward(gradient_IFHWC[self.targets], x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
         return dr_FCHW, [d_kernel for parts in kernels.values() for d_kernel in parts]
 
     def _free_backward(
         self,
-        gradient_FCHW: Tensor,
+        gradient_kFHWC: Tensor,
         x_FCHW: Tensor,
-        weights_kO: Tensor,
+        mixing: Mixing,
         kept: KeptFree,
         dx_FCHW: Tensor | None,
-        d_weights_kO: Tensor | None,
+        d_mixing: MixingGradient | None,
     ) -> None:
-        """Add the gradient of the operations without parameters to ``dx_FCHW`` and to ``d_weights_kO``."""
-        k, c = self.edges, x_FCHW.shape[1]
-        g_kM = _edges_first(gradient_FCHW, k).reshape(k, -1)
-        if d_weights_kO is not None:
-            columns = [self.columns[name] for name in self.free]
-            d_weights_kO[:, columns] = (g_kM @ self._free_rows(x_FCHW, kept).t()).to(d_weights_kO.dtype)
+        """Add the gradient of the operations without parameters to ``dx_FCHW`` and to ``d_mixing``."""
+        g_kM = gradient_kFHWC.flatten(1)
+        if d_mixing is not None:
+            d_weights_kO = d_mixing.weights_SO[self.leaving]
+            d_weights_kO[:, self.pool_columns] = g_kM @ kept.rows_2M.t()
+            if self.identity is not None:
+                d_weights_kO[:, self.identity] = g_kM @ _as_row(x_FCHW)
         if dx_FCHW is None:
             return
-        rows_nM = self._free_weights(weights_kO, g_kM.dtype).t() @ g_kM
-        f, _, h, w = gradient_FCHW.shape
-        gradients = [row.view(f, h, w, c).permute(0, 3, 1, 2) for row in rows_nM]
+        weights_Ok = mixing.weights_SO[self.leaving].t().to(g_kM.dtype)
+        pictures = _as_pictures(weights_Ok[self.pool_columns] @ g_kM, gradient_kFHWC[0].permute(0, 3, 1, 2))
+        normed = _as_pictures(kept.rows_2M, pictures[0])
         average, largest = (
-            _normalised_backward(g, y, state)
-            for g, y, state in zip(gradients[:2], kept.pooled, kept.states, strict=True)
+            _normalised_backward(g, y, state) for g, y, state in zip(pictures, normed, kept.states, strict=True)
         )
         stride = self.stride
         window = ([3, 3], [stride, stride], [1, 1])
@@ -270,8 +305,8 @@ class Source:
         dx_FCHW += torch.ops.aten.max_pool2d_with_indices_backward(
             largest, x_FCHW, *window, [1, 1], False, kept.indices.long()
         )
-        if "identity" in self.free:
-            dx_FCHW += gradients[2]
+        if self.identity is not None:
+            _as_row(dx_FCHW)[None].addmm_(weights_Ok[self.identity, None], g_kM)
 
 
 def _normalised_backward(gradient: Tensor, y: Tensor, state: NormState) -> Tensor:
@@ -280,13 +315,9 @@ def _normalised_backward(gradient: Tensor, y: Tensor, state: NormState) -> Tenso
     Where y = (x - m) / s, the gradient is that of y through its own normalisation, times 1 / s.
     """
     if state.running is not None:
-        inverse_std = torch.rsqrt(state.running[1] + state.eps).to(gradient.dtype)
-        return gradient * inverse_std.view(-1, 1, 1)
+        return gradient * state.inverse_std.to(gradient.dtype).view(-1, 1, 1)
     own = NormState(torch.zeros_like(state.mean), torch.ones_like(state.inverse_std), None, state.eps)
-    dx, _, _ = torch.ops.aten.native_batch_norm_backward(
-        gradient, y, state.inverse_std, None, None, own.mean, own.inverse_std, True, own.eps, [True, False, False]
-    )
-    return dx
+    return norm_backward(gradient, y, own, state.inverse_std)[0]
 
 
 def dense(x_FCHW: Tensor) -> Tensor:
@@ -306,7 +337,18 @@ def _by_place(operations: Sequence[nn.Module], kind: type[nn.Module]) -> list[li
     return [list(place) for place in zip(*layers, strict=True)]
 
 
-def _edges_first(x_FCHW: Tensor, k: int) -> Tensor:
-    """Return a view (k, F*H*W, C) of k edges side by side, (F, kC, H, W)."""
-    f, c, h, w = x_FCHW.shape
-    return x_FCHW.permute(0, 2, 3, 1).view(f * h * w, k, c // k).permute(1, 0, 2)
+def _side_by_side(x_kFHWC: Tensor) -> Tensor:
+    """Return the pictures of k edges side by side, dense in channels-last memory: (F, kC, H, W)."""
+    pictures = [x_FHWC.permute(0, 3, 1, 2) for x_FHWC in x_kFHWC]
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures, 1)
+
+
+def _as_row(x_FCHW: Tensor) -> Tensor:
+    """Return the view (M,) of dense channels-last pictures."""
+    return x_FCHW.permute(0, 2, 3, 1).view(-1)
+
+
+def _as_pictures(rows_nM: Tensor, like_FCHW: Tensor) -> list[Tensor]:
+    """Return views (F, C, H, W) of rows."""
+    f, c, h, w = like_FCHW.shape
+    return [row_M.view(f, h, w, c).permute(0, 3, 1, 2) for row_M in rows_nM]

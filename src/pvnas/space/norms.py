@@ -1,78 +1,108 @@
-"""Batch normalisation of several edges side by side, forward and backward written out.
+"""Batch normalisation of several edges side by side, in parts: statistics, what they make of a tensor, and backward.
 
 Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
+
+In parts, since a weighted sum of normalised tensors needs no normalised tensor: with the statistics known, each is added
+to the sum by one multiplication per element, and all their shifts at once in the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pvnas.space.layers import BatchNorm
 
-_native: Any = torch.ops.aten.native_batch_norm
+_REDUCED = (torch.bfloat16, torch.float16)
 
 
 class NormState(NamedTuple):
-    """What the backward pass of BN needs beside its input."""
+    """What BN has found of its input."""
 
     mean: Tensor
-    """Of the batch, (kC,); empty where running statistics were used."""
+    """Of the batch, or the running one, (kC,)."""
     inverse_std: Tensor
     running: tuple[Tensor, Tensor] | None
-    """Running mean and variance, where they normalised."""
+    """Running mean and variance, where they normalise."""
     eps: float
 
-
-def norm_forward(x_FCHW: Tensor, norms: Sequence[BatchNorm], scale_k: Tensor | None = None) -> tuple[Tensor, NormState]:
-    """Return BN of (F, kC, H, W), the channels of one norm after another, each times its scale where one is given.
-
-    Running statistics move as those of the single norms would.
-    """
-    first = norms[0]
-    momentum = first.momentum or 0.0
-    scale = _per_channel(scale_k, x_FCHW)
-    if first.training and momentum == 0.0:  # the alpha step: nothing is remembered
-        y_FCHW, mean, inverse_std = _native(x_FCHW, scale, None, None, None, True, 0.0, first.eps)
-        return y_FCHW, NormState(mean, inverse_std, None, first.eps)
-    statistics = [[norm.running_mean for norm in norms], [norm.running_var for norm in norms]]
-    mean_kC, var_kC = (torch.cat(parts) for parts in statistics)  # type: ignore[arg-type]
-    y_FCHW, mean, inverse_std = _native(x_FCHW, scale, None, mean_kC, var_kC, first.training, momentum, first.eps)
-    if not first.training:
-        return y_FCHW, NormState(mean, inverse_std, (mean_kC, var_kC), first.eps)
-    for parts, value in zip(statistics, (mean_kC, var_kC), strict=True):
-        torch._foreach_copy_(parts, list(value.chunk(len(norms))))  # type: ignore[arg-type]
-    return y_FCHW, NormState(mean, inverse_std, None, first.eps)
+    def affine(self, scale_kC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the factor and the shift, (kC,), that make of an input BN's output times a scale."""
+        factor = self.inverse_std if scale_kC is None else self.inverse_std * scale_kC
+        return factor, -self.mean * factor
 
 
-def norm_again(x_FCHW: Tensor, state: NormState) -> Tensor:
-    """Return what ``norm_forward`` has returned without a scale, from what it has found of the batch."""
-    mean, var = state.running or (state.mean, state.inverse_std.pow(-2) - state.eps)
-    y_FCHW: Tensor = _native(x_FCHW, None, None, mean, var, False, 0.0, state.eps)[0]
-    return y_FCHW
+class Moments:
+    """Statistics of a forward pass, gathered so that all running ones move in a few calls."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Sequence[BatchNorm], Tensor, Tensor, int]] = []
+
+    def add(self, norms: Sequence[BatchNorm], mean_kC: Tensor, var_kC: Tensor, count: int) -> None:
+        """Remember what norms side by side have found in ``count`` values a channel."""
+        self._found.append((norms, mean_kC, var_kC, count))
+
+    def move(self) -> None:
+        """Move the running statistics as PyTorch's BN does, the variance without bias."""
+        if not self._found:
+            return
+        factors = [count / max(count - 1, 1) for *_, count in self._found]
+        unbiased = torch._foreach_mul([var for _, _, var, _ in self._found], factors)
+        norms = [norm for some, *_ in self._found for norm in some]
+        momentum = norms[0].momentum or 0.0
+        for name, new in (("running_mean", [mean for _, mean, _, _ in self._found]), ("running_var", unbiased)):
+            old: list[Tensor] = [getattr(norm, name) for norm in norms]
+            parts = [part for (some, *_), value in zip(self._found, new, strict=True) for part in value.chunk(len(some))]
+            torch._foreach_lerp_(old, [part.to(old[0].dtype) for part in parts], momentum)
+        self._found.clear()
+
+
+class Norms(NamedTuple):
+    """BN layers of some edges side by side, and where their statistics are gathered."""
+
+    layers: Sequence[BatchNorm]
+    moments: Moments
+
+    def state(self, x_FCHW: Tensor) -> NormState:
+        """Return the statistics of (F, kC, H, W), or in evaluation mode the running ones."""
+        first = self.layers[0]
+        if not first.training:
+            mean, var = (
+                torch.cat([getattr(norm, name) for norm in self.layers]) for name in ("running_mean", "running_var")
+            )
+            return NormState(mean, torch.rsqrt(var + first.eps), (mean, var), first.eps)
+        mean, var = _batch_statistics(x_FCHW)
+        if first.momentum:  # none in the alpha step: nothing is remembered
+            self.moments.add(self.layers, mean, var, x_FCHW.numel() // x_FCHW.shape[1])
+        return NormState(mean, torch.rsqrt(var + first.eps), None, first.eps)
+
+
+def normalise(x_FCHW: Tensor, state: NormState, out: Tensor | None = None) -> Tensor:
+    """Return BN of (F, kC, H, W) without a scale, in ``out`` where one is given."""
+    factor, shift = (value.to(x_FCHW.dtype).view(-1, 1, 1) for value in state.affine())
+    return torch.addcmul(shift, x_FCHW, factor, out=out)
 
 
 def norm_backward(
     gradient_FCHW: Tensor,
     x_FCHW: Tensor,
     state: NormState,
-    scale_k: Tensor | None = None,
+    scale_kC: Tensor | None = None,
     *,
     of_input: bool = True,
     of_scale: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients for the input (F, kC, H, W) and the scale (k,) of ``norm_forward``, where asked for.
+    """Return the gradients of BN times a scale, for its input (F, kC, H, W) and the scale (kC,), where asked for.
 
     Both tensors must be dense in channels-last memory.
     """
-    scale = _per_channel(scale_k, x_FCHW)
-    dx_FCHW, dscale, _ = torch.ops.aten.native_batch_norm_backward(
+    dx_FCHW, dscale_kC, _ = torch.ops.aten.native_batch_norm_backward(
         gradient_FCHW,
         x_FCHW,
-        scale,
+        scale_kC,
         *(state.running or (None, None)),
         state.mean,
         state.inverse_std,
@@ -80,9 +110,13 @@ def norm_backward(
         state.eps,
         [of_input, of_scale, False],
     )
-    return dx_FCHW, dscale.view(len(scale_k), -1).sum(1) if of_scale and scale_k is not None else dscale
+    return dx_FCHW, dscale_kC
 
 
-def _per_channel(scale_k: Tensor | None, x_FCHW: Tensor) -> Tensor | None:
-    """Return the scale of each channel, in memory of its own: PyTorch reads an expanded one as if it lay dense."""
-    return None if scale_k is None else scale_k.repeat_interleave(x_FCHW.shape[1] // len(scale_k))
+def _batch_statistics(x_FCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each channel, in fp32 where the input is in less."""
+    running = (None, None)
+    if x_FCHW.dtype in _REDUCED:  # statistics come in the precision of the running ones
+        running = tuple(x_FCHW.new_zeros(x_FCHW.shape[1], dtype=torch.float32) for _ in range(2))  # type: ignore
+    mean, var = torch.batch_norm_update_stats(x_FCHW, *running, 0.0)
+    return mean, var

@@ -25,7 +25,9 @@ from pvnas.space.branches import Fan
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
-from pvnas.space.nodes import POOLINGS, Entry, Source, dense
+from pvnas.space.mixing import Mixing, MixingGradient
+from pvnas.space.nodes import POOLINGS, Entry, Source, Sums, dense
+from pvnas.space.norms import Moments
 from pvnas.space.operations import build_relaxed, cell_inputs
 
 
@@ -85,20 +87,25 @@ class _CellFunction(torch.autograd.Function):
         fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=any(ctx.needs_input_grad[4:]))
         rest = iter(kernels)
         own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
+        moments = Moments()
         with torch.autocast(x0.device.type, enabled=False):
             entered = [
-                entry.forward(dense(fold_time(x)), some, fan)
+                entry.forward(dense(fold_time(x)), some, fan, moments)
                 for entry, x, some in zip(cell.entries, (x0, x1), own[:INPUTS], strict=True)
             ]
-            nodes = _Nodes([x_FCHW for x_FCHW, _ in entered], _new_sums(entered[0][0], cell.sources[0].stride))
-            kept = [
-                source.forward(nodes.state(source.number), nodes.later(source), weights_EO, some, fan)
-                for source, some in zip(cell.sources, own[INPUTS:], strict=True)
-            ]
-        y = unfold_time(nodes.sums_FCHW, fan.frames)
+            inputs = [x_FCHW for x_FCHW, _ in entered]
+            sums, mixing = Sums(inputs[0], cell.sources[0].stride), Mixing(weights_EO, inputs[0].shape[1])
+            kept = []
+            for source, some in zip(cell.sources, own[INPUTS:], strict=True):
+                number = source.number
+                x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
+                kept.append(source.forward(x_FCHW, sums, mixing, some, fan, moments))
+            sums.complete(NODES - 1)
+            moments.move()
+            y = unfold_time(sums.joined(), fan.frames)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x0, x1, weights_EO, y)
-            ctx.cell, ctx.inputs = cell, nodes.inputs
+            ctx.cell, ctx.inputs = cell, inputs
             ctx.entered, ctx.kept = [kept_entry for _, kept_entry in entered], kept
         return y
 
@@ -113,24 +120,24 @@ class _CellFunction(torch.autograd.Function):
             )
         cell: SharedCell = ctx.cell
         frames, of_kernels = x0.shape[2], any(ctx.needs_input_grad[4:])
-        nodes = _Nodes(ctx.inputs, fold_time(y))
-        # A copy, since the nodes' gradients are added to it.
-        g_FHWC = fold_time(gradient).permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-        gradients = _Nodes([], g_FHWC.permute(0, 3, 1, 2))
-        d_weights_EO = torch.zeros_like(weights_EO) if ctx.needs_input_grad[3] else None
+        channels = ctx.inputs[0].shape[1]
+        states = [*ctx.inputs, *fold_time(y).chunk(NODES, 1)]
+        g_IFHWC = _node_by_node(fold_time(gradient))
+        mixing = Mixing(weights_EO, channels)
+        d_mixing = MixingGradient(weights_EO, channels) if ctx.needs_input_grad[3] else None
         d_inputs: list[Tensor | None] = [None, None]
         d_kernels: list[Tensor | None] = []
         for source in reversed(cell.sources):
             number = source.number
             of_input = of_kernels or number >= INPUTS or ctx.needs_input_grad[1 + number]
             dx_FCHW, own = source.backward(
-                gradients.later(source), nodes.state(number), weights_EO, ctx.kept.pop(), d_weights_EO, of_input
+                g_IFHWC, dense(states[number]), mixing, ctx.kept.pop(), d_mixing, of_input
             )
             d_kernels = own + d_kernels
             if number < INPUTS:
                 d_inputs[number] = dx_FCHW
             elif dx_FCHW is not None:
-                gradients.part(number).add_(dx_FCHW)
+                g_IFHWC[number - INPUTS] += dx_FCHW.permute(0, 2, 3, 1)
         for number, x in ((1, x1), (0, x0)):
             entry, dx_FCHW = cell.entries[number], d_inputs[number]
             own = [None] * len(entry.kernels())
@@ -138,33 +145,14 @@ class _CellFunction(torch.autograd.Function):
                 dx_FCHW, own = entry.backward(dx_FCHW, dense(fold_time(x)), ctx.entered.pop())
                 d_inputs[number] = unfold_time(dx_FCHW, frames)
             d_kernels = own + d_kernels
+        d_weights_EO = None if d_mixing is None else d_mixing.total()
         return None, *d_inputs, d_weights_EO, *_as_parameters(d_kernels, cell.kernels())
 
 
-class _Nodes:
-    """The inputs of a cell and its intermediate nodes' sums, or the gradients of these."""
-
-    def __init__(self, inputs: list[Tensor], sums_FCHW: Tensor) -> None:
-        self.inputs, self.sums_FCHW = inputs, sums_FCHW
-        self.channels = sums_FCHW.shape[1] // NODES
-
-    def part(self, number: int) -> Tensor:
-        """Return the view of an intermediate node's sum, (F, C, H, W)."""
-        return self.sums_FCHW[:, (number - INPUTS) * self.channels : (number - INPUTS + 1) * self.channels]
-
-    def state(self, number: int) -> Tensor:
-        """Return what a node holds, dense (F, C, H, W)."""
-        return self.inputs[number] if number < INPUTS else dense(self.part(number))
-
-    def later(self, source: Source) -> Tensor:
-        """Return the view of the sums of all nodes that the edges of a node lead to, (F, kC, H, W)."""
-        return self.sums_FCHW[:, (NODES - source.edges) * self.channels :]
-
-
-def _new_sums(x_FCHW: Tensor, stride: int) -> Tensor:
-    """Return zeros for the intermediate nodes behind an input, in channels-last memory."""
-    f, c, h, w = x_FCHW.shape
-    return x_FCHW.new_zeros(f, -(-h // stride), -(-w // stride), NODES * c).permute(0, 3, 1, 2)
+def _node_by_node(x_FCHW: Tensor) -> Tensor:
+    """Return a copy (I, F, H, W, C) of the intermediate nodes' pictures side by side, (F, 4C, H, W)."""
+    x_FHWIC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (NODES, -1))
+    return x_FHWIC.permute(3, 0, 1, 2, 4).clone(memory_format=torch.contiguous_format)
 
 
 def _as_parameters(gradients: Sequence[Tensor | None], kernels: Sequence[Tensor]) -> list[Tensor | None]:

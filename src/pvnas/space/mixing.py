@@ -1,0 +1,58 @@
+"""The mixing weights of a cell in the order and the forms in which its nodes read them, and their gradients.
+
+Legend: E = 14 edges in the order of ``EDGES``, by the node they lead to; S the same by the node they leave; O
+operations; C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pvnas.space.genotype import EDGES, INPUTS, NODES
+
+_BY_SOURCE = sorted(range(len(EDGES)), key=lambda edge: EDGES[edge][1])
+_BY_TARGET = sorted(range(len(EDGES)), key=_BY_SOURCE.__getitem__)
+
+
+def leaving(source: int) -> slice:
+    """Return the edges that leave a node, in the order S; they lead to the last nodes of the cell."""
+    edges = [place for place, edge in enumerate(_BY_SOURCE) if EDGES[edge][1] == source]
+    return slice(edges[0], edges[-1] + 1)
+
+
+def targets(source: int) -> slice:
+    """Return the intermediate nodes that the edges of a node lead to, counted from 0."""
+    return slice(max(0, source + 1 - INPUTS), NODES)
+
+
+class Mixing:
+    """Mixing weights (E, O)."""
+
+    def __init__(self, weights_EO: Tensor, channels: int) -> None:
+        self.channels = channels
+        self.weights_SO = weights_EO[_BY_SOURCE]
+        # In memory of its own: PyTorch's BN reads an expanded scale as if it lay dense.
+        self._scales_OSC = self.weights_SO.t().repeat_interleave(channels, 1)
+
+    def scale(self, column: int, edges: slice) -> Tensor:
+        """Return the weight of an operation on some edges once for each of their channels, (kC,)."""
+        return self._scales_OSC[column, edges.start * self.channels : edges.stop * self.channels]
+
+
+class MixingGradient:
+    """The gradient for mixing weights (E, O), gathered edge by edge."""
+
+    def __init__(self, weights_EO: Tensor, channels: int) -> None:
+        self.channels = channels
+        self.weights_SO = torch.zeros_like(weights_EO)
+        self._scales_OSC = weights_EO.new_zeros(weights_EO.shape[1], len(EDGES) * channels)
+
+    def add_scale(self, column: int, edges: slice, gradient_kC: Tensor) -> None:
+        """Take the gradient for what ``Mixing.scale`` has returned."""
+        self._scales_OSC[column, edges.start * self.channels : edges.stop * self.channels] = gradient_kC
+
+    def total(self) -> Tensor:
+        """Return the gradient, (E, O)."""
+        of_scales_OS = self._scales_OSC.unflatten(1, (len(EDGES), self.channels)).sum(2)
+        return (self.weights_SO + of_scales_OS.t())[_BY_TARGET]
