@@ -51,8 +51,8 @@ class Sums:
         assert self._shifts_IC is not None
         values_kFHWC = self.values_IFHWC[nodes]
         k, c = len(values_kFHWC), values_kFHWC.shape[-1]
-        factor_kC, shift_kC = state.affine(scale_kC)
-        self._shifts_IC[nodes] += shift_kC.view(k, c)
+        factor_kC = state.inverse_std * scale_kC
+        self._shifts_IC[nodes].view(-1).addcmul_(state.mean, factor_kC, value=-1)
         parts_kFHWC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (k, c)).permute(3, 0, 1, 2, 4)
         values_kFHWC.addcmul_(parts_kFHWC, factor_kC.view(k, 1, 1, 1, c))
 
@@ -81,7 +81,7 @@ class Entry:
         return [layer.weight for layer in self.convolutions]
 
     def forward(
-        self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan, moments: Moments
+        self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan, moments: Moments | None
     ) -> tuple[Tensor, KeptEntry]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = Fan(1, self.stride, fan.frames, fan.kernel_gradients)
@@ -168,7 +168,7 @@ class Source:
     # ---- forward
 
     def forward(
-        self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: list[Tensor], fan: Fan, moments: Moments
+        self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: list[Tensor], fan: Fan, moments: Moments | None
     ) -> KeptSource:
         """Add this node's (F, C, H, W) through all operations to the later nodes' sums."""
         free = self._add_free(x_FCHW, sums, mixing, moments)
@@ -199,7 +199,7 @@ class Source:
         return max(1, min(self.edges, ELEMENTS_TOGETHER // elements, CHANNELS_TOGETHER // channels))
 
     def _add_branches(
-        self, edges: _Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments
+        self, edges: _Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None
     ) -> dict[str, KeptBranch]:
         found = {}
         inputs, part = Input(r_FCHW, edges.fan), edges.of(slice(0, self.edges))
@@ -213,7 +213,7 @@ class Source:
             found[name] = KeptBranch(kept, x_FCHW, state)
         return found
 
-    def _add_free(self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments) -> KeptFree:
+    def _add_free(self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None) -> KeptFree:
         """Poolings with BN, and identity at stride 1."""
         stride = self.stride
         average = F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)

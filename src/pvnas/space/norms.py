@@ -29,11 +29,6 @@ class NormState(NamedTuple):
     """Running mean and variance, where they normalise."""
     eps: float
 
-    def affine(self, scale_kC: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the factor and the shift, (kC,), that make of an input BN's output times a scale."""
-        factor = self.inverse_std if scale_kC is None else self.inverse_std * scale_kC
-        return factor, -self.mean * factor
-
 
 class Moments:
     """Statistics of a forward pass, gathered so that all running ones move in a few calls."""
@@ -61,10 +56,10 @@ class Moments:
 
 
 class Norms(NamedTuple):
-    """BN layers of some edges side by side, and where their statistics are gathered."""
+    """BN layers of some edges side by side, and where their statistics are gathered, None: nowhere."""
 
     layers: Sequence[BatchNorm]
-    moments: Moments
+    moments: Moments | None
 
     def state(self, x_FCHW: Tensor) -> NormState:
         """Return the statistics of (F, kC, H, W), or in evaluation mode the running ones."""
@@ -75,14 +70,15 @@ class Norms(NamedTuple):
             )
             return NormState(mean, torch.rsqrt(var + first.eps), (mean, var), first.eps)
         mean, var = _batch_statistics(x_FCHW)
-        if first.momentum:  # none in the alpha step: nothing is remembered
+        if self.moments is not None:
             self.moments.add(self.layers, mean, var, x_FCHW.numel() // x_FCHW.shape[1])
         return NormState(mean, torch.rsqrt(var + first.eps), None, first.eps)
 
 
 def normalise(x_FCHW: Tensor, state: NormState, out: Tensor | None = None) -> Tensor:
     """Return BN of (F, kC, H, W) without a scale, in ``out`` where one is given."""
-    factor, shift = (value.to(x_FCHW.dtype).view(-1, 1, 1) for value in state.affine())
+    shift_kC = -state.mean * state.inverse_std
+    shift, factor = (value.to(x_FCHW.dtype).view(-1, 1, 1) for value in (shift_kC, state.inverse_std))
     return torch.addcmul(shift, x_FCHW, factor, out=out)
 
 

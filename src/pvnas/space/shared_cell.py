@@ -51,6 +51,8 @@ class SharedCell(nn.Module):
             for _, source in EDGES
         )
         self.pools = nn.ModuleList(build_relaxed(POOLINGS, place.channels, stride, FOLDED) for stride in strides)
+        self.moves_statistics = True
+        """Whether a forward pass in training mode moves BN's running statistics."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
 
@@ -87,7 +89,7 @@ class _CellFunction(torch.autograd.Function):
         fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=any(ctx.needs_input_grad[4:]))
         rest = iter(kernels)
         own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
-        moments = Moments()
+        moments = Moments() if cell.moves_statistics else None
         with torch.autocast(x0.device.type, enabled=False):
             entered = [
                 entry.forward(dense(fold_time(x)), some, fan, moments)
@@ -101,7 +103,8 @@ class _CellFunction(torch.autograd.Function):
                 x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
                 kept.append(source.forward(x_FCHW, sums, mixing, some, fan, moments))
             sums.complete(NODES - 1)
-            moments.move()
+            if moments is not None:
+                moments.move()
             y = unfold_time(sums.joined(), fan.frames)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x0, x1, weights_EO, y)

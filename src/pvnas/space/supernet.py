@@ -92,8 +92,6 @@ class Supernet(nn.Module):
             }
         )
         self.plain = plain
-        # Gathered once: a walk over the modules takes longer than many a kernel.
-        self.norms: list[Any] = [module for module in self.modules() if isinstance(module, nn.BatchNorm3d)]
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         weights = mixing_weights(self.architecture_parameters())
@@ -114,11 +112,18 @@ class Supernet(nn.Module):
 @contextmanager
 def frozen_statistics(network: Supernet) -> Iterator[None]:
     """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
-    momenta = [norm.momentum for norm in network.norms]
-    for norm in network.norms:
+    shared = [cell for cell in network.cells if isinstance(cell, SharedCell)]
+    others = [part for part in (network.stem, *network.cells) if part not in shared]
+    norms: list[Any] = [layer for part in others for layer in part.modules() if isinstance(layer, nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    for cell in shared:
+        cell.moves_statistics = False
+    for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(network.norms, momenta, strict=True):
+        for cell in shared:
+            cell.moves_statistics = True
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
