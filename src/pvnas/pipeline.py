@@ -32,7 +32,7 @@ from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.report.page import write_report
 from pvnas.runtime.checkpoint import load_checkpoint
-from pvnas.runtime.device import choose_device, describe_machine, set_threads
+from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.digest import digest
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.lock import RunLock
@@ -140,6 +140,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         check_resumable(run_dir, config)
         write_atomic(run_dir / "config.yaml", dump_config(config))
         set_threads(config.threads)
+        keep_freed_memory()
         environment = describe_machine() | {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,

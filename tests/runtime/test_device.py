@@ -1,12 +1,16 @@
 """The machine as it is chosen and described."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from pvnas.errors import UserError
-from pvnas.runtime.device import choose_device, describe_machine, set_threads, usable_cores
+from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads, usable_cores
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +40,35 @@ def test_the_description_is_json_with_versions_and_without_names_of_this_machine
     assert {"cpu", "cores", "gpu", "torch", "python", "pvnas"} <= set(machine)
     assert machine["torch"] == torch.__version__
     assert machine["cpu"]
+
+
+FAULTS = """
+import resource, sys, torch
+from pvnas.runtime.device import keep_freed_memory
+told = keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(1 << 20) for _ in range(20)]
+    del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+rounds = [faults() for _ in range(5)]
+print(told, rounds[0], rounds[-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+@pytest.mark.parametrize("setting", [None, "131072"])
+def test_freed_memory_is_kept_unless_the_user_has_said_otherwise(setting: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    if setting:
+        environment["MALLOC_TRIM_THRESHOLD_"] = setting
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment)
+    told, first, last = done.stdout.split()
+    assert told == str(setting is None)
+    assert int(first) > 100
+    assert (int(last) < int(first) / 10) is (setting is None)
+
+
+def test_memory_is_left_alone_where_there_is_no_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not keep_freed_memory()

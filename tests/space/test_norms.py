@@ -32,7 +32,7 @@ def test_norms_side_by_side_are_each_norm_alone_times_its_scale(k, size, trainin
     expected = scale_kC.view(-1, 1, 1) * torch.cat(parts, 1)
     with torch.no_grad():
         state = norms.state(x)
-        gradients = norm_backward(direction, x, state, scale_kC, of_scale=True)
+        gradients = norm_backward(direction, x, state, scale_kC, (True, True))
         torch.testing.assert_close(normalise(x, state), torch.cat(parts, 1), rtol=1e-9, atol=1e-12)
     for a, b in zip(gradients, torch.autograd.grad(expected, (x, scale_kC), direction), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)

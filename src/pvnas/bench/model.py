@@ -13,7 +13,7 @@ from torch import nn
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
-from pvnas.runtime.device import describe_machine
+from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
 from pvnas.space.inference import compiled, for_inference
@@ -62,6 +62,7 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
     """Measure one way in this process."""
     setting = ModelShape(**shape)
     torch.set_num_threads(setting.threads)
+    keep_freed_memory()
     torch.manual_seed(0)
     network = PVNASNetwork(
         Genotype.from_json(setting.genotype),

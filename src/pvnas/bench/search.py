@@ -16,7 +16,7 @@ from pvnas.data.loader import Batch
 from pvnas.data.source import VideoSource
 from pvnas.data.table import Video
 from pvnas.data.transforms import normalise
-from pvnas.runtime.device import describe_machine
+from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.search.run import SearchStage, StepBatches
@@ -79,6 +79,7 @@ def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[st
     """Measure one supernet in this process."""
     setting = Shape(**shape)
     torch.set_num_threads(setting.threads)
+    keep_freed_memory()
     device = torch.device(setting.device)
     stage, batch = make_stage(setting, plain=way == "plain"), make_batch(setting)
 

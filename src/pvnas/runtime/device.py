@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,10 @@ from typing import Any
 import torch
 
 from pvnas.errors import UserError
+
+# glibc's names for mallopt (malloc.h). Blocks above the second are mapped and given back one by one in any case.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_HEAP_BLOCK = 32 << 20
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,6 +36,20 @@ def set_threads(n: int) -> int:
     threads = n or usable_cores()
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what tensors give back for those of the next step; return whether it could be told to.
+
+    Otherwise it hands the end of its heap to the system and asks for it again many times a step, each page of which is
+    a fault. The peak of memory stays what it is. Only glibc has this; whoever has set MALLOC_... keeps their setting.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def usable_cores() -> int:

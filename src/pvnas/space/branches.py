@@ -13,10 +13,11 @@ kernels are asked for, which the architecture step does not.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,8 @@ class Fan:
     """T, the frames of a clip."""
     kernel_gradients: bool
     """Whether the gradients of the kernels will be asked for."""
+    input_gradient: bool
+    """Whether the gradient of the node will be asked for, or else the last BN's alone."""
 
 
 class Input:
@@ -80,36 +83,55 @@ class BranchGradient(NamedTuple):
     """For its kernels, where the fan asks for them."""
 
 
-class Branch(Protocol):
+class Branch(ABC):
     """One kind of operation up to, and without, its last BN."""
 
+    @abstractmethod
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return the (F, kC, H', W') that the last BN will see and what the backward pass needs.
 
         ``norms``: the BN layers on the way, one per edge.
         """
 
+    def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
+        """Return what ``forward`` returned first, and what ``backward`` needs: as kept, or made again."""
+        return kept[0], kept[1:]
+
+    @abstractmethod
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
-        """Return the gradients for the input and the kernels from that of what ``forward`` returned."""
+        """Return the gradients for the input and the kernels from that of what ``forward`` returned first."""
 
 
-class Separable:
-    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. Keeps the first BN's input alone."""
+class Separable(Branch):
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first.
+
+    Where its kernels' gradients are asked for, the second BN's input is made again: most of it is needed for those.
+    """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the second BN will see; keep what the first one saw."""
+        """Return what the second BN will see; keep that where it is not made again, and what the first one saw."""
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
         state = norms.state(a)
-        return _pointwise(_depthwise(normalise(a, state).relu_(), depthwise2), pointwise2, inputs.fan), (a, state)
+        z = _pointwise(_depthwise(normalise(a, state).relu_(), depthwise2), pointwise2, inputs.fan)
+        if inputs.fan.kernel_gradients:
+            return z, (a, state)
+        return z, (z, a, state) if inputs.fan.input_gradient else (z,)
+
+    def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
+        """Return what the second BN saw; where that is made again, all on the way to it too."""
+        if not inputs.fan.kernel_gradients:
+            return kept[0], kept[1:]
+        _, _, depthwise2, pointwise2 = kernels
+        h = normalise(*kept).relu_()
+        u = _depthwise(h, depthwise2)
+        return _pointwise(u, pointwise2, inputs.fan), (*kept, h, u)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
-        """Make ReLU and depthwise outputs again, which `forward` did not keep, then go backwards through all."""
+        """Go backwards through both halves; the first depthwise convolution's output is made again."""
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        a, state = kept
-        h = normalise(a, state).relu_()
-        u = _depthwise(h, depthwise2) if fan.kernel_gradients else None
+        a, state, h, u = kept if fan.kernel_gradients else (*kept, normalise(*kept).relu_(), None)
         g, d_pointwise2 = _pointwise_backward(gradient, u, pointwise2, fan)
         d_depthwise2 = _depthwise_kernel_gradient(g, h, depthwise2, fan)
         g = _depthwise(g, depthwise2.flip(2, 3))
@@ -125,7 +147,7 @@ class Separable:
         return BranchGradient(_summed(g, fan.edges), (d_depthwise1, d_pointwise1, d_depthwise2, d_pointwise2))
 
 
-class DilatedSeparable:
+class DilatedSeparable(Branch):
     """ReLU, depthwise 3x3 of dilation 2, pointwise, BN.
 
     At stride 2 every tap falls on an even pixel: an undilated convolution of those. At stride 1 the gradient for the
@@ -133,15 +155,24 @@ class DilatedSeparable:
     """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep nothing."""
+        """Return what the BN will see; keep that where it is not made again."""
         depthwise, pointwise = kernels
-        return _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan), ()
+        z = _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan)
+        return z, () if inputs.fan.kernel_gradients else (z,)
+
+    def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
+        """Return what the BN saw; where that is made again, the depthwise output too."""
+        if not inputs.fan.kernel_gradients:
+            return kept[0], (None,)
+        depthwise, pointwise = kernels
+        u = self._depthwise(inputs, depthwise)
+        return _pointwise(u, pointwise, inputs.fan), (u,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
-        """Make the depthwise output again where the kernels' gradients read it, then go backwards."""
+        """Go backwards through the pointwise, then the depthwise convolution."""
         fan = inputs.fan
         depthwise, pointwise = kernels
-        u = self._depthwise(inputs, depthwise) if fan.kernel_gradients else None
+        (u,) = kept
         g, d_pointwise = _pointwise_backward(gradient, u, pointwise, fan)
         d_depthwise = None
         if fan.kernel_gradients:
@@ -157,14 +188,15 @@ class DilatedSeparable:
         return _depthwise(inputs.repeated, kernel, dilation=2)
 
 
-class Temporal3x3:
+class Temporal3x3(Branch):
     """ReLU, dense 1x3x3, 3x1x1, BN; the first convolution has the same input for all edges."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep what the temporal convolution saw."""
+        """Return what the BN will see; keep that and what the temporal convolution saw."""
         spatial, temporal = kernels
         s = F.conv2d(inputs.r_FCHW, spatial, None, inputs.fan.stride, 1)
-        return _over_time(s, temporal, inputs.fan, inputs.fan.edges), (s if inputs.fan.kernel_gradients else None,)
+        z = _over_time(s, temporal, inputs.fan, inputs.fan.edges)
+        return z, (z, s if inputs.fan.kernel_gradients else None)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through both convolutions."""
@@ -175,18 +207,19 @@ class Temporal3x3:
         return BranchGradient(g, (d_spatial, d_temporal))
 
 
-class Temporal1x1:
+class Temporal1x1(Branch):
     """ReLU, 1x1x1, 3x1x1, BN: nothing lies between the two convolutions, so that one of their product does.
 
     The product is taken of the kernels, (C, C) by (C, C, 3), and not once per pixel.
     """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep the product of the kernels."""
+        """Return what the BN will see; keep that and the product of the kernels."""
         r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
         spatial, temporal = kernels
         product = _product(spatial, temporal, inputs.fan.edges)
-        return _over_time(r_FCHW, product, inputs.fan), (product,)
+        z = _over_time(r_FCHW, product, inputs.fan)
+        return z, (z, product)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through the one convolution, then to both kernels through their product."""
@@ -199,12 +232,13 @@ class Temporal1x1:
         return BranchGradient(inputs.on_even_pixels(g) if fan.stride == 2 else g, d_kernels)
 
 
-class Pointwise:
+class Pointwise(Branch):
     """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep nothing."""
-        return pointwise(inputs.r_FCHW, kernels[0]), ()
+        """Return and keep what the BN will see."""
+        z = pointwise(inputs.r_FCHW, kernels[0])
+        return z, (z,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through the convolution."""
@@ -212,16 +246,17 @@ class Pointwise:
         return BranchGradient(dr, (d_kernel,))
 
 
-class Reduction:
+class Reduction(Branch):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see, the halves of each edge side by side; keep nothing."""
+        """Return and keep what the BN will see, the halves of each edge side by side."""
         halves = [
             pointwise(x, kernel).permute(0, 2, 3, 1).unflatten(3, (inputs.fan.edges, -1))
             for x, kernel in zip((inputs.even, inputs.odd), kernels, strict=True)
         ]
-        return torch.cat(halves, 4).flatten(3).permute(0, 3, 1, 2), ()
+        z = torch.cat(halves, 4).flatten(3).permute(0, 3, 1, 2)
+        return z, (z,)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Part the gradient into halves, go backwards through each and put the pixels together."""

@@ -10,6 +10,7 @@ that leave a node lead to the last k of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -84,17 +85,23 @@ class Entry:
         self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan, moments: Moments | None
     ) -> tuple[Tensor, KeptEntry]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
-        own = Fan(1, self.stride, fan.frames, fan.kernel_gradients)
+        own = replace(fan, stride=self.stride)
         joined = [_joined([kernel], x_FCHW.dtype) for kernel in kernels]
         z_FCHW, kept = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, Norms([], moments))
         state = Norms(self.norms, moments).state(z_FCHW)
-        return normalise(z_FCHW, state), KeptEntry(joined, own, KeptBranch(kept, z_FCHW, state))
+        return normalise(z_FCHW, state), KeptEntry(joined, own, KeptBranch(kept, state))
+
+    def again(self, kept: KeptEntry) -> Tensor:
+        """Return the cell's input once more, from what the BN saw."""
+        return normalise(kept.branch.kept[0], kept.branch.state)
 
     def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for the kernels."""
-        r_FCHW, branch = x_FCHW.clamp_min(0), kept.branch
-        g, _ = norm_backward(gradient, branch.x_FCHW, branch.state)
-        dr, d_kernels = self.branch.backward(g, Input(r_FCHW, kept.fan), kept.kernels, branch.kept)
+        r_FCHW = x_FCHW.clamp_min(0)
+        inputs = Input(r_FCHW, kept.fan)
+        z_FCHW, of_branch = self.branch.again(inputs, kept.kernels, kept.branch.kept)
+        g, _ = norm_backward(gradient, z_FCHW, kept.branch.state)
+        dr, d_kernels = self.branch.backward(g, inputs, kept.kernels, of_branch)
         return torch.ops.aten.threshold_backward(dr, r_FCHW, 0), list(d_kernels)
 
 
@@ -112,11 +119,9 @@ class _Edges(NamedTuple):
 
 
 class KeptBranch(NamedTuple):
-    """What a branch's backward pass needs, and its last BN's."""
+    """What the backward pass of a branch and of its last BN needs."""
 
     kept: Kept
-    x_FCHW: Tensor
-    """Input of the last BN."""
     state: NormState
 
 
@@ -189,7 +194,7 @@ class Source:
             joined: dict[str, Kernels] = {
                 name: [_joined(place[part], sum_FHWC.dtype) for place in places[name]] for name in self.names
             }
-            yield _Edges(first, joined, Fan(min(size, k - first), self.stride, fan.frames, fan.kernel_gradients))
+            yield _Edges(first, joined, replace(fan, edges=min(size, k - first), stride=self.stride))
 
     def _edges_together(self, sum_FHWC: Tensor) -> int:
         """Return how many of the k edges to sums of this size run at once."""
@@ -206,11 +211,11 @@ class Source:
         for name in self.names:
             *within, last = [Norms(layers[part], moments) for layers in self.norms[name]]
             norms = within[0] if within else Norms([], moments)
-            x_FCHW, kept = BRANCHES[name].forward(inputs, edges.kernels[name], norms)
-            state = last.state(x_FCHW)
+            z_FCHW, kept = BRANCHES[name].forward(inputs, edges.kernels[name], norms)
+            state = last.state(z_FCHW)
             scale_kC = mixing.scale(self.columns[name], edges.of(self.leaving))
-            sums.add_normed(edges.of(self.targets), x_FCHW, state, scale_kC)
-            found[name] = KeptBranch(kept, x_FCHW, state)
+            sums.add_normed(edges.of(self.targets), z_FCHW, state, scale_kC)
+            found[name] = KeptBranch(kept, state)
         return found
 
     def _add_free(self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None) -> KeptFree:
@@ -240,12 +245,11 @@ class Source:
         mixing: Mixing,
         kept: KeptSource,
         d_mixing: MixingGradient | None,
-        of_input: bool,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """Return the gradients for this node and its kernels, from that of the intermediate nodes' sums.
 
-        The gradient for the mixing weights goes into ``d_mixing`` where there is one. ``of_input`` False: nothing else
-        is wanted.
+        The gradient for the mixing weights goes into ``d_mixing`` where there is one. The node has none where the fan
+        of the forward pass asked for none.
         """
         r_FCHW = x_FCHW.clamp_min(0)
         dr_FCHW: Tensor | None = None
@@ -255,16 +259,16 @@ class Source:
             inputs, leaving = Input(r_FCHW, edges.fan), edges.of(self.leaving)
             own_FCHW = _side_by_side(gradient_IFHWC[edges.of(self.targets)])
             for name in self.names:
-                branch, column = branches.pop(name), self.columns[name]
-                scale_kC, of_scale = mixing.scale(column, leaving), d_mixing is not None
-                g, d_scale_kC = norm_backward(
-                    own_FCHW, branch.x_FCHW, branch.state, scale_kC, of_input=of_input, of_scale=of_scale
-                )
+                branch, own, column = BRANCHES[name], branches.pop(name), self.columns[name]
+                z_FCHW, kept_branch = branch.again(inputs, edges.kernels[name], own.kept)
+                scale_kC, wanted = mixing.scale(column, leaving), (edges.fan.input_gradient, d_mixing is not None)
+                g, d_scale_kC = norm_backward(own_FCHW, z_FCHW, own.state, scale_kC, wanted)
+                del own, z_FCHW
                 if d_mixing is not None:
                     d_mixing.add_scale(column, leaving, d_scale_kC)
                 d_kernels: Sequence[Tensor | None] = [None] * len(edges.kernels[name])
-                if of_input:
-                    found = BRANCHES[name].backward(g, inputs, edges.kernels[name], branch.kept)
+                if edges.fan.input_gradient:
+                    found = branch.backward(g, inputs, edges.kernels[name], kept_branch)
                     dr_FCHW = found.r_FCHW if dr_FCHW is None else dr_FCHW.add_(found.r_FCHW)
                     d_kernels = found.kernels
                 for place, d_kernel in enumerate(d_kernels):

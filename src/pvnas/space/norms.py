@@ -87,11 +87,9 @@ def norm_backward(
     x_FCHW: Tensor,
     state: NormState,
     scale_kC: Tensor | None = None,
-    *,
-    of_input: bool = True,
-    of_scale: bool = False,
+    wanted: tuple[bool, bool] = (True, False),
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of BN times a scale, for its input (F, kC, H, W) and the scale (kC,), where asked for.
+    """Return the gradients of BN times a scale, for its input (F, kC, H, W) and the scale (kC,), as ``wanted``.
 
     Both tensors must be dense in channels-last memory.
     """
@@ -104,7 +102,7 @@ def norm_backward(
         state.inverse_std,
         state.running is None,
         state.eps,
-        [of_input, of_scale, False],
+        [*wanted, False],
     )
     return dx_FCHW, dscale_kC
 

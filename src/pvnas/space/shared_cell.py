@@ -15,6 +15,7 @@ Autograd sees one function. What it would keep of a cell is several times what t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: SharedCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *kernels: Tensor) -> Tensor:
         """Return the cell's output, (N, 4C, T, H', W')."""
-        fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=any(ctx.needs_input_grad[4:]))
+        of_kernels = any(ctx.needs_input_grad[4:])
+        fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=of_kernels, input_gradient=True)
         rest = iter(kernels)
         own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
         moments = Moments() if cell.moves_statistics else None
@@ -101,14 +103,16 @@ class _CellFunction(torch.autograd.Function):
             for source, some in zip(cell.sources, own[INPUTS:], strict=True):
                 number = source.number
                 x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
-                kept.append(source.forward(x_FCHW, sums, mixing, some, fan, moments))
+                asked = of_kernels or number >= INPUTS or ctx.needs_input_grad[1 + number]
+                own_fan = replace(fan, input_gradient=asked)
+                kept.append(source.forward(x_FCHW, sums, mixing, some, own_fan, moments))
             sums.complete(NODES - 1)
             if moments is not None:
                 moments.move()
             y = unfold_time(sums.joined(), fan.frames)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x0, x1, weights_EO, y)
-            ctx.cell, ctx.inputs = cell, inputs
+            ctx.cell = cell
             ctx.entered, ctx.kept = [kept_entry for _, kept_entry in entered], kept
         return y
 
@@ -122,20 +126,22 @@ class _CellFunction(torch.autograd.Function):
                 "the first backward pass has given a cell's tensors back; compute the forward pass again"
             )
         cell: SharedCell = ctx.cell
-        frames, of_kernels = x0.shape[2], any(ctx.needs_input_grad[4:])
-        channels = ctx.inputs[0].shape[1]
-        states = [*ctx.inputs, *fold_time(y).chunk(NODES, 1)]
+        frames, channels = x0.shape[2], y.shape[1] // NODES
         g_IFHWC = _node_by_node(fold_time(gradient))
         mixing = Mixing(weights_EO, channels)
         d_mixing = MixingGradient(weights_EO, channels) if ctx.needs_input_grad[3] else None
+
+        def state_of(number: int) -> Tensor:
+            """What a node holds, (F, C, H, W)."""
+            if number < INPUTS:
+                return cell.entries[number].again(ctx.entered[number])
+            return dense(fold_time(y).chunk(NODES, 1)[number - INPUTS])
+
         d_inputs: list[Tensor | None] = [None, None]
         d_kernels: list[Tensor | None] = []
         for source in reversed(cell.sources):
             number = source.number
-            of_input = of_kernels or number >= INPUTS or ctx.needs_input_grad[1 + number]
-            dx_FCHW, own = source.backward(
-                g_IFHWC, dense(states[number]), mixing, ctx.kept.pop(), d_mixing, of_input
-            )
+            dx_FCHW, own = source.backward(g_IFHWC, state_of(number), mixing, ctx.kept.pop(), d_mixing)
             d_kernels = own + d_kernels
             if number < INPUTS:
                 d_inputs[number] = dx_FCHW
@@ -145,7 +151,7 @@ class _CellFunction(torch.autograd.Function):
             entry, dx_FCHW = cell.entries[number], d_inputs[number]
             own = [None] * len(entry.kernels())
             if dx_FCHW is not None:
-                dx_FCHW, own = entry.backward(dx_FCHW, dense(fold_time(x)), ctx.entered.pop())
+                dx_FCHW, own = entry.backward(dx_FCHW, dense(fold_time(x)), ctx.entered[number])
                 d_inputs[number] = unfold_time(dx_FCHW, frames)
             d_kernels = own + d_kernels
         d_weights_EO = None if d_mixing is None else d_mixing.total()
