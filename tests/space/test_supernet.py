@@ -34,9 +34,10 @@ def pair(layout, width=6, **options):
         ("S-NC T-RC", 13, 1, 33),
     ],
 )
-@pytest.mark.parametrize("together", [1, 2, 4])
-def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width, together, monkeypatch):
+@pytest.mark.parametrize("together, remade", [(1, False), (1, True), (2, True), (4, False)])
+def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width, together, remade, monkeypatch):
     monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, own_sum: min(together, source.edges))
+    monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
     plain, used = pair(layout, width)
     h, w = size if isinstance(size, tuple) else (size, size)
     x, labels = torch.randn(batch, 3, 4, h, w, dtype=torch.float64), torch.arange(batch) % 5
@@ -55,7 +56,9 @@ def gradients_of(network, parameters, others, x, labels):
         return torch.autograd.grad(F.cross_entropy(network(x), labels), parameters)
 
 
-def test_each_half_step_has_its_part_of_the_whole_gradient():
+@pytest.mark.parametrize("remade", [False, True])
+def test_each_half_step_has_its_part_of_the_whole_gradient(remade, monkeypatch):
+    monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
     _, network = pair("S-NC S-RC T-NC T-RC", width=5)
     x, labels = torch.randn(2, 3, 4, 22, 22, dtype=torch.float64), torch.tensor([1, 4])
     alphas, weights = (list(part().values()) for part in (network.architecture_parameters, network.weight_parameters))

@@ -42,6 +42,8 @@ class Fan:
     """Whether the gradients of the kernels will be asked for."""
     input_gradient: bool
     """Whether the gradient of the node will be asked for, or else the last BN's alone."""
+    remake: bool = False
+    """Whether tensors that are cheap to make again are made again, not kept."""
 
 
 class Input:
@@ -103,10 +105,7 @@ class Branch(ABC):
 
 
 class Separable(Branch):
-    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first.
-
-    Where its kernels' gradients are asked for, the second BN's input is made again: most of it is needed for those.
-    """
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the second BN will see; keep that where it is not made again, and what the first one saw."""
@@ -114,24 +113,33 @@ class Separable(Branch):
         a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
         state = norms.state(a)
         z = _pointwise(_depthwise(normalise(a, state).relu_(), depthwise2), pointwise2, inputs.fan)
-        if inputs.fan.kernel_gradients:
+        if self._remakes(inputs.fan):
             return z, (a, state)
         return z, (z, a, state) if inputs.fan.input_gradient else (z,)
 
     def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
         """Return what the second BN saw; where that is made again, all on the way to it too."""
-        if not inputs.fan.kernel_gradients:
-            return kept[0], kept[1:]
+        if not self._remakes(inputs.fan):
+            return super().again(inputs, kernels, kept)
         _, _, depthwise2, pointwise2 = kernels
         h = normalise(*kept).relu_()
         u = _depthwise(h, depthwise2)
         return _pointwise(u, pointwise2, inputs.fan), (*kept, h, u)
 
+    @staticmethod
+    def _remakes(fan: Fan) -> bool:
+        """Whether the second BN's input is made again: all but the last convolution is needed again in any case."""
+        return fan.remake and fan.kernel_gradients
+
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through both halves; the first depthwise convolution's output is made again."""
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        a, state, h, u = kept if fan.kernel_gradients else (*kept, normalise(*kept).relu_(), None)
+        a, state, *made = kept
+        if not made:
+            h = normalise(a, state).relu_()
+            made = [h, _depthwise(h, depthwise2) if fan.kernel_gradients else None]
+        h, u = made
         g, d_pointwise2 = _pointwise_backward(gradient, u, pointwise2, fan)
         d_depthwise2 = _depthwise_kernel_gradient(g, h, depthwise2, fan)
         g = _depthwise(g, depthwise2.flip(2, 3))
@@ -158,12 +166,12 @@ class DilatedSeparable(Branch):
         """Return what the BN will see; keep that where it is not made again."""
         depthwise, pointwise = kernels
         z = _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan)
-        return z, () if inputs.fan.kernel_gradients else (z,)
+        return z, () if self._remakes(inputs.fan) else (z,)
 
     def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
         """Return what the BN saw; where that is made again, the depthwise output too."""
-        if not inputs.fan.kernel_gradients:
-            return kept[0], (None,)
+        if not self._remakes(inputs.fan):
+            return super().again(inputs, kernels, kept)
         depthwise, pointwise = kernels
         u = self._depthwise(inputs, depthwise)
         return _pointwise(u, pointwise, inputs.fan), (u,)
@@ -172,7 +180,7 @@ class DilatedSeparable(Branch):
         """Go backwards through the pointwise, then the depthwise convolution."""
         fan = inputs.fan
         depthwise, pointwise = kernels
-        (u,) = kept
+        u = kept[0] if kept else self._depthwise(inputs, depthwise) if fan.kernel_gradients else None
         g, d_pointwise = _pointwise_backward(gradient, u, pointwise, fan)
         d_depthwise = None
         if fan.kernel_gradients:
@@ -180,6 +188,11 @@ class DilatedSeparable(Branch):
             d_depthwise = _depthwise_kernel_gradient(g_x, _repeated(x, fan), depthwise, fan)
         dr = _summed(_depthwise(g, depthwise.flip(2, 3), dilation=1 if fan.stride == 2 else 2), fan.edges)
         return BranchGradient(inputs.on_even_pixels(dr) if fan.stride == 2 else dr, (d_depthwise, d_pointwise))
+
+    @staticmethod
+    def _remakes(fan: Fan) -> bool:
+        """Whether the BN's input is made again: where the node has no gradient, it is all that is needed."""
+        return fan.remake and fan.input_gradient
 
     @staticmethod
     def _depthwise(inputs: Input, kernel: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
 # Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
 # cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
 ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
+# Up to this many elements of an edge, what is cheap to make again is not kept, on a GPU never, where it is memory that
+# limits a step. Of large tensors on a CPU the convolutions made again take longer than the memory is worth.
+ELEMENTS_REMADE = 2**18
 
 
 class Sums:
@@ -102,7 +105,8 @@ class Entry:
         z_FCHW, of_branch = self.branch.again(inputs, kept.kernels, kept.branch.kept)
         g, _ = norm_backward(gradient, z_FCHW, kept.branch.state)
         dr, d_kernels = self.branch.backward(g, inputs, kept.kernels, of_branch)
-        return torch.ops.aten.threshold_backward(dr, r_FCHW, 0), list(d_kernels)
+        torch.ops.aten.threshold_backward.grad_input(dr, r_FCHW, 0, grad_input=dr)
+        return dr, list(d_kernels)
 
 
 class _Edges(NamedTuple):
@@ -187,6 +191,7 @@ class Source:
         """Yield the edges in groups that run together, with their kernels joined."""
         k = self.edges
         size = self._edges_together(sum_FHWC)
+        fan = replace(fan, stride=self.stride, remake=self._remakes(sum_FHWC))
         rest = iter(kernels)
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
         for first in range(0, k, size):
@@ -194,7 +199,7 @@ class Source:
             joined: dict[str, Kernels] = {
                 name: [_joined(place[part], sum_FHWC.dtype) for place in places[name]] for name in self.names
             }
-            yield _Edges(first, joined, replace(fan, edges=min(size, k - first), stride=self.stride))
+            yield _Edges(first, joined, replace(fan, edges=min(size, k - first)))
 
     def _edges_together(self, sum_FHWC: Tensor) -> int:
         """Return how many of the k edges to sums of this size run at once."""
@@ -202,6 +207,10 @@ class Source:
             return self.edges
         elements, channels = sum_FHWC.numel(), sum_FHWC.shape[-1]
         return max(1, min(self.edges, ELEMENTS_TOGETHER // elements, CHANNELS_TOGETHER // channels))
+
+    def _remakes(self, sum_FHWC: Tensor) -> bool:
+        """Return whether edges to sums of this size make tensors again that are cheap to make."""
+        return sum_FHWC.device.type != "cpu" or sum_FHWC.numel() <= ELEMENTS_REMADE
 
     def _add_branches(
         self, edges: _Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None
