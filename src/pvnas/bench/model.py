@@ -62,7 +62,8 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
     """Measure one way in this process."""
     setting = ModelShape(**shape)
     torch.set_num_threads(setting.threads)
-    keep_freed_memory()
+    if way != "plain":  # which is PyTorch as it comes
+        keep_freed_memory()
     torch.manual_seed(0)
     network = PVNASNetwork(
         Genotype.from_json(setting.genotype),

@@ -79,7 +79,8 @@ def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[st
     """Measure one supernet in this process."""
     setting = Shape(**shape)
     torch.set_num_threads(setting.threads)
-    keep_freed_memory()
+    if way != "plain":  # which is PyTorch as it comes
+        keep_freed_memory()
     device = torch.device(setting.device)
     stage, batch = make_stage(setting, plain=way == "plain"), make_batch(setting)
 
