@@ -398,6 +398,33 @@ def test_bench_search_measures_both_supernets(run: Run) -> None:
     assert 0 < found["fast"]["roofline"]["share"] < 1
 
 
+def test_bench_search_measures_every_combination(run: Run) -> None:
+    options = (
+        "--batch",
+        "1",
+        "2",
+        "--clip",
+        "2x48x48",
+        "--classes",
+        "2",
+        "--steps",
+        "1",
+        "--rounds",
+        "1",
+        "--no-plain",
+    )
+    done = run("bench", "search", "--width", "2", "3", *options)
+    assert done.code == 0, done.err
+    rows = [line.split()[:3] for line in done.out.splitlines() if "2x48x48" in line]
+    assert rows == [[width, batch, "2x48x48"] for width in "23" for batch in "12"]
+    assert "times plain" not in done.out
+
+
+def test_bench_search_refuses_a_bad_one_of_several_before_it_measures(run: Run) -> None:
+    said = assert_one_line(run("bench", "search", "--width", "4", "1"))
+    assert "--width must be at least 2, not 1" in said
+
+
 def test_bench_search_says_why_a_supernet_does_not_get_through(run: Run) -> None:
     options = ("--width", "2", "--batch", "2", "--clip", "2x8x8", "--steps", "1", "--rounds", "1")
     assert "does not get through" in assert_one_line(run("bench", "search", *options))
@@ -513,6 +540,9 @@ def test_the_whole_job_resumes_and_refuses_another_config(
     assert prediction["path"] == video
     assert len(prediction["classes"]) == 3
     assert "score" in run("predict", video, "--dir", "r").out
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for words in (("test", "r"), ("predict", video, "--dir", "r")):
+        assert "no-such-compiler" in assert_one_line(run(*words, "--compile"))
     assert_one_line(run("predict", "r/config.yaml", "--dir", "r"))
 
 

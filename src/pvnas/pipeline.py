@@ -45,6 +45,7 @@ from pvnas.search.run import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
+from pvnas.space.inference import ready
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
@@ -123,10 +124,10 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
         return write_report(run_dir)
 
 
-def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
-    """Test the trained network of a run again and return its results."""
+def test(config: RunConfig, run_dir: Path, *, compile_it: bool = False) -> dict[str, Any]:
+    """Test the trained network of a run again, with torch.compile if asked for, and return its results."""
     with open_session(config, run_dir) as session:
-        results = _test(session, again=True)
+        results = _test(session, again=True, compile_it=compile_it)
         write_report(run_dir)
         return results
 
@@ -252,14 +253,15 @@ def _run_stage(session: Session, stage: SearchStage | TrainStage) -> None:
     run_epochs(typed, folder, checkpoint, session.stop, session.progress, checkpoint_minutes=minutes)
 
 
-def _test(session: Session, *, again: bool = False) -> dict[str, Any]:
+def _test(session: Session, *, again: bool = False, compile_it: bool = False) -> dict[str, Any]:
     run_dir, config = session.run_dir, session.config
     if (run_dir / RESULTS).exists() and not again:
         session.progress.line("test: finished before; its results are kept")
         return json.loads((run_dir / RESULTS).read_text(encoding="utf-8"))
     model, videos = load_model(run_dir), session.videos()
     started = time.monotonic()
-    scores_VK = score_views(model.network.to(session.device), videos.test, config, session.device, session.progress)
+    network = ready(model.network.to(session.device), compile_it=compile_it)
+    scores_VK = score_views(network, videos.test, config, session.device, session.progress)
     seconds = stage_seconds(run_dir) | {"test": round(time.monotonic() - started, 1)}
     about = describe_run(run_dir, config, model.genotype, len(model.classes)) | {
         "n_failed": videos.test_excluded,

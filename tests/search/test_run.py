@@ -2,23 +2,28 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvnas.bench.search import Shape, make_batch
+from pvnas.bench.search import make_stage as make_bench_stage
 from pvnas.config import RunConfig, tiny
+from pvnas.data.loader import Batch
 from pvnas.data.readers import read_catalog
 from pvnas.data.source import VideoSource
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.digest import digest
+from pvnas.runtime.finite import FiniteCheck
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.search.derive import derive
-from pvnas.search.run import SearchStage
+from pvnas.search.run import SearchStage, StepBatches
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import EpochLog
 
@@ -207,13 +212,64 @@ class HostReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("layout", ["S-NC", "S-NC S-RC T-NC T-RC"])
-def test_a_step_waits_twice_for_its_numbers_however_large_the_network(layout, sources, tmp_path):
-    config = small_config(layout=layout)
-    stage = make_stage(config, sources, tmp_path)
+@pytest.mark.parametrize("late, waits", [(False, 2), (True, 0)])
+def test_a_step_waits_for_two_answers_or_on_a_gpu_for_none(layout, late, waits, sources, tmp_path):
+    stage = make_stage(small_config(layout=layout), sources, tmp_path)
+    stage.finite = LateCheck() if late else stage.finite
     batch = next(stage.batches(0, 0))
     stage.step(0, 0, batch)
     counters = {state["step"].data_ptr() for state in stage.alpha_optimizer.state.values()}  # Adam's own, on the CPU
     with HostReads() as reads:
         stage.step(0, 1, batch)
-    waited = [x for x in reads.read if x.data_ptr() not in counters]
-    assert [x.dtype for x in waited] == [torch.bool, torch.bool]  # are alpha's gradients finite? is the loss?
+    with_the_host = counters | {x.data_ptr() for x in stage.finite.answers} if late else counters
+    waited = [x for x in reads.read if x.data_ptr() not in with_the_host]
+    assert [x.dtype for x in waited] == [torch.bool] * waits  # are alpha's gradients finite? is the loss?
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_host_never_waits_for_a_gpu_in_a_step(precision):
+    shape = Shape(width=8, batch=4, device="cuda", precision=precision)
+    stage, batch = make_bench_stage(shape, plain=False), make_batch(shape).weight.pin_memory()
+    pinned = StepBatches(batch, batch)
+    stage.step(0, 0, pinned)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stage.step(0, 1, pinned)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stage.finite.settle()
+
+
+def test_a_loss_that_is_no_number_is_in_no_checkpoint_where_it_is_noticed_late(sources, tmp_path):
+    stage = make_stage(small_config(), sources, tmp_path)
+    stage.finite = LateCheck()
+    with torch.no_grad():
+        stage.network.classifier.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"alpha is not a number in epoch 1, step 1 \(videos \w"):
+        run_epochs(stage, tmp_path / "checkpoints", None, StopRequest(), Progress(), checkpoint_minutes=0)
+    assert load_checkpoint(tmp_path / "checkpoints") is None
+
+
+class LateCheck(FiniteCheck):
+    """What a GPU does; the answers are copies, which lie with the host there, and have always arrived."""
+
+    def __init__(self):
+        super().__init__(torch.device("cuda"))
+        self.answers, self.synchronize = [], lambda: None
+
+    def _ask(self, what, finite):
+        self.answers.append(finite.clone())
+        self._asked.append((what, self.answers[-1], self))
+
+
+def test_half_steps_that_share_a_batch_bring_it_to_the_device_once(sources, tmp_path, monkeypatch):
+    stage = make_stage(small_config(), sources, tmp_path)
+    batch = next(stage.batches(0, 0)).weight
+    moved = []
+    monkeypatch.setattr(Batch, "to", lambda self, device: moved.append(self) or self)
+    stage.step(0, 0, StepBatches(batch, batch))
+    assert len(moved) == 1
+    other = replace(batch)
+    stage.step(0, 1, StepBatches(other, batch))
+    assert [id(each) for each in moved[1:]] == [id(other), id(batch)]

@@ -16,7 +16,7 @@ from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_si
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
-from pvnas.space.inference import compiled, for_inference
+from pvnas.space.inference import Compiled, ready
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.log import autocast
@@ -74,7 +74,7 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
         layers=PLAIN if way == "plain" else FOLDED,
     ).to(setting.device)
     if not setting.training:
-        network = network.eval() if way == "plain" else for_inference(network)
+        network = network.eval() if way == "plain" else ready(network)
     size = (setting.batch, 3, setting.frames, setting.height, setting.side)
     return measure_network(
         network,
@@ -107,7 +107,7 @@ def measure_network(
     clips_NCTHW = torch.randn(size, device=where)
     forward = _forward(network, clips_NCTHW, precision)
     counted = _training_step(network, clips_NCTHW, precision) if training else forward
-    timed = _forward(compiled(network), clips_NCTHW, precision) if compile_it else counted
+    timed = _forward(Compiled(network), clips_NCTHW, precision) if compile_it else counted
 
     def work_of_it() -> Work:
         macs = (FORWARDS_OF_A_STEP if training else 1) * count_macs(forward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pvnas.cli.data import add_videos, data_config
 from pvnas.cli.output import print_json, print_table
 from pvnas.cli.parsing import clip_shape
 from pvnas.errors import UserError
+
+_COMPARED = {"speedup": "times plain", "memory_share": "of its memory"}
 
 
 def add_bench_data(parser: ArgumentParser) -> None:
@@ -74,9 +77,14 @@ def _check_least(args: Namespace, **least: int) -> None:
 
 def add_bench_search(parser: ArgumentParser) -> None:
     """Arguments of ``bench search``."""
-    parser.add_argument("--width", type=int, default=16, metavar="N", help="channels of the first cells [16]")
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="clips of a step [4]")
-    parser.add_argument("--clip", default="8x64x64", metavar="TxHxW", help="frames x height x width [8x64x64]")
+    several = "; several: every combination"
+    parser.add_argument(
+        "--width", type=int, nargs="+", default=[16], metavar="N", help=f"channels of the first cells [16]{several}"
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[4], metavar="N", help=f"clips of a step [4]{several}")
+    parser.add_argument(
+        "--clip", nargs="+", default=["8x64x64"], metavar="TxHxW", help=f"frames x height x width [8x64x64]{several}"
+    )
     parser.add_argument("--classes", type=int, default=20, metavar="N", help="classes [20]")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps of a round, after two more [5]")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each supernet [2]")
@@ -86,13 +94,38 @@ def add_bench_search(parser: ArgumentParser) -> None:
 
 def run_bench_search(args: Namespace) -> None:
     """Seconds, memory, MACs and bytes of a search step, beside the plain supernet's."""
-    _check_least(args, width=2, batch=1, classes=2, steps=1, rounds=1, threads=1)
-    setting = _setting(args)
+    settings = [
+        Namespace(**vars(args) | {"width": width, "batch": batch, "clip": clip})
+        for width, clip, batch in product(args.width, args.clip, args.batch)
+    ]
+    for one in settings:  # all of them before the first is measured
+        _check_least(one, width=2, batch=1, classes=2, steps=1, rounds=1, threads=1)
+        _setting(one)
     from pvnas.bench.search import Shape, bench_search
 
-    shape = Shape(width=args.width, **setting)
-    found = bench_search(shape, steps=args.steps, rounds=args.rounds, plain=not args.no_plain)
-    _print_sides("search step", found, ("fast", "plain"), args.json)
+    found = []
+    for one in settings:
+        shape = Shape(width=one.width, **_setting(one))
+        found.append(bench_search(shape, steps=args.steps, rounds=args.rounds, plain=not args.no_plain))
+        if len(settings) > 1:
+            print(f"width {one.width}, {one.batch} clips of {one.clip}: measured", file=sys.stderr)
+    if len(settings) == 1:
+        _print_sides("search step", found[0], ("fast", "plain"), args.json)
+    elif args.json:
+        print_json({"settings": found})
+    else:
+        _print_grid(settings, found)
+
+
+def _print_grid(settings: list[Namespace], found: list[dict[str, Any]]) -> None:
+    """Print a line a setting."""
+    heads = ["width", "clips", "clip", "clips/s", "MiB", "GMACs a clip", "of the roofline"]
+    rows: list[tuple[object, ...]] = []
+    for one, each in zip(settings, found, strict=True):
+        fast = each["fast"]
+        row = (one.width, one.batch, one.clip, fast["clips_per_s"], fast["peak_bytes"] >> 20, fast["gmacs_per_clip"])
+        rows.append((*row, fast["roofline"]["share"], *(each[name] for name in _COMPARED if name in each)))
+    print_table([*heads, *(text for name, text in _COMPARED.items() if name in found[0])], rows)
 
 
 def add_bench_model(parser: ArgumentParser) -> None:

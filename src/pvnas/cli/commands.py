@@ -132,7 +132,14 @@ def add_test(parser: ArgumentParser) -> None:
     """Arguments of ``test``."""
     parser.add_argument("target", metavar="RUN|DATA", help="run directory, or with --dir RUN its folder of videos")
     parser.add_argument("--dir", metavar="RUN", default=None, help="run directory")
+    _add_compile(parser)
     parser.add_argument("--json", action="store_true", help="print results.json")
+
+
+def _add_compile(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network first: a minute, a C++ compiler; then faster"
+    )
 
 
 def run_test(args: Namespace) -> None:
@@ -144,7 +151,7 @@ def run_test(args: Namespace) -> None:
     _make_path_absolute(config)
     from pvnas import pipeline
 
-    pipeline.test(config, run_dir)
+    pipeline.test(config, run_dir, compile_it=args.compile)
     if args.json:
         print_json(_results(run_dir))
     else:
@@ -208,6 +215,7 @@ def add_predict(parser: ArgumentParser) -> None:
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video file")
     parser.add_argument("--dir", metavar="RUN", required=True, help="run directory with a trained network")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to print for each video [5]")
+    _add_compile(parser)
     _add_json(parser)
 
 
@@ -225,7 +233,7 @@ def run_predict(args: Namespace) -> None:
         raise UserError(f"--top must be at least 1, not {args.top}")
     from pvnas.deploy.predict import predict
 
-    predictions = predict([Path(video) for video in args.videos], run_dir, args.top)
+    predictions = predict([Path(video) for video in args.videos], run_dir, args.top, compile_it=args.compile)
     if args.json:
         print_json(
             [{"path": str(p.path), "classes": [{"class": n, "score": s} for n, s in p.classes]} for p in predictions]

@@ -93,7 +93,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "test",
-            "RUN [--json]   or   DATA --dir RUN [--json]",
+            "RUN [--compile] [--json]   or   DATA --dir RUN [--compile] [--json]",
             "Test a trained network again, over many views of each test video.",
             "pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
             add_test,
@@ -102,7 +102,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "predict",
-            "VIDEO [VIDEO ...] --dir RUN [--top 5] [--json]",
+            "VIDEO [VIDEO ...] --dir RUN [--top 5] [--compile] [--json]",
             "Say what is seen in video files.",
             "pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
             add_predict,
@@ -198,9 +198,10 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "bench search",
-            "[--width 16] [--batch 4] [--clip 8x64x64] [--threads 1] [--device cpu] [--precision fp32] [--json] ...",
+            "[--width 16 ...] [--batch 4 ...] [--clip 8x64x64 ...] [--threads 1] [--device cpu] [--precision fp32] [--json] ...",
             "Measure a search step beside the plain supernet's: seconds, memory, MACs, bytes, roofline.",
-            "pvnas bench search --width 16 --batch 4 --clip 8x64x64",
+            "pvnas bench search --width 16 --batch 4 --clip 8x64x64\n"
+            "pvnas bench search --width 16 32 64 --batch 2 4 --clip 8x64x64 8x112x112 --rounds 1",
             add_bench_search,
             run_bench_search,
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
@@ -14,6 +15,7 @@ from pvnas.data.source import VideoSource
 from pvnas.data.table import Video
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
+from pvnas.space.inference import ready
 from pvnas.training.evaluate import score_views
 
 
@@ -25,24 +27,28 @@ class Prediction:
     classes: tuple[tuple[str, float], ...]
 
 
-def predict(videos: Sequence[Path], run_dir: Path, top: int = 5, device: str = "cpu") -> list[Prediction]:
+def predict(
+    videos: Sequence[Path], run_dir: Path, top: int = 5, device: str = "cpu", *, compile_it: bool = False
+) -> list[Prediction]:
     """Return the ``top`` classes of each video with a run's model.
 
-    Raises UserError for a missing or unreadable video and for a run without a model.
+    ``compile_it``: with torch.compile, which pays from some dozens of videos on. Raises UserError for a missing or
+    unreadable video and for a run without a model.
     """
     model = load_model(run_dir)
     if top < 1:
         raise UserError(f"top is {top}; must be at least 1")
-    return [predict_one(model, Path(video), top, torch.device(device)) for video in videos]
+    network = ready(model.network.to(device), compile_it=compile_it)
+    return [predict_one(model, network, Path(video), top, torch.device(device)) for video in videos]
 
 
-def predict_one(model: Model, video: Path, top: int, device: torch.device) -> Prediction:
-    """Return the prediction for one video."""
+def predict_one(model: Model, network: nn.Module, video: Path, top: int, device: torch.device) -> Prediction:
+    """Return the prediction for one video; ``network``: the model's own or what was made of it, on the device."""
     if not video.is_file():
         raise UserError(f"{video}: no such video")
     catalog = Catalog.of(video.parent, model.classes, (Video(video.name, 0, "test", None),))
     source = VideoSource(catalog, DataConfig(cache="none"), model.config.test.short_side)
-    scores_K = score_views(model.network.to(device), source, model.config, device)[0]
+    scores_K = score_views(network, source, model.config, device)[0]
     if model.config.test.average == "logits":
         scores_K = scores_K.softmax(0)
     best = scores_K.topk(min(top, len(model.classes)))

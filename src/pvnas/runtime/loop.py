@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
+from pvnas.runtime.finite import FiniteCheck
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import Interrupted, StopRequest
 
@@ -22,6 +23,7 @@ class Stage(Protocol):
 
     name: str
     epochs: int
+    finite: FiniteCheck
 
     def steps(self) -> int:
         """Return the steps of an epoch."""
@@ -32,7 +34,7 @@ class Stage(Protocol):
     def step(self, epoch: int, step: int, batch: Any) -> dict[str, Tensor]:
         """Make one step and return sums over its clips, at least ``loss`` and ``clips``.
 
-        Raises FloatingPointError that names what is not finite, before any bad step is made.
+        Asks ``finite`` for its numbers; the FloatingPointError names what is not, and in which step.
         """
 
     def paths(self, batch: Any) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ def run_epochs(
     """Run a stage to its last epoch from its checkpoint or from the start.
 
     A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
-    Interrupted. Raises UserError where a step is not made of finite numbers; such a step is never made.
+    Interrupted. Raises UserError where a step is not made of finite numbers; no checkpoint holds such a step.
     """
     epoch, step, sums, times = 0, 0, {}, {"seconds": 0.0, "wait": 0.0}
     if checkpoint is not None:
@@ -71,7 +73,18 @@ def run_epochs(
         sums = {k.removeprefix(SUMS): v for k, v in checkpoint.tensors.items() if k.startswith(SUMS)}
         stage.restore(checkpoint.tensors, checkpoint.state["stage"])
 
+    def not_finite(error: FloatingPointError) -> UserError:
+        advice = "lower the learning rate or set weights.clip_gradient"
+        return UserError(f"{stage.name}: {error}; the last good checkpoint is in {folder}; {advice}")
+
+    def settle() -> None:
+        try:
+            stage.finite.settle()
+        except FloatingPointError as error:
+            raise not_finite(error) from None
+
     def save() -> None:
+        settle()
         tensors = stage.tensors() | {SUMS + name: value for name, value in sums.items()}
         state = {"epoch": epoch, "step": step, "times": times, "stage": stage.state()}
         save_checkpoint(folder, f"epoch_{epoch:03d}_step_{step:06d}", tensors, state)
@@ -88,18 +101,19 @@ def run_epochs(
                 try:
                     measures = stage.step(epoch, step, batch)
                 except FloatingPointError as error:
-                    raise UserError(_not_finite(error, stage, epoch, step, batch, folder)) from None
+                    raise not_finite(error) from None
                 sums = _added(sums, measures)
                 step += 1
                 times["wait"] += waited
                 times["seconds"] += time.perf_counter() - started
-                task.advance(clips=int(measures["clips"]))
+                task.advance(clips=len(stage.paths(batch)))
                 stopping = stop.requested  # asked once: a signal may come at any time
                 if stopping or time.monotonic() - saved_at > 60 * checkpoint_minutes:
                     save()
                     saved_at = time.monotonic()
                 if stopping:
                     raise Interrupted(f"{stage.name}: stopped in epoch {epoch + 1} after step {step}; nothing is lost")
+        settle()
         stage.end_epoch(epoch + 1, sums, times)
         epoch, step, sums, times = epoch + 1, 0, {}, {"seconds": 0.0, "wait": 0.0}
         save()
@@ -114,9 +128,6 @@ def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Te
     return {name: value + sums[name].to(value.device) if name in sums else value for name, value in values.items()}
 
 
-def _not_finite(error: Exception, stage: Stage, epoch: int, step: int, batch: Any, folder: Path) -> str:
-    paths = ", ".join(stage.paths(batch)[:4])
-    return (
-        f"{stage.name}: {error} is not a number in epoch {epoch + 1}, step {step + 1} (videos {paths}, ...); "
-        f"the last good checkpoint is in {folder}; lower the learning rate or set weights.clip_gradient"
-    )
+def place_of(epoch: int, step: int, paths: tuple[str, ...]) -> str:
+    """Return where in a stage something happened, in words."""
+    return f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(paths[:4])}, ...)"

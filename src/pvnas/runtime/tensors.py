@@ -39,15 +39,6 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:
             gradient.mul_(scale)
 
 
-def require_finite(what: str, tensors: Sequence[Tensor]) -> None:
-    """Raise FloatingPointError, naming ``what``, where a number is infinite or none: before a step is made of it.
-
-    One number is read by the host, however many tensors there are.
-    """
-    if not bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all()):
-        raise FloatingPointError(what)
-
-
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names start with the prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -24,7 +24,9 @@ from pvnas.runtime.optimizers import SGD, Adam, optimizer_tensors, restore_optim
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, frozen, require_finite, with_prefix
+from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.loop import place_of
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, frozen, with_prefix
 from pvnas.search.collapse import collapse_record, collapse_warning
 from pvnas.search.derive import derive
 from pvnas.search.objective import (
@@ -65,6 +67,7 @@ class SearchStage:
         """``plain``: with the supernet that is the tests' oracle and the benchmarks' baseline."""
         search = config.search
         self.config, self.run_dir, self.device, self.log = config, run_dir, device, log
+        self.finite = FiniteCheck(device)
         self.epochs, self.validation = search.epochs, validation
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
         with seed_all(key(config.seed, "supernet")):
@@ -96,20 +99,22 @@ class SearchStage:
         self._set_learning_rates(epoch + step / self.steps())
         if not self.network.training:  # asked, since setting it walks over hundreds of layers
             self.network.train()
+        self.finite.settle()
+        place = place_of(epoch, step, self.paths(batch))
         gradient = _GradientOf(self, key(self.config.seed, "search", epoch, step))
         weights, alphas = list(self.weights.values()), list(self.alphas.values())
         if self.config.search.half_steps == "joint":
             weight_grads, alpha_grads, measures = joint_gradient(gradient, weights, alphas, batch.weight)
-            require_finite("the gradient of alpha", alpha_grads)
+            self.finite.require(f"the gradient of alpha is not a number in {place}", alpha_grads)
             apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
         else:
             # (1) alpha_t from the gradient at (w_{t-1}, alpha_{t-1})
             alpha_grads = self._alpha_gradient(gradient, batch)
-            require_finite("the gradient of alpha", alpha_grads)
+            self.finite.require(f"the gradient of alpha is not a number in {place}", alpha_grads)
             apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
             # (2) w_t from the gradient at (w_{t-1}, alpha_t)
             weight_grads, measures = weight_gradient(gradient, weights, batch.weight)
-        require_finite("the loss", [measures["loss"]])
+        self.finite.require(f"the loss is not a number in {place}", [measures["loss"]])
         clip_gradients(weight_grads, self.config.search.weights.clip_gradient)
         apply_gradients(self.weight_optimizer, weights, weight_grads)
         return measures
@@ -262,19 +267,26 @@ class _GradientOf:
 
     def __init__(self, stage: SearchStage, random_key: int) -> None:
         self.stage, self.random_key = stage, random_key
+        self._host: Batch | None = None
+        self._there: Batch | None = None
 
     def __call__(
         self, parameters: Sequence[nn.Parameter], batch: Batch, *, update_statistics: bool
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        network, device = self.stage.network, self.stage.device
-        clips_NCTHW = batch.clips_NCTHW.to(device, non_blocking=True)
-        labels_N = batch.labels_N.to(device, non_blocking=True)
-        arguments = (network, parameters, self.stage.config.search.batch.shards, clips_NCTHW, labels_N, self._loss)
+        network, there = self.stage.network, self._on_device(batch)
+        shards = self.stage.config.search.batch.shards
+        arguments = (network, parameters, shards, there.clips_NCTHW, there.labels_N, self._loss)
         statistics = nullcontext() if update_statistics else frozen_statistics(network)
         wanted = {id(parameter) for parameter in parameters}
         others = [p for p in (*self.stage.weights.values(), *self.stage.alphas.values()) if id(p) not in wanted]
         with frozen(others), statistics:
             return shard_gradients(*arguments, self.random_key)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return the batch on the device, brought there once where half-steps share it."""
+        if self._there is None or self._host is not batch:
+            self._host, self._there = batch, batch.to(self.stage.device)
+        return self._there
 
     def _loss(self, clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.stage.config.precision, self.stage.device):

@@ -6,13 +6,15 @@ operations; C channels.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from pvnas.space.genotype import EDGES, INPUTS, NODES
 
-_BY_SOURCE = sorted(range(len(EDGES)), key=lambda edge: EDGES[edge][1])
-_BY_TARGET = sorted(range(len(EDGES)), key=_BY_SOURCE.__getitem__)
+_BY_SOURCE = tuple(sorted(range(len(EDGES)), key=lambda edge: EDGES[edge][1]))
+_BY_TARGET = tuple(sorted(range(len(EDGES)), key=_BY_SOURCE.__getitem__))
 
 
 def leaving(source: int) -> slice:
@@ -31,7 +33,7 @@ class Mixing:
 
     def __init__(self, weights_EO: Tensor, channels: int) -> None:
         self.channels = channels
-        self.weights_SO = weights_EO[_BY_SOURCE]
+        self.weights_SO = weights_EO.index_select(0, _index(_BY_SOURCE, weights_EO.device))
         # In memory of its own: PyTorch's BN reads an expanded scale as if it lay dense.
         self._scales_OSC = self.weights_SO.t().repeat_interleave(channels, 1)
 
@@ -55,4 +57,10 @@ class MixingGradient:
     def total(self) -> Tensor:
         """Return the gradient, (E, O)."""
         of_scales_OS = self._scales_OSC.unflatten(1, (len(EDGES), self.channels)).sum(2)
-        return (self.weights_SO + of_scales_OS.t())[_BY_TARGET]
+        return (self.weights_SO + of_scales_OS.t()).index_select(0, _index(_BY_TARGET, of_scales_OS.device))
+
+
+@lru_cache(maxsize=8)
+def _index(order: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept, since to bring a list of numbers to a GPU is to wait for it."""
+    return torch.tensor(order, device=device)

@@ -1,7 +1,7 @@
 """What enters a relaxed cell and what leaves each of its nodes, forward and backward written out.
 
 Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave one
-node, n operations without parameters, M = F*H*W*C elements of a node.
+node, n operations without parameters, P = F*H*W pixels and M = P*C elements of a node.
 
 The sums of the intermediate nodes lie one after another, each dense in channels-last memory: (I, F, H, W, C). The edges
 that leave a node lead to the last k of them.
@@ -30,7 +30,7 @@ POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
 ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
 # Up to this many elements of an edge, what is cheap to make again is not kept, on a GPU never, where it is memory that
 # limits a step. Of large tensors on a CPU the convolutions made again take longer than the memory is worth.
-ELEMENTS_REMADE = 2**18
+ELEMENTS_REMADE = 2**17
 
 
 class Sums:
@@ -53,12 +53,12 @@ class Sums:
     def add_normed(self, nodes: slice, x_FCHW: Tensor, state: NormState, scale_kC: Tensor) -> None:
         """Add BN of (F, kC, H, W) times its scale to k nodes."""
         assert self._shifts_IC is not None
-        values_kFHWC = self.values_IFHWC[nodes]
-        k, c = len(values_kFHWC), values_kFHWC.shape[-1]
+        values_kPC = self.values_IFHWC[nodes].flatten(1, 3)
         factor_kC = state.inverse_std * scale_kC
         self._shifts_IC[nodes].view(-1).addcmul_(state.mean, factor_kC, value=-1)
-        parts_kFHWC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (k, c)).permute(3, 0, 1, 2, 4)
-        values_kFHWC.addcmul_(parts_kFHWC, factor_kC.view(k, 1, 1, 1, c))
+        k, pixels, c = values_kPC.shape
+        parts_kPC = x_FCHW.permute(0, 2, 3, 1).view(pixels, k, c).transpose(0, 1)
+        values_kPC.addcmul_(parts_kPC, factor_kC.view(k, 1, c))
 
     def complete(self, node: int) -> Tensor:
         """Return a node's sum, to which nothing more will be added, (F, C, H, W)."""

@@ -50,7 +50,9 @@ class Moments:
         momentum = norms[0].momentum or 0.0
         for name, new in (("running_mean", [mean for _, mean, _, _ in self._found]), ("running_var", unbiased)):
             old: list[Tensor] = [getattr(norm, name) for norm in norms]
-            parts = [part for (some, *_), value in zip(self._found, new, strict=True) for part in value.chunk(len(some))]
+            parts = [
+                part for (some, *_), value in zip(self._found, new, strict=True) for part in value.chunk(len(some))
+            ]
             torch._foreach_lerp_(old, [part.to(old[0].dtype) for part in parts], momentum)
         self._found.clear()
 

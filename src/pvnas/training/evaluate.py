@@ -13,8 +13,6 @@ from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
 from pvnas.data.views import test_batches, validation_batches
 from pvnas.runtime.progress import Progress
-from pvnas.space.inference import for_inference
-from pvnas.space.network import PVNASNetwork
 from pvnas.training.log import autocast
 from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
 
@@ -49,14 +47,14 @@ def validate(
 def score_views(
     network: nn.Module, videos: VideoSource, config: RunConfig, device: torch.device, progress: Progress | None = None
 ) -> Tensor:
-    """Return the (V, K) scores of every video, averaged over all its views.
+    """Return the (V, K) scores of every video, averaged over all its views, by a network in evaluation mode.
 
-    Raises ValueError that names the video when a view is missing or counted twice.
+    Networks made ``ready`` (pvnas.space.inference) are faster. Raises ValueError that names the video when a view is missing or counted twice.
     """
     test, catalog = config.test, videos.catalog
     views = test.temporal_views * test.spatial_views
     average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average)
-    network = for_inference(network) if isinstance(network, PVNASNetwork) else network.eval()
+    network.eval()
     clips = max(8, config.train.batch.clips_per_shard)
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
     task = progress.task("test", total=len(catalog.videos) * views) if progress else None

@@ -26,7 +26,7 @@ def class_sums(scores_NK: Tensor, losses_N: Tensor, labels_N: Tensor) -> dict[st
     return {
         "loss": losses_N.sum(),
         "correct": (scores_NK.detach().argmax(1) == labels_N).sum().double(),
-        "clips": torch.tensor(float(len(labels_N)), dtype=torch.float64, device=labels_N.device),
+        "clips": torch.full((), len(labels_N), dtype=torch.float64, device=labels_N.device),
         "class_loss": zeros_K.index_add(0, labels_N, losses_N),
         "class_clips": zeros_K.index_add(0, labels_N, torch.ones_like(losses_N)),
     }

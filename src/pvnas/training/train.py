@@ -18,7 +18,9 @@ from pvnas.runtime.optimizers import SGD, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.tensors import apply_gradients, clip_gradients, require_finite, with_prefix
+from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.loop import place_of
+from pvnas.runtime.tensors import apply_gradients, clip_gradients, with_prefix
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import validate
@@ -56,6 +58,7 @@ class TrainStage:
         log: EpochLog,
     ) -> None:
         self.config, self.device, self.log = config, device, log
+        self.finite = FiniteCheck(device)
         self.epochs, self.videos, self.validation = config.train.epochs, train, validation
         with seed_all(key(config.seed, "network")):
             self.network = build_network(config, genotype, len(train.catalog.classes)).to(device)
@@ -75,16 +78,19 @@ class TrainStage:
         factor = schedule_factor(train.weights.schedule, epoch + step / self.steps(), self.epochs)
         self.optimizer.param_groups[0]["lr"] = scaled_lr(train.weights, train.batch) * factor
         self.network.train()
+        there = batch.to(self.device)
         gradients, measures = shard_gradients(
             self.network,
             list(self.parameters.values()),
             train.batch.shards,
-            batch.clips_NCTHW.to(self.device, non_blocking=True),
-            batch.labels_N.to(self.device, non_blocking=True),
+            there.clips_NCTHW,
+            there.labels_N,
             self._loss,
             key(self.config.seed, "train", epoch, step),
         )
-        require_finite("the loss", [measures["loss"]])
+        self.finite.settle()
+        where = place_of(epoch, step, self.paths(batch))
+        self.finite.require(f"the loss is not a number in {where}", [measures["loss"]])
         clip_gradients(gradients, train.weights.clip_gradient)
         apply_gradients(self.optimizer, list(self.parameters.values()), gradients)
         return measures
