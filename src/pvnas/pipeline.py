@@ -124,7 +124,7 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
         return write_report(run_dir)
 
 
-def test(config: RunConfig, run_dir: Path, *, compile_it: bool = False) -> dict[str, Any]:
+def test(config: RunConfig, run_dir: Path, *, compile_it: bool) -> dict[str, Any]:
     """Test the trained network of a run again, with torch.compile if asked for, and return its results."""
     with open_session(config, run_dir) as session:
         results = _test(session, again=True, compile_it=compile_it)

@@ -10,7 +10,7 @@ from pvnas.runtime.finite import FiniteCheck
 def test_on_a_cpu_at_once(bad):
     check = FiniteCheck(torch.device("cpu"))
     check.require("all", [torch.ones(3), torch.zeros(2, 2)])
-    with pytest.raises(FloatingPointError, match="^the second$"):
+    with pytest.raises(FloatingPointError, match=r"^the second$"):
         check.require("the second", [torch.ones(3), torch.tensor([[0.0, bad]])])
     check.settle()  # nothing is left
 
@@ -25,5 +25,5 @@ def test_on_a_gpu_without_waiting():
         check.require("bad", [bad])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    with pytest.raises(FloatingPointError, match="^bad$"):
+    with pytest.raises(FloatingPointError, match=r"^bad$"):
         check.settle()

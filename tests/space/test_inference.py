@@ -121,7 +121,7 @@ def test_only_clips_of_the_first_size_go_through_what_was_compiled(monkeypatch):
 
 def test_without_a_compiler_one_line_says_so(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match="no-such-compiler.*install one"):
+    with pytest.raises(UserError, match=r"no-such-compiler.*install one"):
         ready(trained(random_genotype(1)), compile_it=True)
 
 

@@ -65,7 +65,7 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
     if way != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
     torch.manual_seed(0)
-    network = PVNASNetwork(
+    network: nn.Module = PVNASNetwork(
         Genotype.from_json(setting.genotype),
         num_classes=setting.classes,
         width=setting.width,

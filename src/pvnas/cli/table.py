@@ -198,7 +198,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "bench search",
-            "[--width 16 ...] [--batch 4 ...] [--clip 8x64x64 ...] [--threads 1] [--device cpu] [--precision fp32] [--json] ...",
+            "[--width 16 ...] [--batch 4 ...] [--clip 8x64x64 ...] [--threads 1] [--device cpu] [--json] ...",
             "Measure a search step beside the plain supernet's: seconds, memory, MACs, bytes, roofline.",
             "pvnas bench search --width 16 --batch 4 --clip 8x64x64\n"
             "pvnas bench search --width 16 32 64 --batch 2 4 --clip 8x64x64 8x112x112 --rounds 1",

@@ -20,12 +20,12 @@ from pvnas.data.transforms import normalise
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
+from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.loop import place_of
 from pvnas.runtime.optimizers import SGD, Adam, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.finite import FiniteCheck
-from pvnas.runtime.loop import place_of
 from pvnas.runtime.tensors import apply_gradients, clip_gradients, frozen, with_prefix
 from pvnas.search.collapse import collapse_record, collapse_warning
 from pvnas.search.derive import derive

@@ -1,7 +1,7 @@
 """What enters a relaxed cell and what leaves each of its nodes, forward and backward written out.
 
-Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave one
-node, n operations without parameters, P = F*H*W pixels and M = P*C elements of a node.
+Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave
+one node, n operations without parameters, P = F*H*W pixels and M = P*C elements of a node.
 
 The sums of the intermediate nodes lie one after another, each dense in channels-last memory: (I, F, H, W, C). The edges
 that leave a node lead to the last k of them.
@@ -181,10 +181,11 @@ class Source:
     ) -> KeptSource:
         """Add this node's (F, C, H, W) through all operations to the later nodes' sums."""
         free = self._add_free(x_FCHW, sums, mixing, moments)
-        groups = []
         r_FCHW = x_FCHW.clamp_min(0)
-        for edges in self._groups(kernels, fan, sums.values_IFHWC[0]):
-            groups.append((edges, self._add_branches(edges, r_FCHW, sums, mixing, moments)))
+        groups = [
+            (edges, self._add_branches(edges, r_FCHW, sums, mixing, moments))
+            for edges in self._groups(kernels, fan, sums.values_IFHWC[0])
+        ]
         return KeptSource(free, groups)
 
     def _groups(self, kernels: list[Tensor], fan: Fan, sum_FHWC: Tensor) -> Iterator[_Edges]:

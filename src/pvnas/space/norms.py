@@ -2,8 +2,8 @@
 
 Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
 
-In parts, since a weighted sum of normalised tensors needs no normalised tensor: with the statistics known, each is added
-to the sum by one multiplication per element, and all their shifts at once in the end.
+In parts, since a weighted sum of normalised tensors needs no normalised tensor: with the statistics known, each is
+added to the sum by one multiplication per element, and all their shifts at once in the end.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from pvnas.data.loader import Batch, training_batches
 from pvnas.data.order import steps_per_epoch
 from pvnas.data.source import VideoSource
 from pvnas.data.transforms import normalise
+from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.loop import place_of
 from pvnas.runtime.optimizers import SGD, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
 from pvnas.runtime.shards import shard_gradients
-from pvnas.runtime.finite import FiniteCheck
-from pvnas.runtime.loop import place_of
 from pvnas.runtime.tensors import apply_gradients, clip_gradients, with_prefix
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
