@@ -258,9 +258,10 @@ def _test(session: Session, *, again: bool = False, compile_it: bool = False) ->
     if (run_dir / RESULTS).exists() and not again:
         session.progress.line("test: finished before; its results are kept")
         return json.loads((run_dir / RESULTS).read_text(encoding="utf-8"))
-    model, videos = load_model(run_dir), session.videos()
+    model = load_model(run_dir)
+    network = ready(model.network.to(session.device), compile_it=compile_it)  # says what is missing before reading
+    videos = session.videos()
     started = time.monotonic()
-    network = ready(model.network.to(session.device), compile_it=compile_it)
     scores_VK = score_views(network, videos.test, config, session.device, session.progress)
     seconds = stage_seconds(run_dir) | {"test": round(time.monotonic() - started, 1)}
     about = describe_run(run_dir, config, model.genotype, len(model.classes)) | {
