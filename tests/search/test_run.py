@@ -235,10 +235,11 @@ def test_the_host_never_waits_for_a_gpu_in_a_step(precision):
     stage.step(0, 0, pinned)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        stage.step(0, 1, pinned)
+        measures = stage.step(0, 1, pinned)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     stage.finite.settle()
+    assert float(measures["clips"]) == shape.batch
 
 
 def test_a_loss_that_is_no_number_is_in_no_checkpoint_where_it_is_noticed_late(sources, tmp_path):
