@@ -7,7 +7,7 @@ The same sum as ``supernet.PlainCell``, gathered by the node that edges leave (`
 - operations with parameters run over several edges at once (``branches``);
 - the mixing weight of an edge rides on the scale of its operation's last BN; zero costs nothing;
 - operations without parameters are mixed by one product of matrices;
-- every sum is made in place in the cell's output, of which the nodes are parts: nothing is joined in the end.
+- every sum is made in place, node by node, and BN's outputs are added without being made (``norms``).
 
 Autograd sees one function. What it would keep of a cell is several times what the backward pass needs.
 """
