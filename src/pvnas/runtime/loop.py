@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,18 +74,9 @@ def run_epochs(
         sums = {k.removeprefix(SUMS): v for k, v in checkpoint.tensors.items() if k.startswith(SUMS)}
         stage.restore(checkpoint.tensors, checkpoint.state["stage"])
 
-    def not_finite(error: FloatingPointError) -> UserError:
-        advice = "lower the learning rate or set weights.clip_gradient"
-        return UserError(f"{stage.name}: {error}; the last good checkpoint is in {folder}; {advice}")
-
-    def settle() -> None:
-        try:
-            stage.finite.settle()
-        except FloatingPointError as error:
-            raise not_finite(error) from None
-
     def save() -> None:
-        settle()
+        with _explained(stage, folder):
+            stage.finite.settle()
         tensors = stage.tensors() | {SUMS + name: value for name, value in sums.items()}
         state = {"epoch": epoch, "step": step, "times": times, "stage": stage.state()}
         save_checkpoint(folder, f"epoch_{epoch:03d}_step_{step:06d}", tensors, state)
@@ -98,10 +90,8 @@ def run_epochs(
                 started = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - started
-                try:
+                with _explained(stage, folder):
                     measures = stage.step(epoch, step, batch)
-                except FloatingPointError as error:
-                    raise not_finite(error) from None
                 sums = _added(sums, measures)
                 step += 1
                 times["wait"] += waited
@@ -113,13 +103,24 @@ def run_epochs(
                     saved_at = time.monotonic()
                 if stopping:
                     raise Interrupted(f"{stage.name}: stopped in epoch {epoch + 1} after step {step}; nothing is lost")
-        settle()
+        with _explained(stage, folder):
+            stage.finite.settle()
         stage.end_epoch(epoch + 1, sums, times)
         epoch, step, sums, times = epoch + 1, 0, {}, {"seconds": 0.0, "wait": 0.0}
         save()
         saved_at = time.monotonic()
         if stop.requested and epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {epoch}; nothing is lost")
+
+
+@contextmanager
+def _explained(stage: Stage, folder: Path) -> Iterator[None]:
+    """Turn what is not a number into what to do about it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        advice = "lower the learning rate or set weights.clip_gradient"
+        raise UserError(f"{stage.name}: {error}; the last good checkpoint is in {folder}; {advice}") from None
 
 
 def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Tensor]:
