@@ -32,7 +32,7 @@ def predict(
 ) -> list[Prediction]:
     """Return the ``top`` classes of each video with a run's model.
 
-    ``compile_it``: with torch.compile, which pays from some dozens of videos on. Raises UserError for a missing or
+    ``compile_it``: with torch.compile, for large networks and many videos. Raises UserError for a missing or
     unreadable video and for a run without a model.
     """
     model = load_model(run_dir)
