@@ -1,10 +1,7 @@
 """What enters a relaxed cell and what leaves each of its nodes, forward and backward written out.
 
-Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave
-one node, n operations without parameters, P = F*H*W pixels and M = P*C elements of a node.
-
-The sums of the intermediate nodes lie one after another, each dense in channels-last memory: (I, F, H, W, C). The edges
-that leave a node lead to the last k of them.
+Legend: F folded frames, C channels of the cell, I = 4 intermediate nodes, k edges that leave one node. The edges that
+leave a node lead to the last k intermediate nodes.
 """
 
 from __future__ import annotations
@@ -14,60 +11,22 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.space.branches import BRANCHES, Branch, Fan, Input, Kept, Kernels, Pointwise
-from pvnas.space.genotype import NODES
+from pvnas.space.free import POOLINGS, Free, KeptFree
 from pvnas.space.layers import BatchNorm
 from pvnas.space.mixing import Mixing, MixingGradient, leaving, targets
 from pvnas.space.norms import Moments, Norms, NormState, norm_backward, normalise
 from pvnas.space.operations import FactorizedReduction
+from pvnas.space.sums import Sums, side_by_side
 
-POOLINGS = ("avg_pool_1x3x3", "max_pool_1x3x3")
 # Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
 # cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
 ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
 # Up to this many elements of an edge, what is cheap to make again is not kept, on a GPU never, where it is memory that
 # limits a step. Of large tensors on a CPU the convolutions made again take longer than the memory is worth.
 ELEMENTS_REMADE = 2**17
-
-
-class Sums:
-    """The sums of the intermediate nodes while edges add to them; the shifts of all BN are added last, once a node."""
-
-    def __init__(self, x_FCHW: Tensor, stride: int) -> None:
-        """``x_FCHW``: an input of the cell."""
-        f, c, h, w = x_FCHW.shape
-        self.values_IFHWC = x_FCHW.new_empty(NODES, f, -(-h // stride), -(-w // stride), c)
-        self._shifts_IC: Tensor | None = None
-
-    def add_mixed(self, nodes: slice, weights_kn: Tensor, rows_nM: Tensor) -> None:
-        """Add sums of n tensors to nodes. The first call sets the values: it must be to all nodes."""
-        values_kM = self.values_IFHWC[nodes].flatten(1)
-        kept = 0 if self._shifts_IC is None else 1
-        values_kM.addmm_(weights_kn.to(values_kM.dtype), rows_nM, beta=kept)
-        if self._shifts_IC is None:
-            self._shifts_IC = weights_kn.new_zeros(NODES, self.values_IFHWC.shape[-1])
-
-    def add_normed(self, nodes: slice, x_FCHW: Tensor, state: NormState, scale_kC: Tensor) -> None:
-        """Add BN of (F, kC, H, W) times its scale to k nodes."""
-        assert self._shifts_IC is not None
-        values_kPC = self.values_IFHWC[nodes].flatten(1, 3)
-        factor_kC = state.inverse_std * scale_kC
-        self._shifts_IC[nodes].view(-1).addcmul_(state.mean, factor_kC, value=-1)
-        k, pixels, c = values_kPC.shape
-        parts_kPC = x_FCHW.permute(0, 2, 3, 1).view(pixels, k, c).transpose(0, 1)
-        values_kPC.addcmul_(parts_kPC, factor_kC.view(k, 1, c))
-
-    def complete(self, node: int) -> Tensor:
-        """Return a node's sum, to which nothing more will be added, (F, C, H, W)."""
-        assert self._shifts_IC is not None
-        return self.values_IFHWC[node].add_(self._shifts_IC[node]).permute(0, 3, 1, 2)
-
-    def joined(self) -> Tensor:
-        """Return the sums of all nodes side by side, (F, 4C, H, W)."""
-        return torch.cat([value.permute(0, 3, 1, 2) for value in self.values_IFHWC], 1)
 
 
 class Entry:
@@ -137,16 +96,6 @@ class KeptEntry(NamedTuple):
     branch: KeptBranch
 
 
-class KeptFree(NamedTuple):
-    """What the backward pass of the operations without parameters needs."""
-
-    rows_2M: Tensor
-    """Outputs of the poolings, after BN."""
-    states: list[NormState]
-    indices: Tensor
-    """Of the maxima, in half the bytes that PyTorch gives them."""
-
-
 class KeptSource(NamedTuple):
     """What the backward pass of a node needs."""
 
@@ -163,12 +112,10 @@ class Source:
         self.leaving, self.targets = leaving(number), targets(number)
         self.names = list(edges[0])
         self.columns = {name: column for column, name in enumerate(operations)}
-        self.pool_columns = slice(self.columns[POOLINGS[0]], self.columns[POOLINGS[-1]] + 1)
-        self.identity = None if "identity" in self.names else self.columns["identity"]
         # By operation, then by place in it, then by edge. Gathered once: a walk over modules costs more than a kernel.
         self.convolutions = {name: _by_place([edge[name] for edge in edges], nn.Conv3d) for name in self.names}
         self.norms = {name: _by_place([edge[name] for edge in edges], BatchNorm) for name in self.names}
-        self.pool_norms: list[BatchNorm] = [pools[name][1] for name in POOLINGS]
+        self.free = Free(operations, number, stride, [pools[name][1] for name in POOLINGS])
 
     def kernels(self) -> list[Tensor]:
         """Return the kernels by operation, by place in it, by edge."""
@@ -180,7 +127,7 @@ class Source:
         self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: list[Tensor], fan: Fan, moments: Moments | None
     ) -> KeptSource:
         """Add this node's (F, C, H, W) through all operations to the later nodes' sums."""
-        free = self._add_free(x_FCHW, sums, mixing, moments)
+        free = self.free.forward(x_FCHW, sums, mixing, moments)
         r_FCHW = x_FCHW.clamp_min(0)
         groups = [
             (edges, self._add_branches(edges, r_FCHW, sums, mixing, moments))
@@ -228,24 +175,6 @@ class Source:
             found[name] = KeptBranch(kept, state)
         return found
 
-    def _add_free(self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None) -> KeptFree:
-        """Poolings with BN, and identity at stride 1."""
-        stride = self.stride
-        average = F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
-        largest, indices = torch.ops.aten.max_pool2d_with_indices(x_FCHW, [3, 3], [stride, stride], [1, 1])
-        rows_2M = x_FCHW.new_empty(2, average.numel())
-        states = []
-        for pooled, norm, row_FCHW in zip(
-            (average, largest), self.pool_norms, _as_pictures(rows_2M, average), strict=True
-        ):
-            states.append(Norms([norm], moments).state(pooled))
-            normalise(pooled, states[-1], out=row_FCHW)
-        weights_kO = mixing.weights_SO[self.leaving]
-        sums.add_mixed(self.targets, weights_kO[:, self.pool_columns], rows_2M)
-        if self.identity is not None:
-            sums.add_mixed(self.targets, weights_kO[:, self.identity, None], _as_row(x_FCHW)[None])
-        return KeptFree(rows_2M, states, indices.int())
-
     # ---- backward
 
     def backward(
@@ -267,7 +196,7 @@ class Source:
         while kept.groups:  # what has been used is given back at once
             edges, branches = kept.groups.pop(0)
             inputs, leaving = Input(r_FCHW, edges.fan), edges.of(self.leaving)
-            own_FCHW = _side_by_side(gradient_IFHWC[edges.of(self.targets)])
+            own_FCHW = side_by_side(gradient_IFHWC[edges.of(self.targets)])
             for name in self.names:
                 branch, own, column = BRANCHES[name], branches.pop(name), self.columns[name]
                 z_FCHW, kept_branch = branch.again(inputs, edges.kernels[name], own.kept)
@@ -286,57 +215,8 @@ class Source:
                     kernels.setdefault((name, place), []).extend(parts)
         if dr_FCHW is not None:  # now of x, past the ReLU
             torch.ops.aten.threshold_backward.grad_input(dr_FCHW, r_FCHW, 0, grad_input=dr_FCHW)
-        self._free_backward(gradient_IFHWC[self.targets], x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
+        self.free.backward(gradient_IFHWC[self.targets], x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
         return dr_FCHW, [d_kernel for parts in kernels.values() for d_kernel in parts]
-
-    def _free_backward(
-        self,
-        gradient_kFHWC: Tensor,
-        x_FCHW: Tensor,
-        mixing: Mixing,
-        kept: KeptFree,
-        dx_FCHW: Tensor | None,
-        d_mixing: MixingGradient | None,
-    ) -> None:
-        """Add the gradient of the operations without parameters to ``dx_FCHW`` and to ``d_mixing``."""
-        g_kM = gradient_kFHWC.flatten(1)
-        if d_mixing is not None:
-            d_weights_kO = d_mixing.weights_SO[self.leaving]
-            d_weights_kO[:, self.pool_columns] = g_kM @ kept.rows_2M.t()
-            if self.identity is not None:
-                d_weights_kO[:, self.identity] = g_kM @ _as_row(x_FCHW)
-        if dx_FCHW is None:
-            return
-        weights_Ok = mixing.weights_SO[self.leaving].t().to(g_kM.dtype)
-        pictures = _as_pictures(weights_Ok[self.pool_columns] @ g_kM, gradient_kFHWC[0].permute(0, 3, 1, 2))
-        normed = _as_pictures(kept.rows_2M, pictures[0])
-        average, largest = (
-            _normalised_backward(g, y, state) for g, y, state in zip(pictures, normed, kept.states, strict=True)
-        )
-        stride = self.stride
-        window = ([3, 3], [stride, stride], [1, 1])
-        dx_FCHW += torch.ops.aten.avg_pool2d_backward(average, x_FCHW, *window, False, False, None)
-        dx_FCHW += torch.ops.aten.max_pool2d_with_indices_backward(
-            largest, x_FCHW, *window, [1, 1], False, kept.indices.long()
-        )
-        if self.identity is not None:
-            _as_row(dx_FCHW)[None].addmm_(weights_Ok[self.identity, None], g_kM)
-
-
-def _normalised_backward(gradient: Tensor, y: Tensor, state: NormState) -> Tensor:
-    """Return BN's gradient for its input from its output: the input of another BN, of mean 0 and deviation 1.
-
-    Where y = (x - m) / s, the gradient is that of y through its own normalisation, times 1 / s.
-    """
-    if state.running is not None:
-        return gradient * state.inverse_std.to(gradient.dtype).view(-1, 1, 1)
-    own = NormState(torch.zeros_like(state.mean), torch.ones_like(state.inverse_std), None, state.eps)
-    return norm_backward(gradient, y, own, state.inverse_std)[0]
-
-
-def dense(x_FCHW: Tensor) -> Tensor:
-    """Return x in dense channels-last memory."""
-    return x_FCHW.contiguous(memory_format=torch.channels_last)
 
 
 def _joined(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -349,20 +229,3 @@ def _by_place(operations: Sequence[nn.Module], kind: type[nn.Module]) -> list[li
     """Return the layers of a kind in some equal operations: by place in the operation, then by operation."""
     layers = [[layer for layer in operation.modules() if isinstance(layer, kind)] for operation in operations]
     return [list(place) for place in zip(*layers, strict=True)]
-
-
-def _side_by_side(x_kFHWC: Tensor) -> Tensor:
-    """Return the pictures of k edges side by side, dense in channels-last memory: (F, kC, H, W)."""
-    pictures = [x_FHWC.permute(0, 3, 1, 2) for x_FHWC in x_kFHWC]
-    return pictures[0] if len(pictures) == 1 else torch.cat(pictures, 1)
-
-
-def _as_row(x_FCHW: Tensor) -> Tensor:
-    """Return the view (M,) of dense channels-last pictures."""
-    return x_FCHW.permute(0, 2, 3, 1).view(-1)
-
-
-def _as_pictures(rows_nM: Tensor, like_FCHW: Tensor) -> list[Tensor]:
-    """Return views (F, C, H, W) of rows."""
-    f, c, h, w = like_FCHW.shape
-    return [row_M.view(f, h, w, c).permute(0, 3, 1, 2) for row_M in rows_nM]

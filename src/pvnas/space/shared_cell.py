@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pvnas.space.branches import Fan
+from pvnas.space.free import POOLINGS
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
 from pvnas.space.mixing import Mixing, MixingGradient
-from pvnas.space.nodes import POOLINGS, Entry, Source, Sums, dense
+from pvnas.space.nodes import Entry, Source
 from pvnas.space.norms import Moments
 from pvnas.space.operations import build_relaxed, cell_inputs
+from pvnas.space.sums import Sums, dense, node_by_node
 
 
 def edge_stride(category: str, source: int) -> int:
@@ -98,7 +100,8 @@ class _CellFunction(torch.autograd.Function):
                 for entry, x, some in zip(cell.entries, (x0, x1), own[:INPUTS], strict=True)
             ]
             inputs = [x_FCHW for x_FCHW, _ in entered]
-            sums, mixing = Sums(inputs[0], cell.sources[0].stride), Mixing(weights_EO, inputs[0].shape[1])
+            sums = Sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
+            mixing = Mixing(weights_EO, inputs[0].shape[1])
             kept = []
             for source, some in zip(cell.sources, own[INPUTS:], strict=True):
                 number = source.number
@@ -127,7 +130,7 @@ class _CellFunction(torch.autograd.Function):
             )
         cell: SharedCell = ctx.cell
         frames, channels = x0.shape[2], y.shape[1] // NODES
-        g_IFHWC = _node_by_node(fold_time(gradient))
+        g_IFHWC = node_by_node(fold_time(gradient))
         mixing = Mixing(weights_EO, channels)
         d_mixing = MixingGradient(weights_EO, channels) if ctx.needs_input_grad[3] else None
 
@@ -156,12 +159,6 @@ class _CellFunction(torch.autograd.Function):
             d_kernels = own + d_kernels
         d_weights_EO = None if d_mixing is None else d_mixing.total()
         return None, *d_inputs, d_weights_EO, *_as_parameters(d_kernels, cell.kernels())
-
-
-def _node_by_node(x_FCHW: Tensor) -> Tensor:
-    """Return a copy (I, F, H, W, C) of the intermediate nodes' pictures side by side, (F, 4C, H, W)."""
-    x_FHWIC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (NODES, -1))
-    return x_FHWIC.permute(3, 0, 1, 2, 4).clone(memory_format=torch.contiguous_format)
 
 
 def _as_parameters(gradients: Sequence[Tensor | None], kernels: Sequence[Tensor]) -> list[Tensor | None]:
