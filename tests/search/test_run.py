@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -122,6 +123,35 @@ def test_every_objective_makes_a_step_on_the_batches_it_should(search, same_batc
         assert not parts[0] & parts[1]
         assert set(batch.alpha.paths) <= parts[0]
         assert set(batch.weight.paths) <= parts[1]
+
+
+@pytest.mark.parametrize(
+    "search, shards, shares",
+    [
+        ({}, 1, True),
+        ({}, 2, False),
+        ({"half_steps": "next"}, 1, False),
+        ({"half_steps": "joint"}, 1, False),
+        ({"objective": "bilevel-first"}, 1, False),
+        ({"objective": "bilevel-second"}, 1, False),
+    ],
+)
+def test_passes_share_work_only_where_there_are_two_of_the_same_clips(
+    search, shards, shares, sources, tmp_path, monkeypatch
+):
+    config = small_config(**search)
+    config.search.batch.shards = shards
+    entered = []
+
+    @contextmanager
+    def noted(network):
+        entered.append(network)
+        yield
+
+    monkeypatch.setattr("pvnas.search.run.shared_passes", noted)
+    stage = make_stage(config, sources, tmp_path)
+    stage.step(0, 0, next(stage.batches(0, 0)))
+    assert entered == [stage.network] * shares
 
 
 def test_a_fresh_batch_for_each_half_step_uses_every_video_once(sources, tmp_path):

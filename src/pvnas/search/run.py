@@ -36,7 +36,7 @@ from pvnas.search.objective import (
     weight_gradient,
 )
 from pvnas.space.genotype import Genotype
-from pvnas.space.supernet import Supernet, frozen_statistics
+from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog, autocast, class_sums
 
@@ -108,16 +108,22 @@ class SearchStage:
             self.finite.require(f"the gradient of alpha is not a number in {place}", alpha_grads)
             apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
         else:
-            # (1) alpha_t from the gradient at (w_{t-1}, alpha_{t-1})
-            alpha_grads = self._alpha_gradient(gradient, batch)
-            self.finite.require(f"the gradient of alpha is not a number in {place}", alpha_grads)
-            apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
-            # (2) w_t from the gradient at (w_{t-1}, alpha_t)
-            weight_grads, measures = weight_gradient(gradient, weights, batch.weight)
+            with shared_passes(self.network) if self._passes_share(batch) else nullcontext():
+                # (1) alpha_t from the gradient at (w_{t-1}, alpha_{t-1})
+                alpha_grads = self._alpha_gradient(gradient, batch)
+                self.finite.require(f"the gradient of alpha is not a number in {place}", alpha_grads)
+                apply_gradients(self.alpha_optimizer, alphas, alpha_grads)
+                # (2) w_t from the gradient at (w_{t-1}, alpha_t)
+                weight_grads, measures = weight_gradient(gradient, weights, batch.weight)
         self.finite.require(f"the loss is not a number in {place}", [measures["loss"]])
         clip_gradients(weight_grads, self.config.search.weights.clip_gradient)
         apply_gradients(self.weight_optimizer, weights, weight_grads)
         return measures
+
+    def _passes_share(self, batch: StepBatches) -> bool:
+        """Whether both half-steps make one pass each, of the same clips."""
+        search = self.config.search
+        return batch.alpha is batch.weight and search.batch.shards == 1 and search.objective != "bilevel-second"
 
     def _alpha_gradient(self, gradient: _GradientOf, batch: StepBatches) -> list[Tensor]:
         """Equation 6's gradient (one-level), or equation 5's with xi = 0, or equations 3 to 5."""

@@ -88,12 +88,20 @@ class BranchGradient(NamedTuple):
 class Branch(ABC):
     """One kind of operation up to, and without, its last BN."""
 
+    def prepare(self, kernels: Kernels, fan: Fan) -> Kernels:
+        """Return the edges' kernels with what is made of them alone."""
+        return kernels
+
     @abstractmethod
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return the (F, kC, H', W') that the last BN will see and what the backward pass needs.
+        """Return the (F, kC, H', W') that the last BN will see, and what else a backward pass may need.
 
-        ``norms``: the BN layers on the way, one per edge.
+        ``kernels``: prepared; ``norms``: the BN layers on the way, one per edge.
         """
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Return what the backward pass of this fan needs of what ``forward`` has returned."""
+        return z_FCHW, *rest
 
     def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
         """Return what ``forward`` returned first, and what ``backward`` needs: as kept, or made again."""
@@ -108,14 +116,18 @@ class Separable(Branch):
     """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the second BN will see; keep that where it is not made again, and what the first one saw."""
+        """Return what the second BN will see, and what the first one saw and found."""
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a = _pointwise(_depthwise(inputs.repeated, depthwise1, inputs.fan.stride), pointwise1, inputs.fan)
         state = norms.state(a)
         z = _pointwise(_depthwise(normalise(a, state).relu_(), depthwise2), pointwise2, inputs.fan)
-        if self._remakes(inputs.fan):
-            return z, (a, state)
-        return z, (z, a, state) if inputs.fan.input_gradient else (z,)
+        return z, (a, state)
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Keep what the first BN saw, and what the second one saw where that is not made again."""
+        if self._remakes(fan):
+            return rest
+        return (z_FCHW, *rest) if fan.input_gradient else (z_FCHW,)
 
     def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
         """Return what the second BN saw; where that is made again, all on the way to it too."""
@@ -163,10 +175,13 @@ class DilatedSeparable(Branch):
     """
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep that where it is not made again."""
+        """Return what the BN will see."""
         depthwise, pointwise = kernels
-        z = _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan)
-        return z, () if self._remakes(inputs.fan) else (z,)
+        return _pointwise(self._depthwise(inputs, depthwise), pointwise, inputs.fan), ()
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Keep what the BN saw where it is not made again."""
+        return () if self._remakes(fan) else (z_FCHW,)
 
     def again(self, inputs: Input, kernels: Kernels, kept: Kept) -> tuple[Tensor, Kept]:
         """Return what the BN saw; where that is made again, the depthwise output too."""
@@ -205,11 +220,14 @@ class Temporal3x3(Branch):
     """ReLU, dense 1x3x3, 3x1x1, BN; the first convolution has the same input for all edges."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep that and what the temporal convolution saw."""
+        """Return what the BN will see, and what the temporal convolution saw."""
         spatial, temporal = kernels
         s = F.conv2d(inputs.r_FCHW, spatial, None, inputs.fan.stride, 1)
-        z = _over_time(s, temporal, inputs.fan, inputs.fan.edges)
-        return z, (z, s if inputs.fan.kernel_gradients else None)
+        return _over_time(s, temporal, inputs.fan, inputs.fan.edges), (s,)
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Keep what the temporal convolution saw for the gradient of its kernel alone."""
+        return (z_FCHW, *rest) if fan.kernel_gradients else (z_FCHW, None)
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through both convolutions."""
@@ -226,22 +244,23 @@ class Temporal1x1(Branch):
     The product is taken of the kernels, (C, C) by (C, C, 3), and not once per pixel.
     """
 
-    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return what the BN will see; keep that and the product of the kernels."""
-        r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
+    def prepare(self, kernels: Kernels, fan: Fan) -> Kernels:
+        """Return both kernels and their product."""
         spatial, temporal = kernels
-        product = _product(spatial, temporal, inputs.fan.edges)
-        z = _over_time(r_FCHW, product, inputs.fan)
-        return z, (z, product)
+        return spatial, temporal, _product(spatial, temporal, fan.edges)
+
+    def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        """Return what the BN will see."""
+        r_FCHW = inputs.even if inputs.fan.stride == 2 else inputs.r_FCHW
+        return _over_time(r_FCHW, kernels[2], inputs.fan), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through the one convolution, then to both kernels through their product."""
         fan = inputs.fan
         r_FCHW = inputs.even if fan.stride == 2 else inputs.r_FCHW
-        g, d_product = _over_time_backward(gradient, r_FCHW, kept[0], fan)
-        d_kernels = (
-            (None, None) if d_product is None else _product_backward(d_product, kernels[0], kernels[1], fan.edges)
-        )
+        spatial, temporal, product = kernels
+        g, d_product = _over_time_backward(gradient, r_FCHW, product, fan)
+        d_kernels = (None, None) if d_product is None else _product_backward(d_product, spatial, temporal, fan.edges)
         return BranchGradient(inputs.on_even_pixels(g) if fan.stride == 2 else g, d_kernels)
 
 
@@ -249,9 +268,8 @@ class Pointwise(Branch):
     """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return and keep what the BN will see."""
-        z = pointwise(inputs.r_FCHW, kernels[0])
-        return z, (z,)
+        """Return what the BN will see."""
+        return pointwise(inputs.r_FCHW, kernels[0]), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through the convolution."""
@@ -263,13 +281,12 @@ class Reduction(Branch):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return and keep what the BN will see, the halves of each edge side by side."""
+        """Return what the BN will see, the halves of each edge side by side."""
         halves = [
             pointwise(x, kernel).permute(0, 2, 3, 1).unflatten(3, (inputs.fan.edges, -1))
             for x, kernel in zip((inputs.even, inputs.odd), kernels, strict=True)
         ]
-        z = torch.cat(halves, 4).flatten(3).permute(0, 3, 1, 2)
-        return z, (z,)
+        return torch.cat(halves, 4).flatten(3).permute(0, 3, 1, 2), ()
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Part the gradient into halves, go backwards through each and put the pixels together."""

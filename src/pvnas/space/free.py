@@ -49,11 +49,16 @@ class Free:
         largest, indices = torch.ops.aten.max_pool2d_with_indices(x_FCHW, *self.window)
         pooled = (average, largest)
         states = [Norms([norm], moments).state(z) for norm, z in zip(self.norms, pooled, strict=True)]
-        for column, z, state in zip(self.pool_columns, pooled, states, strict=True):
+        kept = KeptFree(pooled, states, indices.int())
+        self.add(kept, x_FCHW, sums, mixing)
+        return kept
+
+    def add(self, kept: KeptFree, x_FCHW: Tensor, sums: Sums, mixing: Mixing) -> None:
+        """Add what a forward pass has made at these mixing weights."""
+        for column, z, state in zip(self.pool_columns, kept.pooled, kept.states, strict=True):
             sums.add_normed(self.targets, z, state, mixing.scale(column, self.leaving))
         if self.identity is not None:
             sums.add(self.targets, x_FCHW, mixing.weights_SO[self.leaving, self.identity, None])
-        return KeptFree(pooled, states, indices.int())
 
     def backward(
         self,

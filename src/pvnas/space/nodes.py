@@ -6,8 +6,8 @@ leave a node lead to the last k intermediate nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from pvnas.space.sums import Sums, side_by_side
 
 # Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
 # cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
-ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 256
+ELEMENTS_TOGETHER, CHANNELS_TOGETHER = 2**19, 512
 # Up to this many elements of an edge, what is cheap to make again is not kept, on a GPU never, where it is memory that
 # limits a step. Of large tensors on a CPU the convolutions made again take longer than the memory is worth.
 ELEMENTS_REMADE = 2**17
@@ -49,9 +49,10 @@ class Entry:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = replace(fan, stride=self.stride)
         joined = [_joined([kernel], x_FCHW.dtype) for kernel in kernels]
-        z_FCHW, kept = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, Norms([], moments))
+        z_FCHW, rest = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, Norms([], moments))
         state = Norms(self.norms, moments).state(z_FCHW)
-        return normalise(z_FCHW, state), KeptEntry(joined, own, KeptBranch(kept, state))
+        kept = KeptBranch(self.branch.keep(z_FCHW, rest, own), state)
+        return normalise(z_FCHW, state), KeptEntry(joined, own, kept)
 
     def again(self, kept: KeptEntry) -> Tensor:
         """Return the cell's input once more, from what the BN saw."""
@@ -68,17 +69,22 @@ class Entry:
         return dr, list(d_kernels)
 
 
-class _Edges(NamedTuple):
+class Edges(NamedTuple):
     """Neighbouring edges that leave one node, with all that they compute by."""
 
     first: int
     """Among the node's edges."""
     kernels: dict[str, Kernels]
+    """Joined and prepared, by operation."""
     fan: Fan
 
     def of(self, all_edges: slice) -> slice:
         """Return their part of what the node's edges have side by side."""
         return slice(all_edges.start + self.first, all_edges.start + self.first + self.fan.edges)
+
+    def under(self, fan: Fan) -> Edges:
+        """Return the same edges with what is asked of another fan."""
+        return self._replace(fan=_asked(self.fan, fan))
 
 
 class KeptBranch(NamedTuple):
@@ -95,12 +101,41 @@ class KeptEntry(NamedTuple):
     fan: Fan
     branch: KeptBranch
 
+    def under(self, fan: Fan) -> KeptEntry:
+        """Return the same with what is asked of another fan."""
+        return self._replace(fan=_asked(self.fan, fan))
+
 
 class KeptSource(NamedTuple):
     """What the backward pass of a node needs."""
 
     free: KeptFree
-    groups: list[tuple[_Edges, dict[str, KeptBranch]]]
+    groups: list[tuple[Edges, dict[str, KeptBranch]]]
+
+    def copy(self) -> KeptSource:
+        """Return the same tensors, which stay when a backward pass has given the others back."""
+        return KeptSource(self.free, [(edges, dict(branches)) for edges, branches in self.groups])
+
+
+class FoundInput(NamedTuple):
+    """What becomes of an input of a cell, whatever the mixing weights are."""
+
+    x_FCHW: Tensor
+    """As the cell's edges see it."""
+    entry: KeptEntry
+    source: KeptSource
+    """As a whole."""
+    moments: Moments
+
+
+@dataclass
+class FoundInStep:
+    """What the alpha step's pass through a cell leaves to the weight step's, of the same clips and kernels."""
+
+    inputs: dict[int, FoundInput] = field(default_factory=dict)
+    """By number: those that do not depend on alpha, as what the stem makes of the clips."""
+    groups: dict[int, list[Edges]] = field(default_factory=dict)
+    """By the number of the node that edges leave."""
 
 
 class Source:
@@ -124,30 +159,56 @@ class Source:
     # ---- forward
 
     def forward(
-        self, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: list[Tensor], fan: Fan, moments: Moments | None
+        self,
+        x_FCHW: Tensor,
+        sums: Sums,
+        mixing: Mixing,
+        groups: Sequence[Edges],
+        moments: Moments | None,
+        whole: bool = False,
     ) -> KeptSource:
-        """Add this node's (F, C, H, W) through all operations to the later nodes' sums."""
+        """Add this node's (F, C, H, W) through all operations to the later nodes' sums.
+
+        ``whole``: keep all that ``forward_again`` may need, not what the backward pass of these edges needs.
+        """
         free = self.free.forward(x_FCHW, sums, mixing, moments)
         r_FCHW = x_FCHW.clamp_min(0)
-        groups = [
-            (edges, self._add_branches(edges, r_FCHW, sums, mixing, moments))
-            for edges in self._groups(kernels, fan, sums.values_IFHWC[0])
-        ]
-        return KeptSource(free, groups)
+        return KeptSource(
+            free, [(edges, self._add_branches(edges, r_FCHW, sums, mixing, moments, whole)) for edges in groups]
+        )
 
-    def _groups(self, kernels: list[Tensor], fan: Fan, sum_FHWC: Tensor) -> Iterator[_Edges]:
-        """Yield the edges in groups that run together, with their kernels joined."""
+    def forward_again(self, found: KeptSource, x_FCHW: Tensor, sums: Sums, mixing: Mixing, fan: Fan) -> KeptSource:
+        """Add what an earlier pass has found as a whole for the same node and kernels, at other mixing weights."""
+        self.free.add(found.free, x_FCHW, sums, mixing)
+        groups = []
+        for old, branches in found.groups:
+            edges = old.under(fan)
+            kept = {}
+            for name, ((z_FCHW, *rest), state) in branches.items():
+                sums.add_normed(
+                    edges.of(self.targets), z_FCHW, state, mixing.scale(self.columns[name], edges.of(self.leaving))
+                )
+                kept[name] = KeptBranch(BRANCHES[name].keep(z_FCHW, tuple(rest), edges.fan), state)
+            groups.append((edges, kept))
+        return KeptSource(found.free, groups)
+
+    def grouped(self, kernels: Sequence[Tensor], fan: Fan, sum_FHWC: Tensor) -> list[Edges]:
+        """Return the edges in groups that run together, to sums of this size, with their kernels prepared."""
         k = self.edges
         size = self._edges_together(sum_FHWC)
         fan = replace(fan, stride=self.stride, remake=self._remakes(sum_FHWC))
         rest = iter(kernels)
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
+        groups = []
         for first in range(0, k, size):
             part = slice(first, first + size)
-            joined: dict[str, Kernels] = {
-                name: [_joined(place[part], sum_FHWC.dtype) for place in places[name]] for name in self.names
+            own = replace(fan, edges=min(size, k - first))
+            prepared = {
+                name: BRANCHES[name].prepare([_joined(place[part], sum_FHWC.dtype) for place in places[name]], own)
+                for name in self.names
             }
-            yield _Edges(first, joined, replace(fan, edges=min(size, k - first)))
+            groups.append(Edges(first, prepared, own))
+        return groups
 
     def _edges_together(self, sum_FHWC: Tensor) -> int:
         """Return how many of the k edges to sums of this size run at once."""
@@ -161,17 +222,19 @@ class Source:
         return sum_FHWC.device.type != "cpu" or sum_FHWC.numel() <= ELEMENTS_REMADE
 
     def _add_branches(
-        self, edges: _Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None
+        self, edges: Edges, r_FCHW: Tensor, sums: Sums, mixing: Mixing, moments: Moments | None, whole: bool
     ) -> dict[str, KeptBranch]:
         found = {}
         inputs, part = Input(r_FCHW, edges.fan), edges.of(slice(0, self.edges))
         for name in self.names:
             *within, last = [Norms(layers[part], moments) for layers in self.norms[name]]
             norms = within[0] if within else Norms([], moments)
-            z_FCHW, kept = BRANCHES[name].forward(inputs, edges.kernels[name], norms)
+            branch = BRANCHES[name]
+            z_FCHW, rest = branch.forward(inputs, edges.kernels[name], norms)
             state = last.state(z_FCHW)
             scale_kC = mixing.scale(self.columns[name], edges.of(self.leaving))
             sums.add_normed(edges.of(self.targets), z_FCHW, state, scale_kC)
+            kept = (z_FCHW, *rest) if whole else branch.keep(z_FCHW, rest, edges.fan)
             found[name] = KeptBranch(kept, state)
         return found
 
@@ -205,7 +268,7 @@ class Source:
                 del own, z_FCHW
                 if d_mixing is not None:
                     d_mixing.add_scale(column, leaving, d_scale_kC)
-                d_kernels: Sequence[Tensor | None] = [None] * len(edges.kernels[name])
+                d_kernels: Sequence[Tensor | None] = [None] * len(self.convolutions[name])
                 if edges.fan.input_gradient:
                     found = branch.backward(g, inputs, edges.kernels[name], kept_branch)
                     dr_FCHW = found.r_FCHW if dr_FCHW is None else dr_FCHW.add_(found.r_FCHW)
@@ -217,6 +280,11 @@ class Source:
             torch.ops.aten.threshold_backward.grad_input(dr_FCHW, r_FCHW, 0, grad_input=dr_FCHW)
         self.free.backward(gradient_IFHWC[self.targets], x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
         return dr_FCHW, [d_kernel for parts in kernels.values() for d_kernel in parts]
+
+
+def _asked(fan: Fan, of: Fan) -> Fan:
+    """Return a fan with what is asked of another one."""
+    return replace(fan, kernel_gradients=of.kernel_gradients, input_gradient=of.input_gradient)
 
 
 def _joined(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -40,6 +40,10 @@ class Moments:
         """Remember what norms side by side have found in ``count`` values a channel."""
         self._found.append((norms, mean_kC, var_kC, count))
 
+    def extend(self, others: Moments) -> None:
+        """Remember what was gathered in another pass."""
+        self._found.extend(others._found)
+
     def move(self) -> None:
         """Move the running statistics as PyTorch's BN does, the variance without bias."""
         if not self._found:

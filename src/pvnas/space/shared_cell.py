@@ -28,7 +28,7 @@ from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
 from pvnas.space.mixing import Mixing, MixingGradient
-from pvnas.space.nodes import Entry, Source
+from pvnas.space.nodes import Entry, FoundInput, FoundInStep, KeptEntry, KeptSource, Source
 from pvnas.space.norms import Moments
 from pvnas.space.operations import build_relaxed, cell_inputs
 from pvnas.space.sums import Sums, dense, node_by_node
@@ -56,6 +56,8 @@ class SharedCell(nn.Module):
         self.pools = nn.ModuleList(build_relaxed(POOLINGS, place.channels, stride, FOLDED) for stride in strides)
         self.moves_statistics = True
         """Whether a forward pass in training mode moves BN's running statistics."""
+        self.step: FoundInStep | None = None
+        """What the two passes of a search step share, see ``supernet.shared_passes``."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
 
@@ -89,16 +91,11 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: SharedCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *kernels: Tensor) -> Tensor:
         """Return the cell's output, (N, 4C, T, H', W')."""
-        of_kernels = any(ctx.needs_input_grad[4:])
-        fan = Fan(1, 1, frames=x0.shape[2], kernel_gradients=of_kernels, input_gradient=True)
         rest = iter(kernels)
         own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
-        moments = Moments() if cell.moves_statistics else None
+        steps = _Steps(cell, x0.shape[2], ctx.needs_input_grad)
         with torch.autocast(x0.device.type, enabled=False):
-            entered = [
-                entry.forward(dense(fold_time(x)), some, fan, moments)
-                for entry, x, some in zip(cell.entries, (x0, x1), own[:INPUTS], strict=True)
-            ]
+            entered = [steps.enter(number, x, own[number]) for number, x in enumerate((x0, x1))]
             inputs = [x_FCHW for x_FCHW, _ in entered]
             sums = Sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
             mixing = Mixing(weights_EO, inputs[0].shape[1])
@@ -106,13 +103,11 @@ class _CellFunction(torch.autograd.Function):
             for source, some in zip(cell.sources, own[INPUTS:], strict=True):
                 number = source.number
                 x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
-                asked = of_kernels or number >= INPUTS or ctx.needs_input_grad[1 + number]
-                own_fan = replace(fan, input_gradient=asked)
-                kept.append(source.forward(x_FCHW, sums, mixing, some, own_fan, moments))
+                kept.append(steps.leave(source, x_FCHW, sums, mixing, some))
             sums.complete(NODES - 1)
-            if moments is not None:
-                moments.move()
-            y = unfold_time(sums.joined(), fan.frames)
+            if steps.moments is not None:
+                steps.moments.move()
+            y = unfold_time(sums.joined(), x0.shape[2])
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x0, x1, weights_EO, y)
             ctx.cell = cell
@@ -159,6 +154,59 @@ class _CellFunction(torch.autograd.Function):
             d_kernels = own + d_kernels
         d_weights_EO = None if d_mixing is None else d_mixing.total()
         return None, *d_inputs, d_weights_EO, *_as_parameters(d_kernels, cell.kernels())
+
+
+class _Steps:
+    """The steps of one forward pass: made, or taken from the first pass of the same search step."""
+
+    def __init__(self, cell: SharedCell, frames: int, needs: Sequence[bool]) -> None:
+        """``needs``: which arguments of ``_CellFunction`` will be asked for their gradients."""
+        self.cell, self.of_inputs, self.of_kernels = cell, needs[1 : 1 + INPUTS], any(needs[2 + INPUTS :])
+        self.fan = Fan(1, 1, frames, kernel_gradients=self.of_kernels, input_gradient=True)
+        self.moments = Moments() if cell.moves_statistics else None
+        self.takes = cell.step if self.of_kernels else None
+        self.gives = cell.step if needs[1 + INPUTS] and not self.of_kernels else None
+        self.given: dict[int, tuple[KeptEntry, Moments]] = {}
+
+    def enter(self, number: int, x: Tensor, kernels: Sequence[Tensor]) -> tuple[Tensor, KeptEntry]:
+        """Return an input as the cell's edges see it, and what its backward pass needs."""
+        if self.takes is not None and number in self.takes.inputs:
+            found = self.takes.inputs[number]
+            if self.moments is not None:
+                self.moments.extend(found.moments)
+            return found.x_FCHW, found.entry.under(self.fan)
+        moments = self.moments
+        gives = self.gives is not None and not self.of_inputs[number]  # then alpha does not reach it
+        if gives:
+            moments = Moments()
+        x_FCHW, kept = self.cell.entries[number].forward(dense(fold_time(x)), kernels, self.fan, moments)
+        if gives and moments is not None:
+            self.given[number] = (kept, moments)
+        return x_FCHW, kept
+
+    def leave(
+        self, source: Source, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: Sequence[Tensor]
+    ) -> KeptSource:
+        """Add a node through its edges to the sums and return what the backward pass needs."""
+        number = source.number
+        if self.takes is not None and number in self.takes.inputs:
+            self.takes.groups.pop(number)
+            found = self.takes.inputs.pop(number)
+            return source.forward_again(found.source, x_FCHW, sums, mixing, self.fan)
+        asked = self.of_kernels or number >= INPUTS or self.of_inputs[number]
+        fan = replace(self.fan, input_gradient=asked)
+        if self.takes is not None and number in self.takes.groups:
+            groups = [edges.under(fan) for edges in self.takes.groups.pop(number)]
+        else:
+            groups = source.grouped(kernels, fan, sums.values_IFHWC[0])
+        if self.gives is not None:
+            self.gives.groups[number] = groups
+        if self.gives is None or number not in self.given:
+            return source.forward(x_FCHW, sums, mixing, groups, self.moments)
+        entry, moments = self.given[number]
+        kept = source.forward(x_FCHW, sums, mixing, groups, moments, whole=True)
+        self.gives.inputs[number] = FoundInput(x_FCHW, entry, kept.copy(), moments)
+        return kept
 
 
 def _as_parameters(gradients: Sequence[Tensor | None], kernels: Sequence[Tensor]) -> list[Tensor | None]:

@@ -22,6 +22,7 @@ from pvnas.config import PAPER_SEARCH_LAYOUT
 from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, operations_of
 from pvnas.space.layers import FOLDED, PLAIN, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
+from pvnas.space.nodes import FoundInStep
 from pvnas.space.operations import build_relaxed, build_stem, cell_inputs
 from pvnas.space.shared_cell import SharedCell, edge_stride
 
@@ -127,3 +128,21 @@ def frozen_statistics(network: Supernet) -> Iterator[None]:
             cell.moves_statistics = True
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+@contextmanager
+def shared_passes(network: Supernet) -> Iterator[None]:
+    """Let an alpha step's pass leave to the weight step's what is the same in both.
+
+    That are the edges which the stem alone reaches, all but their mixing weights, and what is made of kernels alone.
+    The numbers are those of two separate passes. Within, no more than one pass of each kind, alpha first, and no change
+    of the clips, the weights, the precision or the mode between them.
+    """
+    shared = [cell for cell in network.cells if isinstance(cell, SharedCell)]
+    for cell in shared:
+        cell.step = FoundInStep()
+    try:
+        yield
+    finally:
+        for cell in shared:
+            cell.step = None
