@@ -159,6 +159,8 @@ class SearchConfig:
     """Loss the alphas descend: the training loss (P), or a validation part to first or second order."""
     half_steps: Literal["same", "next", "joint"] = "same"
     """Mini-batch of the weight step: the alpha step's, a fresh one, or one backward pass for both (D2)."""
+    checkpointing: bool = False
+    """Keep each cell's output alone and make the rest again in the backward pass: slower, in much less memory."""
     bilevel_share: float = 0.5
     """Share of the training videos on which a bi-level search trains the alphas."""
     validate: bool = True
@@ -246,7 +248,7 @@ class RunConfig:
 
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.
-HARMLESS_FIELDS = frozenset({"data.workers", "checkpoint_minutes", "tensorboard"})
+HARMLESS_FIELDS = frozenset({"data.workers", "checkpoint_minutes", "search.checkpointing", "tensorboard"})
 
 
 def pvnas_l() -> RunConfig:

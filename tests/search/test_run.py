@@ -223,6 +223,32 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sou
     assert load_checkpoint(tmp_path / "checkpoints") is None
 
 
+@pytest.mark.parametrize("too_large", [lambda: torch.empty(2**55), lambda: raise_(torch.OutOfMemoryError("CUDA"))])
+def test_want_of_memory_says_what_to_type(too_large, sources, tmp_path, monkeypatch):
+    monkeypatch.setattr("pvnas.search.run.apply_gradients", lambda *_: too_large())
+    with pytest.raises(UserError, match=r"^search: a step asks for more memory than there is; --search\.checkpointing"):
+        run(small_config(), sources, tmp_path)
+
+
+def test_other_errors_of_a_step_are_not_taken_for_want_of_memory(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr("pvnas.search.run.apply_gradients", lambda *_: raise_(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(small_config(), sources, tmp_path)
+
+
+def raise_(error):
+    raise error
+
+
+def test_a_checkpointed_search_ends_in_the_same_bits(sources, tmp_path):
+    plain, checkpointed = (
+        run(small_config(checkpointing=each), sources, tmp_path / str(each)) for each in (False, True)
+    )
+    assert all(cell.checkpointed for cell in checkpointed.network.cells)
+    expected = plain.tensors()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in checkpointed.tensors().items())
+
+
 def test_a_bilevel_split_that_leaves_nothing_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="bilevel_share"):
         make_stage(small_config(objective="bilevel-first", bilevel_share=0.001), sources, tmp_path)

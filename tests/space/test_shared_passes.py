@@ -84,6 +84,32 @@ def test_nothing_is_left_behind_and_later_passes_are_their_own():
     assert all(cell.step is None for cell in network.cells)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("remade", [False, True])
+def test_checkpointed_cells_keep_nothing_and_give_the_same_bits(layout, remade, monkeypatch):
+    monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
+    kept, made = two_half_steps(network_of(layout), sharing=True)
+    network = network_of(layout, checkpointed=True)
+    again, more = two_half_steps(network, sharing=True)
+    assert more > made
+    for a, b in zip(again, kept, strict=True):
+        assert torch.equal(a, b)
+    assert [bool(kept_by_cells(network_of(layout, checkpointed=each))) for each in (False, True)] == [True, False]
+
+
+def kept_by_cells(network):
+    """Return what the cells' functions keep besides what autograd saves."""
+    node, found = network(torch.randn(1, 3, 2, 12, 12, dtype=torch.float64)).grad_fn, []
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            found += getattr(node, "kept", [])
+    return found
+
+
 def test_an_evaluation_shares_nothing():
     network = network_of("S-NC T-RC")
     with shared_passes(network), torch.no_grad():

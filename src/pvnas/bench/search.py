@@ -22,7 +22,8 @@ from pvnas.runtime.scalars import ScalarLog
 from pvnas.search.run import SearchStage, StepBatches
 from pvnas.training.log import EpochLog, autocast
 
-# In multiply-accumulates: forward twice, the gradient of the inputs twice, that of the weights once.
+# In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the
+# weights once. What the half-steps share counts twice.
 FORWARDS_OF_A_STEP = 5
 SUPERNETS = ("fast", "plain")
 
@@ -38,6 +39,8 @@ class Shape(Setting):
     height: int = 64
     side: int = 64
     classes: int = 20
+    checkpointing: bool = False
+    """Whether the fast supernet keeps each cell's output alone."""
 
 
 def bench_search(shape: Shape, *, steps: int, rounds: int, plain: bool = True) -> dict[str, Any]:
@@ -58,6 +61,7 @@ def make_stage(shape: Shape, *, plain: bool) -> SearchStage:
     """Return the search's own stage, on videos that are never read."""
     config = RunConfig()
     config.precision, config.search.width = shape.precision, shape.width  # type: ignore[assignment]
+    config.search.checkpointing = shape.checkpointing
     config.search.batch = BatchConfig(shards=1, clips_per_shard=shape.batch)
     classes = [f"class {n}" for n in range(shape.classes)]
     videos = [Video(f"{n}.mp4", n % shape.classes, "train") for n in range(shape.batch)]

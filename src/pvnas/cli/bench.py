@@ -89,6 +89,7 @@ def add_bench_search(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps of a round, after two more [5]")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each supernet [2]")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain supernet out")
+    parser.add_argument("--checkpointing", action="store_true", help="the fast one as with --search.checkpointing true")
     _add_machine(parser)
 
 
@@ -105,7 +106,7 @@ def run_bench_search(args: Namespace) -> None:
 
     found = []
     for one in settings:
-        shape = Shape(width=one.width, **_setting(one))
+        shape = Shape(width=one.width, checkpointing=args.checkpointing, **_setting(one))
         found.append(bench_search(shape, steps=args.steps, rounds=args.rounds, plain=not args.no_plain))
         if len(settings) > 1:
             print(f"width {one.width}, {one.batch} clips of {one.clip}: measured", file=sys.stderr)

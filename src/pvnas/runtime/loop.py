@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
+from pvnas.runtime.device import is_want_of_memory
 from pvnas.runtime.finite import FiniteCheck
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import Interrupted, StopRequest
@@ -25,6 +26,8 @@ class Stage(Protocol):
     name: str
     epochs: int
     finite: FiniteCheck
+    less_memory: str
+    """What a user can do where a step asks for more memory than there is."""
 
     def steps(self) -> int:
         """Return the steps of an epoch."""
@@ -66,7 +69,8 @@ def run_epochs(
     """Run a stage to its last epoch from its checkpoint or from the start.
 
     A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
-    Interrupted. Raises UserError where a step is not made of finite numbers; no checkpoint holds such a step.
+    Interrupted. Raises UserError where a step is not made of finite numbers, or asks for more memory than there is; no
+    checkpoint holds such a step.
     """
     epoch, step, sums, times = 0, 0, {}, {"seconds": 0.0, "wait": 0.0}
     if checkpoint is not None:
@@ -115,12 +119,16 @@ def run_epochs(
 
 @contextmanager
 def _explained(stage: Stage, folder: Path) -> Iterator[None]:
-    """Turn what is not a number into what to do about it."""
+    """Turn what is not a number, and want of memory, into what to do about it."""
     try:
         yield
     except FloatingPointError as error:
         advice = "lower the learning rate or set weights.clip_gradient"
         raise UserError(f"{stage.name}: {error}; the last good checkpoint is in {folder}; {advice}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_want_of_memory(error):
+            raise
+        raise UserError(f"{stage.name}: a step asks for more memory than there is; {stage.less_memory}") from None
 
 
 def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -52,6 +52,10 @@ class SearchStage:
     """The search as ``runtime.loop`` runs it: state, one step, and what an epoch writes to the run directory."""
 
     name = "search"
+    less_memory = (
+        "--search.checkpointing true goes on from the last checkpoint in much less, a smaller "
+        "--search.batch.clips_per_shard or --search.augment.crop starts anew"
+    )
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class SearchStage:
                 layout=search.layout,
                 stem=config.stem,
                 initial_std=search.alphas.initial_std,
+                checkpointed=search.checkpointing,
                 plain=plain,
             ).to(device)
         self.weights, self.alphas = self.network.weight_parameters(), self.network.architecture_parameters()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,8 @@ class SharedCell(nn.Module):
         self.pools = nn.ModuleList(build_relaxed(POOLINGS, place.channels, stride, FOLDED) for stride in strides)
         self.moves_statistics = True
         """Whether a forward pass in training mode moves BN's running statistics."""
+        self.checkpointed = False
+        """Whether a forward pass keeps nothing and the backward pass makes it once more."""
         self.step: FoundInStep | None = None
         """What the two passes of a search step share, see ``supernet.shared_passes``."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
@@ -91,39 +93,25 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: SharedCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *kernels: Tensor) -> Tensor:
         """Return the cell's output, (N, 4C, T, H', W')."""
-        rest = iter(kernels)
-        own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
-        steps = _Steps(cell, x0.shape[2], ctx.needs_input_grad)
-        with torch.autocast(x0.device.type, enabled=False):
-            entered = [steps.enter(number, x, own[number]) for number, x in enumerate((x0, x1))]
-            inputs = [x_FCHW for x_FCHW, _ in entered]
-            sums = Sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
-            mixing = Mixing(weights_EO, inputs[0].shape[1])
-            kept = []
-            for source, some in zip(cell.sources, own[INPUTS:], strict=True):
-                number = source.number
-                x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
-                kept.append(steps.leave(source, x_FCHW, sums, mixing, some))
-            sums.complete(NODES - 1)
-            if steps.moments is not None:
-                steps.moments.move()
-            y = unfold_time(sums.joined(), x0.shape[2])
+        made = _Steps(cell, x0.shape[2], ctx.needs_input_grad).all(x0, x1, weights_EO, kernels)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(x0, x1, weights_EO, y)
-            ctx.cell = cell
-            ctx.entered, ctx.kept = [kept_entry for _, kept_entry in entered], kept
-        return y
+            ctx.save_for_backward(x0, x1, weights_EO, made.y)
+            ctx.cell, ctx.entered, ctx.kept = cell, made.entered, made.sources
+        return made.y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients for all that ``forward`` takes. Raises RuntimeError the second time."""
         x0, x1, weights_EO, y = ctx.saved_tensors
+        cell: SharedCell = ctx.cell
+        if cell.checkpointed:
+            steps = _Steps(cell, x0.shape[2], ctx.needs_input_grad, again=True)
+            _, ctx.entered, ctx.kept = steps.all(x0, x1, weights_EO, cell.kernels())
         if not ctx.kept:
             raise RuntimeError(
                 "the first backward pass has given a cell's tensors back; compute the forward pass again"
             )
-        cell: SharedCell = ctx.cell
         frames, channels = x0.shape[2], y.shape[1] // NODES
         g_IFHWC = node_by_node(fold_time(gradient))
         mixing = Mixing(weights_EO, channels)
@@ -156,17 +144,51 @@ class _CellFunction(torch.autograd.Function):
         return None, *d_inputs, d_weights_EO, *_as_parameters(d_kernels, cell.kernels())
 
 
+class _Made(NamedTuple):
+    """A forward pass: its output (N, 4C, T, H', W') and what the backward pass needs."""
+
+    y: Tensor
+    entered: list[KeptEntry]
+    sources: list[KeptSource]
+
+
 class _Steps:
     """The steps of one forward pass: made, or taken from the first pass of the same search step."""
 
-    def __init__(self, cell: SharedCell, frames: int, needs: Sequence[bool]) -> None:
-        """``needs``: which arguments of ``_CellFunction`` will be asked for their gradients."""
+    def __init__(self, cell: SharedCell, frames: int, needs: Sequence[bool], *, again: bool = False) -> None:
+        """``needs``: which arguments of ``_CellFunction`` will be asked for their gradients.
+
+        ``again``: in the backward pass of a checkpointed cell, the forward pass of which has kept nothing.
+        """
+        self.keeps = again or not cell.checkpointed
         self.cell, self.of_inputs, self.of_kernels = cell, needs[1 : 1 + INPUTS], any(needs[2 + INPUTS :])
         self.fan = Fan(1, 1, frames, kernel_gradients=self.of_kernels, input_gradient=True)
-        self.moments = Moments() if cell.moves_statistics else None
+        self.moments = Moments() if cell.moves_statistics and not again else None
         self.takes = cell.step if self.of_kernels else None
         self.gives = cell.step if needs[1 + INPUTS] and not self.of_kernels else None
         self.given: dict[int, tuple[KeptEntry, Moments]] = {}
+
+    def all(self, x0: Tensor, x1: Tensor, weights_EO: Tensor, kernels: Sequence[Tensor]) -> _Made:
+        """Make the pass. The kernels are those of ``SharedCell.kernels``."""
+        cell, rest = self.cell, iter(kernels)
+        own = [[next(rest) for _ in part.kernels()] for part in cell.parts()]
+        kept = []
+        with torch.autocast(x0.device.type, enabled=False):
+            entered = [self.enter(number, x, own[number]) for number, x in enumerate((x0, x1))]
+            inputs = [x_FCHW for x_FCHW, _ in entered]
+            sums = Sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
+            mixing = Mixing(weights_EO, inputs[0].shape[1])
+            for source, some in zip(cell.sources, own[INPUTS:], strict=True):
+                number = source.number
+                x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
+                found = self.leave(source, x_FCHW, sums, mixing, some)
+                if self.keeps:
+                    kept.append(found)
+            sums.complete(NODES - 1)
+            if self.moments is not None:
+                self.moments.move()
+            y = unfold_time(sums.joined(), x0.shape[2])
+        return _Made(y, [kept_entry for _, kept_entry in entered] if self.keeps else [], kept)
 
     def enter(self, number: int, x: Tensor, kernels: Sequence[Tensor]) -> tuple[Tensor, KeptEntry]:
         """Return an input as the cell's edges see it, and what its backward pass needs."""

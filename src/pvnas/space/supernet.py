@@ -77,8 +77,10 @@ class Supernet(nn.Module):
         layout: str = PAPER_SEARCH_LAYOUT,
         stem: str = "stride4",
         initial_std: float = 1e-3,
+        checkpointed: bool = False,
         plain: bool = False,
     ) -> None:
+        """``checkpointed``: keep each cell's output alone and make the rest again in the backward pass."""
         super().__init__()
         categories = parse_layout(layout)
         places = place_cells(categories, width)
@@ -93,6 +95,8 @@ class Supernet(nn.Module):
             }
         )
         self.plain = plain
+        for cell in shared_cells(self):
+            cell.checkpointed = checkpointed
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         weights = mixing_weights(self.architecture_parameters())
@@ -110,10 +114,15 @@ class Supernet(nn.Module):
         return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
 
 
+def shared_cells(network: Supernet) -> list[SharedCell]:
+    """Return the cells of a supernet that is not the plain one."""
+    return [cell for cell in network.cells if isinstance(cell, SharedCell)]
+
+
 @contextmanager
 def frozen_statistics(network: Supernet) -> Iterator[None]:
     """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
-    shared = [cell for cell in network.cells if isinstance(cell, SharedCell)]
+    shared = shared_cells(network)
     others = [part for part in (network.stem, *network.cells) if part not in shared]
     norms: list[Any] = [layer for part in others for layer in part.modules() if isinstance(layer, nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
@@ -138,11 +147,11 @@ def shared_passes(network: Supernet) -> Iterator[None]:
     The numbers are those of two separate passes. Within, no more than one pass of each kind, alpha first, and no change
     of the clips, the weights, the precision or the mode between them.
     """
-    shared = [cell for cell in network.cells if isinstance(cell, SharedCell)]
-    for cell in shared:
+    cells = [cell for cell in shared_cells(network) if not cell.checkpointed]
+    for cell in cells:
         cell.step = FoundInStep()
     try:
         yield
     finally:
-        for cell in shared:
+        for cell in cells:
             cell.step = None

@@ -47,6 +47,7 @@ class TrainStage:
     """The training as ``runtime.loop`` runs it."""
 
     name = "train"
+    less_memory = "a smaller --train.batch.clips_per_shard, --train.augment.crop or --train.width starts anew"
 
     def __init__(
         self,
