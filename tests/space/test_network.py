@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Genotype, operations_of, random_genotype
@@ -172,3 +174,36 @@ def test_a_normalised_head_gives_the_classifier_features_of_one_length():
     torch.testing.assert_close(normalised.norm(dim=1), torch.full((3,), HEAD_LENGTH))
     torch.testing.assert_close(normalised.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(plain, x.mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (69, 58)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_folded_network_equals_the_plain_one_in_every_gradient(size, seed):
+    genotype = random_genotype(seed)
+    x = torch.randn(2, 3, 4, *size, dtype=torch.float64)
+    found = []
+    for layers in (PLAIN, FOLDED):
+        torch.manual_seed(5)
+        network = PVNASNetwork(genotype, num_classes=3, width=6, stem="stride2", layers=layers).double()
+        scores = network(x)
+        F.cross_entropy(scores, torch.tensor([0, 2])).backward()
+        found.append([scores, *(p.grad for p in network.parameters()), *network.buffers()])
+    for plain, folded in zip(*found, strict=True):
+        assert (folded - plain).abs().max() <= 1e-9 * plain.abs().max() + 1e-12
+
+
+def test_a_folded_network_makes_each_relu_once():
+    class Counted(TorchDispatchMode):
+        relus = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.relus += func in (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for layers in (PLAIN, FOLDED):
+        network = PVNASNetwork(random_genotype(0), num_classes=3, width=4, stem="stride2", layers=layers)
+        with Counted() as counted:
+            network(torch.randn(1, 3, 2, 32, 32))
+        counts.append(counted.relus)
+    assert counts[1] < counts[0]

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pvnas.space.dense import even_pixels
+
 
 def fold_time(x_NCTHW: Tensor) -> Tensor:
     """Return (N*T, C, H, W); a view where x is contiguous in channels_last_3d."""
@@ -37,15 +39,19 @@ def to_channels_last(x_NCTHW: Tensor) -> Tensor:
 class FoldedConv(nn.Conv3d):
     """A Conv3d of kernel (1, k, k) or (k, 1, 1) computed as a 2-D convolution. Shapes as nn.Conv3d."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of (N, C, T, H, W) clips, in channels_last_3d memory."""
+    def forward(self, x: Tensor, picked: bool = False) -> Tensor:
+        """Return the convolution of (N, C, T, H, W) clips, in channels_last_3d memory.
+
+        ``picked``: ``x`` is what a convolution of stride 2 reads, every other pixel alone.
+        """
         if self.kernel_size[0] > 1:
             return self._temporal(x)
         folded, weight = fold_time(x), self.weight.squeeze(2)
         stride, dilation, padding, kernel = self.stride[1], self.dilation[1], int(self.padding[1]), self.kernel_size[1]
         if stride == 2 and (dilation == 2 or kernel == 1):
             # Every tap of the kernel falls on an even pixel: a plain convolution of those.
-            folded, stride, dilation, padding = folded[:, :, ::2, ::2], 1, 1, padding // 2
+            folded = folded if picked else even_pixels(folded)
+            stride, dilation, padding = 1, 1, padding // 2
         if kernel == 1 and self.groups == 1:
             y = pointwise(folded, weight, self.bias)
         elif dilation == 2 and torch.is_grad_enabled():
@@ -56,7 +62,7 @@ class FoldedConv(nn.Conv3d):
 
     def _temporal(self, x: Tensor) -> Tensor:
         if self.stride[1] == 2:
-            x = to_channels_last(x[:, :, :, ::2, ::2])
+            x = unfold_time(even_pixels(fold_time(x)), x.shape[2])
         y = F.conv2d(
             x.flatten(3),
             self.weight.squeeze(-1),

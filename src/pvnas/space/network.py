@@ -16,10 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from pvnas.config import PAPER_LAYOUT
 from pvnas.errors import UserError
+from pvnas.space.dense import side_by_side
 from pvnas.space.genotype import INPUTS, NODES, Cell, Genotype, is_reduction
 from pvnas.space.layers import FOLDED, Layers, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
-from pvnas.space.operations import build_operation, build_stem, cell_inputs
+from pvnas.space.operations import FactorizedReduction, Rectified, build_operation, build_stem, cell_inputs
 
 # Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on
 # real video their squared length is in the thousands, and with dropout a linear layer on them diverges at usual rates.
@@ -49,20 +50,32 @@ class DerivedCell(nn.Module):
             self.operations.append(
                 build_operation(operation, place.channels, stride, layers, affine=True, pool_norm=False)
             )
+        self.shares_relu = layers is FOLDED  # the plain network stays as it is written
         self.drop_path_rate = 0.0
 
-    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
-        states = [self.input0(x0), self.input1(x1)]
+    def forward(self, x0: Tensor, x1: Tensor, rectified: bool = False) -> Tensor:
+        """``rectified``: both inputs are through the ReLU that their first layers share."""
+        states = [self.input0(x0, rectified), self.input1(x1, rectified)]
+        behind_relu: dict[int, Tensor] = {}
         operations = iter(self.operations)
         for sources in self.sources:
-            first, second = (self._apply_operation(next(operations), states[source]) for source in sources)
+            first, second = (self._operate(next(operations), states, source, behind_relu) for source in sources)
             states.append(first + second)
-        return torch.cat(states[INPUTS:], 1)
+        return side_by_side(states[INPUTS:])
 
-    def _apply_operation(self, operation: nn.Module, x: Tensor) -> Tensor:
+    def _operate(
+        self, operation: nn.Module, states: list[Tensor], source: int, behind_relu: dict[int, Tensor]
+    ) -> Tensor:
+        """Apply an operation to a node; those that begin with a ReLU share it, in ``behind_relu``."""
         if isinstance(operation, nn.Identity):  # the identity paths are kept, as in DARTS
-            return x
-        return drop_path(operation(x), self.drop_path_rate, self.training)
+            return states[source]
+        if self.shares_relu and isinstance(operation, (Rectified, FactorizedReduction)):
+            if source not in behind_relu:
+                behind_relu[source] = F.relu(states[source])
+            y = operation(behind_relu[source], rectified=True)
+        else:
+            y = operation(states[source])
+        return drop_path(y, self.drop_path_rate, self.training)
 
 
 class PVNASNetwork(nn.Module):
@@ -102,6 +115,7 @@ class PVNASNetwork(nn.Module):
         self.classifier = _classifier(self.num_features, num_classes)
         self.feature_info = _feature_info(places, stem)
         self.grad_checkpointing = False
+        self.shares_relu = layers is FOLDED
         self.set_drop_path(drop_path_rate)
 
     def set_drop_path(self, probability: float) -> None:
@@ -116,14 +130,21 @@ class PVNASNetwork(nn.Module):
 
     def forward_intermediates(self, x_NCTHW: Tensor) -> Iterator[Tensor]:
         """Yield the stem's output, then every cell's, each (N, C, T, H', W')."""
-        before = last = self.stem(to_channels_last(x_NCTHW))
-        yield last
-        for cell in self.cells:
+        y = self.stem(to_channels_last(x_NCTHW))
+        yield y
+        before = last = self._input(y)
+        for number, cell in enumerate(self.cells):
             if self.grad_checkpointing and self.training:
-                before, last = last, checkpoint(cell, before, last, use_reentrant=False)
+                y = checkpoint(cell, before, last, self.shares_relu, use_reentrant=False)
             else:
-                before, last = last, cell(before, last)
-            yield last
+                y = cell(before, last, self.shares_relu)
+            yield y
+            if number + 1 < len(self.cells):
+                before, last = last, self._input(y)
+
+    def _input(self, y: Tensor) -> Tensor:
+        """Return a cell's output as the two cells behind it read it: both begin with the same ReLU."""
+        return F.relu(y) if self.shares_relu else y
 
     def forward_features(self, x_NCTHW: Tensor) -> Tensor:
         """Return the last cell's output (N, num_features, T, H', W')."""

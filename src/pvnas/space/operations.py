@@ -8,12 +8,14 @@ identity at stride 2 as a factorised reduction.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.space.layers import Layers
+from pvnas.space.dense import even_and_odd_pixels, side_by_side
+from pvnas.space.layers import FoldedConv, Layers, fold_time, unfold_time
 
 SPATIAL_KERNEL, SPATIAL_PADDING = (1, 3, 3), (0, 1, 1)
 
@@ -36,9 +38,9 @@ def build_operation(
             return nn.Sequential(pool, layers.norm(channels, affine=affine)) if pool_norm else pool
         case "sep_conv_1x3x3":
             first, second = (_separable(channels, s, 1, layers, affine) for s in (stride, 1))
-            return nn.Sequential(*first, *second)
+            return Rectified(*first, *second)
         case "dil_sep_conv_1x3x3":
-            return nn.Sequential(*_separable(channels, stride, 2, layers, affine))
+            return Rectified(*_separable(channels, stride, 2, layers, affine))
         case "temporal_conv_3+3x3":
             return _temporal(channels, stride, 3, layers, affine)
         case "temporal_conv_3+1x1":
@@ -69,14 +71,24 @@ def _separable(channels: int, stride: int, dilation: int, layers: Layers, affine
     return [nn.ReLU(), depthwise, pointwise, layers.norm(channels, affine=affine)]
 
 
-def _temporal(channels: int, stride: int, kernel: int, layers: Layers, affine: bool) -> nn.Sequential:
+def _temporal(channels: int, stride: int, kernel: int, layers: Layers, affine: bool) -> Rectified:
     """ReLU, 1xkxk, 3x1x1, BN: the paper's `3+kxk` temporal convolution."""
     pad = kernel // 2
     spatial = layers.conv(
         channels, channels, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, pad, pad), bias=False
     )
     temporal = layers.conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
-    return nn.Sequential(nn.ReLU(), spatial, temporal, layers.norm(channels, affine=affine))
+    return Rectified(nn.ReLU(), spatial, temporal, layers.norm(channels, affine=affine))
+
+
+class Rectified(nn.Sequential):
+    """Layers behind a ReLU, the first of them."""
+
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
+        """``rectified``: x is through the ReLU already, which several operations may share."""
+        for layer in islice(self, int(rectified), None):
+            x = layer(x)
+        return x
 
 
 class FactorizedReduction(nn.Module):
@@ -92,18 +104,20 @@ class FactorizedReduction(nn.Module):
         self.odd = layers.conv(in_channels, out_channels - half, 1, stride=(1, 2, 2), bias=False)
         self.norm = layers.norm(out_channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
+        """``rectified``: x is through the ReLU already."""
+        x = x if rectified else F.relu(x)
+        if isinstance(self.even, FoldedConv) and isinstance(self.odd, FoldedConv):
+            even, odd = (unfold_time(pixels, x.shape[2]) for pixels in even_and_odd_pixels(fold_time(x)))
+            return self.norm(side_by_side([self.even(even, picked=True), self.odd(odd, picked=True)]))
         h, w = x.shape[3:]
         offset = F.pad(x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[:, :, :, 1:, 1:]
         return self.norm(torch.cat([self.even(x), self.odd(offset)], 1))
 
 
-def pointwise_input(in_channels: int, channels: int, layers: Layers, *, affine: bool) -> nn.Sequential:
+def pointwise_input(in_channels: int, channels: int, layers: Layers, *, affine: bool) -> Rectified:
     """ReLU, 1x1x1 convolution, BN: brings a cell's input to the cell's width."""
-    return nn.Sequential(
-        nn.ReLU(), layers.conv(in_channels, channels, 1, bias=False), layers.norm(channels, affine=affine)
-    )
+    return Rectified(nn.ReLU(), layers.conv(in_channels, channels, 1, bias=False), layers.norm(channels, affine=affine))
 
 
 def cell_inputs(
