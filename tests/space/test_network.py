@@ -187,7 +187,9 @@ def test_the_folded_network_equals_the_plain_one_in_every_gradient(size, seed):
         network = PVNASNetwork(genotype, num_classes=3, width=6, stem="stride2", layers=layers).double()
         scores = network(x)
         F.cross_entropy(scores, torch.tensor([0, 2])).backward()
-        found.append([scores, *(p.grad for p in network.parameters()), *(b for b in network.buffers() if b.is_floating_point())])
+        found.append(
+            [scores, *(p.grad for p in network.parameters()), *(b for b in network.buffers() if b.is_floating_point())]
+        )
     for plain, folded in zip(*found, strict=True):
         assert (folded - plain).abs().max() <= 1e-9 * plain.abs().max() + 1e-12
 
@@ -204,6 +206,6 @@ def test_a_folded_network_makes_each_relu_once():
     for layers in (PLAIN, FOLDED):
         network = PVNASNetwork(random_genotype(0), num_classes=3, width=4, stem="stride2", layers=layers)
         with Counted() as counted:
-            network(torch.randn(1, 3, 2, 32, 32))
+            network(torch.randn(1, 3, 2, 64, 64))
         counts.append(counted.relus)
     assert counts[1] < counts[0]
