@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def test_idle_workers_that_are_killed_are_replaced(films: Path) -> None:
     def look(pid: int) -> None:
         if len(ended) < 6:
             ended.append(pid)
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended between being listed and now
+                os.kill(pid, signal.SIGKILL)
 
     verdicts = check_videos(catalog_of(films, ["a.mp4", "c.mp4"]), Limits(workers=2), stop=Watcher(look))
     assert all(each.verdict == "ok" or each.detail.startswith("crashed") for each in verdicts)
