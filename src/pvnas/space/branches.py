@@ -163,7 +163,7 @@ class Separable(Branch):
             d_depthwise1 = _depthwise_kernel_gradient(g, inputs.repeated, depthwise1, fan)
             g = _depthwise(g, depthwise1.flip(2, 3))
         else:
-            g, d_depthwise1 = _conv_backward(g, inputs.repeated, depthwise1, fan, (2, 2), (1, 1), g.shape[1])
+            g, d_depthwise1 = conv_backward(g, inputs.repeated, depthwise1, fan, (2, 2), (1, 1), g.shape[1])
         return BranchGradient(_summed(g, fan.edges), (d_depthwise1, d_pointwise1, d_depthwise2, d_pointwise2))
 
 
@@ -234,7 +234,7 @@ class Temporal3x3(Branch):
         fan = inputs.fan
         spatial, temporal = kernels
         g, d_temporal = _over_time_backward(gradient, kept[0], temporal, fan, fan.edges)
-        g, d_spatial = _conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
+        g, d_spatial = conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
         return BranchGradient(g, (d_spatial, d_temporal))
 
 
@@ -260,7 +260,7 @@ class Temporal1x1(Branch):
         r_FCHW = inputs.even if fan.stride == 2 else inputs.r_FCHW
         spatial, temporal, product = kernels
         g, d_product = _over_time_backward(gradient, r_FCHW, product, fan)
-        d_kernels = (None, None) if d_product is None else _product_backward(d_product, spatial, temporal, fan.edges)
+        d_kernels = (None, None) if d_product is None else product_backward(d_product, spatial, temporal, fan.edges)
         return BranchGradient(inputs.on_even_pixels(g) if fan.stride == 2 else g, d_kernels)
 
 
@@ -273,7 +273,7 @@ class Pointwise(Branch):
 
     def backward(self, gradient: Tensor, inputs: Input, kernels: Kernels, kept: Kept) -> BranchGradient:
         """Go backwards through the convolution."""
-        dr, d_kernel = _conv_backward(gradient, inputs.r_FCHW, kernels[0], inputs.fan)
+        dr, d_kernel = conv_backward(gradient, inputs.r_FCHW, kernels[0], inputs.fan)
         return BranchGradient(dr, (d_kernel,))
 
 
@@ -295,7 +295,7 @@ class Reduction(Branch):
         sizes = [len(kernel) // fan.edges for kernel in kernels]
         halves = gradient.permute(0, 2, 3, 1).unflatten(3, (fan.edges, -1)).split(sizes, 4)
         (even, d_even), (odd, d_odd) = (
-            _conv_backward(half.flatten(3).permute(0, 3, 1, 2), x, kernel, fan)
+            conv_backward(half.flatten(3).permute(0, 3, 1, 2), x, kernel, fan)
             for half, x, kernel in zip(halves, (inputs.even, inputs.odd), kernels, strict=True)
         )
         dr = inputs.on_even_pixels(even)
@@ -351,7 +351,7 @@ def _product(spatial: Tensor, temporal: Tensor, edges: int) -> Tensor:
     return joined_kernel(first_kCC, later_kCCt).reshape(edges * c, c, 3, 1)
 
 
-def _product_backward(gradient: Tensor, spatial: Tensor, temporal: Tensor, edges: int) -> tuple[Tensor, Tensor]:
+def product_backward(gradient: Tensor, spatial: Tensor, temporal: Tensor, edges: int) -> tuple[Tensor, Tensor]:
     """Return the gradients for both kernels of ``_product``."""
     c = spatial.shape[1]
     first_kCC, later_kCCt, g_kCCt = (x.view(edges, c, c, -1) for x in (spatial, temporal, gradient))
@@ -360,7 +360,7 @@ def _product_backward(gradient: Tensor, spatial: Tensor, temporal: Tensor, edges
     return d_first.reshape(spatial.shape), d_later.reshape(temporal.shape)
 
 
-def _conv_backward(
+def conv_backward(
     gradient: Tensor,
     x: Tensor | None,
     kernel: Tensor,
@@ -386,14 +386,14 @@ def _depthwise_kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor, fan:
     """Of a 3x3 depthwise convolution at stride 1."""
     if not fan.kernel_gradients:
         return None
-    return _conv_backward(gradient, x, kernel, fan, padding=(1, 1), groups=gradient.shape[1], of_input=False)[1]
+    return conv_backward(gradient, x, kernel, fan, padding=(1, 1), groups=gradient.shape[1], of_input=False)[1]
 
 
 def _pointwise_backward(gradient: Tensor, x: Tensor | None, kernel: Tensor, fan: Fan) -> tuple[Tensor, Tensor | None]:
     """As of a convolution in groups; from 32 channels on the kernel's gradient is twice as fast as a matrix product."""
     if fan.edges == 1 or x is None or kernel.shape[1] < 32:
-        return _conv_backward(gradient, x, kernel, fan, groups=fan.edges)
-    dx, _ = _conv_backward(gradient, None, kernel, replace(fan, kernel_gradients=False), groups=fan.edges)
+        return conv_backward(gradient, x, kernel, fan, groups=fan.edges)
+    dx, _ = conv_backward(gradient, None, kernel, replace(fan, kernel_gradients=False), groups=fan.edges)
     g_PkC, x_PkC = (t.permute(0, 2, 3, 1).reshape(-1, fan.edges, t.shape[1] // fan.edges) for t in (gradient, x))
     return dx, torch.bmm(g_PkC.permute(1, 2, 0), x_PkC.permute(1, 0, 2)).reshape(kernel.shape)
 
@@ -406,7 +406,7 @@ def _over_time_backward(
     own_fan = replace(fan, kernel_gradients=fan.kernel_gradients and not products)
     g_NCTP = unfold_time(gradient, fan.frames).flatten(3)
     x_NCTP = None if x_FCHW is None else unfold_time(x_FCHW, fan.frames).flatten(3)
-    dx_NCTP, d_kernel = _conv_backward(g_NCTP, x_NCTP, kernel, own_fan, padding=(1, 0), groups=groups)
+    dx_NCTP, d_kernel = conv_backward(g_NCTP, x_NCTP, kernel, own_fan, padding=(1, 0), groups=groups)
     if products and fan.kernel_gradients:
         assert x_FCHW is not None
         d_kernel = _over_time_kernel_gradient(gradient, x_FCHW, fan.frames)

@@ -33,7 +33,7 @@ class Mixing:
 
     def __init__(self, weights_EO: Tensor, channels: int) -> None:
         self.channels = channels
-        self.weights_SO = weights_EO.index_select(0, _index(_BY_SOURCE, weights_EO.device))
+        self.weights_SO = weights_EO.index_select(0, index_on(_BY_SOURCE, weights_EO.device))
         # In memory of its own: PyTorch's BN reads an expanded scale as if it lay dense.
         self._scales_OSC = self.weights_SO.t().repeat_interleave(channels, 1)
 
@@ -57,10 +57,10 @@ class MixingGradient:
     def total(self) -> Tensor:
         """Return the gradient, (E, O)."""
         of_scales_OS = self._scales_OSC.unflatten(1, (len(EDGES), self.channels)).sum(2)
-        return (self.weights_SO + of_scales_OS.t()).index_select(0, _index(_BY_TARGET, of_scales_OS.device))
+        return (self.weights_SO + of_scales_OS.t()).index_select(0, index_on(_BY_TARGET, of_scales_OS.device))
 
 
-@lru_cache(maxsize=8)
-def _index(order: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept, since to bring a list of numbers to a GPU is to wait for it."""
+@lru_cache(maxsize=64)
+def index_on(order: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return an index as a tensor. Kept, since to bring a list of numbers to a GPU is to wait for it."""
     return torch.tensor(order, device=device)

@@ -6,7 +6,7 @@ leave a node lead to the last k intermediate nodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from pvnas.space.layers import BatchNorm
 from pvnas.space.mixing import Mixing, MixingGradient, leaving, targets
 from pvnas.space.norms import Moments, Norms, NormState, norm_backward, normalise
 from pvnas.space.operations import FactorizedReduction
-from pvnas.space.sums import Sums, side_by_side
+from pvnas.space.sums import NodeGradients, Sums, side_by_side
 
 # Edges run together while one tensor of theirs has no more elements and channels than this: small edges are mostly the
 # cost of calls, large ones run fastest alone, each out of the caches. On a GPU a call costs more and caches count less.
@@ -48,11 +48,11 @@ class Entry:
     ) -> tuple[Tensor, KeptEntry]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = replace(fan, stride=self.stride)
-        joined = [_joined([kernel], x_FCHW.dtype) for kernel in kernels]
-        z_FCHW, rest = self.branch.forward(Input(x_FCHW.clamp_min(0), own), joined, Norms([], moments))
+        own_kernels = [joined([kernel], x_FCHW.dtype) for kernel in kernels]
+        z_FCHW, rest = self.branch.forward(Input(x_FCHW.clamp_min(0), own), own_kernels, Norms([], moments))
         state = Norms(self.norms, moments).state(z_FCHW)
         kept = KeptBranch(self.branch.keep(z_FCHW, rest, own), state)
-        return normalise(z_FCHW, state), KeptEntry(joined, own, kept)
+        return normalise(z_FCHW, state), KeptEntry(own_kernels, own, kept)
 
     def again(self, kept: KeptEntry) -> Tensor:
         """Return the cell's input once more, from what the BN saw."""
@@ -192,9 +192,9 @@ class Source:
             groups.append((edges, kept))
         return KeptSource(found.free, groups)
 
-    def grouped(self, kernels: Sequence[Tensor], fan: Fan, sum_FHWC: Tensor) -> list[Edges]:
+    def grouped(self, kernels: Sequence[Tensor], fan: Fan, sums: Sums) -> list[Edges]:
         """Return the edges in groups that run together, to sums of this size, with their kernels prepared."""
-        k = self.edges
+        k, sum_FHWC = self.edges, sums.values_IFHWC[0]
         size = self._edges_together(sum_FHWC)
         fan = replace(fan, stride=self.stride, remake=self._remakes(sum_FHWC))
         rest = iter(kernels)
@@ -204,7 +204,7 @@ class Source:
             part = slice(first, first + size)
             own = replace(fan, edges=min(size, k - first))
             prepared = {
-                name: BRANCHES[name].prepare([_joined(place[part], sum_FHWC.dtype) for place in places[name]], own)
+                name: BRANCHES[name].prepare([joined(place[part], sum_FHWC.dtype) for place in places[name]], own)
                 for name in self.names
             }
             groups.append(Edges(first, prepared, own))
@@ -242,13 +242,13 @@ class Source:
 
     def backward(
         self,
-        gradient_IFHWC: Tensor,
+        gradients: NodeGradients,
         x_FCHW: Tensor,
         mixing: Mixing,
         kept: KeptSource,
         d_mixing: MixingGradient | None,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Return the gradients for this node and its kernels, from that of the intermediate nodes' sums.
+        """Return the gradients for this node and its kernels, from those of the intermediate nodes.
 
         The gradient for the mixing weights goes into ``d_mixing`` where there is one. The node has none where the fan
         of the forward pass asked for none.
@@ -259,7 +259,7 @@ class Source:
         while kept.groups:  # what has been used is given back at once
             edges, branches = kept.groups.pop(0)
             inputs, leaving = Input(r_FCHW, edges.fan), edges.of(self.leaving)
-            own_FCHW = side_by_side(gradient_IFHWC[edges.of(self.targets)])
+            own_FCHW = side_by_side(gradients.of(edges.of(self.targets)))
             for name in self.names:
                 branch, own, column = BRANCHES[name], branches.pop(name), self.columns[name]
                 z_FCHW, kept_branch = branch.again(inputs, edges.kernels[name], own.kept)
@@ -278,8 +278,21 @@ class Source:
                     kernels.setdefault((name, place), []).extend(parts)
         if dr_FCHW is not None:  # now of x, past the ReLU
             torch.ops.aten.threshold_backward.grad_input(dr_FCHW, r_FCHW, 0, grad_input=dr_FCHW)
-        self.free.backward(gradient_IFHWC[self.targets], x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
+        self.free.backward(gradients.of(self.targets), x_FCHW, mixing, kept.free, dr_FCHW, d_mixing)
         return dr_FCHW, [d_kernel for parts in kernels.values() for d_kernel in parts]
+
+
+class Way(NamedTuple):
+    """How a cell computes: what leaves its nodes, and the forms of their sums and gradients."""
+
+    sources: Sequence[Any]
+    """As ``Source``, in its order."""
+    sums: Callable[[Tensor, int, torch.dtype], Any]
+    """As ``Sums``."""
+    gradients: Callable[[Tensor], Any]
+    """As ``NodeGradients``."""
+    state: Callable[[Tensor], Tensor]
+    """A node, one of four side by side, as the backward pass of what leaves it reads it."""
 
 
 def _asked(fan: Fan, of: Fan) -> Fan:
@@ -287,10 +300,10 @@ def _asked(fan: Fan, of: Fan) -> Fan:
     return replace(fan, kernel_gradients=of.kernel_gradients, input_gradient=of.input_gradient)
 
 
-def _joined(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+def joined(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return 3-D kernels (C, ., 1, kh, kw) or (C, ., kt, 1, 1) one after another, as 2-D ones."""
-    joined = kernels[0] if len(kernels) == 1 else torch.cat(list(kernels))
-    return (joined.squeeze(2) if joined.shape[2] == 1 else joined.squeeze(-1)).to(dtype)
+    whole = kernels[0] if len(kernels) == 1 else torch.cat(list(kernels))
+    return (whole.squeeze(2) if whole.shape[2] == 1 else whole.squeeze(-1)).to(dtype)
 
 
 def _by_place(operations: Sequence[nn.Module], kind: type[nn.Module]) -> list[list[Any]]:

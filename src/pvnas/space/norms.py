@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pvnas.space.kernels import usable
 from pvnas.space.layers import BatchNorm
 
 _REDUCED = (torch.bfloat16, torch.float16)
@@ -75,10 +76,10 @@ class Norms(NamedTuple):
                 torch.cat([getattr(norm, name) for norm in self.layers]) for name in ("running_mean", "running_var")
             )
             return NormState(mean, torch.rsqrt(var + first.eps), (mean, var), first.eps)
-        mean, var = _batch_statistics(x_FCHW)
+        mean, var, inverse_std = _batch_statistics(x_FCHW, first.eps)
         if self.moments is not None:
             self.moments.add(self.layers, mean, var, x_FCHW.numel() // x_FCHW.shape[1])
-        return NormState(mean, torch.rsqrt(var + first.eps), None, first.eps)
+        return NormState(mean, inverse_std, None, first.eps)
 
 
 def normalise(x_FCHW: Tensor, state: NormState, out: Tensor | None = None) -> Tensor:
@@ -113,10 +114,14 @@ def norm_backward(
     return dx_FCHW, dscale_kC
 
 
-def _batch_statistics(x_FCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel, in fp32 where the input is in less."""
+def _batch_statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, in fp32 where the input is in less."""
+    if usable(x_FCHW):
+        from pvnas.space.kernels.normed import statistics  # Triton is there where this is asked
+
+        return statistics(x_FCHW, eps)
     running = (None, None)
     if x_FCHW.dtype in _REDUCED:  # statistics come in the precision of the running ones
         running = tuple(x_FCHW.new_zeros(x_FCHW.shape[1], dtype=torch.float32) for _ in range(2))  # type: ignore
     mean, var = torch.batch_norm_update_stats(x_FCHW, *running, 0.0)
-    return mean, var
+    return mean, var, torch.rsqrt(var + eps)

@@ -25,13 +25,14 @@ from torch.autograd.function import once_differentiable
 from pvnas.space.branches import Fan
 from pvnas.space.free import POOLINGS
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
+from pvnas.space.kernels import usable
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
 from pvnas.space.mixing import Mixing, MixingGradient
-from pvnas.space.nodes import Entry, FoundInput, FoundInStep, KeptEntry, KeptSource, Source
+from pvnas.space.nodes import Entry, FoundInput, FoundInStep, KeptEntry, KeptSource, Source, Way
 from pvnas.space.norms import Moments
 from pvnas.space.operations import build_relaxed, cell_inputs
-from pvnas.space.sums import Sums, dense, node_by_node
+from pvnas.space.sums import NodeGradients, Sums, dense
 
 
 def edge_stride(category: str, source: int) -> int:
@@ -62,6 +63,7 @@ class SharedCell(nn.Module):
         """What the two passes of a search step share, see ``supernet.shared_passes``."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
+        self._ways: dict[bool, Way] = {False: Way(self.sources, Sums, NodeGradients, dense)}
 
     def _source(self, number: int, stride: int) -> Source:
         leaving = [edge for edge, (_, source) in enumerate(EDGES) if source == number]
@@ -81,6 +83,15 @@ class SharedCell(nn.Module):
     def kernels(self) -> list[Tensor]:
         """Return the kernels of both inputs and of all edges in the order of ``_CellFunction``."""
         return [kernel for part in self.parts() for kernel in part.kernels()]
+
+    def way_of(self, x: Tensor) -> Way:
+        """Return how the cell computes on such clips: with PyTorch's operations or, on a GPU, with kernels of its own."""
+        fused = usable(x)
+        if fused and fused not in self._ways:
+            from pvnas.space.fused import fused_way  # Triton is there where this is asked
+
+            self._ways[fused] = fused_way(self.sources)
+        return self._ways[fused]
 
     def parts(self) -> list[Entry | Source]:
         """Return what owns kernels: both inputs, then the nodes that edges leave."""
@@ -113,7 +124,8 @@ class _CellFunction(torch.autograd.Function):
                 "the first backward pass has given a cell's tensors back; compute the forward pass again"
             )
         frames, channels = x0.shape[2], y.shape[1] // NODES
-        g_IFHWC = node_by_node(fold_time(gradient))
+        way = cell.way_of(x0)
+        gradients = way.gradients(fold_time(gradient))
         mixing = Mixing(weights_EO, channels)
         d_mixing = MixingGradient(weights_EO, channels) if ctx.needs_input_grad[3] else None
 
@@ -121,18 +133,18 @@ class _CellFunction(torch.autograd.Function):
             """What a node holds, (F, C, H, W)."""
             if number < INPUTS:
                 return cell.entries[number].again(ctx.entered[number])
-            return dense(fold_time(y).chunk(NODES, 1)[number - INPUTS])
+            return way.state(fold_time(y).chunk(NODES, 1)[number - INPUTS])
 
         d_inputs: list[Tensor | None] = [None, None]
         d_kernels: list[Tensor | None] = []
-        for source in reversed(cell.sources):
+        for source in reversed(way.sources):
             number = source.number
-            dx_FCHW, own = source.backward(g_IFHWC, state_of(number), mixing, ctx.kept.pop(), d_mixing)
+            dx_FCHW, own = source.backward(gradients, state_of(number), mixing, ctx.kept.pop(), d_mixing)
             d_kernels = own + d_kernels
             if number < INPUTS:
                 d_inputs[number] = dx_FCHW
             elif dx_FCHW is not None:
-                g_IFHWC[number - INPUTS] += dx_FCHW.permute(0, 2, 3, 1)
+                gradients.add(number - INPUTS, dx_FCHW)
         for number, x in ((1, x1), (0, x0)):
             entry, dx_FCHW = cell.entries[number], d_inputs[number]
             own = [None] * len(entry.kernels())
@@ -176,9 +188,10 @@ class _Steps:
         with torch.autocast(x0.device.type, enabled=False):
             entered = [self.enter(number, x, own[number]) for number, x in enumerate((x0, x1))]
             inputs = [x_FCHW for x_FCHW, _ in entered]
-            sums = Sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
+            way = cell.way_of(x0)
+            sums = way.sums(inputs[0], cell.sources[0].stride, weights_EO.dtype)
             mixing = Mixing(weights_EO, inputs[0].shape[1])
-            for source, some in zip(cell.sources, own[INPUTS:], strict=True):
+            for source, some in zip(way.sources, own[INPUTS:], strict=True):
                 number = source.number
                 x_FCHW = inputs[number] if number < INPUTS else sums.complete(number - INPUTS)
                 found = self.leave(source, x_FCHW, sums, mixing, some)
@@ -207,7 +220,7 @@ class _Steps:
         return x_FCHW, kept
 
     def leave(
-        self, source: Source, x_FCHW: Tensor, sums: Sums, mixing: Mixing, kernels: Sequence[Tensor]
+        self, source: Any, x_FCHW: Tensor, sums: Any, mixing: Mixing, kernels: Sequence[Tensor]
     ) -> KeptSource:
         """Add a node through its edges to the sums and return what the backward pass needs."""
         number = source.number
@@ -220,7 +233,7 @@ class _Steps:
         if self.takes is not None and number in self.takes.groups:
             groups = [edges.under(fan) for edges in self.takes.groups.pop(number)]
         else:
-            groups = source.grouped(kernels, fan, sums.values_IFHWC[0])
+            groups = source.grouped(kernels, fan, sums)
         if self.gives is not None:
             self.gives.groups[number] = groups
         if self.gives is None or number not in self.given:

@@ -57,6 +57,22 @@ class Sums:
         return side_by_side(self.values_IFHWC)
 
 
+class NodeGradients:
+    """The gradients of the intermediate nodes; those of later nodes are added as they are found."""
+
+    def __init__(self, gradient_FCHW: Tensor) -> None:
+        """``gradient_FCHW``: of all nodes side by side, (F, 4C, H, W)."""
+        self.values_IFHWC = _node_by_node(gradient_FCHW)
+
+    def of(self, nodes: slice) -> Tensor:
+        """Return the view (k, F, H, W, C) of some nodes."""
+        return self.values_IFHWC[nodes]
+
+    def add(self, node: int, dx_FCHW: Tensor) -> None:
+        """Add to the gradient of a node."""
+        self.values_IFHWC[node] += dx_FCHW.permute(0, 2, 3, 1)
+
+
 def dense(x_FCHW: Tensor) -> Tensor:
     """Return x in dense channels-last memory."""
     return x_FCHW.contiguous(memory_format=torch.channels_last)
@@ -68,7 +84,7 @@ def side_by_side(x_kFHWC: Tensor) -> Tensor:
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures, 1)
 
 
-def node_by_node(x_FCHW: Tensor) -> Tensor:
+def _node_by_node(x_FCHW: Tensor) -> Tensor:
     """Return a copy (I, F, H, W, C) of the intermediate nodes' pictures side by side, (F, 4C, H, W)."""
     x_FHWIC = x_FCHW.permute(0, 2, 3, 1).unflatten(3, (NODES, -1))
     return x_FHWIC.permute(3, 0, 1, 2, 4).clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,205 @@
+"""The operations with parameters of all edges that leave one node, by the kernels of ``kernels``, as ``branches``.
+
+Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pvnas.space.branches import Branch, Fan, Input, Kept, Kernels, Reduction, conv_backward, product_backward
+from pvnas.space.kernels.normed import Normed, own_gradients, products
+from pvnas.space.kernels.products import (
+    mix_channels,
+    mix_channels_input_gradient,
+    mix_channels_kernel_gradient,
+)
+from pvnas.space.kernels.stencils import depthwise, depthwise_input_gradient, depthwise_kernel_gradient
+from pvnas.space.norms import Norms, NormState
+
+
+class FusedInput(Input):
+    """A node (F, C, H, W), and its ReLU and the forms of it where something needs them in memory."""
+
+    def __init__(self, x_FCHW: Tensor, fan: Fan) -> None:
+        self.x_FCHW, self.fan = x_FCHW, fan
+
+    @cached_property
+    def r_FCHW(self) -> Tensor:  # type: ignore[override]
+        """ReLU(x), dense in channels-last memory."""
+        return self.x_FCHW.clamp_min(0).contiguous(memory_format=torch.channels_last)
+
+
+class FusedGradient(NamedTuple):
+    """What the backward pass of a branch returns."""
+
+    r_FCHW: Tensor
+    """For ReLU(x), added to what earlier branches have found."""
+    kernels: Sequence[Tensor | None]
+
+
+class FusedBranch(ABC):
+    """One kind of operation up to, and without, its last BN. The kernels are those that its ``Branch`` prepares."""
+
+    @abstractmethod
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        """Return the (F, kC, H', W') that the last BN will see, and what else a backward pass may need."""
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Return what the backward pass of this fan needs of what ``forward`` has returned; z always."""
+        return (z_FCHW, *rest) if fan.input_gradient else (z_FCHW,)
+
+    @abstractmethod
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        """Return the gradients for ReLU(x), added to ``into``, and for the kernels. ``kept``: without z."""
+
+
+class FusedSeparable(FusedBranch):
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. What lies between is made again."""
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        fan = inputs.fan
+        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
+        a = mix_channels(depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
+        state = norms.state(a)
+        return mix_channels(depthwise(a, depthwise2, norm=state), pointwise2, fan.edges), (a, state)
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        fan, x_FCHW = inputs.fan, inputs.x_FCHW
+        k, stride, asked = fan.edges, fan.stride, fan.kernel_gradients
+        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
+        a, state = kept
+        d_kernels: list[Tensor | None] = [None] * 4
+        if asked:
+            u = depthwise(a, depthwise2, norm=state)
+            d_kernels[3] = mix_channels_kernel_gradient(gradient, u, pointwise2, k)
+        g = mix_channels_input_gradient(gradient, pointwise2, k)
+        if asked:
+            d_kernels[2] = depthwise_kernel_gradient(g, a, norm=state)
+        g = _norm_backward(depthwise_input_gradient(g, depthwise2, a, norm=state), a, state)
+        if asked:
+            u = depthwise(x_FCHW, depthwise1, stride)
+            d_kernels[1] = mix_channels_kernel_gradient(g, u, pointwise1, k)
+        g = mix_channels_input_gradient(g, pointwise1, k)
+        if asked:
+            d_kernels[0] = depthwise_kernel_gradient(g, x_FCHW, stride)
+        return FusedGradient(depthwise_input_gradient(g, depthwise1, x_FCHW, stride, into=into), d_kernels)
+
+
+class FusedDilated(FusedBranch):
+    """ReLU, depthwise 3x3 of dilation 2, pointwise, BN. The depthwise output is made again."""
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        fan = inputs.fan
+        return mix_channels(depthwise(inputs.x_FCHW, kernels[0], fan.stride, 2), kernels[1], fan.edges), ()
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        fan, x_FCHW = inputs.fan, inputs.x_FCHW
+        kernel, pointwise = kernels
+        d_kernels: list[Tensor | None] = [None] * 2
+        if fan.kernel_gradients:
+            u = depthwise(x_FCHW, kernel, fan.stride, 2)
+            d_kernels[1] = mix_channels_kernel_gradient(gradient, u, pointwise, fan.edges)
+        g = mix_channels_input_gradient(gradient, pointwise, fan.edges)
+        if fan.kernel_gradients:
+            d_kernels[0] = depthwise_kernel_gradient(g, x_FCHW, fan.stride, 2)
+        return FusedGradient(depthwise_input_gradient(g, kernel, x_FCHW, fan.stride, 2, into=into), d_kernels)
+
+
+class FusedTemporal3x3(FusedBranch):
+    """ReLU, dense 1x3x3, 3x1x1, BN. The dense convolution, bound by arithmetic, is PyTorch's."""
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        fan = inputs.fan
+        s = F.conv2d(inputs.r_FCHW, kernels[0], None, fan.stride, 1)
+        return mix_channels(s, kernels[1], fan.edges, fan.frames), (s,)
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Keep what the temporal convolution saw for the gradient of its kernel alone."""
+        return (z_FCHW, *rest) if fan.kernel_gradients and fan.input_gradient else (z_FCHW, None)
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        fan = inputs.fan
+        spatial, temporal = kernels
+        d_temporal = None
+        if fan.kernel_gradients:
+            d_temporal = mix_channels_kernel_gradient(gradient, kept[0], temporal, fan.edges, fan.frames)
+        g = mix_channels_input_gradient(gradient, temporal, fan.edges, fan.frames)
+        dr, d_spatial = conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
+        return FusedGradient(_added(dr, into), (d_spatial, d_temporal))
+
+
+class FusedTemporal1x1(FusedBranch):
+    """ReLU, 1x1x1, 3x1x1, BN: a convolution with the product of both kernels."""
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        fan = inputs.fan
+        return mix_channels(self._read(inputs), kernels[2], fan.edges, fan.frames, rectified=True), ()
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        fan = inputs.fan
+        spatial, temporal, product = kernels
+        d_kernels: tuple[Tensor | None, ...] = (None, None)
+        if fan.kernel_gradients:
+            d_product = mix_channels_kernel_gradient(
+                gradient, self._read(inputs), product, fan.edges, fan.frames, rectified=True
+            )
+            d_kernels = product_backward(d_product, spatial, temporal, fan.edges)
+        dr = mix_channels_input_gradient(gradient, product, fan.edges, fan.frames, shared=True)
+        return FusedGradient(_added(inputs.on_even_pixels(dr) if fan.stride == 2 else dr, into), d_kernels)
+
+    @staticmethod
+    def _read(inputs: FusedInput) -> Tensor:
+        return inputs.even if inputs.fan.stride == 2 else inputs.x_FCHW
+
+
+class FusedReduction(FusedBranch):
+    """Identity at stride 2, as ``Reduction`` makes it."""
+
+    branch: Branch = Reduction()
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        return self.branch.forward(inputs, kernels, norms)
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        found = self.branch.backward(gradient, inputs, kernels, kept)
+        return FusedGradient(_added(found.r_FCHW, into), found.kernels)
+
+
+FUSED: dict[str, FusedBranch] = {
+    "identity": FusedReduction(),
+    "sep_conv_1x3x3": FusedSeparable(),
+    "dil_sep_conv_1x3x3": FusedDilated(),
+    "temporal_conv_3+3x3": FusedTemporal3x3(),
+    "temporal_conv_3+1x1": FusedTemporal1x1(),
+}
+
+
+def _norm_backward(gradient: Tensor, z_FCHW: Tensor, state: NormState) -> Tensor:
+    """Return the gradient for what a BN without scale has seen."""
+    normed = [Normed(z_FCHW, state.mean, state.inverse_std)]
+    found = products(gradient, normed, [], 1)
+    return own_gradients(gradient, normed, found.new_ones(1, 1), found, of_batch=state.running is None)[0]
+
+
+def _added(found: Tensor, into: Tensor | None) -> Tensor:
+    return found if into is None else into.add_(found)

@@ -1,0 +1,207 @@
+"""Depthwise 3x3 convolutions of several edges, forward and backward; ReLU and BN before them are made on the way."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.norms import NormState
+
+BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 16
+
+
+def depthwise(
+    x_FCHW: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: NormState | None = None
+) -> Tensor:
+    """Return the 3x3 depthwise convolution (F, kC, H', W') of ReLU(x), or of ReLU(BN(x)), with kernels (kC, 1, 3, 3).
+
+    x has kC channels or C, which every edge then reads.
+    """
+    (f, c_in, h, w), c_out = x_FCHW.shape, len(kernel)
+    y = empty_pictures(x_FCHW, f, c_out, -(-h // stride), -(-w // stride))
+    x, pixels, block = rows_of(x_FCHW), y.numel() // c_out, channel_block(c_in)
+    grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c_out, block),)
+    _depthwise[grid](
+        x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in, c_out,
+        STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
+        SUM=triton_type(sum_type(x_FCHW)),
+    )  # fmt: skip
+    return y
+
+
+def depthwise_input_gradient(
+    g_FCHW: Tensor,
+    kernel: Tensor,
+    like_FCHW: Tensor,
+    stride: int = 1,
+    dilation: int = 1,
+    norm: NormState | None = None,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Return the gradient for what ``depthwise`` convolves, of ``like``'s shape, summed over edges that share it.
+
+    ``norm``: of ``like``, to go back through the ReLU of its BN too; ``into``: add to this.
+    """
+    (f, c, h, w), edges = like_FCHW.shape, len(kernel) // like_FCHW.shape[1]
+    dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
+    g, like, pixels, block = rows_of(g_FCHW), rows_of(like_FCHW), f * h * w, channel_block(c)
+    grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
+    _depthwise_input_gradient[grid](
+        g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, pixels, h, w,
+        *g_FCHW.shape[2:], c,
+        EDGES=edges, STRIDE=stride, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None,
+        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+    )  # fmt: skip
+    return dx
+
+
+def depthwise_kernel_gradient(
+    g_FCHW: Tensor, x_FCHW: Tensor, stride: int = 1, dilation: int = 1, norm: NormState | None = None
+) -> Tensor:
+    """Return the gradient for the kernels of ``depthwise``, (kC, 1, 3, 3), in the type of sums."""
+    (c_in, h, w), (_, c_out, h_out, w_out) = x_FCHW.shape[1:], g_FCHW.shape
+    g, x, block = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(c_in)
+    blocks = triton.cdiv(c_out, block)
+    parts, each = parts_of(g.pixels, blocks, BLOCK_PIXELS_OF_GRADIENT)
+    sums = g_FCHW.new_empty(parts, 9, c_out, dtype=sum_type(g_FCHW))
+    _depthwise_kernel_gradient[(blocks * parts,)](
+        g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, g.pixels, each, h, w, h_out, w_out,
+        c_in, c_out,
+        STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT, BLOCK_C=block,
+        SUM=triton_type(sums.dtype),
+    )  # fmt: skip
+    return sums.sum(0).t().reshape(c_out, 1, 3, 3)
+
+
+def _norm_arguments(norm: NormState | None, instead: Tensor) -> tuple[Tensor, Tensor]:
+    return (instead, instead) if norm is None else (norm.mean, norm.inverse_std)
+
+
+@triton.jit
+def _seen(x, mean, inverse, inside, NORMED: tl.constexpr):
+    """ReLU(x) or ReLU(BN(x)), zero outside the picture."""
+    if NORMED:
+        x = tl.where(inside, (x - mean[None, :]) * inverse[None, :], 0.0)
+    return tl.maximum(x, 0.0)
+
+
+@triton.jit
+def _tap(
+    x, row, frame, i, j, valid, channel, mean, inverse, h, w,
+    KY: tl.constexpr, KX: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr,
+    SUM: tl.constexpr,
+):  # fmt: skip
+    """What one tap of the kernel sees of each pixel that leaves."""
+    a, b = i * STRIDE + (KY - 1) * DILATION, j * STRIDE + (KX - 1) * DILATION
+    inside = (a >= 0) & (a < h) & (b >= 0) & (b < w)
+    inside = inside[:, None] & valid
+    pixel = ((frame * h + a) * w + b).to(tl.int64)
+    values = tl.load(x + pixel[:, None] * row + channel[None, :], mask=inside, other=0.0).to(SUM)
+    return _seen(values, mean, inverse, inside, NORMED)
+
+
+@triton.jit
+def _depthwise(
+    x, row, kernel, mean, inverse, y, pixels, h, w, h_out, w_out, c_in, c_out,
+    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    SUM: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(c_out, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    valid = (p < pixels)[:, None] & (c < c_out)[None, :]
+    frame, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
+    shared_mean, shared_inverse = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
+    if NORMED:
+        shared_mean = tl.load(mean + c, mask=c < c_out, other=0.0).to(SUM)
+        shared_inverse = tl.load(inverse + c, mask=c < c_out, other=0.0).to(SUM)
+    total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
+    for ky in tl.static_range(3):
+        for kx in tl.static_range(3):
+            seen = _tap(
+                x, row, frame, i, j, valid, c % c_in, shared_mean, shared_inverse, h, w,
+                ky, kx, STRIDE, DILATION, NORMED, SUM,
+            )  # fmt: skip
+            weight = tl.load(kernel + c * 9 + ky * 3 + kx, mask=c < c_out, other=0.0).to(SUM)
+            total += seen * weight[None, :]
+    tl.store(y + p.to(tl.int64)[:, None] * c_out + c[None, :], total.to(y.dtype.element_ty), mask=valid)
+
+
+@triton.jit
+def _depthwise_input_gradient(
+    g, row, kernel, x, x_row, mean, inverse, dx, pixels, h, w, h_out, w_out, channels,
+    EDGES: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(channels, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    valid = (p < pixels)[:, None] & (c < channels)[None, :]
+    frame, i, j = p // (h * w), p // w % h, p % w
+    total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
+    for edge in range(EDGES):
+        of_edge = edge * channels + c
+        for ky in tl.static_range(3):
+            for kx in tl.static_range(3):
+                a, b = i - (ky - 1) * DILATION, j - (kx - 1) * DILATION
+                inside = (a >= 0) & (b >= 0) & (a % STRIDE == 0) & (b % STRIDE == 0)
+                a, b = a // STRIDE, b // STRIDE
+                inside = (inside & (a < h_out) & (b < w_out))[:, None] & valid
+                pixel = ((frame * h_out + a) * w_out + b).to(tl.int64)
+                values = tl.load(g + pixel[:, None] * row + of_edge[None, :], mask=inside, other=0.0).to(SUM)
+                weight = tl.load(kernel + of_edge * 9 + ky * 3 + kx, mask=c < channels, other=0.0).to(SUM)
+                total += values * weight[None, :]
+    if NORMED:
+        own = tl.load(x + p.to(tl.int64)[:, None] * x_row + c[None, :], mask=valid, other=0.0).to(SUM)
+        shared_mean = tl.load(mean + c, mask=c < channels, other=0.0).to(SUM)
+        shared_inverse = tl.load(inverse + c, mask=c < channels, other=0.0).to(SUM)
+        total = tl.where(_seen(own, shared_mean, shared_inverse, valid, NORMED) > 0, total, 0.0)
+    target = dx + p.to(tl.int64)[:, None] * channels + c[None, :]
+    if ADDED:
+        total += tl.load(target, mask=valid, other=0.0).to(SUM)
+    tl.store(target, total.to(dx.dtype.element_ty), mask=valid)
+
+
+@triton.jit
+def _depthwise_kernel_gradient(
+    g, row, x, x_row, mean, inverse, sums, pixels, each, h, w, h_out, w_out, c_in, c_out,
+    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    SUM: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(c_out, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    part = tl.program_id(0) // blocks
+    m, v = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
+    if NORMED:
+        m = tl.load(mean + c, mask=c < c_out, other=0.0).to(SUM)
+        v = tl.load(inverse + c, mask=c < c_out, other=0.0).to(SUM)
+    s00 = tl.zeros([BLOCK_P, BLOCK_C], SUM)
+    s01, s02, s10, s11, s12, s20, s21, s22 = s00, s00, s00, s00, s00, s00, s00, s00
+    end = tl.minimum(part * each + each, pixels)
+    for first in range(part * each, end, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        ok = (p < end)[:, None] & (c < c_out)[None, :]
+        f, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
+        d = tl.load(g + p.to(tl.int64)[:, None] * row + c[None, :], mask=ok, other=0.0).to(SUM)
+        k = c % c_in
+        s00 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 0, STRIDE, DILATION, NORMED, SUM)
+        s01 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 1, STRIDE, DILATION, NORMED, SUM)
+        s02 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 2, STRIDE, DILATION, NORMED, SUM)
+        s10 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 0, STRIDE, DILATION, NORMED, SUM)
+        s11 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 1, STRIDE, DILATION, NORMED, SUM)
+        s12 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 2, STRIDE, DILATION, NORMED, SUM)
+        s20 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 0, STRIDE, DILATION, NORMED, SUM)
+        s21 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 1, STRIDE, DILATION, NORMED, SUM)
+        s22 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 2, STRIDE, DILATION, NORMED, SUM)
+    target = sums + part * 9 * c_out + c
+    tl.store(target, tl.sum(s00, 0), mask=c < c_out)
+    tl.store(target + c_out, tl.sum(s01, 0), mask=c < c_out)
+    tl.store(target + 2 * c_out, tl.sum(s02, 0), mask=c < c_out)
+    tl.store(target + 3 * c_out, tl.sum(s10, 0), mask=c < c_out)
+    tl.store(target + 4 * c_out, tl.sum(s11, 0), mask=c < c_out)
+    tl.store(target + 5 * c_out, tl.sum(s12, 0), mask=c < c_out)
+    tl.store(target + 6 * c_out, tl.sum(s20, 0), mask=c < c_out)
+    tl.store(target + 7 * c_out, tl.sum(s21, 0), mask=c < c_out)
+    tl.store(target + 8 * c_out, tl.sum(s22, 0), mask=c < c_out)

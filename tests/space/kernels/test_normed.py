@@ -1,0 +1,88 @@
+"""Batch norm in parts against autograd through PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pvnas.space.kernels.normed import (
+    Normed,
+    add_normed,
+    own_gradients,
+    products,
+    shared_gradients,
+    statistics,
+    unnormed,
+)
+
+EPS = 1e-5
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 130, 3, 3), (40, 20, 9, 11)])
+def test_statistics(shape, make, close):
+    x = make(*shape, shift=1000.0)
+    mean, variance, inverse = statistics(x, EPS)
+    close(mean, x.mean((0, 2, 3)))
+    exact = x.double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(variance.double(), exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(inverse.double(), (exact + EPS).rsqrt(), rtol=1e-4, atol=0)
+
+
+def of_batch(z):
+    mean, _, inverse = statistics(z, EPS)
+    return Normed(z, mean, inverse)
+
+
+def terms(own, shared, weights):
+    """Weighted sums, one node for each edge, through PyTorch's BN."""
+    normed = [F.batch_norm(z, None, None, training=True, eps=EPS).chunk(len(weights), 1) for z in own]
+    pooled = [F.batch_norm(z, None, None, training=True, eps=EPS) for z in shared[:2]] + list(shared[2:])
+    nodes = [
+        sum(w * y for w, y in zip(row, [y[edge] for y in normed] + pooled, strict=True))
+        for edge, row in enumerate(weights)
+    ]
+    return torch.cat(nodes, 1)
+
+
+@pytest.mark.parametrize("c, edges, count, identity", [(5, 3, 2, True), (6, 2, 5, False), (70, 1, 4, True)])
+def test_weighted_sums_and_their_gradients(c, edges, count, identity, make, close):
+    own = [make(2, edges * c, 5, 4).requires_grad_() for _ in range(count)]
+    shared = [make(2, c, 5, 4).requires_grad_() for _ in range(3 if identity else 2)]
+    weights = make(edges, count + len(shared)).requires_grad_()
+    y = terms(own, shared, weights)
+    before, g = make(*y.shape), make(*y.shape)
+    expected = torch.autograd.grad(y, [*own, *shared, weights], g)
+    with torch.no_grad():
+        normed = [of_batch(z) for z in own]
+        pooled = [of_batch(z) for z in shared[:2]] + [unnormed(x) for x in shared[2:]]
+        sums = before.clone()
+        add_normed(sums, normed, pooled, weights, begin=False)
+        close(sums, before + y)
+        add_normed(sums, normed, pooled, weights, begin=True)
+        close(sums, y)
+        found = products(g, normed, pooled, edges)
+        close(found[1:].sum(2).t(), expected[-1])
+        gradients = own_gradients(g, normed, weights, found, of_batch=True)
+        own_part, shared_part = weights[:, :count], weights[:, count:]
+        assert own_part.shape[1] == count
+        close_all(close, gradients, expected[:count])
+        rest = torch.cat([found[:1], found[1 + count :]])
+        close_all(close, shared_gradients(g, pooled, shared_part, rest, of_batch=True), expected[count:-1])
+
+
+def close_all(close, found, expected):
+    for a, b in zip(found, expected, strict=True):
+        close(a, b)
+
+
+def test_running_statistics_are_constants(make, close):
+    z, weights, g = make(2, 6, 4, 3), make(2, 3), make(2, 6, 4, 3)
+    mean, inverse = make(6), make(6).abs()
+    normed, pooled = [Normed(z, mean, inverse)], [Normed(z[:, :3].clone(), mean[:3], inverse[:3])] * 2
+    found = products(g, normed, pooled, 2)
+    (dz,) = own_gradients(g, normed, weights, found, of_batch=False)
+    scale = weights[:, :1].expand(2, 3).reshape(-1)
+    close(dz, g * (scale * inverse).view(-1, 1, 1))
+    rest = torch.cat([found[:1], found[2:]])
+    first, _ = shared_gradients(g, pooled, weights[:, 1:], rest, of_batch=False)
+    mixed = g[:, :3] * weights[0, 1] + g[:, 3:] * weights[1, 1]
+    close(first, mixed * inverse[:3].view(-1, 1, 1))

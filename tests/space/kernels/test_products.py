@@ -1,0 +1,36 @@
+"""Products over channels against autograd through PyTorch's convolutions in groups."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pvnas.space.kernels.products import (
+    mix_channels,
+    mix_channels_input_gradient,
+    mix_channels_kernel_gradient,
+)
+
+FRAMES = 3
+
+
+def convolved(x, kernel, groups):
+    n, (c, h, w) = len(x) // FRAMES, x.shape[1:]
+    x_NCTP = x.reshape(n, FRAMES, c, h * w).transpose(1, 2)
+    y_NCTP = F.conv2d(x_NCTP, kernel, None, 1, (kernel.shape[2] // 2, 0), 1, groups)
+    return y_NCTP.transpose(1, 2).reshape(n * FRAMES, -1, h, w)
+
+
+@pytest.mark.parametrize("a, b, edges", [(5, 5, 2), (70, 66, 1), (3, 8, 4)])
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_equals_convolutions(a, b, edges, taps, shared, rectified, make, close):
+    x = make(2 * FRAMES, a if shared else edges * a, 4, 5).requires_grad_()
+    kernel = make(edges * b, a, taps, 1).requires_grad_()
+    seen = x.relu() if rectified else x
+    y = convolved(seen, kernel, 1 if shared else edges)
+    close(mix_channels(x.detach(), kernel.detach(), edges, FRAMES, rectified), y)
+    g = make(*y.shape)
+    d_seen, d_kernel = torch.autograd.grad(y, (seen, kernel), g)
+    close(mix_channels_input_gradient(g, kernel.detach(), edges, FRAMES, shared), d_seen)
+    close(mix_channels_kernel_gradient(g, x.detach(), kernel, edges, FRAMES, rectified), d_kernel)

@@ -1,0 +1,58 @@
+"""Depthwise convolutions against autograd through PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pvnas.space.kernels.stencils import depthwise, depthwise_input_gradient, depthwise_kernel_gradient
+from pvnas.space.norms import NormState
+
+CASES = [(1, 1), (2, 1), (1, 2), (2, 2)]
+SIZES = [(2, 5, 1, 7, 6), (3, 3, 4, 5, 5), (1, 66, 2, 4, 3), (2, 4, 3, 1, 1)]  # F, C, edges, H, W
+
+
+def convolved(x, kernel, stride, dilation, edges):
+    return F.conv2d(torch.cat([x] * edges, 1).relu(), kernel, None, stride, dilation, dilation, len(kernel))
+
+
+@pytest.mark.parametrize("stride, dilation", CASES)
+@pytest.mark.parametrize("f, c, edges, h, w", SIZES)
+def test_all_edges_of_one_node(f, c, edges, h, w, stride, dilation, make, close):
+    x, kernel = make(f, c, h, w).requires_grad_(), make(edges * c, 1, 3, 3).requires_grad_()
+    y = convolved(x, kernel, stride, dilation, edges)
+    close(depthwise(x.detach(), kernel.detach(), stride, dilation), y)
+    g = make(*y.shape)
+    dx, dk = torch.autograd.grad(y, (x, kernel), g)
+    own = depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation)
+    close(own * (x > 0), dx)
+    before = make(*x.shape)
+    added = depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation, into=before.clone())
+    close(added, own + before)
+    close(depthwise_kernel_gradient(g, x.detach(), stride, dilation), dk)
+
+
+def test_behind_batch_norm(make, close):
+    z, kernel = make(3, 6, 5, 7, shift=2.0).requires_grad_(), make(6, 1, 3, 3).requires_grad_()
+    norm = NormState(make(6, shift=2.0), make(6).abs(), None, 0.0)
+    normed = (z - norm.mean.view(-1, 1, 1)) * norm.inverse_std.view(-1, 1, 1)
+    normed.retain_grad()
+    y = convolved(normed, kernel, 1, 1, 1)
+    g = make(*y.shape)
+    y.backward(g)
+    close(depthwise(z.detach(), kernel.detach(), norm=norm), y)
+    close(depthwise_input_gradient(g, kernel.detach(), z.detach(), norm=norm), normed.grad)
+    close(depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
+
+
+def test_channels_of_a_node_among_those_of_its_cell(make, close):
+    cell, kernel = make(2, 12, 5, 4), make(8, 1, 3, 3)
+    node = cell[:, 4:8]
+    close(depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
+    g = make(2, 16, 5, 4)[:, 8:]
+    expected = depthwise_kernel_gradient(g.contiguous(memory_format=torch.channels_last), node)
+    close(depthwise_kernel_gradient(g, node), expected)
+
+
+def test_other_memory_formats_are_refused(make):
+    with pytest.raises(ValueError, match="are no rows"):
+        depthwise(make(2, 4, 5, 4).contiguous(), make(4, 1, 3, 3))
