@@ -161,6 +161,8 @@ class SearchConfig:
     """Mini-batch of the weight step: the alpha step's, a fresh one, or one backward pass for both (D2)."""
     checkpointing: bool = False
     """Keep each cell's output alone and make the rest again in the backward pass: slower, in much less memory."""
+    graphs: bool = True
+    """On a GPU, record what a half-step does there and replay it, so that the GPU never waits for the next call."""
     bilevel_share: float = 0.5
     """Share of the training videos on which a bi-level search trains the alphas."""
     validate: bool = True
@@ -248,7 +250,9 @@ class RunConfig:
 
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.
-HARMLESS_FIELDS = frozenset({"data.workers", "checkpoint_minutes", "search.checkpointing", "tensorboard"})
+HARMLESS_FIELDS = frozenset(
+    {"data.workers", "checkpoint_minutes", "search.checkpointing", "search.graphs", "tensorboard"}
+)
 
 
 def pvnas_l() -> RunConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -148,8 +149,15 @@ def resize_matrices(length: int, starts: Sequence[int], boxes: Sequence[CropBox]
     return (weights_NSL / weights_NSL.sum(2, keepdim=True)).float()
 
 
+@lru_cache(maxsize=8)
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept, since to bring numbers to a GPU is to wait for it."""
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
+    return mean, std
+
+
 def normalise(clips_NCTHW: Tensor) -> Tensor:
     """Return the uint8 clips as floats of about zero mean and unit variance, on the clips' device."""
-    mean, std = (torch.tensor(v, device=clips_NCTHW.device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
+    mean, std = _mean_and_std(clips_NCTHW.device)
     x = clips_NCTHW.contiguous(memory_format=torch.channels_last_3d).float()
     return x.mul_(1 / 255).sub_(mean).div_(std)

@@ -21,6 +21,7 @@ from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.graphs import Graphs
 from pvnas.runtime.loop import place_of
 from pvnas.runtime.optimizers import SGD, Adam, optimizer_tensors, restore_optimizer
 from pvnas.runtime.random import generator, key, seed_all
@@ -72,6 +73,9 @@ class SearchStage:
         search = config.search
         self.config, self.run_dir, self.device, self.log = config, run_dir, device, log
         self.finite = FiniteCheck(device)
+        # A shard draws from a random stream of its own, which a graph cannot; one shard has none to draw.
+        graphs = search.graphs and device.type == "cuda" and search.batch.shards == 1 and not plain
+        self.graphs = Graphs() if graphs else None
         self.epochs, self.validation = search.epochs, validation
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
         with seed_all(key(config.seed, "supernet")):
@@ -284,14 +288,31 @@ class _GradientOf:
     def __call__(
         self, parameters: Sequence[nn.Parameter], batch: Batch, *, update_statistics: bool
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        network, there = self.stage.network, self._on_device(batch)
-        shards = self.stage.config.search.batch.shards
-        arguments = (network, parameters, shards, there.clips_NCTHW, there.labels_N, self._loss)
-        statistics = nullcontext() if update_statistics else frozen_statistics(network)
-        wanted = {id(parameter) for parameter in parameters}
-        others = [p for p in (*self.stage.weights.values(), *self.stage.alphas.values()) if id(p) not in wanted]
-        with frozen(others), statistics:
-            return shard_gradients(*arguments, self.random_key)
+        stage, wanted = self.stage, {id(parameter) for parameter in parameters}
+        others = [p for p in (*stage.weights.values(), *stage.alphas.values()) if id(p) not in wanted]
+
+        def gradients(clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            statistics = nullcontext() if update_statistics else frozen_statistics(stage.network)
+            with frozen(others), statistics:
+                return self._gradients(parameters, clips_NCTHW, labels_N)
+
+        there = self._on_device(batch)
+        if stage.graphs is None:
+            return gradients(there.clips_NCTHW, there.labels_N)
+        name = (len(parameters), id(parameters[0]), update_statistics)
+        found, measures = stage.graphs.call(name, gradients, (there.clips_NCTHW, there.labels_N))
+        return found, {key: value.clone() for key, value in measures.items()}
+
+    def _gradients(
+        self, parameters: Sequence[nn.Parameter], clips_NCTHW: Tensor, labels_N: Tensor
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        stage = self.stage
+        if stage.graphs is not None:
+            loss, measures = self._loss(clips_NCTHW, labels_N)
+            return list(torch.autograd.grad(loss, list(parameters))), measures
+        shards = stage.config.search.batch.shards
+        arguments = (stage.network, parameters, shards, clips_NCTHW, labels_N, self._loss)
+        return shard_gradients(*arguments, self.random_key)
 
     def _on_device(self, batch: Batch) -> Batch:
         """Return the batch on the device, brought there once where half-steps share it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -112,7 +113,9 @@ class FusedSource:
         self._add(x_FCHW, free, found, sums, mixing)
         return KeptSource(free, [(edges, found if whole else self._kept(found, edges.fan))])
 
-    def forward_again(self, found: KeptSource, x_FCHW: Tensor, sums: JoinedSums, mixing: Mixing, fan: Fan) -> KeptSource:
+    def forward_again(
+        self, found: KeptSource, x_FCHW: Tensor, sums: JoinedSums, mixing: Mixing, fan: Fan
+    ) -> KeptSource:
         """Add what an earlier pass has found as a whole for the same node and kernels, at other mixing weights."""
         ((old, branches),) = found.groups
         edges = old.under(fan)

@@ -219,9 +219,7 @@ class _Steps:
             self.given[number] = (kept, moments)
         return x_FCHW, kept
 
-    def leave(
-        self, source: Any, x_FCHW: Tensor, sums: Any, mixing: Mixing, kernels: Sequence[Tensor]
-    ) -> KeptSource:
+    def leave(self, source: Any, x_FCHW: Tensor, sums: Any, mixing: Mixing, kernels: Sequence[Tensor]) -> KeptSource:
         """Add a node through its edges to the sums and return what the backward pass needs."""
         number = source.number
         if self.takes is not None and number in self.takes.inputs:

@@ -12,7 +12,7 @@ elif not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined, so before their modules are imported
 
 
-@pytest.fixture()
+@pytest.fixture
 def make():
     """Random numbers of a shape, as pictures in channels-last memory where they have four dimensions."""
     gpu = torch.cuda.is_available()
@@ -26,7 +26,7 @@ def make():
     return draw_numbers
 
 
-@pytest.fixture()
+@pytest.fixture
 def close():
     """Compare with what PyTorch makes of the same numbers, in the precision that there is."""
     bounds = {"rtol": 1e-4, "atol": 1e-4} if torch.cuda.is_available() else {"rtol": 1e-10, "atol": 1e-10}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 16
+WARPS = 4
 
 
 class Normed(NamedTuple):
@@ -39,12 +39,12 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     blocks = triton.cdiv(c, block)
     parts, each = parts_of(x.pixels, blocks, BLOCK_PIXELS)
     found = x_FCHW.new_empty(parts, 2, c, dtype=dtype)
-    settings = {"BLOCK_C": block, "SUM": triton_type(dtype)}
+    settings = {"BLOCK_C": block, "SUM": triton_type(dtype), "num_warps": WARPS}
     _part_moments[(blocks * parts,)](x.tensor, x.row, found, x.pixels, each, c, BLOCK_P=BLOCK_PIXELS, **settings)
     mean, variance, inverse = x_FCHW.new_empty(3, c, dtype=dtype)
     _moments[(triton.cdiv(c, 16),)](
         found, mean, variance, inverse, x.pixels, each, c, eps,
-        PARTS=triton.next_power_of_2(parts), BLOCK_C=16, SUM=triton_type(dtype),
+        PARTS=triton.next_power_of_2(parts), BLOCK_C=16, SUM=triton_type(dtype), num_warps=WARPS,
     )  # fmt: skip
     return mean, variance, inverse
 
@@ -60,7 +60,7 @@ def add_normed(
     _add_normed[grid](
         sums.tensor, sums.row, *_columns([*own, *shared]), weights, sums.pixels, channels, edges, weights.stride(0),
         OWN=len(own), ALL=len(own) + len(shared), BEGIN=begin, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(sums_FCHW)),
+        SUM=triton_type(sum_type(sums_FCHW)), num_warps=WARPS,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def products(g_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], ed
     found = g_FCHW.new_empty(parts, 1 + operations, edges, channels, dtype=dtype)
     _products[(blocks * parts,)](
         g.tensor, g.row, *_columns([*own, *shared]), found, g.pixels, each, channels, edges,
-        OWN=len(own), ALL=operations, BLOCK_P=BLOCK_PIXELS_OF_SUMS, BLOCK_C=block, SUM=triton_type(dtype),
+        OWN=len(own), ALL=operations, BLOCK_P=BLOCK_PIXELS_OF_SUMS, BLOCK_C=block, SUM=triton_type(dtype), num_warps=WARPS,
     )  # fmt: skip
     return found.sum(0) if parts > 1 else found[0]
 
@@ -93,7 +93,7 @@ def own_gradients(
     _own_gradients[grid](
         g.tensor, g.row, *_columns(own), tuple(results), weights, sums, g.pixels, channels, edges,
         weights.stride(0),
-        ALL=len(own), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+        ALL=len(own), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return results
 
@@ -113,7 +113,7 @@ def shared_gradients(
     _shared_gradients[grid](
         g.tensor, g.row, *_columns(shared), tuple(results), weights, sums, g.pixels, channels, edges,
         weights.stride(0),
-        ALL=len(shared), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+        ALL=len(shared), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return results
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from pvnas.space.kernels.rows import channel_block, empty_pictures, rows_of, sum_type, triton_type
 
 BLOCK_PIXELS = 64
+WARPS = 4
 
 
 def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,7 +21,7 @@ def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     x, pixels, block = rows_of(x_FCHW), average.numel() // c, channel_block(c)
     _pool[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
         x.tensor, x.row, average, largest, which, pixels, h, w, *average.shape[2:], c,
-        STRIDE=stride, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(x_FCHW)),
+        STRIDE=stride, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return average, largest, which
 
@@ -43,7 +44,7 @@ def pool_backward(
         average_FCHW, largest_FCHW, which, x.tensor, x.row, x.tensor if rectified is None else rectified,
         x.tensor if direct is None else direct, dx, x.pixels, h, w, *average_FCHW.shape[2:], c,
         STRIDE=stride, RECTIFIED=rectified is not None, DIRECT=direct is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(x_FCHW)),
+        SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
 

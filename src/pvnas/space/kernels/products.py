@@ -13,6 +13,8 @@ from torch import Tensor
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 128, 64
+WARPS = 4
+WARPS_OF_MIX = 8
 
 
 def mix_channels(x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, rectified: bool = False) -> Tensor:
@@ -57,7 +59,7 @@ def mix_channels_kernel_gradient(
         g.tensor, g.row, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w, frames, b, a,
         edges,
         TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT,
-        SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW),
+        SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=WARPS,
     )  # fmt: skip
     return sums.sum(0) if parts > 1 else sums[0]
 
@@ -70,7 +72,7 @@ def _launch(x, y, kernel, strides, offsets, sizes, summed, taps, sign, frame, fr
         x.tensor, x.row, offsets[0], kernel, *strides, y, rows.row, offsets[1], rows.pixels, frame, frames,
         from_channels, to_channels, runs,
         SUMMED=summed, TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=BLOCK_PIXELS, BLOCK_K=block_from,
-        BLOCK_N=block_to, SUM=triton_type(sum_type(y)), PRECISION=_precision(y),
+        BLOCK_N=block_to, SUM=triton_type(sum_type(y)), PRECISION=_precision(y), num_warps=WARPS_OF_MIX,
     )  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def _mix(
                 c = first + tl.arange(0, BLOCK_K)
                 values = tl.load(rows + c[None, :], mask=there[:, None] & (c < n_from)[None, :], other=0.0)
                 if RECTIFIED:
-                    values = tl.maximum(values, 0.0)
+                    values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
                 weight = tl.load(
                     weights + c[:, None] * k_from + to[None, :] * k_to,
                     mask=(c < n_from)[:, None] & (to < n_to)[None, :], other=0.0,
@@ -142,7 +144,7 @@ def _kernel_gradient(
             mask=there[:, None] & (a < n_a)[None, :], other=0.0,
         )  # fmt: skip
         if RECTIFIED:
-            values = tl.maximum(values, 0.0)
+            values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
         total = tl.dot(gradient, values, total, input_precision=PRECISION, out_dtype=SUM)
     kernel = (part * edges + edge).to(tl.int64) * n_b * n_a * TAPS
     target = sums + kernel + (b[:, None] * n_a + a[None, :]) * TAPS + tap

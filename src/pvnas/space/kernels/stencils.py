@@ -9,7 +9,8 @@ from torch import Tensor
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 from pvnas.space.norms import NormState
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 16
+BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 32, 16
+WARPS = 4
 
 
 def depthwise(
@@ -26,7 +27,7 @@ def depthwise(
     _depthwise[grid](
         x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in, c_out,
         STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(x_FCHW)),
+        SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return y
 
@@ -52,7 +53,7 @@ def depthwise_input_gradient(
         g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, pixels, h, w,
         *g_FCHW.shape[2:], c,
         EDGES=edges, STRIDE=stride, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None,
-        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
 
@@ -70,7 +71,7 @@ def depthwise_kernel_gradient(
         g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, g.pixels, each, h, w, h_out, w_out,
         c_in, c_out,
         STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT, BLOCK_C=block,
-        SUM=triton_type(sums.dtype),
+        SUM=triton_type(sums.dtype), num_warps=WARPS,
     )  # fmt: skip
     return sums.sum(0).t().reshape(c_out, 1, 3, 3)
 
