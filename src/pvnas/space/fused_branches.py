@@ -161,6 +161,7 @@ class FusedTemporal1x1(FusedBranch):
             d_product = mix_channels_kernel_gradient(
                 gradient, self._read(inputs), product, fan.edges, fan.frames, rectified=True
             )
+            spatial, temporal = (kernel.to(d_product.dtype) for kernel in (spatial, temporal))
             d_kernels = product_backward(d_product, spatial, temporal, fan.edges)
         dr = mix_channels_input_gradient(gradient, product, fan.edges, fan.frames, shared=True)
         return FusedGradient(_added(inputs.on_even_pixels(dr) if fan.stride == 2 else dr, into), d_kernels)

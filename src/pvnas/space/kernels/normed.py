@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 16
-WARPS = 4
+BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 32
+WARPS, WARPS_OF_MOMENTS = 4, 8
+SIZES = ["pixels", "each", "edges", "operations"]
 
 
 class Normed(NamedTuple):
@@ -39,7 +40,7 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     blocks = triton.cdiv(c, block)
     parts, each = parts_of(x.pixels, blocks, BLOCK_PIXELS)
     found = x_FCHW.new_empty(parts, 2, c, dtype=dtype)
-    settings = {"BLOCK_C": block, "SUM": triton_type(dtype), "num_warps": WARPS}
+    settings = {"BLOCK_C": block, "SUM": triton_type(dtype), "num_warps": WARPS_OF_MOMENTS}
     _part_moments[(blocks * parts,)](x.tensor, x.row, found, x.pixels, each, c, BLOCK_P=BLOCK_PIXELS, **settings)
     mean, variance, inverse = x_FCHW.new_empty(3, c, dtype=dtype)
     _moments[(triton.cdiv(c, 16),)](
@@ -69,11 +70,12 @@ def products(g_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], ed
     g, channels, dtype = rows_of(g_FCHW), g_FCHW.shape[1] // edges, sum_type(g_FCHW)
     block, operations = channel_block(channels), len(own) + len(shared)
     blocks = triton.cdiv(channels, block) * edges
-    parts, each = parts_of(g.pixels, blocks, BLOCK_PIXELS_OF_SUMS)
+    block_pixels = BLOCK_PIXELS_OF_SUMS if operations <= 4 else BLOCK_PIXELS_OF_SUMS // 2  # all sums are held at once
+    parts, each = parts_of(g.pixels, blocks, block_pixels)
     found = g_FCHW.new_empty(parts, 1 + operations, edges, channels, dtype=dtype)
     _products[(blocks * parts,)](
         g.tensor, g.row, *_columns([*own, *shared]), found, g.pixels, each, channels, edges,
-        OWN=len(own), ALL=operations, BLOCK_P=BLOCK_PIXELS_OF_SUMS, BLOCK_C=block, SUM=triton_type(dtype), num_warps=WARPS,
+        OWN=len(own), ALL=operations, BLOCK_P=block_pixels, BLOCK_C=block, SUM=triton_type(dtype), num_warps=WARPS,
     )  # fmt: skip
     return found.sum(0) if parts > 1 else found[0]
 
@@ -133,7 +135,7 @@ def _columns(normed: Sequence[Normed]) -> _Columns:
     return _Columns(tuple(r.tensor for r in rows), tuple(r.row for r in rows), tuple(means), tuple(inverses))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _part_moments(
     x, row, found, pixels, each, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr
 ):  # fmt: skip
@@ -162,7 +164,7 @@ def _part_moments(
     tl.store(target + channels, tl.sum(squares, 0) - mean * mean * count, mask=c < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _moments(
     found, mean, variance, inverse, pixels, each, channels, eps,
     PARTS: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
@@ -192,7 +194,7 @@ def _normed(z, row, mean, inverse, p, column, channel, valid, in_c, SUM: tl.cons
     return (values - m[None, :]) * v[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _add_normed(
     sums, row, z, rows, means, inverses, weights, pixels, channels, edges, operations,
     OWN: tl.constexpr, ALL: tl.constexpr, BEGIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -215,7 +217,7 @@ def _add_normed(
     tl.store(target, total.to(sums.dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _products(
     g, row, z, rows, means, inverses, found, pixels, each, channels, edges,
     OWN: tl.constexpr, ALL: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
@@ -277,7 +279,7 @@ def _products(
         tl.store(target + 8 * step, tl.sum(s7, 0), mask=in_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _own_gradients(
     g, row, z, rows, means, inverses, results, weights, sums, pixels, channels, edges, operations,
     ALL: tl.constexpr, OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
@@ -303,7 +305,7 @@ def _own_gradients(
         tl.store(target, own.to(results[o].dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _shared_gradients(
     g, row, z, rows, means, inverses, results, weights, sums, pixels, channels, edges, operations,
     ALL: tl.constexpr, OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,

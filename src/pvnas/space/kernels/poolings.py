@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pvnas.space.kernels.rows import channel_block, empty_pictures, rows_of, sum_type, triton_type
 
-BLOCK_PIXELS = 64
+BLOCK_PIXELS = 32
 WARPS = 4
+SIZES = ["pixels", "h", "w", "h_out", "w_out"]
 
 
 def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,7 +50,7 @@ def pool_backward(
     return dx
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _pool(
     x, row, average, largest, which, pixels, h, w, h_out, w_out, channels,
     STRIDE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
@@ -80,7 +81,7 @@ def _pool(
     tl.store(which + target, index.to(tl.uint8), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _pool_backward(
     average, largest, which, x, row, rectified, direct, dx, pixels, h, w, h_out, w_out, channels,
     STRIDE: tl.constexpr, RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,

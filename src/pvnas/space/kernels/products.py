@@ -14,7 +14,7 @@ from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, ro
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 128, 64
 WARPS = 4
-WARPS_OF_MIX = 8
+SIZES = ["pixels", "each", "frame", "frames", "runs", "summed", "edges"]
 
 
 def mix_channels(x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, rectified: bool = False) -> Tensor:
@@ -66,13 +66,13 @@ def mix_channels_kernel_gradient(
 
 def _launch(x, y, kernel, strides, offsets, sizes, summed, taps, sign, frame, frames, rectified):  # type: ignore
     (from_channels, to_channels, runs), rows = sizes, rows_of(y)
-    block_from, block_to = channel_block(from_channels), channel_block(to_channels)
+    block_from, block_to = channel_block(from_channels), channel_block(to_channels, 128)
     grid = (triton.cdiv(rows.pixels, BLOCK_PIXELS) * triton.cdiv(to_channels, block_to) * runs,)
     _mix[grid](
         x.tensor, x.row, offsets[0], kernel, *strides, y, rows.row, offsets[1], rows.pixels, frame, frames,
-        from_channels, to_channels, runs,
-        SUMMED=summed, TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=BLOCK_PIXELS, BLOCK_K=block_from,
-        BLOCK_N=block_to, SUM=triton_type(sum_type(y)), PRECISION=_precision(y), num_warps=WARPS_OF_MIX,
+        from_channels, to_channels, runs, summed,
+        TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=BLOCK_PIXELS, BLOCK_K=block_from,
+        BLOCK_N=block_to, SUM=triton_type(sum_type(y)), PRECISION=_precision(y), num_warps=WARPS if block_to <= 64 else 2 * WARPS,
     )  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def _precision(x: Tensor) -> str:
     return "tf32" if x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _mix(
     x, x_row, x_edge, kernel, k_edge, k_from, k_to, k_tap, y, y_row, y_edge, pixels, frame, frames, n_from, n_to, runs,
-    SUMMED: tl.constexpr, TAPS: tl.constexpr, SIGN: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_P: tl.constexpr,
+    summed, TAPS: tl.constexpr, SIGN: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_P: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, SUM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """For each run: y[p] = sum over edges, taps and from of x[p + SIGN * (tap - 1) frames, from] kernel[from, to]."""
@@ -94,27 +94,27 @@ def _mix(
     to = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     time = p // frame % frames
     total = tl.zeros([BLOCK_P, BLOCK_N], SUM)
-    for edge in range(SUMMED):
-        for tap in tl.static_range(TAPS):
-            shift = SIGN * (tap - TAPS // 2)
-            there = (p < pixels) & (time + shift >= 0) & (time + shift < frames)
-            rows = x + (p + shift * frame).to(tl.int64)[:, None] * x_row + (run + edge) * x_edge
-            weights = kernel + (run + edge) * k_edge + tap * k_tap
-            for first in range(0, n_from, BLOCK_K):
-                c = first + tl.arange(0, BLOCK_K)
-                values = tl.load(rows + c[None, :], mask=there[:, None] & (c < n_from)[None, :], other=0.0)
-                if RECTIFIED:
-                    values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
-                weight = tl.load(
-                    weights + c[:, None] * k_from + to[None, :] * k_to,
-                    mask=(c < n_from)[:, None] & (to < n_to)[None, :], other=0.0,
-                )  # fmt: skip
-                total = tl.dot(values, weight, total, input_precision=PRECISION, out_dtype=SUM)
+    parts = tl.cdiv(n_from, BLOCK_K)
+    for step in range(summed * TAPS * parts):  # one loop, whose loads run ahead of its products
+        c = step % parts * BLOCK_K + tl.arange(0, BLOCK_K)
+        tap, edge = step // parts % TAPS, step // (parts * TAPS) + run
+        shift = SIGN * (tap - TAPS // 2)
+        there = (p < pixels) & (time + shift >= 0) & (time + shift < frames)
+        rows = x + (p + shift * frame).to(tl.int64)[:, None] * x_row + edge * x_edge
+        weights = kernel + edge * k_edge + tap * k_tap
+        values = tl.load(rows + c[None, :], mask=there[:, None] & (c < n_from)[None, :], other=0.0)
+        if RECTIFIED:
+            values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
+        weight = tl.load(
+            weights + c[:, None] * k_from + to[None, :] * k_to,
+            mask=(c < n_from)[:, None] & (to < n_to)[None, :], other=0.0,
+        )  # fmt: skip
+        total = tl.dot(values, weight, total, input_precision=PRECISION, out_dtype=SUM)
     target = y + p.to(tl.int64)[:, None] * y_row + run * y_edge + to[None, :]
     tl.store(target, total.to(y.dtype.element_ty), mask=(p < pixels)[:, None] & (to < n_to)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _kernel_gradient(
     g, g_row, x, x_row, x_edge, sums, pixels, each, frame, frames, n_b, n_a, edges,
     TAPS: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_P: tl.constexpr,

@@ -7,10 +7,14 @@ import triton.language as tl
 from torch import Tensor
 
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.kernels.stencil_rows import depthwise_rows, input_gradient_rows, kernel_gradient_rows, seen
 from pvnas.space.norms import NormState
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 32, 16
+BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32
+BLOCK_COLUMNS, BLOCK_COLUMNS_OF_GRADIENT = 32, 16
 WARPS = 4
+
+SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges"]
 
 
 def depthwise(
@@ -23,6 +27,14 @@ def depthwise(
     (f, c_in, h, w), c_out = x_FCHW.shape, len(kernel)
     y = empty_pictures(x_FCHW, f, c_out, -(-h // stride), -(-w // stride))
     x, pixels, block = rows_of(x_FCHW), y.numel() // c_out, channel_block(c_in)
+    if stride == 1:
+        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c_out, block) * dilation,)
+        depthwise_rows[grid](
+            x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, f * w, h, w, c_in, c_out,
+            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=BLOCK_COLUMNS, BLOCK_C=block,
+            SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
+        )  # fmt: skip
+        return y
     grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c_out, block),)
     _depthwise[grid](
         x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in, c_out,
@@ -48,11 +60,19 @@ def depthwise_input_gradient(
     (f, c, h, w), edges = like_FCHW.shape, len(kernel) // like_FCHW.shape[1]
     dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
     g, like, pixels, block = rows_of(g_FCHW), rows_of(like_FCHW), f * h * w, channel_block(c)
+    if stride == 1:
+        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c, block) * dilation,)
+        input_gradient_rows[grid](
+            g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, f * w, h, w, c, edges,
+            DILATION=dilation, NORMED=norm is not None, ADDED=into is not None, BLOCK_Q=BLOCK_COLUMNS, BLOCK_C=block,
+            SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
+        )  # fmt: skip
+        return dx
     grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
     _depthwise_input_gradient[grid](
         g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, pixels, h, w,
-        *g_FCHW.shape[2:], c,
-        EDGES=edges, STRIDE=stride, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None,
+        *g_FCHW.shape[2:], c, edges,
+        STRIDE=stride, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None,
         BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
@@ -65,8 +85,18 @@ def depthwise_kernel_gradient(
     (c_in, h, w), (_, c_out, h_out, w_out) = x_FCHW.shape[1:], g_FCHW.shape
     g, x, block = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(c_in)
     blocks = triton.cdiv(c_out, block)
-    parts, each = parts_of(g.pixels, blocks, BLOCK_PIXELS_OF_GRADIENT)
+    length, block_length = (
+        (len(g_FCHW) * w, BLOCK_COLUMNS_OF_GRADIENT) if stride == 1 else (g.pixels, BLOCK_PIXELS_OF_GRADIENT)
+    )
+    parts, each = parts_of(length, blocks, block_length)
     sums = g_FCHW.new_empty(parts, 9, c_out, dtype=sum_type(g_FCHW))
+    if stride == 1:
+        kernel_gradient_rows[(blocks * parts,)](
+            g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, length, each, h, w, c_in, c_out,
+            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=BLOCK_COLUMNS_OF_GRADIENT, BLOCK_C=block,
+            SUM=triton_type(sums.dtype), num_warps=WARPS,
+        )  # fmt: skip
+        return sums.sum(0).t().reshape(c_out, 1, 3, 3)
     _depthwise_kernel_gradient[(blocks * parts,)](
         g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, g.pixels, each, h, w, h_out, w_out,
         c_in, c_out,
@@ -81,14 +111,6 @@ def _norm_arguments(norm: NormState | None, instead: Tensor) -> tuple[Tensor, Te
 
 
 @triton.jit
-def _seen(x, mean, inverse, inside, NORMED: tl.constexpr):
-    """ReLU(x) or ReLU(BN(x)), zero outside the picture."""
-    if NORMED:
-        x = tl.where(inside, (x - mean[None, :]) * inverse[None, :], 0.0)
-    return tl.maximum(x, 0.0)
-
-
-@triton.jit
 def _tap(
     x, row, frame, i, j, valid, channel, mean, inverse, h, w,
     KY: tl.constexpr, KX: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr,
@@ -100,10 +122,10 @@ def _tap(
     inside = inside[:, None] & valid
     pixel = ((frame * h + a) * w + b).to(tl.int64)
     values = tl.load(x + pixel[:, None] * row + channel[None, :], mask=inside, other=0.0).to(SUM)
-    return _seen(values, mean, inverse, inside, NORMED)
+    return seen(values, mean, inverse, inside, NORMED)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _depthwise(
     x, row, kernel, mean, inverse, y, pixels, h, w, h_out, w_out, c_in, c_out,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -130,10 +152,10 @@ def _depthwise(
     tl.store(y + p.to(tl.int64)[:, None] * c_out + c[None, :], total.to(y.dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _depthwise_input_gradient(
-    g, row, kernel, x, x_row, mean, inverse, dx, pixels, h, w, h_out, w_out, channels,
-    EDGES: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr,
+    g, row, kernel, x, x_row, mean, inverse, dx, pixels, h, w, h_out, w_out, channels, edges,
+    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, BLOCK_C)
@@ -142,7 +164,7 @@ def _depthwise_input_gradient(
     valid = (p < pixels)[:, None] & (c < channels)[None, :]
     frame, i, j = p // (h * w), p // w % h, p % w
     total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-    for edge in range(EDGES):
+    for edge in range(edges):
         of_edge = edge * channels + c
         for ky in tl.static_range(3):
             for kx in tl.static_range(3):
@@ -158,14 +180,14 @@ def _depthwise_input_gradient(
         own = tl.load(x + p.to(tl.int64)[:, None] * x_row + c[None, :], mask=valid, other=0.0).to(SUM)
         shared_mean = tl.load(mean + c, mask=c < channels, other=0.0).to(SUM)
         shared_inverse = tl.load(inverse + c, mask=c < channels, other=0.0).to(SUM)
-        total = tl.where(_seen(own, shared_mean, shared_inverse, valid, NORMED) > 0, total, 0.0)
+        total = tl.where(seen(own, shared_mean, shared_inverse, valid, NORMED) > 0, total, 0.0)
     target = dx + p.to(tl.int64)[:, None] * channels + c[None, :]
     if ADDED:
         total += tl.load(target, mask=valid, other=0.0).to(SUM)
     tl.store(target, total.to(dx.dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _depthwise_kernel_gradient(
     g, row, x, x_row, mean, inverse, sums, pixels, each, h, w, h_out, w_out, c_in, c_out,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
