@@ -1,4 +1,4 @@
-"""Picked pixels and joined channels: what slices and torch.cat give, with gradients dense in channels-last memory."""
+"""Picked pixels, joined channels, averages: what PyTorch gives, with gradients dense in channels-last memory."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvnas.space.dense import even_and_odd_pixels, even_pixels, side_by_side
+from pvnas.space.dense import average_3x3, even_and_odd_pixels, even_pixels, side_by_side
+from pvnas.space.layers import FOLDED
 
 
 def clips(*shape):
@@ -49,3 +50,28 @@ def test_joined_channels_have_dense_gradients(frames):
     for gradient, right in zip(gradients, weight.split([3, 5], 1), strict=True):
         assert torch.equal(gradient, right)
         assert gradient.is_contiguous(memory_format=memory)
+
+
+@given(st.integers(1, 2), st.integers(2, 9), st.integers(2, 9), st.sampled_from([1, 2]))
+def test_averages_and_their_gradients_are_pytorchs(channels, height, width, stride):
+    x, again = clips(2, channels, height, width), clips(2, channels, height, width)
+    found, right = average_3x3(x, stride), F.avg_pool2d(again, 3, stride, 1, count_include_pad=False)
+    assert torch.equal(found, right)
+    gradient = torch.randn(right.shape, dtype=torch.float64)
+    found.backward(gradient)
+    right.backward(gradient)
+    torch.testing.assert_close(x.grad, again.grad, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_averages_on_a_gpu_go_backwards_as_on_a_cpu(stride):
+    pool = FOLDED.avg_pool((1, 3, 3), (1, stride, stride), (0, 1, 1), count_include_pad=False)
+    x = torch.randn(2, 4, 3, 7, 6).contiguous(memory_format=torch.channels_last_3d)
+    gradients = []
+    for device in ("cpu", "cuda"):
+        there = x.to(device).requires_grad_()
+        y = pool(there)
+        (gradient,) = torch.autograd.grad((y * y).sum(), there)
+        gradients.append(gradient.cpu())
+    torch.testing.assert_close(gradients[1], gradients[0])

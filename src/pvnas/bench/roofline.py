@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -78,7 +80,7 @@ def count_macs(forward: Callable[[], Any]) -> int:
 
 def count_bytes(step: Callable[[], Any]) -> int:
     """Run a step once and return the bytes that its kernels read and wrote."""
-    with _ByteCounter() as moved:
+    with _ByteCounter() as moved, _triton_launches(moved.add):
         step()
     return moved.bytes
 
@@ -93,5 +95,30 @@ class _ByteCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         if not func.is_view and func is not torch.ops.aten.empty.memory_format:
-            self.bytes += sum(x.nbytes for x in tree_leaves((args, kwargs, found)) if isinstance(x, Tensor))
+            self.add((args, kwargs, found))
         return found
+
+    def add(self, tensors: Any) -> None:
+        """Add the bytes of all tensors in here."""
+        self.bytes += sum(x.nbytes for x in tree_leaves(tensors) if isinstance(x, Tensor))
+
+
+@contextmanager
+def _triton_launches(seen: Callable[[Any], None]) -> Iterator[None]:
+    """Show the arguments of each Triton kernel, which PyTorch's dispatcher does not see."""
+    if find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime.jit import JITFunction
+
+    run = JITFunction.run
+
+    def shown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen(args)
+        return run(self, *args, **kwargs)
+
+    JITFunction.run = shown
+    try:
+        yield
+    finally:
+        JITFunction.run = run

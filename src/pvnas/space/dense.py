@@ -1,4 +1,4 @@
-"""Picking pixels and joining channels, with gradients that stay dense in channels-last memory.
+"""Picking pixels, joining channels and averages, with gradients that are right and dense in channels-last memory.
 
 Autograd's own backward passes of slices give zeros in another memory format, and those of joined tensors strided views;
 what follows them, batch norm above all, is several times slower on either.
@@ -34,6 +34,17 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), 1)
 
 
+def average_3x3(x_FCHW: Tensor, stride: int) -> Tensor:
+    """Return averages over 3x3 pixels, of those in the picture alone, (F, C, ceil(H/stride), ceil(W/stride)).
+
+    On a GPU PyTorch's own backward pass (seen in 2.11) is wrong for padded averages in channels-last memory.
+    """
+    if torch.is_grad_enabled() and x_FCHW.requires_grad:
+        averages: Tensor = _Average.apply(x_FCHW, stride)
+        return averages
+    return F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
+
+
 def _picked(x_FCHW: Tensor, offsets: tuple[int, ...]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and x_FCHW.requires_grad:
         picked: tuple[Tensor, ...] = _Picked.apply(x_FCHW, offsets)
@@ -66,6 +77,29 @@ class _Picked(torch.autograd.Function):
             place = dx_FCHW[:, :, offset::2, offset::2]
             place.copy_(gradient[:, :, : place.shape[2], : place.shape[3]])  # the rest is padding
         return dx_FCHW, None
+
+
+class _Average(torch.autograd.Function):
+    """(F, C, H, W) to averages over 3x3 pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, x_FCHW: Tensor, stride: int) -> Tensor:
+        ctx.shape, ctx.stride = x_FCHW.shape, stride
+        return F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ones = gradient.new_ones(1, 1, *ctx.shape[2:])
+        shares = gradient / F.avg_pool2d(ones, 3, ctx.stride, 1, divisor_override=1)
+        if ctx.stride == 2:
+            spread = torch.empty(
+                ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
+            ).zero_()
+            spread[:, :, ::2, ::2] = shares
+            shares = spread
+        # A pixel is in the windows of its neighbours: their sum, once more a pooling.
+        return F.avg_pool2d(shares, 3, 1, 1, divisor_override=1), None
 
 
 class _SideBySide(torch.autograd.Function):

@@ -17,13 +17,21 @@ from torch import Tensor
 
 from pvnas.space.branches import BRANCHES, Fan
 from pvnas.space.free import KeptFree
-from pvnas.space.fused_branches import FUSED, FusedInput
+from pvnas.space.fused_branches import FUSED, FusedInput, FusedPointwise, FusedReduction, as_normed, norm_backward
 from pvnas.space.genotype import NODES
-from pvnas.space.kernels.normed import Normed, add_normed, own_gradients, products, shared_gradients, unnormed
+from pvnas.space.kernels.normed import (
+    Normed,
+    add_normed,
+    normalised,
+    own_gradients,
+    products,
+    shared_gradients,
+    unnormed,
+)
 from pvnas.space.kernels.poolings import pool, pool_backward
 from pvnas.space.mixing import Mixing, MixingGradient, index_on
-from pvnas.space.nodes import Edges, KeptBranch, KeptSource, Source, Way, joined
-from pvnas.space.norms import Moments, Norms, NormState
+from pvnas.space.nodes import Edges, Entry, KeptBranch, KeptEntry, KeptSource, Source, Way, joined
+from pvnas.space.norms import Moments, Norms
 
 
 class JoinedSums:
@@ -66,6 +74,36 @@ class JoinedGradients:
 def _of(values_FCHW: Tensor, nodes: slice) -> Tensor:
     c = values_FCHW.shape[1] // NODES
     return values_FCHW[:, nodes.start * c : nodes.stop * c]
+
+
+class FusedEntry:
+    """What brings an output of an earlier cell to this cell's width, as ``Entry``."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.branch = FusedReduction() if entry.stride == 2 else FusedPointwise()
+
+    def forward(
+        self, x_FCHW: Tensor, kernels: Sequence[Tensor], fan: Fan, moments: Moments | None
+    ) -> tuple[Tensor, KeptEntry]:
+        """Return the cell's input (F, C, H', W') from an earlier output of any width."""
+        own = replace(fan, stride=self.entry.stride)
+        own_kernels = [joined([kernel], x_FCHW.dtype) for kernel in kernels]
+        z_FCHW, _ = self.branch.forward(FusedInput(x_FCHW, own), own_kernels, Norms([], moments))
+        state = Norms(self.entry.norms, moments).state(z_FCHW)
+        kept = KeptEntry(own_kernels, own, KeptBranch((z_FCHW,), state))
+        return self.again(kept), kept
+
+    def again(self, kept: KeptEntry) -> Tensor:
+        """Return the cell's input once more, from what the BN saw."""
+        return normalised(as_normed(kept.branch.kept[0], kept.branch.state))
+
+    def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the gradients for the earlier output and for the kernels."""
+        g = norm_backward(gradient, kept.branch.kept[0], kept.branch.state)
+        dr_FCHW, d_kernels = self.branch.backward(g, FusedInput(x_FCHW, kept.fan), kept.kernels, (), None)
+        torch.ops.aten.threshold_backward.grad_input(dr_FCHW, x_FCHW, 0, grad_input=dr_FCHW)
+        return dr_FCHW, list(d_kernels)
 
 
 class FusedSource:
@@ -131,7 +169,7 @@ class FusedSource:
     def _add(
         self, x_FCHW: Tensor, free: KeptFree, found: dict[str, KeptBranch], sums: JoinedSums, mixing: Mixing
     ) -> None:
-        own = [_normed(kept[0], state) for kept, state in found.values()]
+        own = [as_normed(kept[0], state) for kept, state in found.values()]
         add_normed(
             sums.of(self.source.targets), own, self._shared(x_FCHW, free), self._weights(mixing), begin=not sums.begun
         )
@@ -144,7 +182,7 @@ class FusedSource:
 
     def _shared(self, x_FCHW: Tensor, free: KeptFree) -> list[Normed]:
         """Return what all edges share: both poolings and, at stride 1, identity."""
-        pooled = [_normed(z, state) for z, state in zip(free.pooled, free.states, strict=True)]
+        pooled = [as_normed(z, state) for z, state in zip(free.pooled, free.states, strict=True)]
         return pooled if self.source.free.identity is None else [*pooled, unnormed(x_FCHW)]
 
     def backward(
@@ -159,7 +197,7 @@ class FusedSource:
         g_FCHW, weights_kO = gradients.of(self.source.targets), self._weights(mixing)
         ((edges, branches),) = kept.groups
         kept.groups.clear()
-        own = [_normed(branches[name].kept[0], branches[name].state) for name in self.names]
+        own = [as_normed(branches[name].kept[0], branches[name].state) for name in self.names]
         shared = self._shared(x_FCHW, kept.free)
         found = products(g_FCHW, own, shared, edges.fan.edges)
         if d_mixing is not None:
@@ -194,10 +232,7 @@ class FusedSource:
         return dr_FCHW, d_kernels
 
 
-def fused_way(sources: Sequence[Source]) -> Way:
+def fused_way(entries: Sequence[Entry], sources: Sequence[Source]) -> Way:
     """Return how a cell computes with these kernels."""
-    return Way([FusedSource(source) for source in sources], JoinedSums, JoinedGradients, lambda x_FCHW: x_FCHW)
-
-
-def _normed(z_FCHW: Tensor, state: NormState) -> Normed:
-    return Normed(z_FCHW, state.mean, state.inverse_std)
+    own_entries, own_sources = [FusedEntry(entry) for entry in entries], [FusedSource(source) for source in sources]
+    return Way(own_entries, own_sources, JoinedSums, JoinedGradients, lambda x_FCHW: x_FCHW)

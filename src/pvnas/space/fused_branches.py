@@ -21,7 +21,13 @@ from pvnas.space.kernels.products import (
     mix_channels_input_gradient,
     mix_channels_kernel_gradient,
 )
-from pvnas.space.kernels.stencils import depthwise, depthwise_input_gradient, depthwise_kernel_gradient
+from pvnas.space.kernels.rows import empty_pictures
+from pvnas.space.kernels.stencils import (
+    depthwise,
+    depthwise_input_gradient,
+    depthwise_kernel_gradient,
+    depthwise_norm_gradient,
+)
 from pvnas.space.norms import Norms, NormState
 
 
@@ -34,7 +40,7 @@ class FusedInput(Input):
     @cached_property
     def r_FCHW(self) -> Tensor:  # type: ignore[override]
         """ReLU(x), dense in channels-last memory."""
-        return self.x_FCHW.clamp_min(0).contiguous(memory_format=torch.channels_last)
+        return torch.clamp_min(self.x_FCHW, 0, out=empty_pictures(self.x_FCHW, *self.x_FCHW.shape))
 
 
 class FusedGradient(NamedTuple):
@@ -64,14 +70,20 @@ class FusedBranch(ABC):
 
 
 class FusedSeparable(FusedBranch):
-    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first. What lies between is made again."""
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first, whose depthwise output is made again."""
 
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a = mix_channels(depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
         state = norms.state(a)
-        return mix_channels(depthwise(a, depthwise2, norm=state), pointwise2, fan.edges), (a, state)
+        u = depthwise(a, depthwise2, norm=state)
+        return mix_channels(u, pointwise2, fan.edges), (a, state, u)
+
+    def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
+        """Keep the second depthwise output for the gradient of the kernel after it alone."""
+        kept = super().keep(z_FCHW, rest, fan)
+        return kept if fan.kernel_gradients or len(kept) == 1 else (*kept[:-1], None)
 
     def backward(
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -79,15 +91,15 @@ class FusedSeparable(FusedBranch):
         fan, x_FCHW = inputs.fan, inputs.x_FCHW
         k, stride, asked = fan.edges, fan.stride, fan.kernel_gradients
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        a, state = kept
+        a, state, u = kept
         d_kernels: list[Tensor | None] = [None] * 4
         if asked:
-            u = depthwise(a, depthwise2, norm=state)
             d_kernels[3] = mix_channels_kernel_gradient(gradient, u, pointwise2, k)
         g = mix_channels_input_gradient(gradient, pointwise2, k)
         if asked:
             d_kernels[2] = depthwise_kernel_gradient(g, a, norm=state)
-        g = _norm_backward(depthwise_input_gradient(g, depthwise2, a, norm=state), a, state)
+        g, found = depthwise_norm_gradient(g, depthwise2, a, state)
+        g = norm_backward(g, a, state, found)
         if asked:
             u = depthwise(x_FCHW, depthwise1, stride)
             d_kernels[1] = mix_channels_kernel_gradient(g, u, pointwise1, k)
@@ -141,6 +153,8 @@ class FusedTemporal3x3(FusedBranch):
             d_temporal = mix_channels_kernel_gradient(gradient, kept[0], temporal, fan.edges, fan.frames)
         g = mix_channels_input_gradient(gradient, temporal, fan.edges, fan.frames)
         dr, d_spatial = conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
+        if d_spatial is not None:  # dense as its parameter: optimisers take many such tensors at once
+            d_spatial = d_spatial.contiguous()
         return FusedGradient(_added(dr, into), (d_spatial, d_temporal))
 
 
@@ -171,6 +185,22 @@ class FusedTemporal1x1(FusedBranch):
         return inputs.even if inputs.fan.stride == 2 else inputs.x_FCHW
 
 
+class FusedPointwise(FusedBranch):
+    """ReLU, pointwise convolution: what brings a cell's input to the cell's width."""
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+        return mix_channels(inputs.x_FCHW, kernels[0], 1, rectified=True), ()
+
+    def backward(
+        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+    ) -> FusedGradient:
+        (kernel,) = kernels
+        d_kernel = None
+        if inputs.fan.kernel_gradients:
+            d_kernel = mix_channels_kernel_gradient(gradient, inputs.x_FCHW, kernel, 1, rectified=True)
+        return FusedGradient(_added(mix_channels_input_gradient(gradient, kernel, 1), into), (d_kernel,))
+
+
 class FusedReduction(FusedBranch):
     """Identity at stride 2, as ``Reduction`` makes it."""
 
@@ -195,10 +225,16 @@ FUSED: dict[str, FusedBranch] = {
 }
 
 
-def _norm_backward(gradient: Tensor, z_FCHW: Tensor, state: NormState) -> Tensor:
-    """Return the gradient for what a BN without scale has seen."""
-    normed = [Normed(z_FCHW, state.mean, state.inverse_std)]
-    found = products(gradient, normed, [], 1)
+def as_normed(z_FCHW: Tensor, state: NormState) -> Normed:
+    """Return what a BN has seen and found, as the kernels take it."""
+    return Normed(z_FCHW, state.mean, state.inverse_std)
+
+
+def norm_backward(gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None) -> Tensor:
+    """Return the gradient for what a BN without scale has seen. ``found``: what ``products`` would find."""
+    normed = [as_normed(z_FCHW, state)]
+    if found is None:
+        found = products(gradient, normed, [], 1)
     return own_gradients(gradient, normed, found.new_ones(1, 1), found, of_batch=state.running is None)[0]
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.space.dense import even_pixels
+from pvnas.space.dense import average_3x3, even_pixels
 
 
 def fold_time(x_NCTHW: Tensor) -> Tensor:
@@ -127,6 +127,8 @@ class FoldedAvgPool(nn.AvgPool3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled (N, C, T, H', W') clips."""
+        if x.is_cuda:
+            return unfold_time(average_3x3(fold_time(x), self.stride[1]), x.shape[2])  # type: ignore[index]
         y = F.avg_pool2d(
             fold_time(x),
             self.kernel_size[1:],  # type: ignore[index]

@@ -285,6 +285,8 @@ class Source:
 class Way(NamedTuple):
     """How a cell computes: what leaves its nodes, and the forms of their sums and gradients."""
 
+    entries: Sequence[Any]
+    """As ``Entry``, of both inputs."""
     sources: Sequence[Any]
     """As ``Source``, in its order."""
     sums: Callable[[Tensor, int, torch.dtype], Any]

@@ -63,7 +63,7 @@ class SharedCell(nn.Module):
         """What the two passes of a search step share, see ``supernet.shared_passes``."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
-        self._ways: dict[bool, Way] = {False: Way(self.sources, Sums, NodeGradients, dense)}
+        self._ways: dict[bool, Way] = {False: Way(self.entries, self.sources, Sums, NodeGradients, dense)}
 
     def _source(self, number: int, stride: int) -> Source:
         leaving = [edge for edge, (_, source) in enumerate(EDGES) if source == number]
@@ -90,7 +90,7 @@ class SharedCell(nn.Module):
         if fused and fused not in self._ways:
             from pvnas.space.fused import fused_way  # Triton is there where this is asked
 
-            self._ways[fused] = fused_way(self.sources)
+            self._ways[fused] = fused_way(self.entries, self.sources)
         return self._ways[fused]
 
     def parts(self) -> list[Entry | Source]:
@@ -132,7 +132,7 @@ class _CellFunction(torch.autograd.Function):
         def state_of(number: int) -> Tensor:
             """What a node holds, (F, C, H, W)."""
             if number < INPUTS:
-                return cell.entries[number].again(ctx.entered[number])
+                return way.entries[number].again(ctx.entered[number])
             return way.state(fold_time(y).chunk(NODES, 1)[number - INPUTS])
 
         d_inputs: list[Tensor | None] = [None, None]
@@ -146,8 +146,8 @@ class _CellFunction(torch.autograd.Function):
             elif dx_FCHW is not None:
                 gradients.add(number - INPUTS, dx_FCHW)
         for number, x in ((1, x1), (0, x0)):
-            entry, dx_FCHW = cell.entries[number], d_inputs[number]
-            own = [None] * len(entry.kernels())
+            entry, dx_FCHW = way.entries[number], d_inputs[number]
+            own = [None] * len(cell.entries[number].kernels())
             if dx_FCHW is not None:
                 dx_FCHW, own = entry.backward(dx_FCHW, dense(fold_time(x)), ctx.entered[number])
                 d_inputs[number] = unfold_time(dx_FCHW, frames)
@@ -214,7 +214,7 @@ class _Steps:
         gives = self.gives is not None and not self.of_inputs[number]  # then alpha does not reach it
         if gives:
             moments = Moments()
-        x_FCHW, kept = self.cell.entries[number].forward(dense(fold_time(x)), kernels, self.fan, moments)
+        x_FCHW, kept = self.cell.way_of(x).entries[number].forward(dense(fold_time(x)), kernels, self.fan, moments)
         if gives and moments is not None:
             self.given[number] = (kept, moments)
         return x_FCHW, kept

@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pvnas.space.kernels.stencils import depthwise, depthwise_input_gradient, depthwise_kernel_gradient
+from pvnas.space.kernels.stencils import (
+    depthwise,
+    depthwise_input_gradient,
+    depthwise_kernel_gradient,
+    depthwise_norm_gradient,
+)
 from pvnas.space.norms import NormState
 
 CASES = [(1, 1), (2, 1), (1, 2), (2, 2)]
@@ -40,7 +45,9 @@ def test_behind_batch_norm(make, close):
     g = make(*y.shape)
     y.backward(g)
     close(depthwise(z.detach(), kernel.detach(), norm=norm), y)
-    close(depthwise_input_gradient(g, kernel.detach(), z.detach(), norm=norm), normed.grad)
+    dn, sums = depthwise_norm_gradient(g, kernel.detach(), z.detach(), norm)
+    close(dn, normed.grad)
+    close(sums, torch.stack([dn.sum((0, 2, 3)), (dn * normed).sum((0, 2, 3))])[:, None])
     close(depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
 
 

@@ -50,6 +50,17 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, inverse
 
 
+def normalised(normed: Normed) -> Tensor:
+    """Return BN of what it has seen, (F, C, H, W)."""
+    f, c, h, w = normed.z_FCHW.shape
+    z, y, block = rows_of(normed.z_FCHW), empty_pictures(normed.z_FCHW, f, c, h, w), channel_block(c)
+    _normalised[(triton.cdiv(z.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
+        z.tensor, z.row, normed.mean, normed.inverse_std, y, z.pixels, c,
+        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(y)), num_warps=WARPS,
+    )  # fmt: skip
+    return y
+
+
 def add_normed(
     sums_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
 ) -> None:
@@ -192,6 +203,19 @@ def _normed(z, row, mean, inverse, p, column, channel, valid, in_c, SUM: tl.cons
     m = tl.load(mean + channel, mask=in_c, other=0.0).to(SUM)
     v = tl.load(inverse + channel, mask=in_c, other=0.0).to(SUM)
     return (values - m[None, :]) * v[None, :]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _normalised(
+    z, row, mean, inverse, y, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr
+):  # fmt: skip
+    blocks = tl.cdiv(channels, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    in_c = c < channels
+    valid = (p < pixels)[:, None] & in_c[None, :]
+    values = _normed(z, row, mean, inverse, p, c, c, valid, in_c, SUM)
+    tl.store(y + p.to(tl.int64)[:, None] * channels + c[None, :], values.to(y.dtype.element_ty), mask=valid)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 128, 64
-WARPS = 4
+# Pixels and channels of a program and its warps, where an edge has up to 64 channels and where it has more.
+NARROW, WIDE = (128, 64, 4), (128, 128, 8)
+NARROW_GRADIENT, WIDE_GRADIENT = (64, 64, 4), (64, 64, 4)
 SIZES = ["pixels", "each", "frame", "frames", "runs", "summed", "edges"]
 
 
@@ -24,11 +25,9 @@ def mix_channels(x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, re
     """
     f, _, h, w = x_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    y, x = empty_pictures(x_FCHW, f, edges * b, h, w), rows_of(x_FCHW)
-    shared = x_FCHW.shape[1] == a
-    # kernel[edge, to, from, tap] by strides: (edge, from, to, tap)
-    _launch(x, y, kernel.contiguous(), (b * a * taps, taps, a * taps, 1), (0 if shared else a, b), (a, b, edges), 1, taps,
-            1, h * w, frames, rectified)  # fmt: skip
+    x_edge = 0 if x_FCHW.shape[1] == a else a
+    y, weights = empty_pictures(x_FCHW, f, edges * b, h, w), kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
+    _launch(x_FCHW, y, weights, (x_edge, b), 1, 1, frames, rectified)
     return y
 
 
@@ -38,10 +37,10 @@ def mix_channels_input_gradient(
     """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared."""
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    dx, g = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w), rows_of(g_FCHW)
-    strides = (b * a * taps, a * taps, taps, 1)
-    runs, summed = (1, edges) if shared else (edges, 1)
-    _launch(g, dx, kernel.contiguous(), strides, (b, a), (b, a, runs), summed, taps, -1, h * w, frames, False)
+    dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
+    _launch(
+        g_FCHW, dx, kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2), (b, a), edges if shared else 1, -1, frames
+    )
     return dx
 
 
@@ -51,28 +50,44 @@ def mix_channels_kernel_gradient(
     """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1), in the type of sums."""
     h, w = g_FCHW.shape[2:]
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    g, x, block_b, block_a = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(b), channel_block(a)
+    block_pixels, most, warps = NARROW_GRADIENT if max(a, b) <= 64 else WIDE_GRADIENT
+    g, x, block_b, block_a = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(b, most), channel_block(a, most)
     blocks = triton.cdiv(b, block_b) * triton.cdiv(a, block_a) * edges * taps
-    parts, each = parts_of(g.pixels, blocks, BLOCK_PIXELS_OF_GRADIENT)
+    parts, each = parts_of(g.pixels, blocks, block_pixels)
     sums = g_FCHW.new_empty(parts, edges * b, a, taps, 1, dtype=sum_type(g_FCHW))
     _kernel_gradient[(blocks * parts,)](
         g.tensor, g.row, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w, frames, b, a,
         edges,
-        TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT,
-        SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=WARPS,
+        TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=block_pixels,
+        SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=warps,
     )  # fmt: skip
     return sums.sum(0) if parts > 1 else sums[0]
 
 
-def _launch(x, y, kernel, strides, offsets, sizes, summed, taps, sign, frame, frames, rectified):  # type: ignore
-    (from_channels, to_channels, runs), rows = sizes, rows_of(y)
-    block_from, block_to = channel_block(from_channels), channel_block(to_channels, 128)
-    grid = (triton.cdiv(rows.pixels, BLOCK_PIXELS) * triton.cdiv(to_channels, block_to) * runs,)
+def _launch(
+    x_FCHW: Tensor,
+    y_FCHW: Tensor,
+    weights: Tensor,
+    offsets: tuple[int, int],
+    summed: int,
+    sign: int,
+    frames: int,
+    rectified: bool = False,
+) -> None:
+    """Multiply by ``weights`` (t, k, from, to), of x's and y's channels ``offsets`` apart, ``summed`` edges into one."""
+    taps, edges, n_from, n_to = weights.shape
+    if weights.stride(3) != 1 and weights.stride(2) != 1:  # neighbours in memory are read together
+        weights = weights.contiguous()
+    x, y, runs = rows_of(x_FCHW), rows_of(y_FCHW), edges // summed
+    pixels, most, warps = NARROW if n_to <= 64 else WIDE
+    block_from, block_to = channel_block(n_from), channel_block(n_to, most)
+    grid = (triton.cdiv(y.pixels, pixels) * triton.cdiv(n_to, block_to) * runs,)
+    tap, edge, stride_from, stride_to = weights.stride()
     _mix[grid](
-        x.tensor, x.row, offsets[0], kernel, *strides, y, rows.row, offsets[1], rows.pixels, frame, frames,
-        from_channels, to_channels, runs, summed,
-        TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=BLOCK_PIXELS, BLOCK_K=block_from,
-        BLOCK_N=block_to, SUM=triton_type(sum_type(y)), PRECISION=_precision(y), num_warps=WARPS if block_to <= 64 else 2 * WARPS,
+        x.tensor, x.row, offsets[0], weights, edge, stride_from, stride_to, tap, y.tensor, y.row, offsets[1], y.pixels,
+        x_FCHW.shape[2] * x_FCHW.shape[3], frames, n_from, n_to, runs, summed,
+        TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=pixels, BLOCK_K=block_from, BLOCK_N=block_to,
+        SUM=triton_type(sum_type(y_FCHW)), PRECISION=_precision(y_FCHW), num_warps=warps,
     )  # fmt: skip
 
 

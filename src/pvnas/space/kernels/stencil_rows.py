@@ -83,11 +83,15 @@ def depthwise_rows(
 
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient_rows(
-    g, row, kernel, x, x_row, mean, inverse, dx, columns, h, w, c_out, edges,
+    g, row, kernel, x, x_row, mean, inverse, dx, sums, columns, h, w, c_out, edges,
     DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr,
     SUM: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for what edges have convolved: as ``depthwise_rows`` with the kernels turned, summed over edges."""
+    """The gradient for what edges have convolved: as ``depthwise_rows`` with the kernels turned, summed over edges.
+
+    ``NORMED``: that was ReLU(BN(x)). Then of the gradient for BN(x), and with ``sums`` (programs, 2, C): over the columns
+    of a program the sums of that gradient, and of it times BN(x).
+    """
     blocks = tl.cdiv(c_out, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     start = tl.program_id(0) // blocks % DILATION
@@ -102,6 +106,7 @@ def input_gradient_rows(
         m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
         v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
+    total, along = above, above
     for i in range(start, h + DILATION, DILATION):
         below = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
         there = _within(h, q, i)
@@ -123,11 +128,18 @@ def input_gradient_rows(
         stored = valid & _within(h, q, done)
         if NORMED:
             z = tl.load(own + done * w * x_row, mask=stored, other=0.0).to(SUM)
-            above = tl.where(seen(z, m, v, stored, NORMED) > 0, above, 0.0)
+            z = seen(z, m, v, stored, NORMED)
+            above = tl.where(z > 0, above, 0.0).to(dx.dtype.element_ty).to(SUM)
+            total += above
+            along += above * z
         if ADDED:
             above += tl.load(target + done * w * c_out, mask=stored, other=0.0).to(SUM)
         tl.store(target + done * w * c_out, above.to(dx.dtype.element_ty), mask=stored)
         above, here = here, below
+    if NORMED:
+        place = sums + tl.program_id(0) // blocks * 2 * c_out + c
+        tl.store(place, tl.sum(total, 0), mask=in_c)
+        tl.store(place + c_out, tl.sum(along, 0), mask=in_c)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -135,7 +147,7 @@ def kernel_gradient_rows(
     g, row, x, x_row, mean, inverse, sums, columns, each, h, w, c_in, c_out,
     DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for the kernels, of a part of the columns: (parts, 9, kC)."""
+    """The gradient for the kernels, of a part of the columns: (parts, kC, 9)."""
     blocks = tl.cdiv(c_out, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     part, in_c = tl.program_id(0) // blocks, c < c_out
@@ -166,13 +178,13 @@ def kernel_gradient_rows(
                 s10, s11, s12 = s10 + here * x0, s11 + here * x1, s12 + here * x2
                 s20, s21, s22 = s20 + above * x0, s21 + above * x1, s22 + above * x2
                 above, here = here, below
-    target = sums + part * 9 * c_out + c
+    target = sums + (part * c_out + c) * 9
     tl.store(target, tl.sum(s00, 0), mask=in_c)
-    tl.store(target + c_out, tl.sum(s01, 0), mask=in_c)
-    tl.store(target + 2 * c_out, tl.sum(s02, 0), mask=in_c)
-    tl.store(target + 3 * c_out, tl.sum(s10, 0), mask=in_c)
-    tl.store(target + 4 * c_out, tl.sum(s11, 0), mask=in_c)
-    tl.store(target + 5 * c_out, tl.sum(s12, 0), mask=in_c)
-    tl.store(target + 6 * c_out, tl.sum(s20, 0), mask=in_c)
-    tl.store(target + 7 * c_out, tl.sum(s21, 0), mask=in_c)
-    tl.store(target + 8 * c_out, tl.sum(s22, 0), mask=in_c)
+    tl.store(target + 1, tl.sum(s01, 0), mask=in_c)
+    tl.store(target + 2, tl.sum(s02, 0), mask=in_c)
+    tl.store(target + 3, tl.sum(s10, 0), mask=in_c)
+    tl.store(target + 4, tl.sum(s11, 0), mask=in_c)
+    tl.store(target + 5, tl.sum(s12, 0), mask=in_c)
+    tl.store(target + 6, tl.sum(s20, 0), mask=in_c)
+    tl.store(target + 7, tl.sum(s21, 0), mask=in_c)
+    tl.store(target + 8, tl.sum(s22, 0), mask=in_c)

@@ -11,7 +11,9 @@ from pvnas.space.kernels.stencil_rows import depthwise_rows, input_gradient_rows
 from pvnas.space.norms import NormState
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32
-BLOCK_COLUMNS, BLOCK_COLUMNS_OF_GRADIENT = 32, 16
+# Of the stride-1 kernels, columns of a program and its warps: as fast as were found on an H200, over 28x28 pixels of 64
+# channels, 14x14 of 128 and 7x7 of 256.
+FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED, KERNEL_GRADIENT = (32, 4), (16, 4), (16, 4), (32, 4), (32, 4)
 WARPS = 4
 
 SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges"]
@@ -28,11 +30,12 @@ def depthwise(
     y = empty_pictures(x_FCHW, f, c_out, -(-h // stride), -(-w // stride))
     x, pixels, block = rows_of(x_FCHW), y.numel() // c_out, channel_block(c_in)
     if stride == 1:
-        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c_out, block) * dilation,)
+        columns, warps = FORWARD if norm is None else FORWARD_NORMED
+        grid = (triton.cdiv(f * w, columns) * triton.cdiv(c_out, block) * dilation,)
         depthwise_rows[grid](
             x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, f * w, h, w, c_in, c_out,
-            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=BLOCK_COLUMNS, BLOCK_C=block,
-            SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
+            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=columns, BLOCK_C=block,
+            SUM=triton_type(sum_type(x_FCHW)), num_warps=warps,
         )  # fmt: skip
         return y
     grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c_out, block),)
@@ -50,32 +53,49 @@ def depthwise_input_gradient(
     like_FCHW: Tensor,
     stride: int = 1,
     dilation: int = 1,
-    norm: NormState | None = None,
     into: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient for what ``depthwise`` convolves, of ``like``'s shape, summed over edges that share it.
+    """Return the gradient for the ReLU(x) that ``depthwise`` convolves, of x's shape, summed over edges that share it.
 
-    ``norm``: of ``like``, to go back through the ReLU of its BN too; ``into``: add to this.
+    ``like_FCHW``: x; ``into``: add to this.
     """
     (f, c, h, w), edges = like_FCHW.shape, len(kernel) // like_FCHW.shape[1]
-    dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
-    g, like, pixels, block = rows_of(g_FCHW), rows_of(like_FCHW), f * h * w, channel_block(c)
     if stride == 1:
-        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c, block) * dilation,)
-        input_gradient_rows[grid](
-            g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, f * w, h, w, c, edges,
-            DILATION=dilation, NORMED=norm is not None, ADDED=into is not None, BLOCK_Q=BLOCK_COLUMNS, BLOCK_C=block,
-            SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
-        )  # fmt: skip
-        return dx
+        return _input_gradient_rows(g_FCHW, kernel, like_FCHW, dilation, None, into)[0]
+    dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
+    g, pixels, block = rows_of(g_FCHW), f * h * w, channel_block(c)
     grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
     _depthwise_input_gradient[grid](
-        g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, pixels, h, w,
-        *g_FCHW.shape[2:], c, edges,
-        STRIDE=stride, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None,
-        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
+        g.tensor, g.row, kernel, dx, pixels, h, w, *g_FCHW.shape[2:], c, edges,
+        STRIDE=stride, DILATION=dilation, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
+        SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
+
+
+def depthwise_norm_gradient(g_FCHW: Tensor, kernel: Tensor, z_FCHW: Tensor, norm: NormState) -> tuple[Tensor, Tensor]:
+    """Return the gradient for the BN(z) whose ReLU ``depthwise`` convolves, and what its BN's backward pass asks of it.
+
+    That are the sums over pixels (2, 1, kC) of the gradient and of it times BN(z), as ``normed.products`` gives them.
+    """
+    return _input_gradient_rows(g_FCHW, kernel, z_FCHW, 1, norm, None)
+
+
+def _input_gradient_rows(
+    g_FCHW: Tensor, kernel: Tensor, like_FCHW: Tensor, dilation: int, norm: NormState | None, into: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    (f, c, h, w), edges = like_FCHW.shape, len(kernel) // like_FCHW.shape[1]
+    dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
+    g, like, block = rows_of(g_FCHW), rows_of(like_FCHW), channel_block(c)
+    columns, warps = BACKWARD_SUMMED if norm is None else BACKWARD
+    parts = triton.cdiv(f * w, columns) * dilation
+    sums = dx if norm is None else g_FCHW.new_empty(parts, 2, 1, c, dtype=sum_type(g_FCHW))
+    input_gradient_rows[(parts * triton.cdiv(c, block),)](
+        g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, sums, f * w, h, w, c, edges,
+        DILATION=dilation, NORMED=norm is not None, ADDED=into is not None, BLOCK_Q=columns, BLOCK_C=block,
+        SUM=triton_type(sum_type(g_FCHW)), num_warps=warps,
+    )  # fmt: skip
+    return dx, sums if norm is None else sums.sum(0)
 
 
 def depthwise_kernel_gradient(
@@ -85,25 +105,24 @@ def depthwise_kernel_gradient(
     (c_in, h, w), (_, c_out, h_out, w_out) = x_FCHW.shape[1:], g_FCHW.shape
     g, x, block = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(c_in)
     blocks = triton.cdiv(c_out, block)
-    length, block_length = (
-        (len(g_FCHW) * w, BLOCK_COLUMNS_OF_GRADIENT) if stride == 1 else (g.pixels, BLOCK_PIXELS_OF_GRADIENT)
-    )
+    columns, warps = KERNEL_GRADIENT
+    length, block_length = (x.pixels // h, columns) if stride == 1 else (g.pixels, BLOCK_PIXELS_OF_GRADIENT)
     parts, each = parts_of(length, blocks, block_length)
-    sums = g_FCHW.new_empty(parts, 9, c_out, dtype=sum_type(g_FCHW))
+    sums = g_FCHW.new_empty(parts, c_out, 9, dtype=sum_type(g_FCHW))
     if stride == 1:
         kernel_gradient_rows[(blocks * parts,)](
             g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, length, each, h, w, c_in, c_out,
-            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=BLOCK_COLUMNS_OF_GRADIENT, BLOCK_C=block,
-            SUM=triton_type(sums.dtype), num_warps=WARPS,
+            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=columns, BLOCK_C=block,
+            SUM=triton_type(sums.dtype), num_warps=warps,
         )  # fmt: skip
-        return sums.sum(0).t().reshape(c_out, 1, 3, 3)
+        return sums.sum(0).view(c_out, 1, 3, 3)
     _depthwise_kernel_gradient[(blocks * parts,)](
         g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, g.pixels, each, h, w, h_out, w_out,
         c_in, c_out,
         STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT, BLOCK_C=block,
         SUM=triton_type(sums.dtype), num_warps=WARPS,
     )  # fmt: skip
-    return sums.sum(0).t().reshape(c_out, 1, 3, 3)
+    return sums.sum(0).view(c_out, 1, 3, 3)
 
 
 def _norm_arguments(norm: NormState | None, instead: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,9 +173,8 @@ def _depthwise(
 
 @triton.jit(do_not_specialize=SIZES)
 def _depthwise_input_gradient(
-    g, row, kernel, x, x_row, mean, inverse, dx, pixels, h, w, h_out, w_out, channels, edges,
-    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    g, row, kernel, dx, pixels, h, w, h_out, w_out, channels, edges,
+    STRIDE: tl.constexpr, DILATION: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -176,11 +194,6 @@ def _depthwise_input_gradient(
                 values = tl.load(g + pixel[:, None] * row + of_edge[None, :], mask=inside, other=0.0).to(SUM)
                 weight = tl.load(kernel + of_edge * 9 + ky * 3 + kx, mask=c < channels, other=0.0).to(SUM)
                 total += values * weight[None, :]
-    if NORMED:
-        own = tl.load(x + p.to(tl.int64)[:, None] * x_row + c[None, :], mask=valid, other=0.0).to(SUM)
-        shared_mean = tl.load(mean + c, mask=c < channels, other=0.0).to(SUM)
-        shared_inverse = tl.load(inverse + c, mask=c < channels, other=0.0).to(SUM)
-        total = tl.where(seen(own, shared_mean, shared_inverse, valid, NORMED) > 0, total, 0.0)
     target = dx + p.to(tl.int64)[:, None] * channels + c[None, :]
     if ADDED:
         total += tl.load(target, mask=valid, other=0.0).to(SUM)
@@ -218,13 +231,13 @@ def _depthwise_kernel_gradient(
         s20 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 0, STRIDE, DILATION, NORMED, SUM)
         s21 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 1, STRIDE, DILATION, NORMED, SUM)
         s22 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 2, STRIDE, DILATION, NORMED, SUM)
-    target = sums + part * 9 * c_out + c
+    target = sums + (part * c_out + c) * 9
     tl.store(target, tl.sum(s00, 0), mask=c < c_out)
-    tl.store(target + c_out, tl.sum(s01, 0), mask=c < c_out)
-    tl.store(target + 2 * c_out, tl.sum(s02, 0), mask=c < c_out)
-    tl.store(target + 3 * c_out, tl.sum(s10, 0), mask=c < c_out)
-    tl.store(target + 4 * c_out, tl.sum(s11, 0), mask=c < c_out)
-    tl.store(target + 5 * c_out, tl.sum(s12, 0), mask=c < c_out)
-    tl.store(target + 6 * c_out, tl.sum(s20, 0), mask=c < c_out)
-    tl.store(target + 7 * c_out, tl.sum(s21, 0), mask=c < c_out)
-    tl.store(target + 8 * c_out, tl.sum(s22, 0), mask=c < c_out)
+    tl.store(target + 1, tl.sum(s01, 0), mask=c < c_out)
+    tl.store(target + 2, tl.sum(s02, 0), mask=c < c_out)
+    tl.store(target + 3, tl.sum(s10, 0), mask=c < c_out)
+    tl.store(target + 4, tl.sum(s11, 0), mask=c < c_out)
+    tl.store(target + 5, tl.sum(s12, 0), mask=c < c_out)
+    tl.store(target + 6, tl.sum(s20, 0), mask=c < c_out)
+    tl.store(target + 7, tl.sum(s21, 0), mask=c < c_out)
+    tl.store(target + 8, tl.sum(s22, 0), mask=c < c_out)
