@@ -304,8 +304,9 @@ def _asked(fan: Fan, of: Fan) -> Fan:
 
 def joined(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return 3-D kernels (C, ., 1, kh, kw) or (C, ., kt, 1, 1) one after another, as 2-D ones."""
-    whole = kernels[0] if len(kernels) == 1 else torch.cat(list(kernels))
-    return (whole.squeeze(2) if whole.shape[2] == 1 else whole.squeeze(-1)).to(dtype)
+    # Squeezed first: of more than four dimensions a GPU joins tensors one by one.
+    parts = [kernel.squeeze(2) if kernel.shape[2] == 1 else kernel.squeeze(-1) for kernel in kernels]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
 
 
 def _by_place(operations: Sequence[nn.Module], kind: type[nn.Module]) -> list[list[Any]]:

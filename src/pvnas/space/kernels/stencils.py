@@ -16,7 +16,7 @@ BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32
 FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED, KERNEL_GRADIENT = (32, 4), (16, 4), (16, 4), (32, 4), (32, 4)
 WARPS = 4
 
-SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges"]
+SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
 
 
 def depthwise(
@@ -63,11 +63,10 @@ def depthwise_input_gradient(
     if stride == 1:
         return _input_gradient_rows(g_FCHW, kernel, like_FCHW, dilation, None, into)[0]
     dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
-    g, pixels, block = rows_of(g_FCHW), f * h * w, channel_block(c)
-    grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
-    _depthwise_input_gradient[grid](
-        g.tensor, g.row, kernel, dx, pixels, h, w, *g_FCHW.shape[2:], c, edges,
-        STRIDE=stride, DILATION=dilation, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
+    g, block = rows_of(g_FCHW), channel_block(c)
+    _depthwise_input_gradient[(4 * triton.cdiv(g.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
+        g.tensor, g.row, kernel, dx, h, w, *g_FCHW.shape[2:], c, edges, f,
+        DILATION=dilation, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
         SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
@@ -173,28 +172,40 @@ def _depthwise(
 
 @triton.jit(do_not_specialize=SIZES)
 def _depthwise_input_gradient(
-    g, row, kernel, dx, pixels, h, w, h_out, w_out, channels, edges,
-    STRIDE: tl.constexpr, DILATION: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    g, row, kernel, dx, h, w, h_out, w_out, channels, edges, frames,
+    DILATION: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
+    """At stride 2, where a pixel's row and column say which taps have seen it.
+
+    At dilation 1 the middle one an even row, the outer ones an odd row; at dilation 2 all of them even rows alone. So a
+    program takes pixels whose rows and columns are alike.
+    """
     blocks = tl.cdiv(channels, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    valid = (p < pixels)[:, None] & (c < channels)[None, :]
-    frame, i, j = p // (h * w), p // w % h, p % w
+    kind = tl.program_id(0) // blocks % 4
+    odd_i, odd_j = kind // 2, kind % 2
+    p = tl.program_id(0) // (blocks * 4) * BLOCK_P + tl.arange(0, BLOCK_P)
+    frame, i, j = p // (h_out * w_out), p // w_out % h_out * 2 + odd_i, p % w_out * 2 + odd_j
+    valid = ((frame < frames) & (i < h) & (j < w))[:, None] & (c < channels)[None, :]
+    if DILATION == 1:
+        first_y, count_y, first_x, count_x, step = 1 - odd_i, 1 + odd_i, 1 - odd_j, 1 + odd_j, 2
+    else:
+        first_y, count_y, first_x, count_x, step = 0, 3 - 3 * odd_i, 0, 3 - 3 * odd_j, 1
     total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
     for edge in range(edges):
         of_edge = edge * channels + c
-        for ky in tl.static_range(3):
-            for kx in tl.static_range(3):
-                a, b = i - (ky - 1) * DILATION, j - (kx - 1) * DILATION
-                inside = (a >= 0) & (b >= 0) & (a % STRIDE == 0) & (b % STRIDE == 0)
-                a, b = a // STRIDE, b // STRIDE
-                inside = (inside & (a < h_out) & (b < w_out))[:, None] & valid
+        for y in range(count_y):
+            ky = first_y + y * step
+            a = (i - (ky - 1) * DILATION) // 2
+            for x in range(count_x):
+                kx = first_x + x * step
+                b = (j - (kx - 1) * DILATION) // 2
+                inside = ((a >= 0) & (a < h_out) & (b >= 0) & (b < w_out))[:, None] & valid
                 pixel = ((frame * h_out + a) * w_out + b).to(tl.int64)
                 values = tl.load(g + pixel[:, None] * row + of_edge[None, :], mask=inside, other=0.0).to(SUM)
                 weight = tl.load(kernel + of_edge * 9 + ky * 3 + kx, mask=c < channels, other=0.0).to(SUM)
                 total += values * weight[None, :]
-    target = dx + p.to(tl.int64)[:, None] * channels + c[None, :]
+    target = dx + ((frame * h + i) * w + j).to(tl.int64)[:, None] * channels + c[None, :]
     if ADDED:
         total += tl.load(target, mask=valid, other=0.0).to(SUM)
     tl.store(target, total.to(dx.dtype.element_ty), mask=valid)
