@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pvnas.space.branches import Branch, Fan, Input, Kept, Kernels, Reduction, conv_backward, product_backward
+from pvnas.space.branches import Fan, Input, Kept, Kernels, conv_backward, product_backward
 from pvnas.space.kernels.normed import Normed, own_gradients, products
+from pvnas.space.kernels.pixels import every_other, spread
 from pvnas.space.kernels.products import (
     mix_channels,
     mix_channels_input_gradient,
@@ -41,6 +42,16 @@ class FusedInput(Input):
     def r_FCHW(self) -> Tensor:  # type: ignore[override]
         """ReLU(x), dense in channels-last memory."""
         return torch.clamp_min(self.x_FCHW, 0, out=empty_pictures(self.x_FCHW, *self.x_FCHW.shape))
+
+    @cached_property
+    def even(self) -> Tensor:
+        """ReLU(x) at the even rows and columns."""
+        return every_other(self.x_FCHW, 0)
+
+    @cached_property
+    def odd(self) -> Tensor:
+        """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
+        return every_other(self.x_FCHW, 1)
 
 
 class FusedGradient(NamedTuple):
@@ -178,7 +189,8 @@ class FusedTemporal1x1(FusedBranch):
             spatial, temporal = (kernel.to(d_product.dtype) for kernel in (spatial, temporal))
             d_kernels = product_backward(d_product, spatial, temporal, fan.edges)
         dr = mix_channels_input_gradient(gradient, product, fan.edges, fan.frames, shared=True)
-        return FusedGradient(_added(inputs.on_even_pixels(dr) if fan.stride == 2 else dr, into), d_kernels)
+        dr = spread(dr, None, inputs.x_FCHW, into) if fan.stride == 2 else _added(dr, into)
+        return FusedGradient(dr, d_kernels)
 
     @staticmethod
     def _read(inputs: FusedInput) -> Tensor:
@@ -202,18 +214,29 @@ class FusedPointwise(FusedBranch):
 
 
 class FusedReduction(FusedBranch):
-    """Identity at stride 2, as ``Reduction`` makes it."""
-
-    branch: Branch = Reduction()
+    """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        return self.branch.forward(inputs, kernels, norms)
+        k, even = inputs.fan.edges, inputs.even
+        sizes = [len(kernel) // k for kernel in kernels]
+        f, _, h, w = even.shape
+        z = empty_pictures(even, f, k * sum(sizes), h, w)
+        for x, kernel, first in zip((even, inputs.odd), kernels, (0, sizes[0]), strict=True):
+            mix_channels(x, kernel, k, into=z[:, first:], apart=sum(sizes))
+        return z, ()
 
     def backward(
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
-        found = self.branch.backward(gradient, inputs, kernels, kept)
-        return FusedGradient(_added(found.r_FCHW, into), found.kernels)
+        k, apart = inputs.fan.edges, gradient.shape[1] // inputs.fan.edges
+        halves, d_kernels = [], []
+        for offset, (kernel, first) in enumerate(zip(kernels, (0, len(kernels[0]) // k), strict=True)):
+            g = gradient[:, first:]
+            halves.append(mix_channels_input_gradient(g, kernel, k, shared=True, apart=apart))
+            if inputs.fan.kernel_gradients:
+                x = inputs.odd if offset else inputs.even
+                d_kernels.append(mix_channels_kernel_gradient(g, x, kernel, k, apart=apart))
+        return FusedGradient(spread(*halves, inputs.x_FCHW, into), d_kernels or (None, None))
 
 
 FUSED: dict[str, FusedBranch] = {

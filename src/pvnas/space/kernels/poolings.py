@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pvnas.space.kernels.rows import channel_block, empty_pictures, rows_of, sum_type, triton_type
 
-BLOCK_PIXELS = 32
+BLOCK_PIXELS, BLOCK_COLUMNS = 32, 16
 WARPS = 4
 SIZES = ["pixels", "h", "w", "h_out", "w_out"]
 
@@ -41,12 +41,18 @@ def pool_backward(
     """
     f, c, h, w = x_FCHW.shape
     dx, x, block = empty_pictures(x_FCHW, f, c, h, w), rows_of(x_FCHW), channel_block(c)
-    _pool_backward[(triton.cdiv(x.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
+    given = (
         average_FCHW, largest_FCHW, which, x.tensor, x.row, x.tensor if rectified is None else rectified,
-        x.tensor if direct is None else direct, dx, x.pixels, h, w, *average_FCHW.shape[2:], c,
-        STRIDE=stride, RECTIFIED=rectified is not None, DIRECT=direct is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
+        x.tensor if direct is None else direct, dx,
     )  # fmt: skip
+    settings = {"RECTIFIED": rectified is not None, "DIRECT": direct is not None, "BLOCK_C": block}
+    settings |= {"SUM": triton_type(sum_type(x_FCHW)), "num_warps": WARPS}
+    if stride == 1:
+        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c, block),)
+        _pool_backward_rows[grid](*given, f * w, h, w, c, BLOCK_Q=BLOCK_COLUMNS, **settings)
+    else:
+        grid = (triton.cdiv(x.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
+        _pool_backward[grid](*given, x.pixels, h, w, *average_FCHW.shape[2:], c, BLOCK_P=BLOCK_PIXELS, **settings)
     return dx
 
 
@@ -81,12 +87,66 @@ def _pool(
     tl.store(which + target, index.to(tl.uint8), mask=valid)
 
 
+@triton.jit
+def _shares(
+    average, largest, which, pixel, valid, rows, columns, KX: tl.constexpr, SUM: tl.constexpr
+):  # fmt: skip
+    """What a row of outputs gives to the pixels of one column: by the averages, and by maxima in three rows of theirs."""
+    mean = tl.load(average + pixel, mask=valid, other=0.0).to(SUM) / (rows * columns).to(SUM)[:, None]
+    most = tl.load(largest + pixel, mask=valid, other=0.0).to(SUM)
+    index = tl.load(which + pixel, mask=valid, other=9)
+    return (
+        mean, tl.where(index == KX, most, 0.0), tl.where(index == 3 + KX, most, 0.0),
+        tl.where(index == 6 + KX, most, 0.0),
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _pool_backward_rows(
+    average, largest, which, x, row, rectified, direct, dx, pixels, h, w, channels,
+    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """At stride 1, row by row as the stencils: ``pixels`` are the columns of all frames."""
+    blocks = tl.cdiv(channels, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    q = tl.program_id(0) // blocks * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    j = q % w
+    valid = (q < pixels)[:, None] & (c < channels)[None, :]
+    left, right = valid & (j >= 1)[:, None], valid & (j < w - 1)[:, None]
+    first = (q // w * (h * w) + j).to(tl.int64)[:, None]
+    at, own = first * channels + c[None, :], first * row + c[None, :]
+    # columns of the picture in the windows of the outputs around a pixel
+    n0, n1, n2 = tl.minimum(j + 1, 3), tl.minimum(j + 2, w) - tl.maximum(j - 1, 0), tl.minimum(w - j, 3)
+    n0, n2 = tl.minimum(n0, w), tl.minimum(n2, w)
+    above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
+    for i in range(h + 1):
+        there = (q[:, None] * 0 + i) < h
+        done = valid & ((q[:, None] * 0 + i) >= 1)
+        rows = tl.minimum(q * 0 + i + 2, h) - tl.maximum(q * 0 + i - 1, 0)
+        pixel = at + i * w * channels
+        a2, l2, m2, u2 = _shares(average, largest, which, pixel - channels, left & there, rows, n0, 2, SUM)
+        a1, l1, m1, u1 = _shares(average, largest, which, pixel, valid & there, rows, n1, 1, SUM)
+        a0, l0, m0, u0 = _shares(average, largest, which, pixel + channels, right & there, rows, n2, 0, SUM)
+        mean = a0 + a1 + a2
+        above += mean + l0 + l1 + l2
+        before = (i - 1) * w
+        if RECTIFIED:
+            value = tl.load(x + own + before * row, mask=done, other=0.0).to(SUM)
+            past = tl.load(rectified + at + before * channels, mask=done, other=0.0).to(SUM)
+            above += tl.where(value > 0, past, 0.0)
+        if DIRECT:
+            above += tl.load(direct + at + before * channels, mask=done, other=0.0).to(SUM)
+        tl.store(dx + at + before * channels, above.to(dx.dtype.element_ty), mask=done)
+        above = here + mean + m0 + m1 + m2
+        here = mean + u0 + u1 + u2
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _pool_backward(
     average, largest, which, x, row, rectified, direct, dx, pixels, h, w, h_out, w_out, channels,
-    STRIDE: tl.constexpr, RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    SUM: tl.constexpr,
+    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
+    """At stride 2."""
     blocks = tl.cdiv(channels, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -103,14 +163,14 @@ def _pool_backward(
     for ky in tl.static_range(3):
         for kx in tl.static_range(3):
             a, b = i - ky + 1, j - kx + 1
-            inside = (a >= 0) & (b >= 0) & (a % STRIDE == 0) & (b % STRIDE == 0)
-            a, b = a // STRIDE, b // STRIDE
+            inside = (a >= 0) & (b >= 0) & (a % 2 == 0) & (b % 2 == 0)
+            a, b = a // 2, b // 2
             inside = inside & (a < h_out) & (b < w_out)
             there = inside[:, None] & valid
             pixel = ((frame * h_out + a) * w_out + b).to(tl.int64)[:, None] * channels + c[None, :]
             # pixels of the input that the window of this output has
-            rows = tl.minimum(a * STRIDE + 2, h) - tl.maximum(a * STRIDE - 1, 0)
-            columns = tl.minimum(b * STRIDE + 2, w) - tl.maximum(b * STRIDE - 1, 0)
+            rows = tl.minimum(a * 2 + 2, h) - tl.maximum(a * 2 - 1, 0)
+            columns = tl.minimum(b * 2 + 2, w) - tl.maximum(b * 2 - 1, 0)
             count = tl.where(inside, rows * columns, 1).to(SUM)
             total += tl.load(average + pixel, mask=there, other=0.0).to(SUM) / count[:, None]
             chosen = there & (tl.load(which + pixel, mask=there, other=9) == ky * 3 + kx)

@@ -18,36 +18,64 @@ NARROW_GRADIENT, WIDE_GRADIENT = (64, 64, 4), (64, 64, 4)
 SIZES = ["pixels", "each", "frame", "frames", "runs", "summed", "edges"]
 
 
-def mix_channels(x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, rectified: bool = False) -> Tensor:
+def mix_channels(
+    x_FCHW: Tensor,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    rectified: bool = False,
+    into: Tensor | None = None,
+    apart: int = 0,
+) -> Tensor:
     """Return the convolutions of x (F, kA, H, W), or of one x (F, A, H, W) for all edges, with kernels (kB, A, t, 1).
 
-    ``frames``: T; ``rectified``: of ReLU(x).
+    ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels of
+    an edge ``apart`` from those of the next.
     """
     f, _, h, w = x_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_edge = 0 if x_FCHW.shape[1] == a else a
-    y, weights = empty_pictures(x_FCHW, f, edges * b, h, w), kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
-    _launch(x_FCHW, y, weights, (x_edge, b), 1, 1, frames, rectified)
+    y = empty_pictures(x_FCHW, f, edges * b, h, w) if into is None else into
+    weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
+    _launch(x_FCHW, y, weights, (x_edge, apart or b), 1, 1, frames, rectified)
     return y
 
 
 def mix_channels_input_gradient(
-    g_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, shared: bool = False
+    g_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, shared: bool = False, apart: int = 0
 ) -> Tensor:
-    """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared."""
+    """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
+
+    ``apart``: of the edges' channels in g.
+    """
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
     _launch(
-        g_FCHW, dx, kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2), (b, a), edges if shared else 1, -1, frames
+        g_FCHW,
+        dx,
+        kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2),
+        (apart or b, a),
+        edges if shared else 1,
+        -1,
+        frames,
     )
     return dx
 
 
 def mix_channels_kernel_gradient(
-    g_FCHW: Tensor, x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, rectified: bool = False
+    g_FCHW: Tensor,
+    x_FCHW: Tensor,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    rectified: bool = False,
+    apart: int = 0,
 ) -> Tensor:
-    """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1), in the type of sums."""
+    """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1), in the type of sums.
+
+    ``apart``: of the edges' channels in g.
+    """
     h, w = g_FCHW.shape[2:]
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     block_pixels, most, warps = NARROW_GRADIENT if max(a, b) <= 64 else WIDE_GRADIENT
@@ -56,7 +84,7 @@ def mix_channels_kernel_gradient(
     parts, each = parts_of(g.pixels, blocks, block_pixels)
     sums = g_FCHW.new_empty(parts, edges * b, a, taps, 1, dtype=sum_type(g_FCHW))
     _kernel_gradient[(blocks * parts,)](
-        g.tensor, g.row, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w, frames, b, a,
+        g.tensor, g.row, apart or b, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w, frames, b, a,
         edges,
         TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=block_pixels,
         SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=warps,
@@ -131,7 +159,7 @@ def _mix(
 
 @triton.jit(do_not_specialize=SIZES)
 def _kernel_gradient(
-    g, g_row, x, x_row, x_edge, sums, pixels, each, frame, frames, n_b, n_a, edges,
+    g, g_row, g_edge, x, x_row, x_edge, sums, pixels, each, frame, frames, n_b, n_a, edges,
     TAPS: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_P: tl.constexpr,
     SUM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -151,7 +179,7 @@ def _kernel_gradient(
         time = p // frame % frames + shift
         there = (p < end) & (time >= 0) & (time < frames)
         gradient = tl.load(
-            g + p.to(tl.int64)[None, :] * g_row + edge * n_b + b[:, None],
+            g + p.to(tl.int64)[None, :] * g_row + edge * g_edge + b[:, None],
             mask=(p < end)[None, :] & (b < n_b)[:, None], other=0.0,
         )  # fmt: skip
         values = tl.load(
