@@ -284,18 +284,33 @@ def test_a_step_waits_for_two_answers_or_on_a_gpu_for_none(layout, late, waits, 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_host_never_waits_for_a_gpu_in_a_step(precision):
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_host_never_waits_for_a_gpu_in_a_step(precision, recorded):
     shape = Shape(width=8, batch=4, device="cuda", precision=precision)
-    stage, batch = make_bench_stage(shape, plain=False), make_batch(shape).weight.pin_memory()
-    pinned = StepBatches(batch, batch)
-    stage.step(0, 0, pinned)
+    stage, pinned = make_bench_stage(shape, plain=False), make_batch(shape)
+    stage.graphs = stage.graphs if recorded else None
+    for step in range(2):  # called, then recorded
+        stage.step(0, step, pinned)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        measures = stage.step(0, 1, pinned)
+        measures = stage.step(0, 2, pinned)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     stage.finite.settle()
     assert float(measures["clips"]) == shape.batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_half_steps_change_no_bit():
+    shape, found = Shape(width=8, batch=4, device="cuda", precision="bf16"), []
+    for recorded in (True, False):
+        stage, batch = make_bench_stage(shape, plain=False), make_batch(shape)
+        assert stage.graphs is not None
+        stage.graphs = stage.graphs if recorded else None
+        losses = [stage.step(0, step, batch)["loss"].cpu() for step in range(4)]
+        found.append([*losses, *(tensor.cpu() for tensor in stage.network.state_dict().values())])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_loss_that_is_no_number_is_in_no_checkpoint_where_it_is_noticed_late(sources, tmp_path):

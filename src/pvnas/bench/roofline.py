@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
@@ -73,6 +72,9 @@ def count_macs(forward: Callable[[], Any]) -> int:
 
     Forward passes alone: PyTorch's counter takes the weight gradient of a grouped convolution for that of a dense one.
     """
+    # Here, since it brings along Triton where that is there, and with it 86 MB which would count as the search's.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         forward()
     return int(flops.get_total_flops()) // 2

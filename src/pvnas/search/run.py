@@ -309,7 +309,9 @@ class _GradientOf:
         stage = self.stage
         if stage.graphs is not None:
             loss, measures = self._loss(clips_NCTHW, labels_N)
-            return list(torch.autograd.grad(loss, list(parameters))), measures
+            gradients = torch.autograd.grad(loss, list(parameters))
+            # As their parameters lie: of one that does not, an optimiser takes all tensors one by one.
+            return [gradient.contiguous() for gradient in gradients], measures
         shards = stage.config.search.batch.shards
         arguments = (stage.network, parameters, shards, clips_NCTHW, labels_N, self._loss)
         return shard_gradients(*arguments, self.random_key)

@@ -45,6 +45,20 @@ def average_3x3(x_FCHW: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
 
 
+def average_3x3_backward(gradient_FCHW: Tensor, shape: Sequence[int], stride: int) -> Tensor:
+    """Return the gradient for what ``average_3x3`` has read, of this shape."""
+    ones = gradient_FCHW.new_ones(1, 1, *shape[2:])
+    shares = gradient_FCHW / F.avg_pool2d(ones, 3, stride, 1, divisor_override=1)
+    if stride == 2:
+        spread = torch.empty(
+            tuple(shape), dtype=shares.dtype, device=shares.device, memory_format=torch.channels_last
+        ).zero_()
+        spread[:, :, ::2, ::2] = shares
+        shares = spread
+    # A pixel is in the windows of its neighbours: their sum, once more a pooling.
+    return F.avg_pool2d(shares, 3, 1, 1, divisor_override=1)
+
+
 def _picked(x_FCHW: Tensor, offsets: tuple[int, ...]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and x_FCHW.requires_grad:
         picked: tuple[Tensor, ...] = _Picked.apply(x_FCHW, offsets)
@@ -90,16 +104,7 @@ class _Average(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ones = gradient.new_ones(1, 1, *ctx.shape[2:])
-        shares = gradient / F.avg_pool2d(ones, 3, ctx.stride, 1, divisor_override=1)
-        if ctx.stride == 2:
-            spread = torch.empty(
-                ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
-            ).zero_()
-            spread[:, :, ::2, ::2] = shares
-            shares = spread
-        # A pixel is in the windows of its neighbours: their sum, once more a pooling.
-        return F.avg_pool2d(shares, 3, 1, 1, divisor_override=1), None
+        return average_3x3_backward(gradient, ctx.shape, ctx.stride), None
 
 
 class _SideBySide(torch.autograd.Function):

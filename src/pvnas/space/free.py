@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pvnas.space.dense import average_3x3_backward
 from pvnas.space.layers import BatchNorm
 from pvnas.space.mixing import Mixing, MixingGradient, leaving, targets
 from pvnas.space.norms import Moments, Norms, NormState, norm_backward, normalise
@@ -81,7 +82,10 @@ class Free:
             norm_backward(as_picture(_weighted(weights_kO[:, column], g_kM, parts), z), z, state)[0]
             for column, z, state in zip(self.pool_columns, kept.pooled, kept.states, strict=True)
         )
-        dx_FCHW += torch.ops.aten.avg_pool2d_backward(average, x_FCHW, *self.window, False, False, None)
+        if x_FCHW.is_cuda:  # where PyTorch's is wrong, see there
+            dx_FCHW += average_3x3_backward(average, x_FCHW.shape, self.window[1][0])
+        else:
+            dx_FCHW += torch.ops.aten.avg_pool2d_backward(average, x_FCHW, *self.window, False, False, None)
         dx_FCHW += torch.ops.aten.max_pool2d_with_indices_backward(
             largest, x_FCHW, *self.window, [1, 1], False, kept.indices.long()
         )

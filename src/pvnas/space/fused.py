@@ -3,8 +3,8 @@
 Legend: F folded frames, C channels of the cell, k edges that leave the node, I = 4 intermediate nodes.
 
 The same steps with fewer passes over memory: ReLU and BN before a depthwise convolution are made as it reads, all
-operations of a node are added to the sums in one pass, and their BN go backwards in two. The intermediate nodes lie side
-by side, as the cell returns them.
+operations of a node are added to the sums in one pass, and their BN go backwards in two. The intermediate nodes lie
+side by side, as the cell returns them.
 """
 
 from __future__ import annotations

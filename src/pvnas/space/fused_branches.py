@@ -39,7 +39,7 @@ class FusedInput(Input):
         self.x_FCHW, self.fan = x_FCHW, fan
 
     @cached_property
-    def r_FCHW(self) -> Tensor:  # type: ignore[override]
+    def r_FCHW(self) -> Tensor:  # type: ignore[override]  # noqa: N802
         """ReLU(x), dense in channels-last memory."""
         return torch.clamp_min(self.x_FCHW, 0, out=empty_pictures(self.x_FCHW, *self.x_FCHW.shape))
 
@@ -229,14 +229,16 @@ class FusedReduction(FusedBranch):
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
         k, apart = inputs.fan.edges, gradient.shape[1] // inputs.fan.edges
-        halves, d_kernels = [], []
+        halves: list[Tensor] = []
+        d_kernels: list[Tensor | None] = []
         for offset, (kernel, first) in enumerate(zip(kernels, (0, len(kernels[0]) // k), strict=True)):
             g = gradient[:, first:]
             halves.append(mix_channels_input_gradient(g, kernel, k, shared=True, apart=apart))
             if inputs.fan.kernel_gradients:
                 x = inputs.odd if offset else inputs.even
                 d_kernels.append(mix_channels_kernel_gradient(g, x, kernel, k, apart=apart))
-        return FusedGradient(spread(*halves, inputs.x_FCHW, into), d_kernels or (None, None))
+        even, odd = halves
+        return FusedGradient(spread(even, odd, inputs.x_FCHW, into), d_kernels or (None, None))
 
 
 FUSED: dict[str, FusedBranch] = {

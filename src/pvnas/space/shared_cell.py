@@ -85,7 +85,7 @@ class SharedCell(nn.Module):
         return [kernel for part in self.parts() for kernel in part.kernels()]
 
     def way_of(self, x: Tensor) -> Way:
-        """Return how the cell computes on such clips: with PyTorch's operations or, on a GPU, with kernels of its own."""
+        """Return how the cell computes on such clips: with PyTorch's operations or, on a GPU, with our own kernels."""
         fused = usable(x)
         if fused and fused not in self._ways:
             from pvnas.space.fused import fused_way  # Triton is there where this is asked

@@ -8,7 +8,7 @@ that depends on the sizes alone: the same clips give the same bits.
 
 from __future__ import annotations
 
-import os
+import warnings
 from functools import cache
 from importlib.util import find_spec
 
@@ -19,10 +19,22 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def usable(x: Tensor) -> bool:
-    """Return whether the kernels take this tensor: on a GPU where Triton is there, not in float64."""
-    return x.is_cuda and x.dtype in _TYPES and _has_triton()
+    """Return whether the kernels take this tensor: on a GPU where Triton works, not in float64."""
+    return x.is_cuda and x.dtype in _TYPES and _triton_works()
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None and os.environ.get("PVNAS_TRITON", "1") != "0"
+def _triton_works() -> bool:
+    """Whether Triton is there and can compile, for which it asks for a C compiler too; a warning says if it cannot."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from pvnas.space.kernels.pixels import every_other
+
+        every_other(torch.zeros(1, 2, 2, 16, device="cuda").permute(0, 3, 1, 2), 0)
+    except Exception as error:  # whatever it is, the search goes on without
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        slow = "the search runs with PyTorch's kernels, which is several times slower"
+        warnings.warn(f"Triton does not work here ({why}): {slow}; a C compiler may be missing", RuntimeWarning, 2)
+        return False
+    return True

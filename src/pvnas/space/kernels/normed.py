@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import PROGRAMS, channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 32
 WARPS, WARPS_OF_MOMENTS = 4, 8
@@ -38,7 +38,7 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, in the type of sums."""
     x, c, block, dtype = rows_of(x_FCHW), x_FCHW.shape[1], channel_block(x_FCHW.shape[1]), sum_type(x_FCHW)
     blocks = triton.cdiv(c, block)
-    parts, each = parts_of(x.pixels, blocks, BLOCK_PIXELS, 2 * PROGRAMS)
+    parts, each = parts_of(x.pixels, blocks, BLOCK_PIXELS)
     found = x_FCHW.new_empty(parts, 2, c, dtype=dtype)
     settings = {"BLOCK_C": block, "SUM": triton_type(dtype), "num_warps": WARPS_OF_MOMENTS}
     _part_moments[(blocks * parts,)](x.tensor, x.row, found, x.pixels, each, c, BLOCK_P=BLOCK_PIXELS, **settings)
@@ -106,7 +106,8 @@ def own_gradients(
     _own_gradients[grid](
         g.tensor, g.row, *_columns(own), tuple(results), weights, sums, g.pixels, channels, edges,
         weights.stride(0),
-        ALL=len(own), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
+        ALL=len(own), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+        num_warps=WARPS,
     )  # fmt: skip
     return results
 
@@ -126,7 +127,8 @@ def shared_gradients(
     _shared_gradients[grid](
         g.tensor, g.row, *_columns(shared), tuple(results), weights, sums, g.pixels, channels, edges,
         weights.stride(0),
-        ALL=len(shared), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
+        ALL=len(shared), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(g_FCHW)),
+        num_warps=WARPS,
     )  # fmt: skip
     return results
 

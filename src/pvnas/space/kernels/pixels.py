@@ -13,7 +13,7 @@ SIZES = ["pixels", "h", "w", "h_out", "w_out"]
 
 
 def every_other(x_FCHW: Tensor, offset: int) -> Tensor:
-    """Return ReLU(x) at rows and columns from ``offset`` (0 or 1) on, zero past the picture, (F, C, H/2, W/2) rounded up."""
+    """Return ReLU(x) at every other row and column from ``offset`` (0 or 1) on, zero past the picture."""
     f, c, h, w = x_FCHW.shape
     y, x, block = empty_pictures(x_FCHW, f, c, -(-h // 2), -(-w // 2)), rows_of(x_FCHW), channel_block(c)
     pixels = y.numel() // c
@@ -25,7 +25,7 @@ def every_other(x_FCHW: Tensor, offset: int) -> Tensor:
 
 
 def spread(even_FCHW: Tensor, odd_FCHW: Tensor | None, like_FCHW: Tensor, into: Tensor | None) -> Tensor:
-    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` where it is given."""
+    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` if that is given."""
     f, c, h, w = like_FCHW.shape
     dx, block = empty_pictures(like_FCHW, f, c, h, w) if into is None else into, channel_block(c)
     pixels, odd = f * h * w, even_FCHW if odd_FCHW is None else odd_FCHW

@@ -88,10 +88,8 @@ def _pool(
 
 
 @triton.jit
-def _shares(
-    average, largest, which, pixel, valid, rows, columns, KX: tl.constexpr, SUM: tl.constexpr
-):  # fmt: skip
-    """What a row of outputs gives to the pixels of one column: by the averages, and by maxima in three rows of theirs."""
+def _shares(average, largest, which, pixel, valid, rows, columns, KX: tl.constexpr, SUM: tl.constexpr):
+    """What a row of outputs gives to the pixels of a column: by the averages, and by maxima in three rows of theirs."""
     mean = tl.load(average + pixel, mask=valid, other=0.0).to(SUM) / (rows * columns).to(SUM)[:, None]
     most = tl.load(largest + pixel, mask=valid, other=0.0).to(SUM)
     index = tl.load(which + pixel, mask=valid, other=9)

@@ -29,8 +29,8 @@ def mix_channels(
 ) -> Tensor:
     """Return the convolutions of x (F, kA, H, W), or of one x (F, A, H, W) for all edges, with kernels (kB, A, t, 1).
 
-    ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels of
-    an edge ``apart`` from those of the next.
+    ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels
+    of an edge ``apart`` from those of the next.
     """
     f, _, h, w = x_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
@@ -84,8 +84,8 @@ def mix_channels_kernel_gradient(
     parts, each = parts_of(g.pixels, blocks, block_pixels)
     sums = g_FCHW.new_empty(parts, edges * b, a, taps, 1, dtype=sum_type(g_FCHW))
     _kernel_gradient[(blocks * parts,)](
-        g.tensor, g.row, apart or b, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w, frames, b, a,
-        edges,
+        g.tensor, g.row, apart or b, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w,
+        frames, b, a, edges,
         TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=block_pixels,
         SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=warps,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def _launch(
     frames: int,
     rectified: bool = False,
 ) -> None:
-    """Multiply by ``weights`` (t, k, from, to), of x's and y's channels ``offsets`` apart, ``summed`` edges into one."""
+    """Multiply by ``weights`` (t, k, from, to); ``offsets``: of an edge's channels in x and y; sum ``summed`` edges."""
     taps, edges, n_from, n_to = weights.shape
     if weights.stride(3) != 1 and weights.stride(2) != 1:  # neighbours in memory are read together
         weights = weights.contiguous()

@@ -52,8 +52,8 @@ def channel_block(channels: int, most: int = 64) -> int:
     return min(most, max(16, triton.next_power_of_2(channels)))
 
 
-def parts_of(pixels: int, blocks: int, block_pixels: int, programs: int = PROGRAMS) -> tuple[int, int]:
+def parts_of(pixels: int, blocks: int, block_pixels: int) -> tuple[int, int]:
     """Return (parts, pixels of a part): of all pixels, where ``blocks`` of all programs work on each part."""
-    wanted = max(1, programs // blocks)
+    wanted = max(1, PROGRAMS // blocks)
     each = triton.cdiv(triton.cdiv(pixels, wanted), block_pixels) * block_pixels
     return triton.cdiv(pixels, each), each

@@ -1,4 +1,4 @@
-"""Depthwise 3x3 convolutions at stride 1, row by row: each row of a picture is read once, not for each tap that sees it.
+"""Depthwise 3x3 convolutions at stride 1, row by row: a row of a picture is read once, not for each tap that sees it.
 
 A program takes some columns of the frames and goes down their rows. A row that it reads is the lower row of one output,
 the middle of another and the upper of a third; of these two sums, not all nine taps, are held. At dilation 2 the even
@@ -89,8 +89,8 @@ def input_gradient_rows(
 ):  # fmt: skip
     """The gradient for what edges have convolved: as ``depthwise_rows`` with the kernels turned, summed over edges.
 
-    ``NORMED``: that was ReLU(BN(x)). Then of the gradient for BN(x), and with ``sums`` (programs, 2, C): over the columns
-    of a program the sums of that gradient, and of it times BN(x).
+    ``NORMED``: that was ReLU(BN(x)). Then the gradient is that for BN(x), and ``sums`` (programs, 2, C) are, over the
+    columns of a program, the sums of it and of it times BN(x).
     """
     blocks = tl.cdiv(c_out, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -13,7 +13,7 @@ from pvnas.space.norms import NormState
 BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32
 # Of the stride-1 kernels, columns of a program and its warps: as fast as were found on an H200, over 28x28 pixels of 64
 # channels, 14x14 of 128 and 7x7 of 256.
-FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED, KERNEL_GRADIENT = (32, 4), (16, 4), (16, 4), (32, 4), (32, 4)
+FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED, KERNEL_GRADIENT = (16, 2), (8, 4), (8, 4), (64, 4), (16, 2)
 WARPS = 4
 
 SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
