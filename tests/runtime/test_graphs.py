@@ -19,7 +19,7 @@ class Played:
         self.outputs[0].copy_(self.function(*self.inputs)[0])
 
 
-@pytest.fixture()
+@pytest.fixture
 def recorded(monkeypatch):
     """The sizes of what was recorded, by a Graphs that needs no GPU."""
     sizes = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvnas.space.dense import average_3x3, even_and_odd_pixels, even_pixels, side_by_side
@@ -52,6 +52,7 @@ def test_joined_channels_have_dense_gradients(frames):
         assert gradient.is_contiguous(memory_format=memory)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2), st.integers(2, 9), st.integers(2, 9), st.sampled_from([1, 2]))
 def test_averages_and_their_gradients_are_pytorchs(channels, height, width, stride):
     x, again = clips(2, channels, height, width), clips(2, channels, height, width)

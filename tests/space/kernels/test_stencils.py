@@ -12,16 +12,21 @@ from pvnas.space.kernels.stencils import (
 )
 from pvnas.space.norms import NormState
 
-CASES = [(1, 1), (2, 1), (1, 2), (2, 2)]
-SIZES = [(2, 5, 1, 7, 6), (1, 33, 2, 4, 3), (2, 4, 3, 1, 1)]  # F, C, edges, H, W
+# F, C, edges, H, W, stride, dilation
+CASES = [
+    (2, 5, 2, 7, 6, 1, 1),
+    (2, 5, 2, 6, 5, 1, 2),
+    (1, 33, 1, 5, 3, 2, 1),
+    (1, 5, 3, 4, 5, 2, 2),
+    (2, 4, 3, 1, 1, 1, 2),
+]
 
 
 def convolved(x, kernel, stride, dilation, edges):
     return F.conv2d(torch.cat([x] * edges, 1).relu(), kernel, None, stride, dilation, dilation, len(kernel))
 
 
-@pytest.mark.parametrize("stride, dilation", CASES)
-@pytest.mark.parametrize("f, c, edges, h, w", SIZES)
+@pytest.mark.parametrize("f, c, edges, h, w, stride, dilation", CASES)
 def test_all_edges_of_one_node(f, c, edges, h, w, stride, dilation, make, close):
     x, kernel = make(f, c, h, w).requires_grad_(), make(edges * c, 1, 3, 3).requires_grad_()
     y = convolved(x, kernel, stride, dilation, edges)

@@ -25,7 +25,7 @@ def every_other(x_FCHW: Tensor, offset: int) -> Tensor:
 
 
 def spread(even_FCHW: Tensor, odd_FCHW: Tensor | None, like_FCHW: Tensor, into: Tensor | None) -> Tensor:
-    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` if that is given."""
+    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` if not None."""
     f, c, h, w = like_FCHW.shape
     dx, block = empty_pictures(like_FCHW, f, c, h, w) if into is None else into, channel_block(c)
     pixels, odd = f * h * w, even_FCHW if odd_FCHW is None else odd_FCHW
