@@ -301,6 +301,8 @@ class _GradientOf:
             return gradients(there.clips_NCTHW, there.labels_N)
         name = (len(parameters), id(parameters[0]), update_statistics)
         found, measures = stage.graphs.call(name, gradients, (there.clips_NCTHW, there.labels_N))
+        if stage.config.search.objective == "bilevel-second":  # which compares gradients of the same kind
+            found = [gradient.clone() for gradient in found]
         return found, {key: value.clone() for key, value in measures.items()}
 
     def _gradients(
