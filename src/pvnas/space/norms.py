@@ -117,7 +117,7 @@ def norm_backward(
 def _batch_statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, in fp32 where the input is in less."""
     if usable(x_FCHW):
-        from pvnas.space.kernels.normed import statistics  # Triton is there where this is asked
+        from pvnas.space.kernels.statistics import statistics  # Triton is there where this is asked
 
         return statistics(x_FCHW, eps)
     running = (None, None)
