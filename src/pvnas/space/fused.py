@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pvnas.space.branches import BRANCHES, Fan
+from pvnas.space.branches import Fan
 from pvnas.space.free import KeptFree
 from pvnas.space.fused_branches import FUSED, FusedInput, FusedPointwise, FusedReduction, as_normed, norm_backward
 from pvnas.space.genotype import NODES
@@ -118,14 +118,7 @@ class FusedSource:
 
     def grouped(self, kernels: Sequence[Tensor], fan: Fan, sums: JoinedSums) -> list[Edges]:
         """Return all edges as one group, with their kernels prepared."""
-        source, rest = self.source, iter(kernels)
-        own = replace(fan, stride=self.stride, edges=source.edges)
-        prepared = {}
-        for name in self.names:
-            places = [[next(rest) for _ in layers] for layers in source.convolutions[name]]
-            joined_kernels = [joined(place, sums.values_FCHW.dtype) for place in places]
-            prepared[name] = BRANCHES[name].prepare(joined_kernels, own)
-        return [Edges(0, prepared, own)]
+        return self.source.in_groups(kernels, fan, self.source.edges, sums.values_FCHW.dtype)
 
     def forward(
         self,

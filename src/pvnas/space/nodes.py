@@ -194,9 +194,13 @@ class Source:
 
     def grouped(self, kernels: Sequence[Tensor], fan: Fan, sums: Sums) -> list[Edges]:
         """Return the edges in groups that run together, to sums of this size, with their kernels prepared."""
-        k, sum_FHWC = self.edges, sums.values_IFHWC[0]
-        size = self._edges_together(sum_FHWC)
-        fan = replace(fan, stride=self.stride, remake=self._remakes(sum_FHWC))
+        sum_FHWC = sums.values_IFHWC[0]
+        own = replace(fan, remake=self._remakes(sum_FHWC))
+        return self.in_groups(kernels, own, self._edges_together(sum_FHWC), sum_FHWC.dtype)
+
+    def in_groups(self, kernels: Sequence[Tensor], fan: Fan, size: int, dtype: torch.dtype) -> list[Edges]:
+        """Return the edges in groups of a size, with their kernels prepared in this type."""
+        k, fan = self.edges, replace(fan, stride=self.stride)
         rest = iter(kernels)
         places = {name: [[next(rest) for _ in layers] for layers in self.convolutions[name]] for name in self.names}
         groups = []
@@ -204,7 +208,7 @@ class Source:
             part = slice(first, first + size)
             own = replace(fan, edges=min(size, k - first))
             prepared = {
-                name: BRANCHES[name].prepare([joined(place[part], sum_FHWC.dtype) for place in places[name]], own)
+                name: BRANCHES[name].prepare([joined(place[part], dtype) for place in places[name]], own)
                 for name in self.names
             }
             groups.append(Edges(first, prepared, own))
