@@ -1,4 +1,4 @@
-"""What leaves a node of a relaxed cell on a GPU, forward and backward: ``nodes.Source`` by the kernels of ``kernels``.
+"""What leaves a node of a relaxed cell, forward and backward: ``nodes.Source`` by our own kernels.
 
 Legend: F folded frames, C channels of the cell, k edges that leave the node, I = 4 intermediate nodes.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,7 @@ from pvnas.space.branches import Fan
 from pvnas.space.free import KeptFree
 from pvnas.space.fused_branches import FUSED, FusedInput, FusedPointwise, FusedReduction, as_normed, norm_backward
 from pvnas.space.genotype import NODES
-from pvnas.space.kernels.normed import (
-    Normed,
-    add_normed,
-    normalised,
-    own_gradients,
-    products,
-    shared_gradients,
-    unnormed,
-)
-from pvnas.space.kernels.poolings import pool, pool_backward
+from pvnas.space.kernels.operands import Normed, unnormed
 from pvnas.space.mixing import Mixing, MixingGradient, index_on
 from pvnas.space.nodes import Edges, Entry, KeptBranch, KeptEntry, KeptSource, Source, Way, joined
 from pvnas.space.norms import Moments, Norms
@@ -79,8 +71,8 @@ def _of(values_FCHW: Tensor, nodes: slice) -> Tensor:
 class FusedEntry:
     """What brings an output of an earlier cell to this cell's width, as ``Entry``."""
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, kernels: Any, entry: Entry) -> None:
+        self.kernels, self.entry = kernels, entry
         self.branch = FusedReduction() if entry.stride == 2 else FusedPointwise()
 
     def forward(
@@ -89,19 +81,20 @@ class FusedEntry:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = replace(fan, stride=self.entry.stride)
         own_kernels = [joined([kernel], x_FCHW.dtype) for kernel in kernels]
-        z_FCHW, _ = self.branch.forward(FusedInput(x_FCHW, own), own_kernels, Norms([], moments))
+        z_FCHW, _ = self.branch.forward(FusedInput(self.kernels, x_FCHW, own), own_kernels, Norms([], moments))
         state = Norms(self.entry.norms, moments).state(z_FCHW)
         kept = KeptEntry(own_kernels, own, KeptBranch((z_FCHW,), state))
         return self.again(kept), kept
 
     def again(self, kept: KeptEntry) -> Tensor:
         """Return the cell's input once more, from what the BN saw."""
-        return normalised(as_normed(kept.branch.kept[0], kept.branch.state))
+        made: Tensor = self.kernels.normalised(as_normed(kept.branch.kept[0], kept.branch.state))
+        return made
 
     def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for the kernels."""
-        g = norm_backward(gradient, kept.branch.kept[0], kept.branch.state)
-        dr_FCHW, d_kernels = self.branch.backward(g, FusedInput(x_FCHW, kept.fan), kept.kernels, (), None)
+        g = norm_backward(self.kernels, gradient, kept.branch.kept[0], kept.branch.state)
+        dr_FCHW, d_kernels = self.branch.backward(g, FusedInput(self.kernels, x_FCHW, kept.fan), kept.kernels, (), None)
         torch.ops.aten.threshold_backward.grad_input(dr_FCHW, x_FCHW, 0, grad_input=dr_FCHW)
         return dr_FCHW, list(d_kernels)
 
@@ -109,7 +102,8 @@ class FusedEntry:
 class FusedSource:
     """What leaves one node, as ``Source``; all its edges run together."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, kernels: Any, source: Source) -> None:
+        self.kernels = kernels
         self.source, self.number, self.stride, self.names = source, source.number, source.stride, source.names
         free = source.free
         shared = [*free.pool_columns, *([] if free.identity is None else [free.identity])]
@@ -131,11 +125,11 @@ class FusedSource:
     ) -> KeptSource:
         """Add this node's (F, C, H, W) through all operations to the later nodes' sums, see ``Source.forward``."""
         (edges,) = groups
-        average, largest, which = pool(x_FCHW, self.stride)
+        average, largest, which = self.kernels.pool(x_FCHW, self.stride)
         pooled = (average, largest)
         states = [Norms([norm], moments).state(z) for norm, z in zip(self.source.free.norms, pooled, strict=True)]
         free = KeptFree(pooled, states, which)
-        inputs, found = FusedInput(x_FCHW, edges.fan), {}
+        inputs, found = FusedInput(self.kernels, x_FCHW, edges.fan), {}
         for name in self.names:
             *within, last = [Norms(layers, moments) for layers in self.source.norms[name]]
             norms = within[0] if within else Norms([], moments)
@@ -163,7 +157,7 @@ class FusedSource:
         self, x_FCHW: Tensor, free: KeptFree, found: dict[str, KeptBranch], sums: JoinedSums, mixing: Mixing
     ) -> None:
         own = [as_normed(kept[0], state) for kept, state in found.values()]
-        add_normed(
+        self.kernels.add_normed(
             sums.of(self.source.targets), own, self._shared(x_FCHW, free), self._weights(mixing), begin=not sums.begun
         )
         sums.begun = True
@@ -192,20 +186,20 @@ class FusedSource:
         kept.groups.clear()
         own = [as_normed(branches[name].kept[0], branches[name].state) for name in self.names]
         shared = self._shared(x_FCHW, kept.free)
-        found = products(g_FCHW, own, shared, edges.fan.edges)
+        found = self.kernels.products(g_FCHW, own, shared, edges.fan.edges)
         if d_mixing is not None:
             d_weights_kO = d_mixing.weights_SO[self.source.leaving]
             d_weights_kO.index_copy_(1, index_on(self.order, found.device), found[1:].sum(2).t())
         if not edges.fan.input_gradient:
             return None, [None] * len(self.source.kernels())
         of_batch = kept.free.states[0].running is None
-        dz = own_gradients(g_FCHW, own, weights_kO[:, : self.own], found, of_batch=of_batch)
+        dz = self.kernels.own_gradients(g_FCHW, own, weights_kO[:, : self.own], found, of_batch=of_batch)
         dr_FCHW, d_kernels = self._through_branches(dz, x_FCHW, edges, branches)
         of_shared = torch.cat([found[:1], found[1 + self.own :]])
-        d_average, d_largest, *direct = shared_gradients(
+        d_average, d_largest, *direct = self.kernels.shared_gradients(
             g_FCHW, shared, weights_kO[:, self.own :], of_shared, of_batch=of_batch
         )
-        dx_FCHW = pool_backward(
+        dx_FCHW = self.kernels.pool_backward(
             d_average, d_largest, kept.free.indices, x_FCHW, self.stride, dr_FCHW, direct[0] if direct else None
         )
         return dx_FCHW, d_kernels
@@ -214,7 +208,7 @@ class FusedSource:
         self, dz: list[Tensor], x_FCHW: Tensor, edges: Edges, branches: dict[str, KeptBranch]
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """Return the gradients for ReLU(x) and for the kernels from those of what the last BN have seen."""
-        inputs, k = FusedInput(x_FCHW, edges.fan), edges.fan.edges
+        inputs, k = FusedInput(self.kernels, x_FCHW, edges.fan), edges.fan.edges
         dr_FCHW: Tensor | None = None
         d_kernels: list[Tensor | None] = []
         for name in self.names:
@@ -225,7 +219,8 @@ class FusedSource:
         return dr_FCHW, d_kernels
 
 
-def fused_way(entries: Sequence[Entry], sources: Sequence[Source]) -> Way:
-    """Return how a cell computes with these kernels."""
-    own_entries, own_sources = [FusedEntry(entry) for entry in entries], [FusedSource(source) for source in sources]
+def fused_way(kernels: Any, entries: Sequence[Entry], sources: Sequence[Source]) -> Way:
+    """Return how a cell computes with kernels of our own, those of ``kernels.gpu`` or of ``kernels.cpu``."""
+    own_entries = [FusedEntry(kernels, entry) for entry in entries]
+    own_sources = [FusedSource(kernels, source) for source in sources]
     return Way(own_entries, own_sources, JoinedSums, JoinedGradients, lambda x_FCHW: x_FCHW)

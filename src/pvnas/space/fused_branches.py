@@ -1,4 +1,4 @@
-"""The operations with parameters of all edges that leave one node, by the kernels of ``kernels``, as ``branches``.
+"""The operations with parameters of all edges that leave one node, by our own kernels, as ``branches``.
 
 Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
 """
@@ -8,35 +8,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.space.branches import Fan, Input, Kept, Kernels, conv_backward, product_backward
-from pvnas.space.kernels.normed import Normed, own_gradients, products
-from pvnas.space.kernels.pixels import every_other, spread
-from pvnas.space.kernels.products import (
-    mix_channels,
-    mix_channels_input_gradient,
-    mix_channels_kernel_gradient,
-)
-from pvnas.space.kernels.rows import empty_pictures
-from pvnas.space.kernels.stencils import (
-    depthwise,
-    depthwise_input_gradient,
-    depthwise_kernel_gradient,
-    depthwise_norm_gradient,
-)
+from pvnas.space.kernels.operands import Normed, empty_pictures
 from pvnas.space.norms import Norms, NormState
 
 
 class FusedInput(Input):
-    """A node (F, C, H, W), and its ReLU and the forms of it where something needs them in memory."""
+    """A node (F, C, H, W), our kernels, and its ReLU and the forms of it where something needs them in memory."""
 
-    def __init__(self, x_FCHW: Tensor, fan: Fan) -> None:
-        self.x_FCHW, self.fan = x_FCHW, fan
+    def __init__(self, kernels: Any, x_FCHW: Tensor, fan: Fan) -> None:
+        self.own, self.x_FCHW, self.fan = kernels, x_FCHW, fan
 
     @cached_property
     def r_FCHW(self) -> Tensor:  # type: ignore[override]  # noqa: N802
@@ -46,12 +33,14 @@ class FusedInput(Input):
     @cached_property
     def even(self) -> Tensor:
         """ReLU(x) at the even rows and columns."""
-        return every_other(self.x_FCHW, 0)
+        even: Tensor = self.own.every_other(self.x_FCHW, 0)
+        return even
 
     @cached_property
     def odd(self) -> Tensor:
         """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
-        return every_other(self.x_FCHW, 1)
+        odd: Tensor = self.own.every_other(self.x_FCHW, 1)
+        return odd
 
 
 class FusedGradient(NamedTuple):
@@ -86,10 +75,10 @@ class FusedSeparable(FusedBranch):
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         fan = inputs.fan
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        a = mix_channels(depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
+        a = inputs.own.mix_channels(inputs.own.depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
         state = norms.state(a)
-        u = depthwise(a, depthwise2, norm=state)
-        return mix_channels(u, pointwise2, fan.edges), (a, state, u)
+        u = inputs.own.depthwise(a, depthwise2, norm=state)
+        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, u)
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep the second depthwise output for the gradient of the kernel after it alone."""
@@ -105,19 +94,19 @@ class FusedSeparable(FusedBranch):
         a, state, u = kept
         d_kernels: list[Tensor | None] = [None] * 4
         if asked:
-            d_kernels[3] = mix_channels_kernel_gradient(gradient, u, pointwise2, k)
-        g = mix_channels_input_gradient(gradient, pointwise2, k)
+            d_kernels[3] = inputs.own.mix_channels_kernel_gradient(gradient, u, pointwise2, k)
+        g = inputs.own.mix_channels_input_gradient(gradient, pointwise2, k)
         if asked:
-            d_kernels[2] = depthwise_kernel_gradient(g, a, norm=state)
-        g, found = depthwise_norm_gradient(g, depthwise2, a, state)
-        g = norm_backward(g, a, state, found)
+            d_kernels[2] = inputs.own.depthwise_kernel_gradient(g, a, norm=state)
+        g, found = inputs.own.depthwise_norm_gradient(g, depthwise2, a, state)
+        g = norm_backward(inputs.own, g, a, state, found)
         if asked:
-            u = depthwise(x_FCHW, depthwise1, stride)
-            d_kernels[1] = mix_channels_kernel_gradient(g, u, pointwise1, k)
-        g = mix_channels_input_gradient(g, pointwise1, k)
+            u = inputs.own.depthwise(x_FCHW, depthwise1, stride)
+            d_kernels[1] = inputs.own.mix_channels_kernel_gradient(g, u, pointwise1, k)
+        g = inputs.own.mix_channels_input_gradient(g, pointwise1, k)
         if asked:
-            d_kernels[0] = depthwise_kernel_gradient(g, x_FCHW, stride)
-        return FusedGradient(depthwise_input_gradient(g, depthwise1, x_FCHW, stride, into=into), d_kernels)
+            d_kernels[0] = inputs.own.depthwise_kernel_gradient(g, x_FCHW, stride)
+        return FusedGradient(inputs.own.depthwise_input_gradient(g, depthwise1, x_FCHW, stride, into=into), d_kernels)
 
 
 class FusedDilated(FusedBranch):
@@ -125,7 +114,9 @@ class FusedDilated(FusedBranch):
 
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         fan = inputs.fan
-        return mix_channels(depthwise(inputs.x_FCHW, kernels[0], fan.stride, 2), kernels[1], fan.edges), ()
+        return inputs.own.mix_channels(
+            inputs.own.depthwise(inputs.x_FCHW, kernels[0], fan.stride, 2), kernels[1], fan.edges
+        ), ()
 
     def backward(
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -134,12 +125,14 @@ class FusedDilated(FusedBranch):
         kernel, pointwise = kernels
         d_kernels: list[Tensor | None] = [None] * 2
         if fan.kernel_gradients:
-            u = depthwise(x_FCHW, kernel, fan.stride, 2)
-            d_kernels[1] = mix_channels_kernel_gradient(gradient, u, pointwise, fan.edges)
-        g = mix_channels_input_gradient(gradient, pointwise, fan.edges)
+            u = inputs.own.depthwise(x_FCHW, kernel, fan.stride, 2)
+            d_kernels[1] = inputs.own.mix_channels_kernel_gradient(gradient, u, pointwise, fan.edges)
+        g = inputs.own.mix_channels_input_gradient(gradient, pointwise, fan.edges)
         if fan.kernel_gradients:
-            d_kernels[0] = depthwise_kernel_gradient(g, x_FCHW, fan.stride, 2)
-        return FusedGradient(depthwise_input_gradient(g, kernel, x_FCHW, fan.stride, 2, into=into), d_kernels)
+            d_kernels[0] = inputs.own.depthwise_kernel_gradient(g, x_FCHW, fan.stride, 2)
+        return FusedGradient(
+            inputs.own.depthwise_input_gradient(g, kernel, x_FCHW, fan.stride, 2, into=into), d_kernels
+        )
 
 
 class FusedTemporal3x3(FusedBranch):
@@ -148,7 +141,7 @@ class FusedTemporal3x3(FusedBranch):
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         fan = inputs.fan
         s = F.conv2d(inputs.r_FCHW, kernels[0], None, fan.stride, 1)
-        return mix_channels(s, kernels[1], fan.edges, fan.frames), (s,)
+        return inputs.own.mix_channels(s, kernels[1], fan.edges, fan.frames), (s,)
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep what the temporal convolution saw for the gradient of its kernel alone."""
@@ -161,8 +154,8 @@ class FusedTemporal3x3(FusedBranch):
         spatial, temporal = kernels
         d_temporal = None
         if fan.kernel_gradients:
-            d_temporal = mix_channels_kernel_gradient(gradient, kept[0], temporal, fan.edges, fan.frames)
-        g = mix_channels_input_gradient(gradient, temporal, fan.edges, fan.frames)
+            d_temporal = inputs.own.mix_channels_kernel_gradient(gradient, kept[0], temporal, fan.edges, fan.frames)
+        g = inputs.own.mix_channels_input_gradient(gradient, temporal, fan.edges, fan.frames)
         dr, d_spatial = conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
         if d_spatial is not None:  # dense as its parameter: optimisers take many such tensors at once
             d_spatial = d_spatial.contiguous()
@@ -174,7 +167,7 @@ class FusedTemporal1x1(FusedBranch):
 
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         fan = inputs.fan
-        return mix_channels(self._read(inputs), kernels[2], fan.edges, fan.frames, rectified=True), ()
+        return inputs.own.mix_channels(self._read(inputs), kernels[2], fan.edges, fan.frames, rectified=True), ()
 
     def backward(
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -183,13 +176,13 @@ class FusedTemporal1x1(FusedBranch):
         spatial, temporal, product = kernels
         d_kernels: tuple[Tensor | None, ...] = (None, None)
         if fan.kernel_gradients:
-            d_product = mix_channels_kernel_gradient(
+            d_product = inputs.own.mix_channels_kernel_gradient(
                 gradient, self._read(inputs), product, fan.edges, fan.frames, rectified=True
             )
             spatial, temporal = (kernel.to(d_product.dtype) for kernel in (spatial, temporal))
             d_kernels = product_backward(d_product, spatial, temporal, fan.edges)
-        dr = mix_channels_input_gradient(gradient, product, fan.edges, fan.frames, shared=True)
-        dr = spread(dr, None, inputs.x_FCHW, into) if fan.stride == 2 else _added(dr, into)
+        dr = inputs.own.mix_channels_input_gradient(gradient, product, fan.edges, fan.frames, shared=True)
+        dr = inputs.own.spread(dr, None, inputs.x_FCHW, into) if fan.stride == 2 else _added(dr, into)
         return FusedGradient(dr, d_kernels)
 
     @staticmethod
@@ -201,7 +194,7 @@ class FusedPointwise(FusedBranch):
     """ReLU, pointwise convolution: what brings a cell's input to the cell's width."""
 
     def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        return mix_channels(inputs.x_FCHW, kernels[0], 1, rectified=True), ()
+        return inputs.own.mix_channels(inputs.x_FCHW, kernels[0], 1, rectified=True), ()
 
     def backward(
         self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -209,8 +202,8 @@ class FusedPointwise(FusedBranch):
         (kernel,) = kernels
         d_kernel = None
         if inputs.fan.kernel_gradients:
-            d_kernel = mix_channels_kernel_gradient(gradient, inputs.x_FCHW, kernel, 1, rectified=True)
-        return FusedGradient(_added(mix_channels_input_gradient(gradient, kernel, 1), into), (d_kernel,))
+            d_kernel = inputs.own.mix_channels_kernel_gradient(gradient, inputs.x_FCHW, kernel, 1, rectified=True)
+        return FusedGradient(_added(inputs.own.mix_channels_input_gradient(gradient, kernel, 1), into), (d_kernel,))
 
 
 class FusedReduction(FusedBranch):
@@ -222,7 +215,7 @@ class FusedReduction(FusedBranch):
         f, _, h, w = even.shape
         z = empty_pictures(even, f, k * sum(sizes), h, w)
         for x, kernel, first in zip((even, inputs.odd), kernels, (0, sizes[0]), strict=True):
-            mix_channels(x, kernel, k, into=z[:, first:], apart=sum(sizes))
+            inputs.own.mix_channels(x, kernel, k, into=z[:, first:], apart=sum(sizes))
         return z, ()
 
     def backward(
@@ -233,12 +226,12 @@ class FusedReduction(FusedBranch):
         d_kernels: list[Tensor | None] = []
         for offset, (kernel, first) in enumerate(zip(kernels, (0, len(kernels[0]) // k), strict=True)):
             g = gradient[:, first:]
-            halves.append(mix_channels_input_gradient(g, kernel, k, shared=True, apart=apart))
+            halves.append(inputs.own.mix_channels_input_gradient(g, kernel, k, shared=True, apart=apart))
             if inputs.fan.kernel_gradients:
                 x = inputs.odd if offset else inputs.even
-                d_kernels.append(mix_channels_kernel_gradient(g, x, kernel, k, apart=apart))
+                d_kernels.append(inputs.own.mix_channels_kernel_gradient(g, x, kernel, k, apart=apart))
         even, odd = halves
-        return FusedGradient(spread(even, odd, inputs.x_FCHW, into), d_kernels or (None, None))
+        return FusedGradient(inputs.own.spread(even, odd, inputs.x_FCHW, into), d_kernels or (None, None))
 
 
 FUSED: dict[str, FusedBranch] = {
@@ -255,12 +248,15 @@ def as_normed(z_FCHW: Tensor, state: NormState) -> Normed:
     return Normed(z_FCHW, state.mean, state.inverse_std)
 
 
-def norm_backward(gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None) -> Tensor:
+def norm_backward(
+    kernels: Any, gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None
+) -> Tensor:
     """Return the gradient for what a BN without scale has seen. ``found``: what ``products`` would find."""
     normed = [as_normed(z_FCHW, state)]
     if found is None:
-        found = products(gradient, normed, [], 1)
-    return own_gradients(gradient, normed, found.new_ones(1, 1), found, of_batch=state.running is None)[0]
+        found = kernels.products(gradient, normed, [], 1)
+    (made,) = kernels.own_gradients(gradient, normed, found.new_ones(1, 1), found, of_batch=state.running is None)
+    return made
 
 
 def _added(found: Tensor, into: Tensor | None) -> Tensor:

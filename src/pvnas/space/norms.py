@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pvnas.space.kernels import usable
+from pvnas.space.kernels import kernels_for
 from pvnas.space.layers import BatchNorm
 
 _REDUCED = (torch.bfloat16, torch.float16)
@@ -116,10 +116,10 @@ def norm_backward(
 
 def _batch_statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, in fp32 where the input is in less."""
-    if usable(x_FCHW):
-        from pvnas.space.kernels.statistics import statistics  # Triton is there where this is asked
-
-        return statistics(x_FCHW, eps)
+    kernels = kernels_for(x_FCHW)
+    if kernels is not None:
+        found: tuple[Tensor, Tensor, Tensor] = kernels.statistics(x_FCHW, eps)
+        return found
     running = (None, None)
     if x_FCHW.dtype in _REDUCED:  # statistics come in the precision of the running ones
         running = tuple(x_FCHW.new_zeros(x_FCHW.shape[1], dtype=torch.float32) for _ in range(2))  # type: ignore

@@ -24,8 +24,9 @@ from torch.autograd.function import once_differentiable
 
 from pvnas.space.branches import Fan
 from pvnas.space.free import POOLINGS
+from pvnas.space.fused import fused_way
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, is_reduction, operations_of
-from pvnas.space.kernels import usable
+from pvnas.space.kernels import kernels_for
 from pvnas.space.layers import FOLDED, fold_time, unfold_time
 from pvnas.space.layout import CellPlace
 from pvnas.space.mixing import Mixing, MixingGradient
@@ -63,7 +64,7 @@ class SharedCell(nn.Module):
         """What the two passes of a search step share, see ``supernet.shared_passes``."""
         self.entries = [Entry(self.input0), Entry(self.input1)]
         self.sources = [self._source(number, stride) for number, stride in enumerate(strides)]
-        self._ways: dict[bool, Way] = {False: Way(self.entries, self.sources, Sums, NodeGradients, dense)}
+        self._ways: dict[Any, Way] = {None: Way(self.entries, self.sources, Sums, NodeGradients, dense)}
 
     def _source(self, number: int, stride: int) -> Source:
         leaving = [edge for edge, (_, source) in enumerate(EDGES) if source == number]
@@ -85,13 +86,11 @@ class SharedCell(nn.Module):
         return [kernel for part in self.parts() for kernel in part.kernels()]
 
     def way_of(self, x: Tensor) -> Way:
-        """Return how the cell computes on such clips: with PyTorch's operations or, on a GPU, with our own kernels."""
-        fused = usable(x)
-        if fused and fused not in self._ways:
-            from pvnas.space.fused import fused_way  # Triton is there where this is asked
-
-            self._ways[fused] = fused_way(self.entries, self.sources)
-        return self._ways[fused]
+        """Return how the cell computes on such clips: with our own kernels, or with PyTorch's operations."""
+        kernels = kernels_for(x)
+        if kernels not in self._ways:
+            self._ways[kernels] = fused_way(kernels, self.entries, self.sources)
+        return self._ways[kernels]
 
     def parts(self) -> list[Entry | Source]:
         """Return what owns kernels: both inputs, then the nodes that edges leave."""

@@ -1,4 +1,7 @@
-"""Where the kernels run in these tests: on a GPU in fp32, or in Triton's interpreter on the CPU in float64."""
+"""Both kinds of kernels on the same tests: in C++ on the CPU; in Triton on a GPU, or in its interpreter on the CPU.
+
+In float64, on a GPU in fp32.
+"""
 
 import os
 from importlib.util import find_spec
@@ -6,30 +9,48 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-if find_spec("triton") is None:
-    collect_ignore_glob = ["test_*.py"]  # for want of triton, which only PyTorch's GPU builds bring along
-elif not torch.cuda.is_available():
+from pvnas.space.kernels import cpu
+from pvnas.space.kernels.cpu.library import compiler, supported
+
+GPU = torch.cuda.is_available()
+if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined, so before their modules are imported
+NO_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+NO_COMPILER = pytest.mark.skipif(compiler() is None or not supported(), reason="needs Linux and a C++ compiler")
+
+
+@pytest.fixture(params=[pytest.param("cpu", marks=NO_COMPILER), pytest.param("gpu", marks=NO_TRITON)])
+def kernels(request):
+    """All kernels of a kind."""
+    if request.param == "cpu":
+        return cpu
+    from pvnas.space.kernels import gpu
+
+    return gpu
 
 
 @pytest.fixture
-def make():
+def on_gpu(kernels):
+    return GPU and kernels is not cpu
+
+
+@pytest.fixture
+def make(on_gpu):
     """Random numbers of a shape, as pictures in channels-last memory where they have four dimensions."""
-    gpu = torch.cuda.is_available()
     draw = torch.Generator().manual_seed(0)
 
     def draw_numbers(*shape, shift=0.0):
         x = torch.randn(*shape, generator=draw, dtype=torch.float64) + shift
-        x = x.to("cuda", torch.float32) if gpu else x
+        x = x.to("cuda", torch.float32) if on_gpu else x
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
     return draw_numbers
 
 
 @pytest.fixture
-def close():
+def close(on_gpu):
     """Compare with what PyTorch makes of the same numbers, in the precision that there is."""
-    bounds = {"rtol": 1e-4, "atol": 1e-4} if torch.cuda.is_available() else {"rtol": 1e-10, "atol": 1e-10}
+    bounds = {"rtol": 1e-4, "atol": 1e-4} if on_gpu else {"rtol": 1e-10, "atol": 1e-10}
 
     def compare(found, expected):
         torch.testing.assert_close(found, expected, check_dtype=False, check_stride=False, **bounds)

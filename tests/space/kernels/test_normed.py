@@ -4,21 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pvnas.space.kernels.normed import (
-    Normed,
-    add_normed,
-    own_gradients,
-    products,
-    shared_gradients,
-    unnormed,
-)
-from pvnas.space.kernels.statistics import statistics
+from pvnas.space.kernels.operands import Normed, unnormed
 
 EPS = 1e-5
 
 
-def of_batch(z):
-    mean, _, inverse = statistics(z, EPS)
+def of_batch(kernels, z):
+    mean, _, inverse = kernels.statistics(z, EPS)
     return Normed(z, mean, inverse)
 
 
@@ -34,7 +26,7 @@ def terms(own, shared, weights):
 
 
 @pytest.mark.parametrize("c, edges, count, identity", [(5, 3, 2, True), (6, 2, 5, False), (70, 1, 4, True)])
-def test_weighted_sums_and_their_gradients(c, edges, count, identity, make, close):
+def test_weighted_sums_and_their_gradients(kernels, c, edges, count, identity, make, close):
     own = [make(2, edges * c, 5, 4).requires_grad_() for _ in range(count)]
     shared = [make(2, c, 5, 4).requires_grad_() for _ in range(3 if identity else 2)]
     weights = make(edges, count + len(shared)).requires_grad_()
@@ -42,21 +34,21 @@ def test_weighted_sums_and_their_gradients(c, edges, count, identity, make, clos
     before, g = make(*y.shape), make(*y.shape)
     expected = torch.autograd.grad(y, [*own, *shared, weights], g)
     with torch.no_grad():
-        normed = [of_batch(z) for z in own]
-        pooled = [of_batch(z) for z in shared[:2]] + [unnormed(x) for x in shared[2:]]
+        normed = [of_batch(kernels, z) for z in own]
+        pooled = [of_batch(kernels, z) for z in shared[:2]] + [unnormed(x) for x in shared[2:]]
         sums = before.clone()
-        add_normed(sums, normed, pooled, weights, begin=False)
+        kernels.add_normed(sums, normed, pooled, weights, begin=False)
         close(sums, before + y)
-        add_normed(sums, normed, pooled, weights, begin=True)
+        kernels.add_normed(sums, normed, pooled, weights, begin=True)
         close(sums, y)
-        found = products(g, normed, pooled, edges)
+        found = kernels.products(g, normed, pooled, edges)
         close(found[1:].sum(2).t(), expected[-1])
-        gradients = own_gradients(g, normed, weights, found, of_batch=True)
+        gradients = kernels.own_gradients(g, normed, weights, found, of_batch=True)
         own_part, shared_part = weights[:, :count], weights[:, count:]
         assert own_part.shape[1] == count
         close_all(close, gradients, expected[:count])
         rest = torch.cat([found[:1], found[1 + count :]])
-        close_all(close, shared_gradients(g, pooled, shared_part, rest, of_batch=True), expected[count:-1])
+        close_all(close, kernels.shared_gradients(g, pooled, shared_part, rest, of_batch=True), expected[count:-1])
 
 
 def close_all(close, found, expected):
@@ -64,15 +56,15 @@ def close_all(close, found, expected):
         close(a, b)
 
 
-def test_running_statistics_are_constants(make, close):
+def test_running_statistics_are_constants(kernels, make, close):
     z, weights, g = make(2, 6, 4, 3), make(2, 3), make(2, 6, 4, 3)
     mean, inverse = make(6), make(6).abs()
     normed, pooled = [Normed(z, mean, inverse)], [Normed(z[:, :3].clone(), mean[:3], inverse[:3])] * 2
-    found = products(g, normed, pooled, 2)
-    (dz,) = own_gradients(g, normed, weights, found, of_batch=False)
+    found = kernels.products(g, normed, pooled, 2)
+    (dz,) = kernels.own_gradients(g, normed, weights, found, of_batch=False)
     scale = weights[:, :1].expand(2, 3).reshape(-1)
     close(dz, g * (scale * inverse).view(-1, 1, 1))
     rest = torch.cat([found[:1], found[2:]])
-    first, _ = shared_gradients(g, pooled, weights[:, 1:], rest, of_batch=False)
+    first, _ = kernels.shared_gradients(g, pooled, weights[:, 1:], rest, of_batch=False)
     mixed = g[:, :3] * weights[0, 1] + g[:, 3:] * weights[1, 1]
     close(first, mixed * inverse[:3].view(-1, 1, 1))

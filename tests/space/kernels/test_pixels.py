@@ -4,18 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pvnas.space.kernels.pixels import every_other, spread
-
 
 @pytest.mark.parametrize("f, c, h, w", [(2, 5, 7, 6), (1, 66, 4, 5), (3, 3, 1, 1)])
-def test_taken_and_put_back(f, c, h, w, make, close):
+def test_taken_and_put_back(kernels, f, c, h, w, make, close):
     x = make(f, c, h, w)
     padded = F.pad(x.relu(), (0, w % 2, 0, h % 2))
-    even, odd = every_other(x, 0), every_other(x, 1)
+    even, odd = kernels.every_other(x, 0), kernels.every_other(x, 1)
     close(even, x.relu()[:, :, ::2, ::2])
     close(odd, padded[:, :, 1::2, 1::2])
     expected = torch.zeros_like(padded)
     expected[:, :, ::2, ::2], before = even, make(f, c, h, w)
-    close(spread(even, None, x, before.clone()), before + expected[:, :, :h, :w])
+    close(kernels.spread(even, None, x, before.clone()), before + expected[:, :, :h, :w])
     expected[:, :, 1::2, 1::2] = odd
-    close(spread(even, odd, x, None), expected[:, :, :h, :w])
+    close(kernels.spread(even, odd, x, None), expected[:, :, :h, :w])

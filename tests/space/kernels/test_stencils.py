@@ -4,12 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pvnas.space.kernels.stencils import (
-    depthwise,
-    depthwise_input_gradient,
-    depthwise_kernel_gradient,
-    depthwise_norm_gradient,
-)
 from pvnas.space.norms import NormState
 
 # F, C, edges, H, W, stride, dilation
@@ -27,21 +21,21 @@ def convolved(x, kernel, stride, dilation, edges):
 
 
 @pytest.mark.parametrize("f, c, edges, h, w, stride, dilation", CASES)
-def test_all_edges_of_one_node(f, c, edges, h, w, stride, dilation, make, close):
+def test_all_edges_of_one_node(kernels, f, c, edges, h, w, stride, dilation, make, close):
     x, kernel = make(f, c, h, w).requires_grad_(), make(edges * c, 1, 3, 3).requires_grad_()
     y = convolved(x, kernel, stride, dilation, edges)
-    close(depthwise(x.detach(), kernel.detach(), stride, dilation), y)
+    close(kernels.depthwise(x.detach(), kernel.detach(), stride, dilation), y)
     g = make(*y.shape)
     dx, dk = torch.autograd.grad(y, (x, kernel), g)
-    own = depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation)
+    own = kernels.depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation)
     close(own * (x > 0), dx)
     before = make(*x.shape)
-    added = depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation, into=before.clone())
+    added = kernels.depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation, into=before.clone())
     close(added, own + before)
-    close(depthwise_kernel_gradient(g, x.detach(), stride, dilation), dk)
+    close(kernels.depthwise_kernel_gradient(g, x.detach(), stride, dilation), dk)
 
 
-def test_behind_batch_norm(make, close):
+def test_behind_batch_norm(kernels, make, close):
     z, kernel = make(3, 6, 5, 7, shift=2.0).requires_grad_(), make(6, 1, 3, 3).requires_grad_()
     norm = NormState(make(6, shift=2.0), make(6).abs(), None, 0.0)
     normed = (z - norm.mean.view(-1, 1, 1)) * norm.inverse_std.view(-1, 1, 1)
@@ -49,22 +43,22 @@ def test_behind_batch_norm(make, close):
     y = convolved(normed, kernel, 1, 1, 1)
     g = make(*y.shape)
     y.backward(g)
-    close(depthwise(z.detach(), kernel.detach(), norm=norm), y)
-    dn, sums = depthwise_norm_gradient(g, kernel.detach(), z.detach(), norm)
+    close(kernels.depthwise(z.detach(), kernel.detach(), norm=norm), y)
+    dn, sums = kernels.depthwise_norm_gradient(g, kernel.detach(), z.detach(), norm)
     close(dn, normed.grad)
     close(sums, torch.stack([dn.sum((0, 2, 3)), (dn * normed).sum((0, 2, 3))])[:, None])
-    close(depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
+    close(kernels.depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
 
 
-def test_channels_of_a_node_among_those_of_its_cell(make, close):
+def test_channels_of_a_node_among_those_of_its_cell(kernels, make, close):
     cell, kernel = make(2, 12, 5, 4), make(8, 1, 3, 3)
     node = cell[:, 4:8]
-    close(depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
+    close(kernels.depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
     g = make(2, 16, 5, 4)[:, 8:]
-    expected = depthwise_kernel_gradient(g.contiguous(memory_format=torch.channels_last), node)
-    close(depthwise_kernel_gradient(g, node), expected)
+    expected = kernels.depthwise_kernel_gradient(g.contiguous(memory_format=torch.channels_last), node)
+    close(kernels.depthwise_kernel_gradient(g, node), expected)
 
 
-def test_other_memory_formats_are_refused(make):
+def test_other_memory_formats_are_refused(kernels, make):
     with pytest.raises(ValueError, match="are no rows"):
-        depthwise(make(2, 4, 5, 4).contiguous(), make(4, 1, 3, 3))
+        kernels.depthwise(make(2, 4, 5, 4).contiguous(), make(4, 1, 3, 3))

@@ -1,40 +1,61 @@
-"""Triton kernels for what is bound by memory in a relaxed cell on a GPU: one pass where PyTorch takes several.
+"""Our own kernels for a relaxed cell: on a GPU in Triton (``gpu``), on a CPU in C++ (``cpu``), with the same names.
 
-Legend, in all files: F folded frames, H and W pixels, P = F*H*W, C channels of a node, k edges side by side, kC their
-channels. A tensor is read as rows of P pixels, its channels next to each other and rows ``row`` elements apart, so that
-the channels of a node among those of a cell need no copy. All sums are made in fp32, of float64 in float64, in an order
-that depends on the sizes alone: the same clips give the same bits.
+Where neither works, and with PVNAS_KERNELS=0 in the environment, cells compute with PyTorch's operations.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_TYPES = {"cuda": (torch.float32, torch.bfloat16, torch.float16), "cpu": (torch.float32, torch.float64)}
+enabled = os.environ.get("PVNAS_KERNELS", "1") != "0"
 
 
-def usable(x: Tensor) -> bool:
-    """Return whether the kernels take this tensor: on a GPU where Triton works, not in float64."""
-    return x.is_cuda and x.dtype in _TYPES and _triton_works()
+def kernels_for(x: Tensor) -> Any:
+    """Return the kernels that take such a tensor, a module, or None."""
+    device = x.device.type
+    if not enabled or x.dtype not in _TYPES.get(device, ()):
+        return None
+    return _on_gpu() if device == "cuda" else _on_cpu(x.dtype)
 
 
 @cache
-def _triton_works() -> bool:
-    """Whether Triton is there and can compile, for which it asks for a C compiler too; a warning says if it cannot."""
+def _on_gpu() -> ModuleType | None:
+    """Triton's, where it is there and can compile, for which it asks for a C compiler too; a warning if it cannot."""
     if find_spec("triton") is None:
-        return False
+        return None
     try:
-        from pvnas.space.kernels.pixels import every_other
+        from pvnas.space.kernels import gpu
 
-        every_other(torch.zeros(1, 2, 2, 16, device="cuda").permute(0, 3, 1, 2), 0)
+        gpu.every_other(torch.zeros(1, 2, 2, 16, device="cuda").permute(0, 3, 1, 2), 0)
     except Exception as error:  # whatever it is, the search goes on without
         why = (str(error).splitlines() or [type(error).__name__])[0]
         slow = "the search runs with PyTorch's kernels, which is several times slower"
         warnings.warn(f"Triton does not work here ({why}): {slow}; a C compiler may be missing", RuntimeWarning, 2)
-        return False
-    return True
+        return None
+    return gpu
+
+
+@cache
+def _on_cpu(dtype: torch.dtype) -> ModuleType | None:
+    """Those in C++, compiled when first asked for; a warning where they cannot be."""
+    from pvnas.space.kernels import cpu
+    from pvnas.space.kernels.cpu.library import CannotCompileError, library, supported
+
+    if not supported():
+        return None
+    try:
+        library(dtype)
+    except (CannotCompileError, OSError) as error:
+        slow = "the search runs with PyTorch's, which takes about half as long again"
+        warnings.warn(f"kernels of our own cannot be compiled ({error}): {slow}", RuntimeWarning, 2)
+        return None
+    return cpu

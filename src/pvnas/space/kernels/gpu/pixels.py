@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, empty_pictures, rows_of
+from pvnas.space.kernels.gpu.blocks import channel_block
+from pvnas.space.kernels.operands import empty_pictures, rows_of
 
 BLOCK_PIXELS, WARPS = 64, 4
 SIZES = ["pixels", "h", "w", "h_out", "w_out"]

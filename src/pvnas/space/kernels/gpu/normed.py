@@ -13,25 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.operands import Normed, empty_pictures, rows_of, sum_type
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 32
 WARPS = 4
 SIZES = ["pixels", "each", "edges", "operations"]
-
-
-class Normed(NamedTuple):
-    """What a BN has seen and found; identity, which has none, as mean 0 and standard deviation 1."""
-
-    z_FCHW: Tensor
-    mean: Tensor
-    inverse_std: Tensor
-
-
-def unnormed(x_FCHW: Tensor) -> Normed:
-    """Return a tensor as it is."""
-    c, dtype = x_FCHW.shape[1], sum_type(x_FCHW)
-    return Normed(x_FCHW, x_FCHW.new_zeros(c, dtype=dtype), x_FCHW.new_ones(c, dtype=dtype))
 
 
 def normalised(normed: Normed) -> Tensor:

@@ -1,15 +1,11 @@
-"""Tensors as the kernels read them, and how the work on them is parted among programs."""
+"""Tensors as the kernels read them."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-
-PROGRAMS = 528  # four for each multiprocessor of a large GPU; fixed, so that sums have one order everywhere
 
 
 class Rows(NamedTuple):
@@ -42,18 +38,15 @@ def sum_type(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def triton_type(dtype: torch.dtype) -> tl.dtype:
-    """Return Triton's name of ``sum_type``."""
-    return tl.float64 if dtype == torch.float64 else tl.float32
+class Normed(NamedTuple):
+    """What a BN has seen and found; identity, which has none, as mean 0 and standard deviation 1."""
+
+    z_FCHW: Tensor
+    mean: Tensor
+    inverse_std: Tensor
 
 
-def channel_block(channels: int, most: int = 64) -> int:
-    """Return how many channels a program takes."""
-    return min(most, max(16, triton.next_power_of_2(channels)))
-
-
-def parts_of(pixels: int, blocks: int, block_pixels: int) -> tuple[int, int]:
-    """Return (parts, pixels of a part): of all pixels, where ``blocks`` of all programs work on each part."""
-    wanted = max(1, PROGRAMS // blocks)
-    each = triton.cdiv(triton.cdiv(pixels, wanted), block_pixels) * block_pixels
-    return triton.cdiv(pixels, each), each
+def unnormed(x_FCHW: Tensor) -> Normed:
+    """Return a tensor as it is."""
+    c, dtype = x_FCHW.shape[1], sum_type(x_FCHW)
+    return Normed(x_FCHW, x_FCHW.new_zeros(c, dtype=dtype), x_FCHW.new_ones(c, dtype=dtype))

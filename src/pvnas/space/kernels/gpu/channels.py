@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 
 # Pixels and channels of a program and its warps, where an edge has up to 64 channels and where it has more.
 NARROW, WIDE = (128, 64, 4), (128, 128, 8)

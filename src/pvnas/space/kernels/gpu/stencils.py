@@ -6,8 +6,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, empty_pictures, parts_of, rows_of, sum_type, triton_type
-from pvnas.space.kernels.stencil_rows import depthwise_rows, input_gradient_rows, kernel_gradient_rows, seen
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.gpu.stencil_rows import depthwise_rows, input_gradient_rows, kernel_gradient_rows, seen
+from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 from pvnas.space.norms import NormState
 
 BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32

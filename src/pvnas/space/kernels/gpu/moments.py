@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, parts_of, rows_of, sum_type, triton_type
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.operands import rows_of, sum_type
 
 BLOCK_PIXELS, WARPS = 64, 8
 SIZES = ["pixels", "each"]

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.rows import channel_block, empty_pictures, rows_of, sum_type, triton_type
+from pvnas.space.kernels.gpu.blocks import channel_block, triton_type
+from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 
 BLOCK_PIXELS, BLOCK_COLUMNS = 32, 16
 WARPS = 4

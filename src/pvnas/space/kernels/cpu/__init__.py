@@ -1,0 +1,35 @@
+"""Kernels in C++ for a relaxed cell on a CPU, with the names, the arguments and the legend of those in ``gpu``.
+
+They are compiled on first use, see ``library``. All sums have an order that depends on the sizes alone: the same clips
+give the same bits, whatever the number of threads.
+"""
+
+from pvnas.space.kernels.cpu.channels import mix_channels, mix_channels_input_gradient, mix_channels_kernel_gradient
+from pvnas.space.kernels.cpu.normed import add_normed, normalised, own_gradients, products, shared_gradients, statistics
+from pvnas.space.kernels.cpu.poolings import every_other, pool, pool_backward, spread
+from pvnas.space.kernels.cpu.stencils import (
+    depthwise,
+    depthwise_input_gradient,
+    depthwise_kernel_gradient,
+    depthwise_norm_gradient,
+)
+
+__all__ = [
+    "add_normed",
+    "depthwise",
+    "depthwise_input_gradient",
+    "depthwise_kernel_gradient",
+    "depthwise_norm_gradient",
+    "every_other",
+    "mix_channels",
+    "mix_channels_input_gradient",
+    "mix_channels_kernel_gradient",
+    "normalised",
+    "own_gradients",
+    "pool",
+    "pool_backward",
+    "products",
+    "shared_gradients",
+    "spread",
+    "statistics",
+]

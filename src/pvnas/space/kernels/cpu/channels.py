@@ -1,0 +1,99 @@
+"""Convolutions 1x1x1 and 3x1x1 of several edges as matrix products over channels, forward and backward.
+
+Legend: A channels that enter an edge, B that leave it, t taps over time (1 or 3), T frames of a clip.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pvnas.space.kernels.cpu.library import call
+from pvnas.space.kernels.operands import empty_pictures, rows_of
+
+# Parts of the pixels that are summed apart, and the most numbers that all of them may have.
+PARTS, NUMBERS_OF_PARTS = 16, 2**20
+
+
+def mix_channels(
+    x_FCHW: Tensor,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    rectified: bool = False,
+    into: Tensor | None = None,
+    apart: int = 0,
+) -> Tensor:
+    """Return the convolutions of x (F, kA, H, W), or of one x (F, A, H, W) for all edges, with kernels (kB, A, t, 1).
+
+    ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels
+    of an edge ``apart`` from those of the next.
+    """
+    f, _, h, w = x_FCHW.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    x_edge = 0 if x_FCHW.shape[1] == a else a
+    y = empty_pictures(x_FCHW, f, edges * b, h, w) if into is None else into
+    _mix(x_FCHW, x_edge, kernel.reshape(edges, b, a, taps).transpose(1, 2), y, apart or b, 1, 1, frames, rectified)
+    return y
+
+
+def mix_channels_input_gradient(
+    g_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, shared: bool = False, apart: int = 0
+) -> Tensor:
+    """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
+
+    ``apart``: of the edges' channels in g.
+    """
+    f, _, h, w = g_FCHW.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
+    summed = edges if shared else 1
+    _mix(g_FCHW, apart or b, kernel.reshape(edges, b, a, taps), dx, a, summed, -1, frames)
+    return dx
+
+
+def _mix(
+    x_FCHW: Tensor,
+    x_edge: int,
+    weights: Tensor,
+    y_FCHW: Tensor,
+    y_edge: int,
+    summed: int,
+    sign: int,
+    frames: int,
+    rectified: bool = False,
+) -> None:
+    """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges."""
+    edges, n_from, n_to, taps = weights.shape
+    edge, stride_from, stride_to, tap = weights.stride()
+    x, y, (h, w) = rows_of(x_FCHW), rows_of(y_FCHW), x_FCHW.shape[2:]
+    call(
+        "mix", x_FCHW.dtype, x.tensor, x.row, x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
+        y_edge, y.pixels, h * w, frames, n_from, n_to, edges // summed, summed, taps, sign, rectified,
+        torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def mix_channels_kernel_gradient(
+    g_FCHW: Tensor,
+    x_FCHW: Tensor,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    rectified: bool = False,
+    apart: int = 0,
+) -> Tensor:
+    """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1).
+
+    ``apart``: of the edges' channels in g.
+    """
+    h, w = g_FCHW.shape[2:]
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    g, x, sums = rows_of(g_FCHW), rows_of(x_FCHW), g_FCHW.new_empty(edges * b, a, taps, 1)
+    parts = max(1, min(PARTS, NUMBERS_OF_PARTS // sums.numel()))
+    call(
+        "mix_kernel_gradient", g_FCHW.dtype, g.tensor, g.row, apart or b, x.tensor, x.row,
+        0 if x_FCHW.shape[1] == a else a, sums, g.pixels, h * w, frames, b, a, edges, taps, rectified, parts,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return sums

@@ -1,0 +1,135 @@
+"""The kernels compiled: once for a machine, by its C++ compiler, kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).parent / "source"
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
+TYPES = {torch.float32: "float", torch.float64: "double"}
+
+watchers: list[Callable[[object], None]] = []
+"""Called with the arguments of each kernel, which PyTorch's dispatcher does not see."""
+
+
+class CannotCompileError(Exception):
+    """What the compiler says, in a line."""
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
+    """Run a kernel: its record of arguments, in order, in 64 bits each. Tensors are taken as they lie in memory."""
+    for watcher in watchers:
+        watcher(arguments)
+    record = (ctypes.c_int64 * len(arguments))(*[_in_64_bits(argument) for argument in arguments])
+    getattr(library(dtype), f"pvnas_{name}")(record)
+
+
+def _in_64_bits(argument: Tensor | int | float | None) -> int:
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    if isinstance(argument, float):
+        return int(struct.unpack("q", struct.pack("d", argument))[0])
+    return argument or 0
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the kernels for numbers of a type, compiled if they have never been. Raises CannotCompileError."""
+    path = cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
+    if not path.exists():
+        _compile(path, TYPES[dtype])
+    return ctypes.CDLL(str(path))
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept: $XDG_CACHE_HOME/pvnas/kernels, ~/.cache without it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pvnas" / "kernels"
+
+
+def _fingerprint() -> str:
+    """A name that changes with the sources, the flags, the compiler and the processor."""
+    found = hashlib.sha256()
+    for path in sorted(SOURCE.iterdir()):
+        found.update(path.read_bytes())
+    words = [*FLAGS, compiler() or "", platform.machine(), _processor(), torch.__version__]
+    found.update("\n".join(words).encode())
+    return found.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The processor and what it can do, since a compiled kernel asks for that."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler: $CXX, or what there is of c++, g++, clang++."""
+    return next((found for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if (found := _path_of(name))), None)
+
+
+def _path_of(name: str | None) -> str | None:
+    return shutil.which(name) if name else None
+
+
+def _compile(path: Path, number: str) -> None:
+    """Compile all sources, side by side, and put the library in its place at once: others may be doing the same."""
+    command = compiler()
+    if command is None:
+        raise CannotCompileError("there is no C++ compiler")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            sources = sorted(SOURCE.glob("*.cpp"))
+            objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+            calls = [
+                [command, *FLAGS, f"-DREAL={number}", "-c", str(source), "-o", str(target)]
+                for source, target in zip(sources, objects, strict=True)
+            ]
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                list(pool.map(_run, calls))
+            made = Path(folder) / path.name
+            _run([command, *FLAGS, "-shared", "-o", str(made), *map(str, objects)])
+            made.replace(path)
+    except OSError as error:
+        raise CannotCompileError(str(error)) from None
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
+        raise CannotCompileError(f"{command[0]}: {said[0].strip()}")
+
+
+@contextmanager
+def watched(watcher: Callable[[object], None]) -> Iterator[None]:
+    """Show a function the arguments of each kernel."""
+    watchers.append(watcher)
+    try:
+        yield
+    finally:
+        watchers.remove(watcher)
+
+
+def supported() -> bool:
+    """Return whether this kind of machine is one that the kernels are written for: Linux with a 64-bit processor."""
+    return sys.platform == "linux" and sys.maxsize > 2**32 and sys.byteorder == "little"

@@ -1,0 +1,337 @@
+// Batch norm of all operations that leave a node: statistics, weighted sums of what it makes, and backward.
+//
+// Of an operation that all edges share z has C channels, of one that each edge has for itself kC.
+#include "vectors.h"
+
+#include <cmath>
+
+namespace {
+
+constexpr int MOST = 8;      // operations
+constexpr Size CHUNK = 512;  // pixels whose sums are made in the type of the numbers, before they join those in float64
+
+// What a BN has seen and found.
+template <class T>
+struct Operation {
+  const T* z;
+  Size row;
+  const T *mean, *inverse;
+};
+
+// ---- statistics
+
+template <class T>
+struct Statistics {
+  const T* x;
+  Size row;
+  T* found;        // mean, variance, 1 / sqrt(variance + eps): (3, C)
+  double* scratch;  // (parts, 2, C)
+  Size pixels, channels, parts;
+  double eps;
+  Size threads;
+};
+
+// Mean, and sum of squared differences from it, of a part of the pixels. Around the part's first pixel: squares of
+// numbers far from zero would lose what they differ by.
+template <class T>
+void part_statistics(const Statistics<T>& a, Range part, double* means, double* squares) {
+  std::fill_n(means, a.channels, 0.0);
+  std::fill_n(squares, a.channels, 0.0);
+  const T* at = a.x + part.begin * a.row;
+  for (Size first = part.begin; first < part.end; first += CHUNK) {
+    Size last = std::min(part.end, first + CHUNK);
+    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+      Vector<T> zero = lanes.load(at + c), s0 = {}, s1 = {}, q0 = {}, q1 = {};
+      Size p = first;
+      for (; p + 1 < last; p += 2) {
+        Vector<T> x0 = lanes.load(a.x + p * a.row + c) - zero, x1 = lanes.load(a.x + (p + 1) * a.row + c) - zero;
+        s0 += x0, s1 += x1;
+        q0 += x0 * x0, q1 += x1 * x1;
+      }
+      if (p < last) {
+        Vector<T> x = lanes.load(a.x + p * a.row + c) - zero;
+        s0 += x, q0 += x * x;
+      }
+      for (int i = 0; i < lanes.count; ++i) {
+        means[c + i] += double(s0[i]) + double(s1[i]);
+        squares[c + i] += double(q0[i]) + double(q1[i]);
+      }
+    });
+  }
+  double count = double(part.end - part.begin);
+  for (Size c = 0; c < a.channels; ++c) {
+    double mean = means[c] / count;
+    squares[c] -= mean * mean * count;
+    means[c] = double(at[c]) + mean;
+  }
+}
+
+template <class T>
+void statistics(const Statistics<T>& a) {
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size part = 0; part < a.parts; ++part) {
+    double* own = a.scratch + part * 2 * a.channels;
+    part_statistics(a, Range(a.pixels, a.parts, part), own, own + a.channels);
+  }
+  for (Size c = 0; c < a.channels; ++c) {  // the parts joined (Chan, Golub, LeVeque, 1979)
+    double mean = 0, squares = 0;
+    for (Size part = 0; part < a.parts; ++part) {
+      Range range(a.pixels, a.parts, part);
+      mean += a.scratch[part * 2 * a.channels + c] * double(range.end - range.begin) / double(a.pixels);
+    }
+    for (Size part = 0; part < a.parts; ++part) {
+      Range range(a.pixels, a.parts, part);
+      double away = a.scratch[part * 2 * a.channels + c] - mean;
+      squares += a.scratch[(part * 2 + 1) * a.channels + c] + away * away * double(range.end - range.begin);
+    }
+    double variance = squares / double(a.pixels);
+    a.found[c] = T(mean);
+    a.found[a.channels + c] = T(variance);
+    a.found[2 * a.channels + c] = T(1 / std::sqrt(variance + a.eps));
+  }
+}
+
+// ---- BN alone
+
+template <class T>
+struct Normalised {
+  Operation<T> of;
+  T* y;
+  Size pixels, channels, threads;
+};
+
+template <class T>
+void normalised(const Normalised<T>& a) {
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size p = 0; p < a.pixels; ++p)
+    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+      Vector<T> z = lanes.load(a.of.z + p * a.of.row + c);
+      lanes.store(a.y + p * a.channels + c, (z - lanes.load(a.of.mean + c)) * lanes.load(a.of.inverse + c));
+    });
+}
+
+// ---- weighted sums
+
+template <class T>
+struct Operations {
+  Size own, all;
+  Operation<T> each[MOST];
+  inline Size column(Size o, Size edge, Size channels, Size c) const { return o < own ? edge * channels + c : c; }
+};
+
+template <class T>
+struct AddNormed {
+  T* sums;
+  Size row;
+  const T* weights;  // (k, O)
+  Size weights_row, pixels, channels, edges, begin, threads;
+  Operations<T> operations;
+};
+
+template <class T, int ALL>
+void add_normed_pixels(const AddNormed<T>& a, const T* factors, const T* shifts, Size first, Size last) {
+  Size step = a.edges * a.channels;
+  for (Size edge = 0; edge < a.edges; ++edge)
+    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+      Size column = edge * a.channels + c;
+      const T* z[ALL];
+      Size rows[ALL];
+      Vector<T> factor[ALL], shift = lanes.load(shifts + column);
+      for (int o = 0; o < ALL; ++o) {
+        z[o] = a.operations.each[o].z + a.operations.column(o, edge, a.channels, c);
+        rows[o] = a.operations.each[o].row;
+        factor[o] = lanes.load(factors + o * step + column);
+      }
+      for (Size p = first; p < last; ++p) {
+        T* to = a.sums + p * a.row + column;
+        Vector<T> total = a.begin ? shift : lanes.load(to) + shift;
+        for (int o = 0; o < ALL; ++o) total += lanes.load(z[o] + p * rows[o]) * factor[o];
+        lanes.store(to, total);
+      }
+    });
+}
+
+// Calls work(std::integral_constant<int, all>).
+template <int ALL = MOST, class Work>
+inline void with_operations(Size all, Work work) {
+  if constexpr (ALL > 0) {
+    if (all == ALL)
+      work(std::integral_constant<int, ALL>{});
+    else
+      with_operations<ALL - 1>(all, work);
+  }
+}
+
+constexpr Size PIXELS = 64;  // that a thread takes at once: what several edges read stays in a cache
+
+template <class T>
+void add_normed(const AddNormed<T>& a) {
+  Size step = a.edges * a.channels, blocks = (a.pixels + PIXELS - 1) / PIXELS;
+  std::vector<T> factors(a.operations.all * step), shifts(step);
+  for (Size o = 0; o < a.operations.all; ++o)
+    for (Size column = 0; column < step; ++column) {
+      Size at = a.operations.column(o, column / a.channels, a.channels, column % a.channels);
+      T factor = a.weights[column / a.channels * a.weights_row + o] * a.operations.each[o].inverse[at];
+      factors[o * step + column] = factor;
+      shifts[column] -= factor * a.operations.each[o].mean[at];
+    }
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size block = 0; block < blocks; ++block)
+    with_operations(a.operations.all, [&](auto all) {
+      add_normed_pixels<T, all.value>(a, factors.data(), shifts.data(), block * PIXELS,
+                                      std::min(a.pixels, (block + 1) * PIXELS));
+    });
+}
+
+// ---- sums over pixels of the gradient and of it times BN(z)
+
+template <class T>
+struct Products {
+  const T* g;
+  Size row;
+  T* found;         // (1 + O, k, C)
+  double* scratch;  // (parts, 1 + O, k, C)
+  Size pixels, channels, edges, parts, threads;
+  Operations<T> operations;
+};
+
+template <class T, int ALL>
+void products_pixels(const Products<T>& a, Size first, Size last, double* found) {
+  Size step = a.edges * a.channels;
+  for (Size edge = 0; edge < a.edges; ++edge)
+    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+      Size column = edge * a.channels + c;
+      const T* z[ALL];
+      Size rows[ALL];
+      Vector<T> mean[ALL], along[ALL] = {}, sum = {};
+      for (int o = 0; o < ALL; ++o) {
+        Size at = a.operations.column(o, edge, a.channels, c);
+        z[o] = a.operations.each[o].z + at;
+        rows[o] = a.operations.each[o].row;
+        mean[o] = lanes.load(a.operations.each[o].mean + at);
+      }
+      for (Size p = first; p < last; ++p) {
+        Vector<T> g = lanes.load(a.g + p * a.row + column);
+        sum += g;
+        for (int o = 0; o < ALL; ++o) along[o] += g * (lanes.load(z[o] + p * rows[o]) - mean[o]);
+      }
+      for (int i = 0; i < lanes.count; ++i) found[column + i] += double(sum[i]);
+      for (int o = 0; o < ALL; ++o)
+        for (int i = 0; i < lanes.count; ++i) found[(1 + o) * step + column + i] += double(along[o][i]);
+    });
+}
+
+template <class T>
+void products(const Products<T>& a) {
+  Size step = a.edges * a.channels, numbers = (1 + a.operations.all) * step;
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size part = 0; part < a.parts; ++part) {
+    double* own = a.scratch + part * numbers;
+    std::fill_n(own, numbers, 0.0);
+    Range range(a.pixels, a.parts, part);
+    for (Size first = range.begin; first < range.end; first += PIXELS)
+      with_operations(a.operations.all, [&](auto all) {
+        products_pixels<T, all.value>(a, first, std::min(range.end, first + PIXELS), own);
+      });
+  }
+  for (Size n = 0; n < numbers; ++n) {
+    double total = 0;
+    for (Size part = 0; part < a.parts; ++part) total += a.scratch[part * numbers + n];
+    if (n >= step) {
+      Size o = n / step - 1, column = n % step;
+      total *= double(a.operations.each[o].inverse[a.operations.column(o, column / a.channels, a.channels,
+                                                                       column % a.channels)]);
+    }
+    a.found[n] = T(total);
+  }
+}
+
+// ---- gradients for what the BN have seen
+
+template <class T>
+struct Gradients {
+  const T* g;
+  Size row;
+  const T *weights, *sums;  // (k, O), (1 + O, k, C) as `products` gives them
+  Size weights_row, pixels, channels, edges, of_batch, threads;
+  T* results[MOST];
+  Operations<T> operations;
+};
+
+// The gradient is g * a + z * b + c, channel by channel: (3, O, k, C). Only the first operations have a BN.
+template <class T>
+std::vector<T> lines_of(const Gradients<T>& a, Size normed) {
+  Size step = a.edges * a.channels, all = a.operations.all;
+  std::vector<T> lines(3 * all * step);
+  for (Size o = 0; o < all; ++o)
+    for (Size column = 0; column < step; ++column) {
+      const auto& of = a.operations.each[o];
+      Size at = a.operations.column(o, column / a.channels, a.channels, column % a.channels);
+      double inverse = of.inverse[at], weight = a.weights[column / a.channels * a.weights_row + o];
+      double scale = weight * inverse, slope = 0, shift = 0;
+      if (a.of_batch && o < normed) {
+        double mean = double(a.sums[column]) / double(a.pixels);
+        slope = -scale * inverse * double(a.sums[(1 + o) * step + column]) / double(a.pixels);
+        shift = -scale * mean - slope * double(of.mean[at]);
+      }
+      lines[o * step + column] = T(scale);
+      lines[(all + o) * step + column] = T(slope);
+      lines[(2 * all + o) * step + column] = T(shift);
+    }
+  return lines;
+}
+
+template <class T>
+void own_gradients(const Gradients<T>& a) {
+  Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
+  auto lines = lines_of(a, all);
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size block = 0; block < blocks; ++block)
+    for (Size o = 0; o < all; ++o) {
+      const T *line = lines.data() + o * step, *z = a.operations.each[o].z;
+      Size row = a.operations.each[o].row;
+      over_channels<T>(step, [&](auto lanes, Size c) {
+        Vector<T> scale = lanes.load(line + c), slope = lanes.load(line + all * step + c),
+                  shift = lanes.load(line + 2 * all * step + c);
+        for (Size p = block * PIXELS; p < std::min(a.pixels, (block + 1) * PIXELS); ++p)
+          lanes.store(a.results[o] + p * step + c,
+                      lanes.load(a.g + p * a.row + c) * scale + lanes.load(z + p * row + c) * slope + shift);
+      });
+    }
+}
+
+// Of operations that all edges share, both poolings and identity: the sum over edges.
+template <class T>
+void shared_gradients(const Gradients<T>& a) {
+  Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
+  auto lines = lines_of(a, 2);
+  for (Size o = 0; o < all; ++o)  // z is the same for all edges: so are the slopes and the shifts, summed
+    for (Size edge = 1; edge < a.edges; ++edge)
+      for (Size c = 0; c < a.channels; ++c)
+        for (Size kind = 1; kind < 3; ++kind)
+          lines[(kind * all + o) * step + c] += lines[(kind * all + o) * step + edge * a.channels + c];
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size block = 0; block < blocks; ++block)
+    for (Size o = 0; o < all; ++o) {
+      const T *line = lines.data() + o * step, *z = a.operations.each[o].z;
+      Size row = a.operations.each[o].row;
+      over_channels<T>(a.channels, [&](auto lanes, Size c) {
+        Vector<T> slope = lanes.load(line + all * step + c), shift = lanes.load(line + 2 * all * step + c);
+        for (Size p = block * PIXELS; p < std::min(a.pixels, (block + 1) * PIXELS); ++p) {
+          Vector<T> total = lanes.load(z + p * row + c) * slope + shift;
+          for (Size column = c; column < step; column += a.channels)
+            total += lanes.load(a.g + p * a.row + column) * lanes.load(line + column);
+          lanes.store(a.results[o] + p * a.channels + c, total);
+        }
+      });
+    }
+}
+
+}  // namespace
+
+EXPORT(statistics, Statistics)
+EXPORT(normalised, Normalised)
+EXPORT(add_normed, AddNormed)
+EXPORT(products, Products)
+EXPORT(own_gradients, Gradients)
+EXPORT(shared_gradients, Gradients)
