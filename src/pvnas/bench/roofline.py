@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pvnas.space.kernels.cpu.library import watched
+
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 ROUNDS = 5
@@ -82,7 +84,7 @@ def count_macs(forward: Callable[[], Any]) -> int:
 
 def count_bytes(step: Callable[[], Any]) -> int:
     """Run a step once and return the bytes that its kernels read and wrote."""
-    with _ByteCounter() as moved, _triton_launches(moved.add):
+    with _ByteCounter() as moved, _triton_launches(moved.add), watched(moved.add):
         step()
     return moved.bytes
 

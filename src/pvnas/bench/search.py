@@ -21,6 +21,7 @@ from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.search.run import SearchStage, StepBatches
+from pvnas.space.kernels import by_pytorch
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the
@@ -95,12 +96,10 @@ def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[st
         stage.step(0, 0, batch)
 
     def work() -> Work:
-        # In float64, where no kernels of our own take part, whose arithmetic PyTorch does not count; of one clip.
-        network, clip_NCTHW = (
-            deepcopy(stage.network).double(),
-            normalise(batch.weight.clips_NCTHW[:1].to(device)).double(),
-        )
-        macs = FORWARDS_OF_A_STEP * setting.batch * count_macs(lambda: network(clip_NCTHW))
+        # Without kernels of our own, whose arithmetic PyTorch does not count; of one clip.
+        network, clip_NCTHW = deepcopy(stage.network), normalise(batch.weight.clips_NCTHW[:1].to(device))
+        with by_pytorch():
+            macs = FORWARDS_OF_A_STEP * setting.batch * count_macs(lambda: network(clip_NCTHW))
         stage.graphs = None  # of a recorded step nothing is seen
         return Work(macs, count_bytes(step))
 

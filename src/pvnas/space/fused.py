@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from pvnas.space.branches import Fan
 from pvnas.space.free import KeptFree
 from pvnas.space.fused_branches import FUSED, FusedInput, FusedPointwise, FusedReduction, as_normed, norm_backward
 from pvnas.space.genotype import NODES
-from pvnas.space.kernels.operands import Normed, unnormed
+from pvnas.space.kernels.operands import KernelSet, Normed, unnormed
 from pvnas.space.mixing import Mixing, MixingGradient, index_on
 from pvnas.space.nodes import Edges, Entry, KeptBranch, KeptEntry, KeptSource, Source, Way, joined
 from pvnas.space.norms import Moments, Norms
@@ -71,7 +70,7 @@ def _of(values_FCHW: Tensor, nodes: slice) -> Tensor:
 class FusedEntry:
     """What brings an output of an earlier cell to this cell's width, as ``Entry``."""
 
-    def __init__(self, kernels: Any, entry: Entry) -> None:
+    def __init__(self, kernels: KernelSet, entry: Entry) -> None:
         self.kernels, self.entry = kernels, entry
         self.branch = FusedReduction() if entry.stride == 2 else FusedPointwise()
 
@@ -88,8 +87,7 @@ class FusedEntry:
 
     def again(self, kept: KeptEntry) -> Tensor:
         """Return the cell's input once more, from what the BN saw."""
-        made: Tensor = self.kernels.normalised(as_normed(kept.branch.kept[0], kept.branch.state))
-        return made
+        return self.kernels.normalised(as_normed(kept.branch.kept[0], kept.branch.state))
 
     def backward(self, gradient: Tensor, x_FCHW: Tensor, kept: KeptEntry) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for the kernels."""
@@ -102,7 +100,7 @@ class FusedEntry:
 class FusedSource:
     """What leaves one node, as ``Source``; all its edges run together."""
 
-    def __init__(self, kernels: Any, source: Source) -> None:
+    def __init__(self, kernels: KernelSet, source: Source) -> None:
         self.kernels = kernels
         self.source, self.number, self.stride, self.names = source, source.number, source.stride, source.names
         free = source.free
@@ -219,7 +217,7 @@ class FusedSource:
         return dr_FCHW, d_kernels
 
 
-def fused_way(kernels: Any, entries: Sequence[Entry], sources: Sequence[Source]) -> Way:
+def fused_way(kernels: KernelSet, entries: Sequence[Entry], sources: Sequence[Source]) -> Way:
     """Return how a cell computes with kernels of our own, those of ``kernels.gpu`` or of ``kernels.cpu``."""
     own_entries = [FusedEntry(kernels, entry) for entry in entries]
     own_sources = [FusedSource(kernels, source) for source in sources]

@@ -8,21 +8,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.space.branches import Fan, Input, Kept, Kernels, conv_backward, product_backward
-from pvnas.space.kernels.operands import Normed, empty_pictures
+from pvnas.space.kernels.operands import KernelSet, Normed, empty_pictures
 from pvnas.space.norms import Norms, NormState
 
 
 class FusedInput(Input):
     """A node (F, C, H, W), our kernels, and its ReLU and the forms of it where something needs them in memory."""
 
-    def __init__(self, kernels: Any, x_FCHW: Tensor, fan: Fan) -> None:
+    def __init__(self, kernels: KernelSet, x_FCHW: Tensor, fan: Fan) -> None:
         self.own, self.x_FCHW, self.fan = kernels, x_FCHW, fan
 
     @cached_property
@@ -33,14 +33,12 @@ class FusedInput(Input):
     @cached_property
     def even(self) -> Tensor:
         """ReLU(x) at the even rows and columns."""
-        even: Tensor = self.own.every_other(self.x_FCHW, 0)
-        return even
+        return self.own.every_other(self.x_FCHW, 0)
 
     @cached_property
     def odd(self) -> Tensor:
         """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
-        odd: Tensor = self.own.every_other(self.x_FCHW, 1)
-        return odd
+        return self.own.every_other(self.x_FCHW, 1)
 
 
 class FusedGradient(NamedTuple):
@@ -249,7 +247,7 @@ def as_normed(z_FCHW: Tensor, state: NormState) -> Normed:
 
 
 def norm_backward(
-    kernels: Any, gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None
+    kernels: KernelSet, gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None
 ) -> Tensor:
     """Return the gradient for what a BN without scale has seen. ``found``: what ``products`` would find."""
     normed = [as_normed(z_FCHW, state)]

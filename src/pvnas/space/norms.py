@@ -118,8 +118,7 @@ def _batch_statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tenso
     """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, in fp32 where the input is in less."""
     kernels = kernels_for(x_FCHW)
     if kernels is not None:
-        found: tuple[Tensor, Tensor, Tensor] = kernels.statistics(x_FCHW, eps)
-        return found
+        return kernels.statistics(x_FCHW, eps)
     running = (None, None)
     if x_FCHW.dtype in _REDUCED:  # statistics come in the precision of the running ones
         running = tuple(x_FCHW.new_zeros(x_FCHW.shape[1], dtype=torch.float32) for _ in range(2))  # type: ignore

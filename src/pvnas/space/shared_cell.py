@@ -88,7 +88,7 @@ class SharedCell(nn.Module):
     def way_of(self, x: Tensor) -> Way:
         """Return how the cell computes on such clips: with our own kernels, or with PyTorch's operations."""
         kernels = kernels_for(x)
-        if kernels not in self._ways:
+        if kernels is not None and kernels not in self._ways:
             self._ways[kernels] = fused_way(kernels, self.entries, self.sources)
         return self._ways[kernels]
 

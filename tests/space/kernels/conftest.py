@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from pvnas.space.kernels import cpu
+from pvnas.space.kernels.cpu import KERNELS as CPU
 from pvnas.space.kernels.cpu.library import compiler, supported
 
 GPU = torch.cuda.is_available()
@@ -23,15 +23,15 @@ NO_COMPILER = pytest.mark.skipif(compiler() is None or not supported(), reason="
 def kernels(request):
     """All kernels of a kind."""
     if request.param == "cpu":
-        return cpu
-    from pvnas.space.kernels import gpu
+        return CPU
+    from pvnas.space.kernels.gpu import KERNELS
 
-    return gpu
+    return KERNELS
 
 
 @pytest.fixture
 def on_gpu(kernels):
-    return GPU and kernels is not cpu
+    return GPU and kernels is not CPU
 
 
 @pytest.fixture

@@ -7,47 +7,60 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pvnas.space.kernels.operands import KernelSet
+
 _TYPES = {"cuda": (torch.float32, torch.bfloat16, torch.float16), "cpu": (torch.float32, torch.float64)}
-enabled = os.environ.get("PVNAS_KERNELS", "1") != "0"
+_by_pytorch = os.environ.get("PVNAS_KERNELS") == "0"
 
 
-def kernels_for(x: Tensor) -> Any:
-    """Return the kernels that take such a tensor, a module, or None."""
+@contextmanager
+def by_pytorch() -> Iterator[None]:
+    """Leave our own kernels out."""
+    global _by_pytorch
+    before, _by_pytorch = _by_pytorch, True
+    try:
+        yield
+    finally:
+        _by_pytorch = before
+
+
+def kernels_for(x: Tensor) -> KernelSet | None:
+    """Return the kernels that take such a tensor."""
     device = x.device.type
-    if not enabled or x.dtype not in _TYPES.get(device, ()):
+    if _by_pytorch or x.dtype not in _TYPES.get(device, ()):
         return None
     return _on_gpu() if device == "cuda" else _on_cpu(x.dtype)
 
 
 @cache
-def _on_gpu() -> ModuleType | None:
+def _on_gpu() -> KernelSet | None:
     """Triton's, where it is there and can compile, for which it asks for a C compiler too; a warning if it cannot."""
     if find_spec("triton") is None:
         return None
     try:
-        from pvnas.space.kernels import gpu
+        from pvnas.space.kernels.gpu import KERNELS
 
-        gpu.every_other(torch.zeros(1, 2, 2, 16, device="cuda").permute(0, 3, 1, 2), 0)
+        KERNELS.every_other(torch.zeros(1, 2, 2, 16, device="cuda").permute(0, 3, 1, 2), 0)
     except Exception as error:  # whatever it is, the search goes on without
         why = (str(error).splitlines() or [type(error).__name__])[0]
         slow = "the search runs with PyTorch's kernels, which is several times slower"
         warnings.warn(f"Triton does not work here ({why}): {slow}; a C compiler may be missing", RuntimeWarning, 2)
         return None
-    return gpu
+    return KERNELS
 
 
 @cache
-def _on_cpu(dtype: torch.dtype) -> ModuleType | None:
+def _on_cpu(dtype: torch.dtype) -> KernelSet | None:
     """Those in C++, compiled when first asked for; a warning where they cannot be."""
-    from pvnas.space.kernels import cpu
+    from pvnas.space.kernels.cpu import KERNELS
     from pvnas.space.kernels.cpu.library import CannotCompileError, library, supported
 
     if not supported():
@@ -58,4 +71,4 @@ def _on_cpu(dtype: torch.dtype) -> ModuleType | None:
         slow = "the search runs with PyTorch's, which takes about half as long again"
         warnings.warn(f"kernels of our own cannot be compiled ({error}): {slow}", RuntimeWarning, 2)
         return None
-    return cpu
+    return KERNELS

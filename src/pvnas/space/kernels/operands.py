@@ -1,7 +1,8 @@
-"""Tensors as the kernels read them."""
+"""Tensors as the kernels read them, and what kernels there are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -50,3 +51,25 @@ def unnormed(x_FCHW: Tensor) -> Normed:
     """Return a tensor as it is."""
     c, dtype = x_FCHW.shape[1], sum_type(x_FCHW)
     return Normed(x_FCHW, x_FCHW.new_zeros(c, dtype=dtype), x_FCHW.new_ones(c, dtype=dtype))
+
+
+class KernelSet(NamedTuple):
+    """The kernels of one kind; what they do is told where they are."""
+
+    add_normed: Callable[..., None]
+    depthwise: Callable[..., Tensor]
+    depthwise_input_gradient: Callable[..., Tensor]
+    depthwise_kernel_gradient: Callable[..., Tensor]
+    depthwise_norm_gradient: Callable[..., tuple[Tensor, Tensor]]
+    every_other: Callable[..., Tensor]
+    mix_channels: Callable[..., Tensor]
+    mix_channels_input_gradient: Callable[..., Tensor]
+    mix_channels_kernel_gradient: Callable[..., Tensor]
+    normalised: Callable[..., Tensor]
+    own_gradients: Callable[..., list[Tensor]]
+    pool: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    pool_backward: Callable[..., Tensor]
+    products: Callable[..., Tensor]
+    shared_gradients: Callable[..., list[Tensor]]
+    spread: Callable[..., Tensor]
+    statistics: Callable[..., tuple[Tensor, Tensor, Tensor]]

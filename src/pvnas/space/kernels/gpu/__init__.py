@@ -17,23 +17,24 @@ from pvnas.space.kernels.gpu.stencils import (
     depthwise_kernel_gradient,
     depthwise_norm_gradient,
 )
+from pvnas.space.kernels.operands import KernelSet
 
-__all__ = [
-    "add_normed",
-    "depthwise",
-    "depthwise_input_gradient",
-    "depthwise_kernel_gradient",
-    "depthwise_norm_gradient",
-    "every_other",
-    "mix_channels",
-    "mix_channels_input_gradient",
-    "mix_channels_kernel_gradient",
-    "normalised",
-    "own_gradients",
-    "pool",
-    "pool_backward",
-    "products",
-    "shared_gradients",
-    "spread",
-    "statistics",
-]
+KERNELS = KernelSet(
+    add_normed=add_normed,
+    depthwise=depthwise,
+    depthwise_input_gradient=depthwise_input_gradient,
+    depthwise_kernel_gradient=depthwise_kernel_gradient,
+    depthwise_norm_gradient=depthwise_norm_gradient,
+    every_other=every_other,
+    mix_channels=mix_channels,
+    mix_channels_input_gradient=mix_channels_input_gradient,
+    mix_channels_kernel_gradient=mix_channels_kernel_gradient,
+    normalised=normalised,
+    own_gradients=own_gradients,
+    pool=pool,
+    pool_backward=pool_backward,
+    products=products,
+    shared_gradients=shared_gradients,
+    spread=spread,
+    statistics=statistics,
+)
