@@ -1,6 +1,7 @@
 // Convolutions 1x1x1 and 3x1x1 of several edges as matrix products over channels, forward and backward.
 //
-// A tile of ROWS pixels times two vectors of channels is held in registers while the product runs.
+// A tile of ROWS pixels times two vectors of channels is held in registers while the product runs. It reads and writes
+// small copies: memory is read best row by row, and rows a power of two apart share a few places of the first cache.
 #include "vectors.h"
 
 namespace {
@@ -56,14 +57,21 @@ std::vector<T> panels_of(const Mix<T>& a) {
   constexpr int N = columns<T>();
   Size blocks = (a.n_to + N - 1) / N;
   std::vector<T> panels(a.runs * blocks * a.summed * a.taps * a.n_from * N);
-  T* to = panels.data();
-  for (Size run = 0; run < a.runs; ++run)
-    for (Size block = 0; block < blocks; ++block)
-      for (Size edge = run; edge < run + a.summed; ++edge)
-        for (Size tap = 0; tap < a.taps; ++tap)
-          for (Size from = 0; from < a.n_from; ++from)
-            for (Size n = block * N; n < block * N + N; ++n)
-              *to++ = n < a.n_to ? a.kernel[edge * a.k_edge + tap * a.k_tap + from * a.k_from + n * a.k_to] : T(0);
+  Size all = a.runs * blocks * a.summed * a.taps;
+#pragma omp parallel for num_threads(a.threads) schedule(static) if (panels.size() > 65536)
+  for (Size panel = 0; panel < all; ++panel) {
+    Size tap = panel % a.taps, edge = panel / a.taps % a.summed, block = panel / (a.taps * a.summed) % blocks;
+    Size run = panel / (a.taps * a.summed * blocks), n = std::min<Size>(N, a.n_to - block * N);
+    const T* from = a.kernel + (run + edge) * a.k_edge + tap * a.k_tap + block * N * a.k_to;
+    T* to = panels.data() + panel * a.n_from * N;
+    if (a.k_from == 1 || n < N) {  // column by column, as they lie
+      for (Size i = 0; i < n; ++i)
+        for (Size c = 0; c < a.n_from; ++c) to[c * N + i] = from[i * a.k_to + c * a.k_from];
+    } else {
+      for (Size c = 0; c < a.n_from; ++c)
+        for (Size i = 0; i < N; ++i) to[c * N + i] = from[i * a.k_to + c * a.k_from];
+    }
+  }
   return panels;
 }
 
@@ -74,30 +82,24 @@ struct Segment {
 };
 
 template <class T, int R>
-inline void multiply_tile(const Segment<T>* segments, int count, Size first_row, Size x_row, Size n_from, T* y,
-                          Size y_row, Size n) {
+inline void multiply_tile(const Segment<T>* segments, int count, Size first_row, Size n_from, T* y, Size y_row) {
   constexpr int L = Types<T>::lanes;
   Vector<T> low[R] = {}, high[R] = {};
   for (int s = 0; s < count; ++s) {
-    const T *x = segments[s].x + first_row * x_row, *panel = segments[s].panel;
+    const T *x = segments[s].x + first_row * n_from, *panel = segments[s].panel;
     for (Size c = 0; c < n_from; ++c, panel += 2 * L) {
       Vector<T> w0 = Whole<T>::load(panel), w1 = Whole<T>::load(panel + L);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
-        T value = x[r * x_row + c];
+        T value = x[r * n_from + c];
         low[r] += value * w0;
         high[r] += value * w1;
       }
     }
   }
   for (int r = 0; r < R; ++r) {
-    T* to = y + r * y_row;
-    if (n >= 2 * L) {
-      Whole<T>::store(to, low[r]);
-      Whole<T>::store(to + L, high[r]);
-    } else {
-      for (Size i = 0; i < n; ++i) to[i] = i < L ? low[r][i] : high[r][i - L];
-    }
+    Whole<T>::store(y + r * y_row, low[r]);
+    Whole<T>::store(y + r * y_row + L, high[r]);
   }
 }
 
@@ -122,7 +124,7 @@ void mix(const Mix<T>& a) {
 #pragma omp parallel num_threads(a.threads)
   {
     std::vector<Segment<T>> segments(a.summed * a.taps);
-    std::vector<T> own(a.rectified ? a.taps * chunks.each * a.n_from : 0);
+    std::vector<T> own(a.summed * a.taps * chunks.each * a.n_from), made(chunks.each * blocks * N);
 #pragma omp for schedule(static)
     for (Size chunk = 0; chunk < chunks.all; ++chunk) {
       Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
@@ -130,25 +132,26 @@ void mix(const Mix<T>& a) {
         for (Size block = 0; block < blocks; ++block) {
           const T* weights = panels.data() + (run * blocks + block) * a.summed * a.taps * panel;
           int count = 0;
-          Size x_row = a.rectified ? a.n_from : a.x_row;
           for (Size edge = 0; edge < a.summed; ++edge)
             for (Size tap = 0; tap < a.taps; ++tap) {
               Size shift = a.taps > 1 ? a.sign * (tap - a.taps / 2) : 0;
               if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-              const T* x = a.x + (begin + shift * a.frame) * a.x_row + (run + edge) * a.x_edge;
-              if (a.rectified) {  // once for all columns, and for all edges where they share it
-                T* made = own.data() + tap * chunks.each * a.n_from;
-                if (block == 0 && (run == 0 || a.x_edge)) copy_rows(x, a.x_row, rows, a.n_from, made, a.n_from, true);
-                x = made;
+              T* copy = own.data() + (edge * a.taps + tap) * chunks.each * a.n_from;
+              if (block == 0 && (run == 0 || a.x_edge)) {  // one for all columns, and for all edges where they share it
+                const T* x = a.x + (begin + shift * a.frame) * a.x_row + (run + edge) * a.x_edge;
+                copy_rows(x, a.x_row, rows, a.n_from, copy, a.n_from, a.rectified);
               }
-              segments[count++] = {x, weights + (edge * a.taps + tap) * panel};
+              segments[count++] = {copy, weights + (edge * a.taps + tap) * panel};
             }
-          T* y = a.y + begin * a.y_row + run * a.y_edge + block * N;
           for (Size r = 0; r < rows; r += ROWS)
             with_rows<ROWS>(rows - r, [&](auto R) {
-              multiply_tile<T, R.value>(segments.data(), count, r, x_row, a.n_from, y + r * a.y_row, a.y_row,
-                                        a.n_to - block * N);
+              multiply_tile<T, R.value>(segments.data(), count, r, a.n_from,
+                                        made.data() + r * blocks * N + block * N, blocks * N);
             });
+          if (block + 1 == blocks)
+            for (Size r = 0; r < rows; ++r)
+              std::memcpy(a.y + (begin + r) * a.y_row + run * a.y_edge, made.data() + r * blocks * N,
+                          a.n_to * sizeof(T));
         }
     }
   }
@@ -194,30 +197,27 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
   constexpr int N = columns<T>();
   Chunks chunks(a.pixels, a.frame, a.taps > 1);
   Size wide = (a.n_a + N - 1) / N * N, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
-  bool copied = a.rectified || a.n_a % N;
   std::vector<T> found(a.parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
-    std::vector<T> own(copied ? chunks.each * wide : 0);
+    std::vector<T> x(chunks.each * wide), g(chunks.each * a.n_b);
 #pragma omp for collapse(2) schedule(static)
     for (Size part = 0; part < a.parts; ++part)
       for (Size edge = 0; edge < a.edges; ++edge) {
         Range range(chunks.all, a.parts, part);
         for (Size chunk = range.begin; chunk < range.end; ++chunk) {
           Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
-          const T* g = a.g + begin * a.g_row + edge * a.g_edge;
+          copy_rows(a.g + begin * a.g_row + edge * a.g_edge, a.g_row, rows, a.n_b, g.data(), a.n_b, false);
           for (Size tap = 0; tap < a.taps; ++tap) {
             Size shift = a.taps > 1 ? tap - a.taps / 2 : 0;
             if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-            const T* x = a.x + (begin + shift * a.frame) * a.x_row + edge * a.x_edge;
-            if (copied) copy_rows(x, a.x_row, rows, a.n_a, own.data(), wide, a.rectified);
-            Size x_row = copied ? wide : a.x_row;
+            copy_rows(a.x + (begin + shift * a.frame) * a.x_row + edge * a.x_edge, a.x_row, rows, a.n_a, x.data(), wide,
+                      a.rectified);
             T* sums = found.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
             for (Size n = 0; n < wide; n += N)
               for (Size b = 0; b < a.n_b; b += ROWS)
                 with_rows<ROWS>(a.n_b - b, [&](auto R) {
-                  correlate_tile<T, R.value>(g + b, a.g_row, (copied ? own.data() : x) + n, x_row, rows,
-                                             sums + b * wide + n, wide);
+                  correlate_tile<T, R.value>(g.data() + b, a.n_b, x.data() + n, wide, rows, sums + b * wide + n, wide);
                 });
           }
         }
