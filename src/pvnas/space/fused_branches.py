@@ -223,11 +223,14 @@ class FusedReduction(FusedBranch):
         halves: list[Tensor] = []
         d_kernels: list[Tensor | None] = []
         for offset, (kernel, first) in enumerate(zip(kernels, (0, len(kernels[0]) // k), strict=True)):
-            g = gradient[:, first:]
-            halves.append(inputs.own.mix_channels_input_gradient(g, kernel, k, shared=True, apart=apart))
+            halves.append(
+                inputs.own.mix_channels_input_gradient(gradient, kernel, k, shared=True, first=first, apart=apart)
+            )
             if inputs.fan.kernel_gradients:
                 x = inputs.odd if offset else inputs.even
-                d_kernels.append(inputs.own.mix_channels_kernel_gradient(g, x, kernel, k, apart=apart))
+                d_kernels.append(
+                    inputs.own.mix_channels_kernel_gradient(gradient, x, kernel, k, first=first, apart=apart)
+                )
         even, odd = halves
         return FusedGradient(inputs.own.spread(even, odd, inputs.x_FCHW, into), d_kernels or (None, None))
 

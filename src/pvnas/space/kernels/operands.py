@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,7 +66,8 @@ class KernelSet(NamedTuple):
     mix_channels_input_gradient: Callable[..., Tensor]
     mix_channels_kernel_gradient: Callable[..., Tensor]
     normalised: Callable[..., Tensor]
-    own_gradients: Callable[..., list[Tensor]]
+    own_gradients: Callable[..., list[Any]]
+    """Tensors, or what the products over channels read as such."""
     pool: Callable[..., tuple[Tensor, Tensor, Tensor]]
     pool_backward: Callable[..., Tensor]
     products: Callable[..., Tensor]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pvnas.space.kernels.cpu.library import call
+from pvnas.space.kernels.cpu.normed import OwnGradient
 from pvnas.space.kernels.operands import empty_pictures, rows_of
 
 # Parts of the pixels that are summed apart, and the most numbers that all of them may have.
@@ -38,22 +39,28 @@ def mix_channels(
 
 
 def mix_channels_input_gradient(
-    g_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, shared: bool = False, apart: int = 0
+    g_FCHW: Tensor | OwnGradient,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    shared: bool = False,
+    first: int = 0,
+    apart: int = 0,
 ) -> Tensor:
     """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
 
-    ``apart``: of the edges' channels in g.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
     """
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
+    dx = empty_pictures(kernel, f, a if shared else edges * a, h, w)
     summed = edges if shared else 1
-    _mix(g_FCHW, apart or b, kernel.reshape(edges, b, a, taps), dx, a, summed, -1, frames)
+    _mix(g_FCHW, apart or b, kernel.reshape(edges, b, a, taps), dx, a, summed, -1, frames, first=first)
     return dx
 
 
 def _mix(
-    x_FCHW: Tensor,
+    x_FCHW: Tensor | OwnGradient,
     x_edge: int,
     weights: Tensor,
     y_FCHW: Tensor,
@@ -62,38 +69,49 @@ def _mix(
     sign: int,
     frames: int,
     rectified: bool = False,
+    first: int = 0,
 ) -> None:
     """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges."""
     edges, n_from, n_to, taps = weights.shape
     edge, stride_from, stride_to, tap = weights.stride()
-    x, y, (h, w) = rows_of(x_FCHW), rows_of(y_FCHW), x_FCHW.shape[2:]
+    y, (h, w) = rows_of(y_FCHW), x_FCHW.shape[2:]
     call(
-        "mix", x_FCHW.dtype, x.tensor, x.row, x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
+        "mix", y_FCHW.dtype, *_read(x_FCHW, first), x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
         y_edge, y.pixels, h * w, frames, n_from, n_to, edges // summed, summed, taps, sign, rectified,
         torch.get_num_threads(),
     )  # fmt: skip
 
 
 def mix_channels_kernel_gradient(
-    g_FCHW: Tensor,
+    g_FCHW: Tensor | OwnGradient,
     x_FCHW: Tensor,
     kernel: Tensor,
     edges: int,
     frames: int = 1,
     rectified: bool = False,
+    first: int = 0,
     apart: int = 0,
 ) -> Tensor:
     """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1).
 
-    ``apart``: of the edges' channels in g.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
     """
-    h, w = g_FCHW.shape[2:]
+    f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    g, x, sums = rows_of(g_FCHW), rows_of(x_FCHW), g_FCHW.new_empty(edges * b, a, taps, 1)
+    sums = x_FCHW.new_empty(edges * b, a, taps, 1)
     parts = max(1, min(PARTS, NUMBERS_OF_PARTS // sums.numel()))
     call(
-        "mix_kernel_gradient", g_FCHW.dtype, g.tensor, g.row, apart or b, x.tensor, x.row,
-        0 if x_FCHW.shape[1] == a else a, sums, g.pixels, h * w, frames, b, a, edges, taps, rectified, parts,
+        "mix_kernel_gradient", x_FCHW.dtype, *_read(g_FCHW, first), apart or b, *_read(x_FCHW, 0),
+        0 if x_FCHW.shape[1] == a else a, sums, f * h * w, h * w, frames, b, a, edges, taps, rectified, parts,
         torch.get_num_threads(),
     )  # fmt: skip
     return sums
+
+
+def _read(x_FCHW: Tensor | OwnGradient, first: int) -> list[Tensor | int | None]:
+    """Return what the kernels take of pictures, from a channel on."""
+    if isinstance(x_FCHW, Tensor):
+        x = rows_of(x_FCHW)
+        return [x.tensor[:, first:] if first else x.tensor, x.row, None, 0, None, 0]
+    g, z, lines = rows_of(x_FCHW.g_FCHW), rows_of(x_FCHW.z_FCHW), x_FCHW.lines[:, first:]
+    return [g.tensor[:, first:], g.row, z.tensor[:, first:], z.row, lines, lines.stride(0)]

@@ -7,6 +7,7 @@ those that all edges share, (P, C). ``weights``: mixing weights (k, O).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,16 +62,35 @@ def products(g_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], ed
     return found
 
 
+class OwnGradient(NamedTuple):
+    """The gradient (F, kC, H, W) for what a BN has seen, which is made where it is read: g * a + z * b + c."""
+
+    g_FCHW: Tensor
+    z_FCHW: Tensor
+    lines: Tensor
+    """a, b and c of each channel, (3, kC); rows apart."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        return self.g_FCHW.shape
+
+    def made(self) -> Tensor:
+        """Return it as a tensor."""
+        scale, slope, shift = self.lines[:, :, None, None]
+        return self.g_FCHW * scale + self.z_FCHW * slope + shift
+
+
 def own_gradients(
     g_FCHW: Tensor, own: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
-) -> list[Tensor]:
+) -> list[OwnGradient]:
     """Return the gradients (F, kC, H, W) for what the BN of each edge's operations have seen.
 
-    ``sums``: what ``products`` has returned; ``of_batch``: whether the batch's own statistics normalise.
+    ``sums``: what ``products`` has returned; ``of_batch``: whether the batch's own statistics normalise. They read
+    ``g_FCHW`` when they are read themselves.
     """
-    results = [empty_pictures(g_FCHW, *g_FCHW.shape) for _ in own]
-    _gradients("own_gradients", g_FCHW, own, [], weights, sums, of_batch, results)
-    return results
+    lines = _lines(g_FCHW, own, [], weights, sums, of_batch)
+    return [OwnGradient(g_FCHW, one.z_FCHW, lines[:, o]) for o, one in enumerate(own)]
 
 
 def shared_gradients(
@@ -80,27 +100,27 @@ def shared_gradients(
 
     ``weights`` (k, shared) and ``sums`` (1 + shared, k, C) as in ``own_gradients``; identity is the third.
     """
-    f, kc, h, w = g_FCHW.shape
-    results = [empty_pictures(g_FCHW, f, kc // len(weights), h, w) for _ in shared]
-    _gradients("shared_gradients", g_FCHW, [], shared, weights, sums, of_batch, results)
+    (f, kc, h, w), edges, g = g_FCHW.shape, len(weights), rows_of(g_FCHW)
+    lines = _lines(g_FCHW, [], shared, weights, sums, of_batch)
+    results = [empty_pictures(g_FCHW, f, kc // edges, h, w) for _ in shared]
+    call(
+        "shared_gradients", g_FCHW.dtype, g.tensor, g.row, lines, g.pixels, kc // edges, edges, torch.get_num_threads(),
+        *results, *[None] * (MOST - len(results)), *_operations([], shared),
+    )  # fmt: skip
     return results
 
 
-def _gradients(
-    name: str,
-    g_FCHW: Tensor,
-    own: Sequence[Normed],
-    shared: Sequence[Normed],
-    weights: Tensor,
-    sums: Tensor,
-    of_batch: bool,
-    results: Sequence[Tensor],
-) -> None:
-    g, edges = rows_of(g_FCHW), len(weights)
+def _lines(
+    g_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, sums: Tensor, of_batch: bool
+) -> Tensor:
+    """Return a, b and c of each operation's gradient, (3, O, kC); identity is the third shared one."""
+    (f, kc, h, w), edges = g_FCHW.shape, len(weights)
+    lines = g_FCHW.new_empty(3, len(own) + len(shared), kc)
     call(
-        name, g_FCHW.dtype, g.tensor, g.row, weights, sums, weights.stride(0), g.pixels, g_FCHW.shape[1] // edges,
-        edges, of_batch, torch.get_num_threads(), *results, *[None] * (MOST - len(results)), *_operations(own, shared),
+        "gradient_lines", g_FCHW.dtype, weights, sums, lines, weights.stride(0), f * h * w, kc // edges, edges,
+        of_batch, len(own) or 2, *_operations(own, shared),
     )  # fmt: skip
+    return lines
 
 
 def _operations(own: Sequence[Normed], shared: Sequence[Normed]) -> list[Tensor | int]:

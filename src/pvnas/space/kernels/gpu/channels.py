@@ -43,12 +43,19 @@ def mix_channels(
 
 
 def mix_channels_input_gradient(
-    g_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, shared: bool = False, apart: int = 0
+    g_FCHW: Tensor,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    shared: bool = False,
+    first: int = 0,
+    apart: int = 0,
 ) -> Tensor:
     """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
 
-    ``apart``: of the edges' channels in g.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
     """
+    g_FCHW = g_FCHW[:, first:]
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
@@ -71,12 +78,14 @@ def mix_channels_kernel_gradient(
     edges: int,
     frames: int = 1,
     rectified: bool = False,
+    first: int = 0,
     apart: int = 0,
 ) -> Tensor:
     """Return the gradient for the kernels of ``mix_channels``, (kB, A, t, 1), in the type of sums.
 
-    ``apart``: of the edges' channels in g.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
     """
+    g_FCHW = g_FCHW[:, first:]
     h, w = g_FCHW.shape[2:]
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     block_pixels, most, warps = NARROW_GRADIENT if max(a, b) <= 64 else WIDE_GRADIENT

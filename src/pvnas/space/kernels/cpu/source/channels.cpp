@@ -39,12 +39,49 @@ struct Chunks {
   Size time(Size chunk) const { return chunk / in_frame; }
 };
 
+// What is read: x, or where z is given the gradient for what a BN has seen, x * line[0] + z * line[1] + line[2] with a
+// line for each channel.
+template <class T>
+struct Read {
+  const T* x;
+  Size row;
+  const T* z;
+  Size z_row;
+  const T* lines;
+  Size lines_step;
+};
+
+// Pixels [first, first + rows) of some channels one behind the other, rectified and padded with zeros as asked.
+template <class T>
+void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size columns, T* to, Size to_row,
+               bool rectify) {
+  const T *x = from.x + first * from.row + channel, *z = from.z + first * from.z_row + channel;
+  const T* line = from.lines + channel;
+  auto over_rows = [&](auto seen) {
+    over_channels<T>(columns, [&](auto lanes, Size c) {
+      for (Size r = 0; r < rows; ++r) lanes.store(to + r * to_row + c, seen(lanes, r, c));
+    });
+  };
+  if (from.z)
+    over_rows([&](auto lanes, Size r, Size c) {
+      return lanes.load(x + r * from.row + c) * lanes.load(line + c) +
+             (lanes.load(z + r * from.z_row + c) * lanes.load(line + from.lines_step + c) +
+              lanes.load(line + 2 * from.lines_step + c));
+    });
+  else if (rectify)
+    over_rows([&](auto lanes, Size r, Size c) { return rectified<T>(lanes.load(x + r * from.row + c)); });
+  else
+    over_rows([&](auto lanes, Size r, Size c) { return lanes.load(x + r * from.row + c); });
+  if (columns < to_row)
+    for (Size r = 0; r < rows; ++r) std::fill(to + r * to_row + columns, to + (r + 1) * to_row, T(0));
+}
+
 // ---- y = x W
 
 template <class T>
 struct Mix {
-  const T* x;
-  Size x_row, x_edge;
+  Read<T> x;
+  Size x_edge;
   const T* kernel;
   Size k_edge, k_from, k_to, k_tap;
   T* y;
@@ -103,18 +140,6 @@ inline void multiply_tile(const Segment<T>* segments, int count, Size first_row,
   }
 }
 
-// Rows (rows, columns) one behind the other, rectified and padded with zeros as asked.
-template <class T>
-void copy_rows(const T* x, Size x_row, Size rows, Size columns, T* to, Size to_row, bool rectify) {
-  for (Size r = 0; r < rows; ++r) {
-    over_channels<T>(columns, [&](auto lanes, Size c) {
-      Vector<T> v = lanes.load(x + r * x_row + c);
-      lanes.store(to + r * to_row + c, rectify ? rectified<T>(v) : v);
-    });
-    std::fill(to + r * to_row + columns, to + (r + 1) * to_row, T(0));
-  }
-}
-
 template <class T>
 void mix(const Mix<T>& a) {
   constexpr int N = columns<T>();
@@ -138,8 +163,8 @@ void mix(const Mix<T>& a) {
               if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
               T* copy = own.data() + (edge * a.taps + tap) * chunks.each * a.n_from;
               if (block == 0 && (run == 0 || a.x_edge)) {  // one for all columns, and for all edges where they share it
-                const T* x = a.x + (begin + shift * a.frame) * a.x_row + (run + edge) * a.x_edge;
-                copy_rows(x, a.x_row, rows, a.n_from, copy, a.n_from, a.rectified);
+                copy_rows(a.x, begin + shift * a.frame, (run + edge) * a.x_edge, rows, a.n_from, copy, a.n_from,
+                          a.rectified);
               }
               segments[count++] = {copy, weights + (edge * a.taps + tap) * panel};
             }
@@ -161,10 +186,10 @@ void mix(const Mix<T>& a) {
 
 template <class T>
 struct MixKernelGradient {
-  const T* g;
-  Size g_row, g_edge;
-  const T* x;
-  Size x_row, x_edge;
+  Read<T> g;
+  Size g_edge;
+  Read<T> x;
+  Size x_edge;
   T* sums;  // (k, B, A, t)
   Size pixels, frame, frames, n_b, n_a, edges, taps, rectified, parts, threads;
 };
@@ -207,12 +232,11 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
         Range range(chunks.all, a.parts, part);
         for (Size chunk = range.begin; chunk < range.end; ++chunk) {
           Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
-          copy_rows(a.g + begin * a.g_row + edge * a.g_edge, a.g_row, rows, a.n_b, g.data(), a.n_b, false);
+          copy_rows(a.g, begin, edge * a.g_edge, rows, a.n_b, g.data(), a.n_b, false);
           for (Size tap = 0; tap < a.taps; ++tap) {
             Size shift = a.taps > 1 ? tap - a.taps / 2 : 0;
             if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-            copy_rows(a.x + (begin + shift * a.frame) * a.x_row + edge * a.x_edge, a.x_row, rows, a.n_a, x.data(), wide,
-                      a.rectified);
+            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), wide, a.rectified);
             T* sums = found.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
             for (Size n = 0; n < wide; n += N)
               for (Size b = 0; b < a.n_b; b += ROWS)

@@ -248,63 +248,49 @@ void products(const Products<T>& a) {
 
 // ---- gradients for what the BN have seen
 
+// The gradient is g * a + z * b + c, channel by channel: (3, O, k, C). Only the first operations have a BN.
 template <class T>
-struct Gradients {
-  const T* g;
-  Size row;
+struct Lines {
   const T *weights, *sums;  // (k, O), (1 + O, k, C) as `products` gives them
-  Size weights_row, pixels, channels, edges, of_batch, threads;
-  T* results[MOST];
+  T* lines;
+  Size weights_row, pixels, channels, edges, of_batch, normed;
   Operations<T> operations;
 };
 
-// The gradient is g * a + z * b + c, channel by channel: (3, O, k, C). Only the first operations have a BN.
 template <class T>
-std::vector<T> lines_of(const Gradients<T>& a, Size normed) {
+void gradient_lines(const Lines<T>& a) {
   Size step = a.edges * a.channels, all = a.operations.all;
-  std::vector<T> lines(3 * all * step);
   for (Size o = 0; o < all; ++o)
     for (Size column = 0; column < step; ++column) {
       const auto& of = a.operations.each[o];
       Size at = a.operations.column(o, column / a.channels, a.channels, column % a.channels);
-      double inverse = of.inverse[at], weight = a.weights[column / a.channels * a.weights_row + o];
-      double scale = weight * inverse, slope = 0, shift = 0;
-      if (a.of_batch && o < normed) {
-        double mean = double(a.sums[column]) / double(a.pixels);
+      double inverse = of.inverse[at], scale = a.weights[column / a.channels * a.weights_row + o] * inverse;
+      double slope = 0, shift = 0;
+      if (a.of_batch && o < a.normed) {
         slope = -scale * inverse * double(a.sums[(1 + o) * step + column]) / double(a.pixels);
-        shift = -scale * mean - slope * double(of.mean[at]);
+        shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(of.mean[at]);
       }
-      lines[o * step + column] = T(scale);
-      lines[(all + o) * step + column] = T(slope);
-      lines[(2 * all + o) * step + column] = T(shift);
+      a.lines[o * step + column] = T(scale);
+      a.lines[(all + o) * step + column] = T(slope);
+      a.lines[(2 * all + o) * step + column] = T(shift);
     }
-  return lines;
 }
 
 template <class T>
-void own_gradients(const Gradients<T>& a) {
-  Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  auto lines = lines_of(a, all);
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size block = 0; block < blocks; ++block)
-    for (Size o = 0; o < all; ++o) {
-      const T *line = lines.data() + o * step, *z = a.operations.each[o].z;
-      Size row = a.operations.each[o].row;
-      over_channels<T>(step, [&](auto lanes, Size c) {
-        Vector<T> scale = lanes.load(line + c), slope = lanes.load(line + all * step + c),
-                  shift = lanes.load(line + 2 * all * step + c);
-        for (Size p = block * PIXELS; p < std::min(a.pixels, (block + 1) * PIXELS); ++p)
-          lanes.store(a.results[o] + p * step + c,
-                      lanes.load(a.g + p * a.row + c) * scale + lanes.load(z + p * row + c) * slope + shift);
-      });
-    }
-}
+struct Gradients {
+  const T* g;
+  Size row;
+  const T* lines;
+  Size pixels, channels, edges, threads;
+  T* results[MOST];
+  Operations<T> operations;
+};
 
 // Of operations that all edges share, both poolings and identity: the sum over edges.
 template <class T>
 void shared_gradients(const Gradients<T>& a) {
   Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  auto lines = lines_of(a, 2);
+  std::vector<T> lines(a.lines, a.lines + 3 * all * step);
   for (Size o = 0; o < all; ++o)  // z is the same for all edges: so are the slopes and the shifts, summed
     for (Size edge = 1; edge < a.edges; ++edge)
       for (Size c = 0; c < a.channels; ++c)
@@ -333,5 +319,5 @@ EXPORT(statistics, Statistics)
 EXPORT(normalised, Normalised)
 EXPORT(add_normed, AddNormed)
 EXPORT(products, Products)
-EXPORT(own_gradients, Gradients)
+EXPORT(gradient_lines, Lines)
 EXPORT(shared_gradients, Gradients)
