@@ -149,7 +149,7 @@ void mix(const Mix<T>& a) {
 #pragma omp parallel num_threads(a.threads)
   {
     std::vector<Segment<T>> segments(a.summed * a.taps);
-    std::vector<T> own(a.summed * a.taps * chunks.each * a.n_from), made(chunks.each * blocks * N);
+    std::vector<T> own(a.summed * a.taps * chunks.each * a.n_from), made(chunks.each * (blocks + 1) * N);
 #pragma omp for schedule(static)
     for (Size chunk = 0; chunk < chunks.all; ++chunk) {
       Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
@@ -171,11 +171,11 @@ void mix(const Mix<T>& a) {
           for (Size r = 0; r < rows; r += ROWS)
             with_rows<ROWS>(rows - r, [&](auto R) {
               multiply_tile<T, R.value>(segments.data(), count, r, a.n_from,
-                                        made.data() + r * blocks * N + block * N, blocks * N);
+                                        made.data() + (r * (blocks + 1) + block) * N, (blocks + 1) * N);
             });
           if (block + 1 == blocks)
             for (Size r = 0; r < rows; ++r)
-              std::memcpy(a.y + (begin + r) * a.y_row + run * a.y_edge, made.data() + r * blocks * N,
+              std::memcpy(a.y + (begin + r) * a.y_row + run * a.y_edge, made.data() + r * (blocks + 1) * N,
                           a.n_to * sizeof(T));
         }
     }
@@ -225,23 +225,25 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
   std::vector<T> found(a.parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
-    std::vector<T> x(chunks.each * wide), g(chunks.each * a.n_b);
+    // Rows are a little apart: a power of two apart they would share a few places of the first cache.
+    Size x_row = wide + N, g_row = (a.n_b + N - 1) / N * N + N;
+    std::vector<T> x(chunks.each * x_row), g(chunks.each * g_row);
 #pragma omp for collapse(2) schedule(static)
     for (Size part = 0; part < a.parts; ++part)
       for (Size edge = 0; edge < a.edges; ++edge) {
         Range range(chunks.all, a.parts, part);
         for (Size chunk = range.begin; chunk < range.end; ++chunk) {
           Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
-          copy_rows(a.g, begin, edge * a.g_edge, rows, a.n_b, g.data(), a.n_b, false);
+          copy_rows(a.g, begin, edge * a.g_edge, rows, a.n_b, g.data(), g_row, false);
           for (Size tap = 0; tap < a.taps; ++tap) {
             Size shift = a.taps > 1 ? tap - a.taps / 2 : 0;
             if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), wide, a.rectified);
+            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), x_row, a.rectified);
             T* sums = found.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
             for (Size n = 0; n < wide; n += N)
               for (Size b = 0; b < a.n_b; b += ROWS)
                 with_rows<ROWS>(a.n_b - b, [&](auto R) {
-                  correlate_tile<T, R.value>(g.data() + b, a.n_b, x.data() + n, wide, rows, sums + b * wide + n, wide);
+                  correlate_tile<T, R.value>(g.data() + b, g_row, x.data() + n, x_row, rows, sums + b * wide + n, wide);
                 });
           }
         }
