@@ -46,6 +46,7 @@ from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.space.inference import ready
+from pvnas.space.kernels import kind_on
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
@@ -142,12 +143,14 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         write_atomic(run_dir / "config.yaml", dump_config(config))
         set_threads(config.threads)
         keep_freed_memory()
+        device = choose_device(config.device)
         environment = describe_machine() | {
+            "kernels": kind_on(device),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }
         write_atomic(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
-        yield Session(config, run_dir, choose_device(config.device), progress, stop)
+        yield Session(config, run_dir, device, progress, stop)
 
 
 def check_videos_exist(config: RunConfig) -> None:

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pvnas.runtime.tensors import frozen
 from pvnas.space import nodes
+from pvnas.space.kernels import by_pytorch
 from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
 
 
@@ -52,13 +53,15 @@ LAYOUTS = ["S-NC S-RC T-NC T-RC", "T-NC T-RC", "S-RC T-NC"]
 def test_sharing_changes_no_bit_and_makes_fewer_convolutions(layout, together, remade, monkeypatch):
     monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, own_sum: min(together, source.edges))
     monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
-    apart, many = two_half_steps(network_of(layout), sharing=False)
-    shared, fewer = two_half_steps(network_of(layout), sharing=True)
+    with by_pytorch():  # the same by our own kernels: test_fused
+        apart, many = two_half_steps(network_of(layout), sharing=False)
+        shared, fewer = two_half_steps(network_of(layout), sharing=True)
     assert fewer < many
     for a, b in zip(shared, apart, strict=True):
         assert torch.equal(a, b)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_shared_passes_equal_the_oracle():
     plain, _ = two_half_steps(network_of(LAYOUTS[0], plain=True), sharing=False)
     network = network_of(LAYOUTS[0])
@@ -72,6 +75,7 @@ def test_shared_passes_equal_the_oracle():
         assert (a - b).abs().max() <= 1e-9 * b.abs().max() + 1e-12
 
 
+@pytest.mark.usefixtures("each_way")
 def test_nothing_is_left_behind_and_later_passes_are_their_own():
     network = network_of("S-NC T-RC")
     with shared_passes(network):
@@ -86,6 +90,7 @@ def test_nothing_is_left_behind_and_later_passes_are_their_own():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("remade", [False, True])
+@pytest.mark.usefixtures("each_way")
 def test_checkpointed_cells_keep_nothing_and_give_the_same_bits(layout, remade, monkeypatch):
     monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
     kept, made = two_half_steps(network_of(layout), sharing=True)
@@ -110,6 +115,7 @@ def kept_by_cells(network):
     return found
 
 
+@pytest.mark.usefixtures("each_way")
 def test_an_evaluation_shares_nothing():
     network = network_of("S-NC T-RC")
     with shared_passes(network), torch.no_grad():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pvnas.runtime.tensors import frozen
 from pvnas.space import nodes
 from pvnas.space.genotype import EDGES
+from pvnas.space.kernels import by_pytorch
 from pvnas.space.supernet import Supernet, frozen_statistics
 
 
@@ -41,10 +42,11 @@ def test_outputs_and_gradients_equal_the_oracle(layout, size, batch, width, toge
     plain, used = pair(layout, width)
     h, w = size if isinstance(size, tuple) else (size, size)
     x, labels = torch.randn(batch, 3, 4, h, w, dtype=torch.float64), torch.arange(batch) % 5
-    outputs = [network(x) for network in (plain, used)]
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-11)
-    for scores in outputs:
-        F.cross_entropy(scores, labels).backward()
+    with by_pytorch():
+        outputs = [network(x) for network in (plain, used)]
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-11)
+        for scores in outputs:
+            F.cross_entropy(scores, labels).backward()
     oracle = dict(plain.named_parameters())
     for name, parameter in used.named_parameters():
         scale = oracle[name].grad.abs().max()
@@ -57,6 +59,7 @@ def gradients_of(network, parameters, others, x, labels):
 
 
 @pytest.mark.parametrize("remade", [False, True])
+@pytest.mark.usefixtures("each_way")
 def test_each_half_step_has_its_part_of_the_whole_gradient(remade, monkeypatch):
     monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
     _, network = pair("S-NC S-RC T-NC T-RC", width=5)
@@ -72,6 +75,7 @@ def test_each_half_step_has_its_part_of_the_whole_gradient(remade, monkeypatch):
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.usefixtures("each_way")
 def test_gradients_in_evaluation_mode_equal_the_oracle():
     plain, used = pair("S-RC T-RC")
     x, labels = torch.randn(2, 3, 3, 24, 24, dtype=torch.float64), torch.tensor([0, 3])
@@ -84,6 +88,7 @@ def test_gradients_in_evaluation_mode_equal_the_oracle():
         torch.testing.assert_close(parameter.grad, oracle[name].grad, rtol=1e-8, atol=1e-11, msg=name)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_a_second_backward_pass_says_what_to_do():
     _, network = pair("S-NC", width=4)
     loss = network(torch.randn(1, 3, 2, 8, 8, dtype=torch.float64)).sum()
@@ -92,6 +97,7 @@ def test_a_second_backward_pass_says_what_to_do():
         loss.backward()
 
 
+@pytest.mark.usefixtures("each_way")
 def test_alpha_gradient_by_finite_differences():
     _, network = pair("S-NC T-RC", width=4)
     x, labels = torch.randn(2, 3, 3, 12, 12, dtype=torch.float64), torch.tensor([1, 4])
@@ -142,6 +148,7 @@ def test_cells_of_one_category_share_their_alphas():
     assert sorted(network.alphas) == ["S-NC", "T-NC"]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_frozen_statistics_normalise_by_the_batch_but_remember_nothing():
     network = Supernet(3, width=4, stem="stride2").train()
     x = torch.randn(2, 3, 2, 12, 12)
@@ -153,6 +160,7 @@ def test_frozen_statistics_normalise_by_the_batch_but_remember_nothing():
     assert any(not torch.equal(b, before[name]) for name, b in network.named_buffers())
 
 
+@pytest.mark.usefixtures("each_way")
 def test_running_statistics_are_those_of_the_oracle():
     plain, used = pair("S-NC S-RC T-NC T-RC")
     x = torch.randn(2, 3, 4, 28, 28, dtype=torch.float64)

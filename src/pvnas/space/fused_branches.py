@@ -76,7 +76,7 @@ class FusedSeparable(FusedBranch):
         a = inputs.own.mix_channels(inputs.own.depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
         state = norms.state(a)
         u = inputs.own.depthwise(a, depthwise2, norm=state)
-        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, u)
+        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, None if inputs.own.remakes else u)
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep the second depthwise output for the gradient of the kernel after it alone."""
@@ -92,7 +92,9 @@ class FusedSeparable(FusedBranch):
         a, state, u = kept
         d_kernels: list[Tensor | None] = [None] * 4
         if asked:
+            u = inputs.own.depthwise(a, depthwise2, norm=state) if u is None else u
             d_kernels[3] = inputs.own.mix_channels_kernel_gradient(gradient, u, pointwise2, k)
+            del u
         g = inputs.own.mix_channels_input_gradient(gradient, pointwise2, k)
         if asked:
             d_kernels[2] = inputs.own.depthwise_kernel_gradient(g, a, norm=state)
@@ -101,6 +103,7 @@ class FusedSeparable(FusedBranch):
         if asked:
             u = inputs.own.depthwise(x_FCHW, depthwise1, stride)
             d_kernels[1] = inputs.own.mix_channels_kernel_gradient(g, u, pointwise1, k)
+            del u
         g = inputs.own.mix_channels_input_gradient(g, pointwise1, k)
         if asked:
             d_kernels[0] = inputs.own.depthwise_kernel_gradient(g, x_FCHW, stride)

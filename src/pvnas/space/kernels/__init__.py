@@ -40,6 +40,13 @@ def kernels_for(x: Tensor) -> KernelSet | None:
     return _on_gpu() if device == "cuda" else _on_cpu(x.dtype)
 
 
+def kind_on(device: torch.device) -> str:
+    """Return by what the cells of a search compute on a device in fp32: triton, c++ or pytorch."""
+    if kernels_for(torch.empty(0, device=device)) is None:
+        return "pytorch"
+    return "triton" if device.type == "cuda" else "c++"
+
+
 @cache
 def _on_gpu() -> KernelSet | None:
     """Triton's, where it is there and can compile, for which it asks for a C compiler too; a warning if it cannot."""

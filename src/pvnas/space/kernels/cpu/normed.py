@@ -125,6 +125,8 @@ def _lines(
 
 def _operations(own: Sequence[Normed], shared: Sequence[Normed]) -> list[Tensor | int]:
     every = [*own, *shared]
+    if len(every) > MOST:
+        raise ValueError(f"{len(every)} operations leave a node: the kernels take {MOST}")
     return [len(own), len(every), *(argument for normed in every for argument in _operation(normed))]
 
 
