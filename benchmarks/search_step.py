@@ -41,10 +41,11 @@ def main() -> None:
 
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
     result["command"] = command_line()
-    result["settings"] = [
-        measured(replace(shape, threads=threads), args) for shape in (BASE, LARGE) for threads in args.threads
-    ]
-    save(result, args.out)
+    result["settings"] = []
+    for shape in (BASE, LARGE):
+        for threads in args.threads:
+            result["settings"].append(measured(replace(shape, threads=threads), args))
+            save(result, args.out)
     if not args.no_growth:
         result["growth"] = {
             name: [bench_search(changed(name, value), steps=args.steps, rounds=1) for value in values]
