@@ -23,6 +23,7 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
+from pvnas.space.kernels import kind_on
 
 SMALL = (
     "--search.layout=S-NC T-RC",
@@ -75,6 +76,8 @@ def test_a_finished_run_holds_what_every_later_tool_reads(whole):
         "verdicts.json",
         "environment.json",
     } <= names
+    machine = json.loads((whole / "environment.json").read_text())
+    assert machine["kernels"] == kind_on(torch.device("cpu"))
     results = json.loads((whole / "results.json").read_text())
     assert {"top1", "top5", "mean_class", "n_videos", "n_failed", "views", "params", "macs_per_view", "classes"} <= set(
         results

@@ -70,6 +70,7 @@ def test_a_cache_that_is_a_file(a_cache):
 def test_left_out_where_they_are_not_wanted(monkeypatch):
     with kernels.by_pytorch():
         assert kernels.kernels_for(torch.ones(1)) is None
+        assert kernels.kind_on(torch.device("cpu")) == "pytorch"
     for x in (torch.ones(1, dtype=torch.float16), torch.ones(1, dtype=torch.bfloat16), torch.ones(1, device="meta")):
         assert kernels.kernels_for(x) is None
 
@@ -84,4 +85,5 @@ def test_watchers_see_the_tensors_that_kernels_read_and_write():
         y = KERNELS.every_other(x, 0)
     KERNELS.every_other(x, 1)
     (arguments,) = seen
+    assert kernels.kind_on(x.device) == "c++"
     assert [a is x or a is y for a in arguments if isinstance(a, torch.Tensor)] == [True, True]
