@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -203,7 +204,7 @@ class FusedSource:
         return dx_FCHW, d_kernels
 
     def _through_branches(
-        self, dz: list[Tensor], x_FCHW: Tensor, edges: Edges, branches: dict[str, KeptBranch]
+        self, dz: list[Any], x_FCHW: Tensor, edges: Edges, branches: dict[str, KeptBranch]
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """Return the gradients for ReLU(x) and for the kernels from those of what the last BN have seen."""
         inputs, k = FusedInput(self.kernels, x_FCHW, edges.fan), edges.fan.edges

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +62,12 @@ class FusedBranch(ABC):
 
     @abstractmethod
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
-        """Return the gradients for ReLU(x), added to ``into``, and for the kernels. ``kept``: without z."""
+        """Return the gradients for ReLU(x), added to ``into``, and for the kernels. ``kept``: without z.
+
+        ``gradient``: for z, as ``own_gradients`` of the kernels gives it, which their products over channels read.
+        """
 
 
 class FusedSeparable(FusedBranch):
@@ -84,8 +87,9 @@ class FusedSeparable(FusedBranch):
         return kept if fan.kernel_gradients or len(kept) == 1 else (*kept[:-1], None)
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through both halves; depthwise outputs that were not kept are made again."""
         fan, x_FCHW = inputs.fan, inputs.x_FCHW
         k, stride, asked = fan.edges, fan.stride, fan.kernel_gradients
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
@@ -120,8 +124,9 @@ class FusedDilated(FusedBranch):
         ), ()
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through the pointwise, then the depthwise convolution."""
         fan, x_FCHW = inputs.fan, inputs.x_FCHW
         kernel, pointwise = kernels
         d_kernels: list[Tensor | None] = [None] * 2
@@ -149,8 +154,9 @@ class FusedTemporal3x3(FusedBranch):
         return (z_FCHW, *rest) if fan.kernel_gradients and fan.input_gradient else (z_FCHW, None)
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through both convolutions."""
         fan = inputs.fan
         spatial, temporal = kernels
         d_temporal = None
@@ -171,8 +177,9 @@ class FusedTemporal1x1(FusedBranch):
         return inputs.own.mix_channels(self._read(inputs), kernels[2], fan.edges, fan.frames, rectified=True), ()
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through the one convolution, then to both kernels through their product."""
         fan = inputs.fan
         spatial, temporal, product = kernels
         d_kernels: tuple[Tensor | None, ...] = (None, None)
@@ -198,8 +205,9 @@ class FusedPointwise(FusedBranch):
         return inputs.own.mix_channels(inputs.x_FCHW, kernels[0], 1, rectified=True), ()
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through the convolution."""
         (kernel,) = kernels
         d_kernel = None
         if inputs.fan.kernel_gradients:
@@ -220,8 +228,9 @@ class FusedReduction(FusedBranch):
         return z, ()
 
     def backward(
-        self, gradient: Tensor, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
+        self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
+        """Go backwards through both convolutions and put their pixels together."""
         k, apart = inputs.fan.edges, gradient.shape[1] // inputs.fan.edges
         halves: list[Tensor] = []
         d_kernels: list[Tensor | None] = []
@@ -254,8 +263,11 @@ def as_normed(z_FCHW: Tensor, state: NormState) -> Normed:
 
 def norm_backward(
     kernels: KernelSet, gradient: Tensor, z_FCHW: Tensor, state: NormState, found: Tensor | None = None
-) -> Tensor:
-    """Return the gradient for what a BN without scale has seen. ``found``: what ``products`` would find."""
+) -> Any:
+    """Return the gradient for what a BN without scale has seen, as ``FusedBranch.backward`` takes it.
+
+    ``found``: what ``products`` would find.
+    """
     normed = [as_normed(z_FCHW, state)]
     if found is None:
         found = kernels.products(gradient, normed, [], 1)

@@ -48,7 +48,7 @@ def make(on_gpu):
 
 
 @pytest.fixture
-def close(on_gpu):
+def assert_close(on_gpu):
     """Compare with what PyTorch makes of the same numbers, in the precision that there is."""
     bounds = {"rtol": 1e-4, "atol": 1e-4} if on_gpu else {"rtol": 1e-10, "atol": 1e-10}
 

@@ -25,13 +25,13 @@ def convolved(x, kernel, groups):
         (3, 8, 4, 3, True, True),
     ],
 )
-def test_equals_convolutions(kernels, a, b, edges, taps, shared, rectified, make, close):
+def test_equals_convolutions(kernels, a, b, edges, taps, shared, rectified, make, assert_close):
     x = make(2 * FRAMES, a if shared else edges * a, 4, 5).requires_grad_()
     kernel = make(edges * b, a, taps, 1).requires_grad_()
     seen = x.relu() if rectified else x
     y = convolved(seen, kernel, 1 if shared else edges)
-    close(kernels.mix_channels(x.detach(), kernel.detach(), edges, FRAMES, rectified), y)
+    assert_close(kernels.mix_channels(x.detach(), kernel.detach(), edges, FRAMES, rectified), y)
     g = make(*y.shape)
     d_seen, d_kernel = torch.autograd.grad(y, (seen, kernel), g)
-    close(kernels.mix_channels_input_gradient(g, kernel.detach(), edges, FRAMES, shared), d_seen)
-    close(kernels.mix_channels_kernel_gradient(g, x.detach(), kernel, edges, FRAMES, rectified), d_kernel)
+    assert_close(kernels.mix_channels_input_gradient(g, kernel.detach(), edges, FRAMES, shared), d_seen)
+    assert_close(kernels.mix_channels_kernel_gradient(g, x.detach(), kernel, edges, FRAMES, rectified), d_kernel)

@@ -26,7 +26,7 @@ def terms(own, shared, weights):
 
 
 @pytest.mark.parametrize("c, edges, count, identity", [(5, 3, 2, True), (6, 2, 5, False), (70, 1, 4, True)])
-def test_weighted_sums_and_their_gradients(kernels, c, edges, count, identity, make, close):
+def test_weighted_sums_and_their_gradients(kernels, c, edges, count, identity, make, assert_close):
     own = [make(2, edges * c, 5, 4).requires_grad_() for _ in range(count)]
     shared = [make(2, c, 5, 4).requires_grad_() for _ in range(3 if identity else 2)]
     weights = make(edges, count + len(shared)).requires_grad_()
@@ -38,33 +38,35 @@ def test_weighted_sums_and_their_gradients(kernels, c, edges, count, identity, m
         pooled = [of_batch(kernels, z) for z in shared[:2]] + [unnormed(x) for x in shared[2:]]
         sums = before.clone()
         kernels.add_normed(sums, normed, pooled, weights, begin=False)
-        close(sums, before + y)
+        assert_close(sums, before + y)
         kernels.add_normed(sums, normed, pooled, weights, begin=True)
-        close(sums, y)
+        assert_close(sums, y)
         found = kernels.products(g, normed, pooled, edges)
-        close(found[1:].sum(2).t(), expected[-1])
+        assert_close(found[1:].sum(2).t(), expected[-1])
         gradients = kernels.own_gradients(g, normed, weights, found, of_batch=True)
         own_part, shared_part = weights[:, :count], weights[:, count:]
         assert own_part.shape[1] == count
-        close_all(close, gradients, expected[:count])
+        assert_all_close(assert_close, gradients, expected[:count])
         rest = torch.cat([found[:1], found[1 + count :]])
-        close_all(close, kernels.shared_gradients(g, pooled, shared_part, rest, of_batch=True), expected[count:-1])
+        assert_all_close(
+            assert_close, kernels.shared_gradients(g, pooled, shared_part, rest, of_batch=True), expected[count:-1]
+        )
 
 
-def close_all(close, found, expected):
+def assert_all_close(assert_close, found, expected):
     for a, b in zip(found, expected, strict=True):
-        close(a if isinstance(a, torch.Tensor) else a.made(), b)
+        assert_close(a if isinstance(a, torch.Tensor) else a.made(), b)
 
 
-def test_running_statistics_are_constants(kernels, make, close):
+def test_running_statistics_are_constants(kernels, make, assert_close):
     z, weights, g = make(2, 6, 4, 3), make(2, 3), make(2, 6, 4, 3)
     mean, inverse = make(6), make(6).abs()
     normed, pooled = [Normed(z, mean, inverse)], [Normed(z[:, :3].clone(), mean[:3], inverse[:3])] * 2
     found = kernels.products(g, normed, pooled, 2)
     (dz,) = kernels.own_gradients(g, normed, weights, found, of_batch=False)
     scale = weights[:, :1].expand(2, 3).reshape(-1)
-    close_all(close, [dz], [g * (scale * inverse).view(-1, 1, 1)])
+    assert_all_close(assert_close, [dz], [g * (scale * inverse).view(-1, 1, 1)])
     rest = torch.cat([found[:1], found[2:]])
     first, _ = kernels.shared_gradients(g, pooled, weights[:, 1:], rest, of_batch=False)
     mixed = g[:, :3] * weights[0, 1] + g[:, 3:] * weights[1, 1]
-    close(first, mixed * inverse[:3].view(-1, 1, 1))
+    assert_close(first, mixed * inverse[:3].view(-1, 1, 1))

@@ -8,26 +8,26 @@ import torch.nn.functional as F
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("f, c, h, w", [(2, 5, 7, 6), (3, 66, 4, 5), (1, 3, 2, 2)])
 @pytest.mark.parametrize("others", [False, True])
-def test_equals_pytorchs_poolings(kernels, f, c, h, w, stride, others, make, close):
+def test_equals_pytorchs_poolings(kernels, f, c, h, w, stride, others, make, assert_close):
     x = make(f, c, h, w).requires_grad_()
     # Contiguous: on a GPU PyTorch's averages go backwards wrongly in channels-last memory (seen in 2.11).
     average = F.avg_pool2d(x.contiguous(), 3, stride, 1, count_include_pad=False)
     largest = F.max_pool2d(x, 3, stride, 1)
     own_average, own_largest, which = kernels.pool(x.detach(), stride)
-    close(own_average, average)
-    close(own_largest, largest)
+    assert_close(own_average, average)
+    assert_close(own_largest, largest)
     of_average, of_largest, of_rectified, of_x = (make(*y.shape) for y in (average, largest, x, x))
     outputs, gradients = [average, largest], [of_average, of_largest]
     if others:
         outputs, gradients = [*outputs, x.relu(), x * 1], [*gradients, of_rectified, of_x]
     (expected,) = torch.autograd.grad(outputs, x, gradients)
     rest = (of_rectified, of_x) if others else (None, None)
-    close(kernels.pool_backward(of_average, of_largest, which, x.detach(), stride, *rest), expected)
+    assert_close(kernels.pool_backward(of_average, of_largest, which, x.detach(), stride, *rest), expected)
 
 
-def test_of_equal_numbers_the_first_is_the_largest(kernels, make, close):
+def test_of_equal_numbers_the_first_is_the_largest(kernels, make, assert_close):
     x = torch.ones_like(make(1, 2, 5, 5)).requires_grad_()
     g = make(1, 2, 5, 5)
     (expected,) = torch.autograd.grad(F.max_pool2d(x, 3, 1, 1), x, g)
     _, _, which = kernels.pool(x.detach(), 1)
-    close(kernels.pool_backward(torch.zeros_like(g), g, which, x.detach(), 1, None, None), expected)
+    assert_close(kernels.pool_backward(torch.zeros_like(g), g, which, x.detach(), 1, None, None), expected)

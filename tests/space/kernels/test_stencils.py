@@ -21,21 +21,21 @@ def convolved(x, kernel, stride, dilation, edges):
 
 
 @pytest.mark.parametrize("f, c, edges, h, w, stride, dilation", CASES)
-def test_all_edges_of_one_node(kernels, f, c, edges, h, w, stride, dilation, make, close):
+def test_all_edges_of_one_node(kernels, f, c, edges, h, w, stride, dilation, make, assert_close):
     x, kernel = make(f, c, h, w).requires_grad_(), make(edges * c, 1, 3, 3).requires_grad_()
     y = convolved(x, kernel, stride, dilation, edges)
-    close(kernels.depthwise(x.detach(), kernel.detach(), stride, dilation), y)
+    assert_close(kernels.depthwise(x.detach(), kernel.detach(), stride, dilation), y)
     g = make(*y.shape)
     dx, dk = torch.autograd.grad(y, (x, kernel), g)
     own = kernels.depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation)
-    close(own * (x > 0), dx)
+    assert_close(own * (x > 0), dx)
     before = make(*x.shape)
     added = kernels.depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation, into=before.clone())
-    close(added, own + before)
-    close(kernels.depthwise_kernel_gradient(g, x.detach(), stride, dilation), dk)
+    assert_close(added, own + before)
+    assert_close(kernels.depthwise_kernel_gradient(g, x.detach(), stride, dilation), dk)
 
 
-def test_behind_batch_norm(kernels, make, close):
+def test_behind_batch_norm(kernels, make, assert_close):
     z, kernel = make(3, 6, 5, 7, shift=2.0).requires_grad_(), make(6, 1, 3, 3).requires_grad_()
     norm = NormState(make(6, shift=2.0), make(6).abs(), None, 0.0)
     normed = (z - norm.mean.view(-1, 1, 1)) * norm.inverse_std.view(-1, 1, 1)
@@ -43,20 +43,20 @@ def test_behind_batch_norm(kernels, make, close):
     y = convolved(normed, kernel, 1, 1, 1)
     g = make(*y.shape)
     y.backward(g)
-    close(kernels.depthwise(z.detach(), kernel.detach(), norm=norm), y)
+    assert_close(kernels.depthwise(z.detach(), kernel.detach(), norm=norm), y)
     dn, sums = kernels.depthwise_norm_gradient(g, kernel.detach(), z.detach(), norm)
-    close(dn, normed.grad)
-    close(sums, torch.stack([dn.sum((0, 2, 3)), (dn * normed).sum((0, 2, 3))])[:, None])
-    close(kernels.depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
+    assert_close(dn, normed.grad)
+    assert_close(sums, torch.stack([dn.sum((0, 2, 3)), (dn * normed).sum((0, 2, 3))])[:, None])
+    assert_close(kernels.depthwise_kernel_gradient(g, z.detach(), norm=norm), kernel.grad)
 
 
-def test_channels_of_a_node_among_those_of_its_cell(kernels, make, close):
+def test_channels_of_a_node_among_those_of_its_cell(kernels, make, assert_close):
     cell, kernel = make(2, 12, 5, 4), make(8, 1, 3, 3)
     node = cell[:, 4:8]
-    close(kernels.depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
+    assert_close(kernels.depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
     g = make(2, 16, 5, 4)[:, 8:]
     expected = kernels.depthwise_kernel_gradient(g.contiguous(memory_format=torch.channels_last), node)
-    close(kernels.depthwise_kernel_gradient(g, node), expected)
+    assert_close(kernels.depthwise_kernel_gradient(g, node), expected)
 
 
 def test_other_memory_formats_are_refused(kernels, make):

@@ -55,23 +55,24 @@ struct Read {
 template <class T>
 void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size columns, T* to, Size to_row,
                bool rectify) {
-  const T *x = from.x + first * from.row + channel, *z = from.z + first * from.z_row + channel;
-  const T* line = from.lines + channel;
+  const T* x = from.x + first * from.row + channel;
   auto over_rows = [&](auto seen) {
     over_channels<T>(columns, [&](auto lanes, Size c) {
       for (Size r = 0; r < rows; ++r) lanes.store(to + r * to_row + c, seen(lanes, r, c));
     });
   };
-  if (from.z)
+  if (from.z) {
+    const T *z = from.z + first * from.z_row + channel, *line = from.lines + channel;
     over_rows([&](auto lanes, Size r, Size c) {
       return lanes.load(x + r * from.row + c) * lanes.load(line + c) +
              (lanes.load(z + r * from.z_row + c) * lanes.load(line + from.lines_step + c) +
               lanes.load(line + 2 * from.lines_step + c));
     });
-  else if (rectify)
+  } else if (rectify) {
     over_rows([&](auto lanes, Size r, Size c) { return rectified<T>(lanes.load(x + r * from.row + c)); });
-  else
+  } else {
     over_rows([&](auto lanes, Size r, Size c) { return lanes.load(x + r * from.row + c); });
+  }
   if (columns < to_row)
     for (Size r = 0; r < rows; ++r) std::fill(to + r * to_row + columns, to + (r + 1) * to_row, T(0));
 }

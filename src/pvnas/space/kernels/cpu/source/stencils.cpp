@@ -37,7 +37,7 @@ std::vector<T> by_tap(const T* kernel, Size channels) {
   return taps;
 }
 
-// The three rows that a row of the output reads; of those past the picture the weights are zero.
+// The three rows that a row of the output reads; of those past the picture nothing counts, whatever stands for them.
 template <class T>
 struct Rows {
   const T* at[3];
@@ -175,13 +175,14 @@ void input_gradient_row(const InputGradient<T>& a, const T* taps, Size frame, Si
       Size of_edge = edge * a.channels + c;
       Rows<T> own = rows;
       for (auto& at : own.at) at += of_edge;
-      const T* own_taps = taps + of_edge;
-      Size step = a.edges * a.channels;
+      auto convolve = [&](auto added) {
+        convolve_row<T, AS_IS, added.value>(lanes, own, a.g_row, taps + of_edge, a.edges * a.channels, true,
+                                            Sight<T, AS_IS>{}, dx + c, a.channels, a.w, a.dilation);
+      };
       if (edge || a.added)
-        convolve_row<T, AS_IS, true>(lanes, own, a.g_row, own_taps, step, true, Sight<T, AS_IS>{}, dx + c, a.channels, a.w, a.dilation);
+        convolve(std::true_type{});
       else
-        convolve_row<T, AS_IS, false>(lanes, own, a.g_row, own_taps, step, true, Sight<T, AS_IS>{}, dx + c, a.channels, a.w,
-                                      a.dilation);
+        convolve(std::false_type{});
     }
   });
 }
@@ -270,41 +271,22 @@ inline void correlate_row(Lanes lanes, const Rows<T>& rows, Size x_step, const S
                           Size g_step, T* sums, Size sums_step, Size w, Size dilation) {
   Vector<T> s[3][3];
   for (int tap = 0; tap < 9; ++tap) s[tap / 3][tap % 3] = lanes.load(sums + tap * sums_step);
-  auto sweep = [&](int ky) {
-    const T* x = rows.at[ky];
-    for (Size phase = 0; phase < std::min(dilation, w); ++phase) {
-      Vector<T> before = {}, here = lanes.load(g + phase * g_step);
-      for (Size j = phase; j < w; j += dilation) {
-        Vector<T> after = j + dilation < w ? lanes.load(g + (j + dilation) * g_step) : Vector<T>{};
-        Vector<T> seen = sight(lanes.load(x + j * x_step));
-        s[ky][0] += seen * after;
-        s[ky][1] += seen * here;
-        s[ky][2] += seen * before;
-        before = here;
-        here = after;
-      }
+  const T *x0 = rows.at[0], *x1 = rows.at[1], *x2 = rows.at[2];
+  for (Size phase = 0; phase < std::min(dilation, w); ++phase) {
+    Vector<T> before = {}, here = lanes.load(g + phase * g_step);
+    for (Size j = phase; j < w; j += dilation) {
+      Vector<T> after = j + dilation < w ? lanes.load(g + (j + dilation) * g_step) : Vector<T>{};
+      Vector<T> a = sight(lanes.load(x0 + j * x_step)), b = sight(lanes.load(x1 + j * x_step)),
+                c = sight(lanes.load(x2 + j * x_step));
+      s[0][0] += a * after, s[0][1] += a * here, s[0][2] += a * before;
+      s[1][0] += b * after, s[1][1] += b * here, s[1][2] += b * before;
+      s[2][0] += c * after, s[2][1] += c * here, s[2][2] += c * before;
+      before = here;
+      here = after;
     }
-  };
-  if (rows.inside[0] && rows.inside[2]) {
-    const T *x0 = rows.at[0], *x1 = rows.at[1], *x2 = rows.at[2];
-    for (Size phase = 0; phase < std::min(dilation, w); ++phase) {
-      Vector<T> before = {}, here = lanes.load(g + phase * g_step);
-      for (Size j = phase; j < w; j += dilation) {
-        Vector<T> after = j + dilation < w ? lanes.load(g + (j + dilation) * g_step) : Vector<T>{};
-        Vector<T> a = sight(lanes.load(x0 + j * x_step)), b = sight(lanes.load(x1 + j * x_step)),
-                  c = sight(lanes.load(x2 + j * x_step));
-        s[0][0] += a * after, s[0][1] += a * here, s[0][2] += a * before;
-        s[1][0] += b * after, s[1][1] += b * here, s[1][2] += b * before;
-        s[2][0] += c * after, s[2][1] += c * here, s[2][2] += c * before;
-        before = here;
-        here = after;
-      }
-    }
-  } else {
-    for (int ky = 0; ky < 3; ++ky)
-      if (rows.inside[ky]) sweep(ky);
   }
-  for (int tap = 0; tap < 9; ++tap) lanes.store(sums + tap * sums_step, s[tap / 3][tap % 3]);
+  for (int tap = 0; tap < 9; ++tap)
+    if (rows.inside[tap / 3]) lanes.store(sums + tap * sums_step, s[tap / 3][tap % 3]);
 }
 
 template <class T, Seen SEEN>
