@@ -79,7 +79,7 @@ class FusedSeparable(FusedBranch):
         a = inputs.own.mix_channels(inputs.own.depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
         state = norms.state(a)
         u = inputs.own.depthwise(a, depthwise2, norm=state)
-        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, None if inputs.own.remakes else u)
+        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, u)
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep the second depthwise output for the gradient of the kernel after it alone."""
@@ -89,14 +89,13 @@ class FusedSeparable(FusedBranch):
     def backward(
         self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
     ) -> FusedGradient:
-        """Go backwards through both halves; depthwise outputs that were not kept are made again."""
+        """Go backwards through both halves."""
         fan, x_FCHW = inputs.fan, inputs.x_FCHW
         k, stride, asked = fan.edges, fan.stride, fan.kernel_gradients
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         a, state, u = kept
         d_kernels: list[Tensor | None] = [None] * 4
         if asked:
-            u = inputs.own.depthwise(a, depthwise2, norm=state) if u is None else u
             d_kernels[3] = inputs.own.mix_channels_kernel_gradient(gradient, u, pointwise2, k)
             del u
         g = inputs.own.mix_channels_input_gradient(gradient, pointwise2, k)

@@ -34,7 +34,7 @@ def test_compiled_once_for_all_processes(a_cache, monkeypatch):
     (made,) = a_cache.iterdir()
     assert made.name.startswith("float-")
     monkeypatch.setattr(library, "_compile", lambda *a: pytest.fail("compiled again"))
-    assert library.library.__wrapped__(torch.float32).pvnas_depthwise
+    assert library.library.__wrapped__(torch.float32).pvnas_depthwise_kernel_gradient
 
 
 def test_without_a_compiler_cells_go_on_with_pytorchs_operations(a_cache, monkeypatch):

@@ -16,6 +16,15 @@ CASES = [
 ]
 
 
+def made(kernels, depthwise, edges):
+    """What a product over channels reads as the convolution's output."""
+    channels = depthwise.shape[1] // edges
+    same = torch.eye(channels, dtype=torch.float64)[..., None, None].repeat(edges, 1, 1, 1)
+    if isinstance(depthwise, torch.Tensor):
+        same = same.to(depthwise)
+    return kernels.mix_channels(depthwise, same, edges)
+
+
 def convolved(x, kernel, stride, dilation, edges):
     return F.conv2d(torch.cat([x] * edges, 1).relu(), kernel, None, stride, dilation, dilation, len(kernel))
 
@@ -24,7 +33,7 @@ def convolved(x, kernel, stride, dilation, edges):
 def test_all_edges_of_one_node(kernels, f, c, edges, h, w, stride, dilation, make, assert_close):
     x, kernel = make(f, c, h, w).requires_grad_(), make(edges * c, 1, 3, 3).requires_grad_()
     y = convolved(x, kernel, stride, dilation, edges)
-    assert_close(kernels.depthwise(x.detach(), kernel.detach(), stride, dilation), y)
+    assert_close(made(kernels, kernels.depthwise(x.detach(), kernel.detach(), stride, dilation), edges), y)
     g = make(*y.shape)
     dx, dk = torch.autograd.grad(y, (x, kernel), g)
     own = kernels.depthwise_input_gradient(g, kernel.detach(), x.detach(), stride, dilation)
@@ -43,7 +52,7 @@ def test_behind_batch_norm(kernels, make, assert_close):
     y = convolved(normed, kernel, 1, 1, 1)
     g = make(*y.shape)
     y.backward(g)
-    assert_close(kernels.depthwise(z.detach(), kernel.detach(), norm=norm), y)
+    assert_close(made(kernels, kernels.depthwise(z.detach(), kernel.detach(), norm=norm), 1), y)
     dn, sums = kernels.depthwise_norm_gradient(g, kernel.detach(), z.detach(), norm)
     assert_close(dn, normed.grad)
     assert_close(sums, torch.stack([dn.sum((0, 2, 3)), (dn * normed).sum((0, 2, 3))])[:, None])
@@ -53,7 +62,7 @@ def test_behind_batch_norm(kernels, make, assert_close):
 def test_channels_of_a_node_among_those_of_its_cell(kernels, make, assert_close):
     cell, kernel = make(2, 12, 5, 4), make(8, 1, 3, 3)
     node = cell[:, 4:8]
-    assert_close(kernels.depthwise(node, kernel), convolved(node.contiguous(), kernel, 1, 1, 2))
+    assert_close(made(kernels, kernels.depthwise(node, kernel), 2), convolved(node.contiguous(), kernel, 1, 1, 2))
     g = make(2, 16, 5, 4)[:, 8:]
     expected = kernels.depthwise_kernel_gradient(g.contiguous(memory_format=torch.channels_last), node)
     assert_close(kernels.depthwise_kernel_gradient(g, node), expected)

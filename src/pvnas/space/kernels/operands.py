@@ -56,10 +56,9 @@ def unnormed(x_FCHW: Tensor) -> Normed:
 class KernelSet(NamedTuple):
     """The kernels of one kind; what they do is told where they are."""
 
-    remakes: bool
-    """Whether a tensor that they are quick to make again is made again, not kept."""
     add_normed: Callable[..., None]
-    depthwise: Callable[..., Tensor]
+    depthwise: Callable[..., Any]
+    """A tensor, or what the products over channels read as such."""
     depthwise_input_gradient: Callable[..., Tensor]
     depthwise_kernel_gradient: Callable[..., Tensor]
     depthwise_norm_gradient: Callable[..., tuple[Tensor, Tensor]]

@@ -16,7 +16,6 @@ from pvnas.space.kernels.cpu.stencils import (
 from pvnas.space.kernels.operands import KernelSet
 
 KERNELS = KernelSet(
-    remakes=True,
     add_normed=add_normed,
     depthwise=depthwise,
     depthwise_input_gradient=depthwise_input_gradient,

@@ -10,14 +10,17 @@ from torch import Tensor
 
 from pvnas.space.kernels.cpu.library import call
 from pvnas.space.kernels.cpu.normed import OwnGradient
+from pvnas.space.kernels.cpu.stencils import OwnDepthwise
 from pvnas.space.kernels.operands import empty_pictures, rows_of
+
+Read = Tensor | OwnGradient | OwnDepthwise
 
 # Parts of the pixels that are summed apart, and the most numbers that all of them may have.
 PARTS, NUMBERS_OF_PARTS = 16, 2**20
 
 
 def mix_channels(
-    x_FCHW: Tensor,
+    x_FCHW: Tensor | OwnDepthwise,
     kernel: Tensor,
     edges: int,
     frames: int = 1,
@@ -33,7 +36,7 @@ def mix_channels(
     f, _, h, w = x_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_edge = 0 if x_FCHW.shape[1] == a else a
-    y = empty_pictures(x_FCHW, f, edges * b, h, w) if into is None else into
+    y = empty_pictures(kernel, f, edges * b, h, w) if into is None else into
     _mix(x_FCHW, x_edge, kernel.reshape(edges, b, a, taps).transpose(1, 2), y, apart or b, 1, 1, frames, rectified)
     return y
 
@@ -60,7 +63,7 @@ def mix_channels_input_gradient(
 
 
 def _mix(
-    x_FCHW: Tensor | OwnGradient,
+    x_FCHW: Read,
     x_edge: int,
     weights: Tensor,
     y_FCHW: Tensor,
@@ -84,7 +87,7 @@ def _mix(
 
 def mix_channels_kernel_gradient(
     g_FCHW: Tensor | OwnGradient,
-    x_FCHW: Tensor,
+    x_FCHW: Tensor | OwnDepthwise,
     kernel: Tensor,
     edges: int,
     frames: int = 1,
@@ -98,20 +101,25 @@ def mix_channels_kernel_gradient(
     """
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    sums = x_FCHW.new_empty(edges * b, a, taps, 1)
+    sums = kernel.new_empty(edges * b, a, taps, 1)
     parts = max(1, min(PARTS, NUMBERS_OF_PARTS // sums.numel()))
     call(
-        "mix_kernel_gradient", x_FCHW.dtype, *_read(g_FCHW, first), apart or b, *_read(x_FCHW, 0),
+        "mix_kernel_gradient", kernel.dtype, *_read(g_FCHW, first), apart or b, *_read(x_FCHW, 0),
         0 if x_FCHW.shape[1] == a else a, sums, f * h * w, h * w, frames, b, a, edges, taps, rectified, parts,
         torch.get_num_threads(),
     )  # fmt: skip
     return sums
 
 
-def _read(x_FCHW: Tensor | OwnGradient, first: int) -> list[Tensor | int | None]:
-    """Return what the kernels take of pictures, from a channel on."""
-    if isinstance(x_FCHW, Tensor):
+def _read(x_FCHW: Read, first: int) -> list[Tensor | int | None]:
+    """Return what the kernels take of pictures, from a channel on; of what is made on the way, of what."""
+    gradient: list[Tensor | int | None] = [None] * 4
+    depthwise: list[Tensor | int | None] = [None] * 11
+    if isinstance(x_FCHW, OwnDepthwise):
+        x, depthwise = rows_of(x_FCHW.x_FCHW), x_FCHW.arguments()
+    elif isinstance(x_FCHW, OwnGradient):
+        x, z, lines = rows_of(x_FCHW.g_FCHW), rows_of(x_FCHW.z_FCHW), x_FCHW.lines[:, first:]
+        gradient = [z.tensor[:, first:], z.row, lines, lines.stride(0)]
+    else:
         x = rows_of(x_FCHW)
-        return [x.tensor[:, first:] if first else x.tensor, x.row, None, 0, None, 0]
-    g, z, lines = rows_of(x_FCHW.g_FCHW), rows_of(x_FCHW.z_FCHW), x_FCHW.lines[:, first:]
-    return [g.tensor[:, first:], g.row, z.tensor[:, first:], z.row, lines, lines.stride(0)]
+    return [x.tensor[:, first:] if first else x.tensor, x.row, *gradient, *depthwise]

@@ -1,6 +1,11 @@
-"""Depthwise 3x3 convolutions of several edges, forward and backward; ReLU and BN before them are made on the way."""
+"""Depthwise 3x3 convolutions of several edges; ReLU and BN before them are made on the way.
+
+Forward they are made where products over channels read them, row by row, and never lie in memory as a whole.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,20 +17,43 @@ from pvnas.space.norms import NormState
 PARTS = 16  # of what is summed over pictures, at the most
 
 
+class OwnDepthwise(NamedTuple):
+    """The depthwise convolution (F, kC, H', W') of ReLU(x), or of ReLU(BN(x)), which is made where it is read."""
+
+    x_FCHW: Tensor
+    """kC channels or C, which every edge then reads."""
+    taps: Tensor
+    """(9, kC)."""
+    stride: int
+    dilation: int
+    norm: NormState | None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        f, _, h, w = self.x_FCHW.shape
+        return torch.Size((f, self.taps.shape[1], -(-h // self.stride), -(-w // self.stride)))
+
+    def arguments(self) -> list[Tensor | int | None]:
+        """Return what the kernels take besides x."""
+        f, c_in, h, w = self.x_FCHW.shape
+        _, c, h_out, w_out = self.shape
+        return [self.taps, *_norm_arguments(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation]
+
+
 def depthwise(
     x_FCHW: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: NormState | None = None
-) -> Tensor:
+) -> OwnDepthwise:
     """Return the 3x3 depthwise convolution (F, kC, H', W') of ReLU(x), or of ReLU(BN(x)), with kernels (kC, 1, 3, 3).
 
     x has kC channels or C, which every edge then reads.
     """
-    (f, c_in, h, w), c_out = x_FCHW.shape, len(kernel)
-    y, x = empty_pictures(x_FCHW, f, c_out, -(-h // stride), -(-w // stride)), rows_of(x_FCHW)
-    call(
-        "depthwise", x_FCHW.dtype, x.tensor, x.row, kernel.contiguous(), *_norm_arguments(norm), y, f, h, w,
-        *y.shape[2:], c_in, c_out, stride, dilation, torch.get_num_threads(),
-    )  # fmt: skip
-    return y
+    return OwnDepthwise(rows_of(x_FCHW).tensor, _by_tap(kernel), stride, dilation, norm)
+
+
+def _by_tap(kernel: Tensor) -> Tensor:
+    """Return kernels (kC, 1, 3, 3) as (9, kC)."""
+    return kernel.flatten(1).t().contiguous()
 
 
 def depthwise_input_gradient(
@@ -71,7 +99,7 @@ def _input_gradient(
     (f, c, h, w), g = dx.shape, rows_of(g_FCHW)
     z = None if z_FCHW is None else rows_of(z_FCHW)
     call(
-        "depthwise_input_gradient", g_FCHW.dtype, g.tensor, g.row, kernel.contiguous(), z and z.tensor, z and z.row,
+        "depthwise_input_gradient", g_FCHW.dtype, g.tensor, g.row, _by_tap(kernel), z and z.tensor, z and z.row,
         *_norm_arguments(norm), dx, sums, 0 if sums is None else len(sums), f, h, w, *g_FCHW.shape[2:], c,
         len(kernel) // c, stride, dilation, added, torch.get_num_threads(),
     )  # fmt: skip

@@ -20,7 +20,6 @@ from pvnas.space.kernels.gpu.stencils import (
 from pvnas.space.kernels.operands import KernelSet
 
 KERNELS = KernelSet(
-    remakes=False,
     add_normed=add_normed,
     depthwise=depthwise,
     depthwise_input_gradient=depthwise_input_gradient,

@@ -1,12 +1,22 @@
 // Convolutions 1x1x1 and 3x1x1 of several edges as matrix products over channels, forward and backward.
 //
-// A tile of ROWS pixels times two vectors of channels is held in registers while the product runs. It reads and writes
-// small copies: memory is read best row by row, and rows a power of two apart share a few places of the first cache.
-#include "vectors.h"
+// A tile of some pixels times one or two vectors of channels is held in registers while the product runs. It reads and
+// writes small copies: memory is read best row by row, and rows a power of two apart share a few places of the first
+// cache.
+#include "stencils.h"
 
 namespace {
 
-constexpr int ROWS = 6;
+// Rows of a tile of one or of two vectors: as many as registers hold, and eight sums at least, since one waits for its
+// last addition that long.
+#ifdef WIDE
+template <int VECTORS>
+constexpr int ROWS = 12;
+#else
+template <int VECTORS>
+constexpr int ROWS = 12 / VECTORS;
+#endif
+constexpr int MOST_ROWS = 12;
 constexpr Size CHUNK = 96;  // pixels that a thread takes at once: with 64 channels they stay in the first cache
 
 template <class T>
@@ -14,7 +24,16 @@ constexpr int columns() {
   return 2 * Types<T>::lanes;
 }
 
-// Calls work(std::integral_constant<int, rows>) with 1 to ROWS rows.
+// Calls work(std::integral_constant<int, vectors>) with the vectors that a tile of so many columns needs.
+template <class T, class Work>
+inline void with_vectors(Size left, Work work) {
+  if (left > Types<T>::lanes)
+    work(std::integral_constant<int, 2>{});
+  else
+    work(std::integral_constant<int, 1>{});
+}
+
+// Calls work(std::integral_constant<int, rows>) with 1 to MOST rows.
 template <int MOST, class Work>
 inline void with_rows(Size rows, Work work) {
   if constexpr (MOST > 0) {
@@ -25,12 +44,14 @@ inline void with_rows(Size rows, Work work) {
   }
 }
 
-// Some pixels of one frame, or of all frames where a product has one tap in time.
+// Some pixels of one frame, or of all frames where a product has one tap in time. Whole lines of so many pixels where
+// `line` is given.
 struct Chunks {
   Size frame, each, in_frame, all;
-  Chunks(Size pixels, Size frame_, bool in_time) : frame(in_time ? frame_ : pixels) {
+  Chunks(Size pixels, Size frame_, bool in_time, Size line) : frame(in_time ? frame_ : pixels) {
     in_frame = std::max<Size>(1, (frame + CHUNK - 1) / CHUNK);
-    each = ((frame + in_frame - 1) / in_frame + ROWS - 1) / ROWS * ROWS;
+    each = ((frame + in_frame - 1) / in_frame + MOST_ROWS - 1) / MOST_ROWS * MOST_ROWS;
+    if (line) each = std::max<Size>(1, (CHUNK + line / 2) / line) * line;
     in_frame = (frame + each - 1) / each;
     all = pixels / frame * in_frame;
   }
@@ -39,8 +60,8 @@ struct Chunks {
   Size time(Size chunk) const { return chunk / in_frame; }
 };
 
-// What is read: x, or where z is given the gradient for what a BN has seen, x * line[0] + z * line[1] + line[2] with a
-// line for each channel.
+// What is read: x; or where z is given the gradient for what a BN has seen, x * line[0] + z * line[1] + line[2] with a
+// line for each channel; or where taps are given a depthwise convolution of x.
 template <class T>
 struct Read {
   const T* x;
@@ -49,17 +70,30 @@ struct Read {
   Size z_row;
   const T* lines;
   Size lines_step;
+  Depthwise<T> depthwise;
 };
 
-// Pixels [first, first + rows) of some channels one behind the other, rectified and padded with zeros as asked.
+// Whole rows of pictures that a depthwise convolution makes.
+template <class T>
+void convolve_rows(const Read<T>& from, Size first, Size channel, Size rows, Size columns, T* to, Size to_row) {
+  const Depthwise<T>& a = from.depthwise;
+  for (Size r = first / a.w_out; r < (first + rows) / a.w_out; ++r, to += a.w_out * to_row) {
+    if (a.mean)
+      depthwise_row<T, NORMED>(a, from.x, from.row, r, channel, columns, to, to_row);
+    else
+      depthwise_row<T, RECTIFIED>(a, from.x, from.row, r, channel, columns, to, to_row);
+  }
+}
+
+// Pixels [first, first + rows) of some channels one behind the other, rectified as asked.
 template <class T>
 void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size columns, T* to, Size to_row,
                bool rectify) {
+  if (from.depthwise.taps) return convolve_rows(from, first, channel, rows, columns, to, to_row);
   const T* x = from.x + first * from.row + channel;
   auto over_rows = [&](auto seen) {
-    over_channels<T>(columns, [&](auto lanes, Size c) {
-      for (Size r = 0; r < rows; ++r) lanes.store(to + r * to_row + c, seen(lanes, r, c));
-    });
+    for (Size r = 0; r < rows; ++r)
+      over_channels<T>(columns, [&](auto lanes, Size c) { lanes.store(to + r * to_row + c, seen(lanes, r, c)); });
   };
   if (from.z) {
     const T *z = from.z + first * from.z_row + channel, *line = from.lines + channel;
@@ -73,8 +107,6 @@ void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size co
   } else {
     over_rows([&](auto lanes, Size r, Size c) { return lanes.load(x + r * from.row + c); });
   }
-  if (columns < to_row)
-    for (Size r = 0; r < rows; ++r) std::fill(to + r * to_row + columns, to + (r + 1) * to_row, T(0));
 }
 
 // ---- y = x W
@@ -100,14 +132,15 @@ std::vector<T> panels_of(const Mix<T>& a) {
   for (Size panel = 0; panel < all; ++panel) {
     Size tap = panel % a.taps, edge = panel / a.taps % a.summed, block = panel / (a.taps * a.summed) % blocks;
     Size run = panel / (a.taps * a.summed * blocks), n = std::min<Size>(N, a.n_to - block * N);
+    Size width = n > Types<T>::lanes ? N : Types<T>::lanes;
     const T* from = a.kernel + (run + edge) * a.k_edge + tap * a.k_tap + block * N * a.k_to;
     T* to = panels.data() + panel * a.n_from * N;
     if (a.k_from == 1 || n < N) {  // column by column, as they lie
       for (Size i = 0; i < n; ++i)
-        for (Size c = 0; c < a.n_from; ++c) to[c * N + i] = from[i * a.k_to + c * a.k_from];
+        for (Size c = 0; c < a.n_from; ++c) to[c * width + i] = from[i * a.k_to + c * a.k_from];
     } else {
       for (Size c = 0; c < a.n_from; ++c)
-        for (Size i = 0; i < N; ++i) to[c * N + i] = from[i * a.k_to + c * a.k_from];
+        for (Size i = 0; i < N; ++i) to[c * width + i] = from[i * a.k_to + c * a.k_from];
     }
   }
   return panels;
@@ -119,34 +152,42 @@ struct Segment {
   const T *x, *panel;
 };
 
-template <class T, int R>
+template <class T, int VECTORS, int R>
 inline void multiply_tile(const Segment<T>* segments, int count, Size first_row, Size n_from, T* y, Size y_row) {
   constexpr int L = Types<T>::lanes;
-  Vector<T> low[R] = {}, high[R] = {};
+  Vector<T> sums[VECTORS][R] = {};
   for (int s = 0; s < count; ++s) {
     const T *x = segments[s].x + first_row * n_from, *panel = segments[s].panel;
-    for (Size c = 0; c < n_from; ++c, panel += 2 * L) {
-      Vector<T> w0 = Whole<T>::load(panel), w1 = Whole<T>::load(panel + L);
-#pragma GCC unroll 6
+    for (Size c = 0; c < n_from; ++c, panel += VECTORS * L) {
+      Vector<T> weights[VECTORS];
+      for (int v = 0; v < VECTORS; ++v) weights[v] = Whole<T>::load(panel + v * L);
+#pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         T value = x[r * n_from + c];
-        low[r] += value * w0;
-        high[r] += value * w1;
+        for (int v = 0; v < VECTORS; ++v) sums[v][r] += value * weights[v];
       }
     }
   }
-  for (int r = 0; r < R; ++r) {
-    Whole<T>::store(y + r * y_row, low[r]);
-    Whole<T>::store(y + r * y_row + L, high[r]);
-  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < VECTORS; ++v) Whole<T>::store(y + r * y_row + v * L, sums[v][r]);
+}
+
+// Rows of a copy to where they belong.
+template <class T>
+void write_rows(const T* from, Size from_row, Size rows, Size columns, T* to, Size to_row, bool streamed) {
+  for (Size r = 0; r < rows; ++r)
+    over_written<T>(streamed, columns, [&](auto lanes, Size c) {
+      lanes.store(to + r * to_row + c, lanes.load(from + r * from_row + c));
+    });
 }
 
 template <class T>
 void mix(const Mix<T>& a) {
   constexpr int N = columns<T>();
   auto panels = panels_of(a);
-  Chunks chunks(a.pixels, a.frame, a.taps > 1);
+  Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + N - 1) / N, panel = a.n_from * N;
+  bool streamed = streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
 #pragma omp parallel num_threads(a.threads)
   {
     std::vector<Segment<T>> segments(a.summed * a.taps);
@@ -169,17 +210,20 @@ void mix(const Mix<T>& a) {
               }
               segments[count++] = {copy, weights + (edge * a.taps + tap) * panel};
             }
-          for (Size r = 0; r < rows; r += ROWS)
-            with_rows<ROWS>(rows - r, [&](auto R) {
-              multiply_tile<T, R.value>(segments.data(), count, r, a.n_from,
-                                        made.data() + (r * (blocks + 1) + block) * N, (blocks + 1) * N);
-            });
+          with_vectors<T>(a.n_to - block * N, [&](auto vectors) {
+            constexpr int V = vectors.value;
+            for (Size r = 0; r < rows; r += ROWS<V>)
+              with_rows<ROWS<V>>(rows - r, [&](auto R) {
+                multiply_tile<T, V, R.value>(segments.data(), count, r, a.n_from,
+                                             made.data() + (r * (blocks + 1) + block) * N, (blocks + 1) * N);
+              });
+          });
           if (block + 1 == blocks)
-            for (Size r = 0; r < rows; ++r)
-              std::memcpy(a.y + (begin + r) * a.y_row + run * a.y_edge, made.data() + r * (blocks + 1) * N,
-                          a.n_to * sizeof(T));
+            write_rows(made.data(), (blocks + 1) * N, rows, a.n_to, a.y + begin * a.y_row + run * a.y_edge, a.y_row,
+                       streamed);
         }
     }
+    streams_end();
   }
 }
 
@@ -195,39 +239,34 @@ struct MixKernelGradient {
   Size pixels, frame, frames, n_b, n_a, edges, taps, rectified, parts, threads;
 };
 
-// Adds to ROWS rows of the sums, held in registers, what some pixels give.
-template <class T, int R>
+// Adds to R rows of the sums, held in registers, what some pixels give.
+template <class T, int VECTORS, int R>
 inline void correlate_tile(const T* g, Size g_row, const T* x, Size x_row, Size pixels, T* sums, Size sums_row) {
   constexpr int L = Types<T>::lanes;
-  Vector<T> low[R], high[R];
-  for (int r = 0; r < R; ++r) {
-    low[r] = Whole<T>::load(sums + r * sums_row);
-    high[r] = Whole<T>::load(sums + r * sums_row + L);
-  }
+  Vector<T> total[VECTORS][R];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < VECTORS; ++v) total[v][r] = Whole<T>::load(sums + r * sums_row + v * L);
   for (Size p = 0; p < pixels; ++p, g += g_row, x += x_row) {
-    Vector<T> x0 = Whole<T>::load(x), x1 = Whole<T>::load(x + L);
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      low[r] += g[r] * x0;
-      high[r] += g[r] * x1;
-    }
+    Vector<T> own[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) own[v] = Whole<T>::load(x + v * L);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < VECTORS; ++v) total[v][r] += g[r] * own[v];
   }
-  for (int r = 0; r < R; ++r) {
-    Whole<T>::store(sums + r * sums_row, low[r]);
-    Whole<T>::store(sums + r * sums_row + L, high[r]);
-  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < VECTORS; ++v) Whole<T>::store(sums + r * sums_row + v * L, total[v][r]);
 }
 
 template <class T>
 void mix_kernel_gradient(const MixKernelGradient<T>& a) {
-  constexpr int N = columns<T>();
-  Chunks chunks(a.pixels, a.frame, a.taps > 1);
-  Size wide = (a.n_a + N - 1) / N * N, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
+  constexpr int N = columns<T>(), L = Types<T>::lanes;
+  Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
+  Size wide = (a.n_a + L - 1) / L * L, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
   std::vector<T> found(a.parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
     // Rows are a little apart: a power of two apart they would share a few places of the first cache.
-    Size x_row = wide + N, g_row = (a.n_b + N - 1) / N * N + N;
+    Size x_row = wide + L, g_row = (a.n_b + L - 1) / L * L + L;
     std::vector<T> x(chunks.each * x_row), g(chunks.each * g_row);
 #pragma omp for collapse(2) schedule(static)
     for (Size part = 0; part < a.parts; ++part)
@@ -241,11 +280,15 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
             if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
             copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), x_row, a.rectified);
             T* sums = found.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
-            for (Size n = 0; n < wide; n += N)
-              for (Size b = 0; b < a.n_b; b += ROWS)
-                with_rows<ROWS>(a.n_b - b, [&](auto R) {
-                  correlate_tile<T, R.value>(g.data() + b, g_row, x.data() + n, x_row, rows, sums + b * wide + n, wide);
-                });
+            for (Size n = 0; n < a.n_a; n += N)
+              with_vectors<T>(a.n_a - n, [&](auto vectors) {
+                constexpr int V = vectors.value;
+                for (Size b = 0; b < a.n_b; b += ROWS<V>)
+                  with_rows<ROWS<V>>(a.n_b - b, [&](auto R) {
+                    correlate_tile<T, V, R.value>(g.data() + b, g_row, x.data() + n, x_row, rows, sums + b * wide + n,
+                                                  wide);
+                  });
+              });
           }
         }
       }

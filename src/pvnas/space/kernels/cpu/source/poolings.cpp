@@ -18,28 +18,48 @@ struct Index<double> {
 template <class T>
 using IndexVector = typename Types<typename Index<T>::Type>::Vector;
 
-template <class T, class Lanes>
-inline IndexVector<T> load_bytes(Lanes lanes, const uint8_t* from) {
-  IndexVector<T> v = {};
-  if constexpr (std::is_same_v<Lanes, Whole<T>>) {
-    typedef uint8_t Bytes __attribute__((vector_size(Whole<T>::count)));
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return __builtin_convertvector(bytes, IndexVector<T>);
-  }
-  for (int i = 0; i < lanes.count; ++i) v[i] = from[i];
-  return v;
+template <class T>
+struct Bytes {
+  typedef uint8_t Vector __attribute__((vector_size(Whole<T>::count)));
+};
+template <class T>
+using ByteVector = typename Bytes<T>::Vector;
+
+template <class T>
+inline IndexVector<T> load_bytes(Whole<T>, const uint8_t* from) {
+  ByteVector<T> bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(bytes, IndexVector<T>);
 }
 
-template <class T, class Lanes>
-inline void store_bytes(Lanes lanes, uint8_t* to, IndexVector<T> v) {
-  if constexpr (std::is_same_v<Lanes, Whole<T>>) {
-    typedef uint8_t Bytes __attribute__((vector_size(Whole<T>::count)));
-    Bytes bytes = __builtin_convertvector(v, Bytes);
-    std::memcpy(to, &bytes, sizeof bytes);
-    return;
-  }
-  for (int i = 0; i < lanes.count; ++i) to[i] = uint8_t(v[i]);
+template <class T>
+inline void store_bytes(Whole<T>, uint8_t* to, IndexVector<T> v) {
+  ByteVector<T> bytes = __builtin_convertvector(v, ByteVector<T>);
+  std::memcpy(to, &bytes, sizeof bytes);
+}
+
+template <class T>
+inline IndexVector<T> load_bytes(Part<T> lanes, const uint8_t* from) {
+  ByteVector<T> bytes = {};
+#ifdef WIDE
+  __m128i found = _mm_maskz_loadu_epi8(__mmask16((1u << lanes.count) - 1), from);
+  std::memcpy(&bytes, &found, sizeof bytes);
+#else
+  for (int i = 0; i < lanes.count; ++i) bytes[i] = from[i];
+#endif
+  return __builtin_convertvector(bytes, IndexVector<T>);
+}
+
+template <class T>
+inline void store_bytes(Part<T> lanes, uint8_t* to, IndexVector<T> v) {
+  ByteVector<T> bytes = __builtin_convertvector(v, ByteVector<T>);
+#ifdef WIDE
+  __m128i made = {};
+  std::memcpy(&made, &bytes, sizeof bytes);
+  _mm_mask_storeu_epi8(to, __mmask16((1u << lanes.count) - 1), made);
+#else
+  for (int i = 0; i < lanes.count; ++i) to[i] = bytes[i];
+#endif
 }
 
 template <class T>
@@ -83,7 +103,7 @@ void pool(const Pool<T>& a) {
         Size to = (r * a.w_out + j) * a.channels + c;
         lanes.store(a.average + to, total * (T(1) / T(rows.count() * columns.count())));
         lanes.store(a.largest + to, best);
-        store_bytes<T>(lanes, a.which + to, index);
+        store_bytes(lanes, a.which + to, index);
       }
     });
   }
@@ -100,38 +120,56 @@ struct PoolBackward {
   Size frames, h, w, h_out, w_out, channels, stride, threads;
 };
 
-// A row of pixels from the outputs whose windows they are in.
+// A row of pixels from the outputs whose windows they are in, column by column: what a column gives to the pixels left
+// of its middle, in it and right of it is found at once.
+template <class T>
+void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
+  Size frame = r / a.h, i = r % a.h, s = a.stride;
+  // outputs o with o * stride - 1 <= pixel <= o * stride + 1
+  Size first = s == 1 ? std::max<Size>(0, i - 1) : i / s, last = std::min(a.h_out - 1, (i + 1) / s);
+  over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
+    auto put = [&](Size j, Vector<T> total) {
+      if (j < 0 || j >= a.w) return;
+      Size pixel = r * a.w + j;
+      if (a.rectified_) {
+        Vector<T> past = lanes.load(a.rectified_ + pixel * a.channels + c);
+        total += lanes.load(a.x + pixel * a.row + c) > 0 ? past : Vector<T>{};
+      }
+      if (a.direct) total += lanes.load(a.direct + pixel * a.channels + c);
+      lanes.store(a.dx + pixel * a.channels + c, total);
+    };
+    Vector<T> before = {}, here = {};
+    for (Size z = 0; z < a.w_out; ++z) {
+      Vector<T> each = {}, left = {}, middle = {}, right = {};
+      for (Size y = first; y <= last; ++y) {
+        Size from = ((frame * a.h_out + y) * a.w_out + z) * a.channels + c;
+        each += lanes.load(a.average + from) * (T(1) / T(Window(y, s, a.h).count()));
+        Vector<T> largest = lanes.load(a.largest + from), none = {};
+        IndexVector<T> which = load_bytes(lanes, a.which + from);
+        typename Index<T>::Type tap = (i - y * s + 1) * 3;
+        left += which == tap ? largest : none;
+        middle += which == tap + 1 ? largest : none;
+        right += which == tap + 2 ? largest : none;
+      }
+      each *= T(1) / T(Window(z, s, a.w).count());
+      if (s == 1) {
+        put(z - 1, before + (left + each));
+        before = here + (middle + each);
+        here = right + each;
+      } else {
+        put(2 * z - 1, before + (left + each));
+        put(2 * z, middle + each);
+        before = right + each;
+      }
+    }
+    put(s == 1 ? a.w - 1 : 2 * a.w_out - 1, before);
+  });
+}
+
 template <class T>
 void pool_backward(const PoolBackward<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size r = 0; r < a.frames * a.h; ++r) {
-    Size frame = r / a.h, i = r % a.h, s = a.stride;
-    // outputs o with o * stride - 1 <= pixel <= o * stride + 1
-    Size first_y = i / s, last_y = std::min(a.h_out - 1, (i + 1) / s);
-    if (s == 1) first_y = std::max<Size>(0, i - 1);
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
-      for (Size j = 0; j < a.w; ++j) {
-        Size first_x = s == 1 ? std::max<Size>(0, j - 1) : j / s, last_x = std::min(a.w_out - 1, (j + 1) / s);
-        Size pixel = r * a.w + j;
-        Vector<T> total = {};
-        if (a.rectified_) {
-          Vector<T> past = lanes.load(a.rectified_ + pixel * a.channels + c);
-          total = lanes.load(a.x + pixel * a.row + c) > 0 ? past : total;
-        }
-        if (a.direct) total += lanes.load(a.direct + pixel * a.channels + c);
-        for (Size y = first_y; y <= last_y; ++y) {
-          T rows = T(Window(y, s, a.h).count());
-          for (Size z = first_x; z <= last_x; ++z) {
-            Size from = ((frame * a.h_out + y) * a.w_out + z) * a.channels + c;
-            total += lanes.load(a.average + from) * (T(1) / (rows * T(Window(z, s, a.w).count())));
-            typename Index<T>::Type tap = (i - y * s + 1) * 3 + j - z * s + 1;
-            total += load_bytes<T>(lanes, a.which + from) == tap ? lanes.load(a.largest + from) : Vector<T>{};
-          }
-        }
-        lanes.store(a.dx + pixel * a.channels + c, total);
-      }
-    });
-  }
+  bool streamed = LINES && streams(a.dx, a.frames * a.h * a.w, {a.channels});
+  in_parallel(a.threads, a.frames * a.h, [&](Size r) { pool_backward_row(a, r, streamed); });
 }
 
 // ---- every other pixel

@@ -4,15 +4,28 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <type_traits>
 #include <vector>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 typedef int64_t Size;
+
+// Bytes of a vector: of 32 registers as wide as a processor has them. Where they are narrower a vector takes several.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define WIDE
+constexpr int BYTES = 64;
+#else
+constexpr int BYTES = 32;
+#endif
 
 template <class T>
 struct Types {
-  typedef T Vector __attribute__((vector_size(32)));
-  static constexpr int lanes = 32 / sizeof(T);
+  typedef T Vector __attribute__((vector_size(BYTES)));
+  static constexpr int lanes = BYTES / sizeof(T);
 };
 template <class T>
 using Vector = typename Types<T>::Vector;
@@ -27,9 +40,10 @@ struct Whole {
     return v;
   }
   static inline void store(T* to, Vector<T> v) { std::memcpy(to, &v, sizeof v); }
+  static inline void keep(T* to, Vector<T> v) { store(to, v); }
 };
 
-// The last channels, where they do not fill a vector.
+// The last channels, where they do not fill a vector; the others are zero.
 template <class T>
 struct Part {
   int count;
@@ -41,14 +55,107 @@ struct Part {
   inline void store(T* to, Vector<T> v) const {
     for (int i = 0; i < count; ++i) to[i] = v[i];
   }
+  inline void keep(T* to, Vector<T> v) const { store(to, v); }
 };
 
+#ifdef WIDE
+template <>
+inline Vector<float> Part<float>::load(const float* from) const {
+  return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+}
+template <>
+inline void Part<float>::store(float* to, Vector<float> v) const {
+  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), v);
+}
+template <>
+inline Vector<double> Part<double>::load(const double* from) const {
+  return _mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), from);
+}
+template <>
+inline void Part<double>::store(double* to, Vector<double> v) const {
+  _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), v);
+}
+#elif defined(__AVX2__)
+static inline __m256i first_lanes(int count, __m256i lanes) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+}
+template <>
+inline Vector<float> Part<float>::load(const float* from) const {
+  return _mm256_maskload_ps(from, first_lanes(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+}
+template <>
+inline void Part<float>::store(float* to, Vector<float> v) const {
+  _mm256_maskstore_ps(to, first_lanes(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), v);
+}
+template <>
+inline Vector<double> Part<double>::load(const double* from) const {
+  return _mm256_maskload_pd(from, first_lanes(count, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)));
+}
+template <>
+inline void Part<double>::store(double* to, Vector<double> v) const {
+  _mm256_maskstore_pd(to, first_lanes(count, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)), v);
+}
+#endif
+
+// A whole vector, stored past the caches: nothing is read to be overwritten. What is read again soon is kept.
+template <class T>
+struct Streamed : Whole<T> {
+  static inline void store(T* to, Vector<T> v) {
+#ifdef WIDE
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(v));
+#else
+    Whole<T>::store(to, v);
+#endif
+  }
+};
+
+// After which other threads see what was written past the caches.
+static inline void streams_end() {
+#ifdef __AVX2__
+  _mm_sfence();
+#endif
+}
+
+constexpr bool LINES = BYTES == 64;  // whether a vector is a whole line of the caches
+
+// Whether to write past the caches: where it is more than a core's caches hold, and no line is written in part.
+// `steps`: from what is written at once to what is written next.
+template <class T>
+inline bool streams(const T* y, Size pixels, std::initializer_list<Size> steps) {
+  constexpr Size LINE = 64 / sizeof(T), CACHED = Size(1) << 20;
+  bool whole = reinterpret_cast<uintptr_t>(y) % 64 == 0;
+  for (Size step : steps) whole = whole && step % LINE == 0;
+  return whole && pixels * *steps.begin() * Size(sizeof(T)) > CACHED;
+}
+
 // Calls work(lanes, first channel) for all channels.
-template <class T, class Work>
+template <class T, class Lanes = Whole<T>, class Work>
 static inline void over_channels(Size channels, Work work) {
   Size c = 0;
-  for (; c + Types<T>::lanes <= channels; c += Types<T>::lanes) work(Whole<T>{}, c);
+  for (; c + Types<T>::lanes <= channels; c += Types<T>::lanes) work(Lanes{}, c);
   if (c < channels) work(Part<T>{int(channels - c)}, c);
+}
+
+// The same for what is written: lanes.store writes past the caches where asked.
+template <class T, class Work>
+static inline void over_written(bool streamed, Size channels, Work work) {
+  if (streamed)
+    over_channels<T, Streamed<T>>(channels, work);
+  else
+    over_channels<T>(channels, work);
+}
+
+// Calls work(number) for all numbers, each thread for those of a stretch.
+template <class Work>
+static inline void in_parallel(Size threads, Size all, Work work) {
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static) nowait
+    for (Size number = 0; number < all; ++number) work(number);
+    streams_end();
+  }
 }
 
 // Not-a-number stays what it is.
