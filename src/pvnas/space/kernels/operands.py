@@ -21,6 +21,8 @@ class Rows(NamedTuple):
 def rows_of(x_FCHW: Tensor) -> Rows:
     """Return pictures as rows. Raises ValueError where they do not lie so."""
     f, c, h, w = x_FCHW.shape
+    if x_FCHW.is_contiguous(memory_format=torch.channels_last):
+        return Rows(x_FCHW, f * h * w, c)
     row = x_FCHW.stride(3) if w > 1 else x_FCHW.stride(2) if h > 1 else x_FCHW.stride(0)
     expected = (h * w * row, 1, w * row, row)
     for size, stride, want in zip(x_FCHW.shape, x_FCHW.stride(), expected, strict=True):

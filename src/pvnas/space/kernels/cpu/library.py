@@ -32,20 +32,17 @@ class CannotCompileError(Exception):
     """What the compiler says, in a line."""
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
     """Run a kernel: its record of arguments, in order, in 64 bits each. Tensors are taken as they lie in memory."""
     for watcher in watchers:
         watcher(arguments)
-    record = (ctypes.c_int64 * len(arguments))(*[_in_64_bits(argument) for argument in arguments])
-    getattr(library(dtype), f"pvnas_{name}")(record)
+    record = [argument.data_ptr() if isinstance(argument, Tensor) else argument or 0 for argument in arguments]
+    getattr(library(dtype), f"pvnas_{name}")(struct.pack(f"{len(record)}q", *record))
 
 
-def _in_64_bits(argument: Tensor | int | float | None) -> int:
-    if isinstance(argument, Tensor):
-        return argument.data_ptr()
-    if isinstance(argument, float):
-        return int(struct.unpack("q", struct.pack("d", argument))[0])
-    return argument or 0
+def as_bits(number: float) -> int:
+    """Return a float64 as ``call`` takes it."""
+    return int(struct.unpack("q", struct.pack("d", number))[0])
 
 
 @cache

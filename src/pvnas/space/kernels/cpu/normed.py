@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pvnas.space.kernels.cpu.library import call
+from pvnas.space.kernels.cpu.library import as_bits, call
 from pvnas.space.kernels.operands import Normed, empty_pictures, rows_of
 
 PARTS = 16  # of what is summed over pixels
@@ -25,7 +25,7 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     parts, found = min(PARTS, x.pixels), x_FCHW.new_empty(3, c)
     scratch = x_FCHW.new_empty(parts, 2, c, dtype=torch.float64)
     call(
-        "statistics", x_FCHW.dtype, x.tensor, x.row, found, scratch, x.pixels, c, parts, float(eps),
+        "statistics", x_FCHW.dtype, x.tensor, x.row, found, scratch, x.pixels, c, parts, as_bits(eps),
         torch.get_num_threads(),
     )  # fmt: skip
     mean, variance, inverse = found
