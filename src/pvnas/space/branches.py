@@ -219,6 +219,11 @@ class DilatedSeparable(Branch):
 class Temporal3x3(Branch):
     """ReLU, dense 1x3x3, 3x1x1, BN; the first convolution has the same input for all edges."""
 
+    def prepare(self, kernels: Kernels, fan: Fan) -> Kernels:
+        """Return the dense kernel in the memory of the pictures: else PyTorch copies it whenever it reads it."""
+        spatial, temporal = kernels
+        return spatial.contiguous(memory_format=torch.channels_last), temporal
+
     def forward(self, inputs: Input, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
         """Return what the BN will see, and what the temporal convolution saw."""
         spatial, temporal = kernels
@@ -235,6 +240,8 @@ class Temporal3x3(Branch):
         spatial, temporal = kernels
         g, d_temporal = _over_time_backward(gradient, kept[0], temporal, fan, fan.edges)
         g, d_spatial = conv_backward(g, inputs.r_FCHW, spatial, fan, (fan.stride, fan.stride), (1, 1))
+        if d_spatial is not None:  # dense as its parameter: optimisers take many such tensors at once
+            d_spatial = d_spatial.contiguous()
         return BranchGradient(g, (d_spatial, d_temporal))
 
 

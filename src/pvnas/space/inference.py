@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.errors import UserError
-from pvnas.space.layers import BatchNorm, FoldedConv, joined_kernel
+from pvnas.space.inference_cell import InferenceCell, InferencePool
+from pvnas.space.kernels.cpu.library import compiler
+from pvnas.space.layers import BatchNorm, FoldedConv, FoldedMaxPool, joined_kernel
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.operations import FactorizedReduction
 
@@ -28,6 +30,10 @@ def for_inference(network: PVNASNetwork) -> PVNASNetwork:
             _fuse_reduction(module)
         elif isinstance(module, nn.Sequential):
             _fuse_sequence(module)
+    for module in fused.modules():
+        if isinstance(module, FoldedConv) and module.kernel_size[1] > 1:
+            # As PyTorch reads it beside clips in such memory; else it copies it each time.
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
     return fused
 
 
@@ -110,7 +116,18 @@ def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: 
 def ready(network: nn.Module, *, compile_it: bool = False) -> nn.Module:
     """Return what gives the network's scores fastest, in evaluation mode; ``compile_it``: see ``Compiled``."""
     fast = for_inference(network) if isinstance(network, PVNASNetwork) else network.eval()
-    return Compiled(fast) if compile_it else fast
+    if compile_it:
+        return Compiled(fast)
+    return by_our_kernels(fast) if isinstance(fast, PVNASNetwork) and compiler() else fast
+
+
+def by_our_kernels(folded: PVNASNetwork) -> PVNASNetwork:
+    """Let a network that is ``for_inference`` compute by our own kernels where there are some, but for its stem."""
+    stem = [InferencePool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in folded.stem]
+    folded.stem = nn.Sequential(*stem)
+    folded.cells = nn.ModuleList([InferenceCell(cell) for cell in folded.cells])
+    folded.shares_relu = False  # they read through it
+    return folded
 
 
 class Compiled(nn.Module):

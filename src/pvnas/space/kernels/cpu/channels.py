@@ -27,17 +27,20 @@ def mix_channels(
     rectified: bool = False,
     into: Tensor | None = None,
     apart: int = 0,
+    bias: Tensor | None = None,
+    added: bool = False,
 ) -> Tensor:
     """Return the convolutions of x (F, kA, H, W), or of one x (F, A, H, W) for all edges, with kernels (kB, A, t, 1).
 
     ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels
-    of an edge ``apart`` from those of the next.
+    of an edge ``apart`` from those of the next; ``bias`` (kB,); ``added``: to what these pictures hold.
     """
     f, _, h, w = x_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_edge = 0 if x_FCHW.shape[1] == a else a
     y = empty_pictures(kernel, f, edges * b, h, w) if into is None else into
-    _mix(x_FCHW, x_edge, kernel.reshape(edges, b, a, taps).transpose(1, 2), y, apart or b, 1, 1, frames, rectified)
+    weights = kernel.reshape(edges, b, a, taps).transpose(1, 2)
+    _mix(x_FCHW, x_edge, weights, y, apart or b, 1, 1, frames, rectified, bias=bias, added=added)
     return y
 
 
@@ -73,6 +76,8 @@ def _mix(
     frames: int,
     rectified: bool = False,
     first: int = 0,
+    bias: Tensor | None = None,
+    added: bool = False,
 ) -> None:
     """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges."""
     edges, n_from, n_to, taps = weights.shape
@@ -81,7 +86,7 @@ def _mix(
     call(
         "mix", y_FCHW.dtype, *_read(x_FCHW, first), x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
         y_edge, y.pixels, h * w, frames, n_from, n_to, edges // summed, summed, taps, sign, rectified,
-        torch.get_num_threads(),
+        bias, added, torch.get_num_threads(),
     )  # fmt: skip
 
 

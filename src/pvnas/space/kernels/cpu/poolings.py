@@ -21,6 +21,23 @@ def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     return average, largest, which
 
 
+def pool_one(
+    x_FCHW: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, added: bool = False
+) -> Tensor:
+    """Return 3x3 averages, of pixels in the picture alone, or maxima (F, C, H', W'); ``into``: pictures to write to.
+
+    ``added``: to what these pictures hold.
+    """
+    (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
+    y_FCHW = empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride)) if into is None else into
+    y = rows_of(y_FCHW)
+    call(
+        "pool_one", x_FCHW.dtype, x.tensor, x.row, y.tensor, y.row, f, h, w, *y_FCHW.shape[2:], c, stride, averages,
+        added, torch.get_num_threads(),
+    )  # fmt: skip
+    return y_FCHW
+
+
 def pool_backward(
     average_FCHW: Tensor,
     largest_FCHW: Tensor,

@@ -118,8 +118,16 @@ struct Mix {
   const T* kernel;
   Size k_edge, k_from, k_to, k_tap;
   T* y;
-  Size y_row, y_edge, pixels, frame, frames, n_from, n_to, runs, summed, taps, sign, rectified, threads;
+  Size y_row, y_edge, pixels, frame, frames, n_from, n_to, runs, summed, taps, sign, rectified;
+  const T* bias;  // of each column, if any
+  Size added, threads;  // added: to what y holds
 };
+
+// Of the weights of a tile of so many columns.
+template <class T>
+inline Size width_of(Size left) {
+  return left > Types<T>::lanes ? columns<T>() : Types<T>::lanes;
+}
 
 // Weights in the order in which a tile reads them: by run, by columns, by edge, by tap, by channel that enters.
 template <class T>
@@ -132,12 +140,14 @@ std::vector<T> panels_of(const Mix<T>& a) {
   for (Size panel = 0; panel < all; ++panel) {
     Size tap = panel % a.taps, edge = panel / a.taps % a.summed, block = panel / (a.taps * a.summed) % blocks;
     Size run = panel / (a.taps * a.summed * blocks), n = std::min<Size>(N, a.n_to - block * N);
-    Size width = n > Types<T>::lanes ? N : Types<T>::lanes;
+    Size width = width_of<T>(n);
     const T* from = a.kernel + (run + edge) * a.k_edge + tap * a.k_tap + block * N * a.k_to;
     T* to = panels.data() + panel * a.n_from * N;
     if (a.k_from == 1 || n < N) {  // column by column, as they lie
-      for (Size i = 0; i < n; ++i)
-        for (Size c = 0; c < a.n_from; ++c) to[c * width + i] = from[i * a.k_to + c * a.k_from];
+      for (Size first = 0; first < a.n_from; first += 16)  // a few rows that stay in the first cache
+        for (Size i = 0; i < n; ++i)
+          for (Size c = first; c < std::min(a.n_from, first + 16); ++c)
+            to[c * width + i] = from[i * a.k_to + c * a.k_from];
     } else {
       for (Size c = 0; c < a.n_from; ++c)
         for (Size i = 0; i < N; ++i) to[c * width + i] = from[i * a.k_to + c * a.k_from];
@@ -146,26 +156,31 @@ std::vector<T> panels_of(const Mix<T>& a) {
   return panels;
 }
 
-// Rows of the input and the panel that they meet.
+constexpr Size DEPTH = 256;  // channels whose weights stay in the first cache while all tiles of a chunk meet them
+
+// Rows of some channels of the input and the weights that they meet.
 template <class T>
 struct Segment {
-  const T *x, *panel;
+  const T *x, *weights;
+  Size channels;
 };
 
+// Adds to y, or begins it.
 template <class T, int VECTORS, int R>
-inline void multiply_tile(const Segment<T>* segments, int count, Size first_row, Size n_from, T* y, Size y_row) {
+inline void multiply_tile(const Segment<T>& segment, Size first_row, Size x_row, T* y, Size y_row, bool begin) {
   constexpr int L = Types<T>::lanes;
   Vector<T> sums[VECTORS][R] = {};
-  for (int s = 0; s < count; ++s) {
-    const T *x = segments[s].x + first_row * n_from, *panel = segments[s].panel;
-    for (Size c = 0; c < n_from; ++c, panel += VECTORS * L) {
-      Vector<T> weights[VECTORS];
-      for (int v = 0; v < VECTORS; ++v) weights[v] = Whole<T>::load(panel + v * L);
+  if (!begin)
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < VECTORS; ++v) sums[v][r] = Whole<T>::load(y + r * y_row + v * L);
+  const T *x = segment.x + first_row * x_row, *weights = segment.weights;
+  for (Size c = 0; c < segment.channels; ++c, weights += VECTORS * L) {
+    Vector<T> w[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) w[v] = Whole<T>::load(weights + v * L);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) {
-        T value = x[r * n_from + c];
-        for (int v = 0; v < VECTORS; ++v) sums[v][r] += value * weights[v];
-      }
+    for (int r = 0; r < R; ++r) {
+      T value = x[r * x_row + c];
+      for (int v = 0; v < VECTORS; ++v) sums[v][r] += value * w[v];
     }
   }
   for (int r = 0; r < R; ++r)
@@ -174,10 +189,14 @@ inline void multiply_tile(const Segment<T>* segments, int count, Size first_row,
 
 // Rows of a copy to where they belong.
 template <class T>
-void write_rows(const T* from, Size from_row, Size rows, Size columns, T* to, Size to_row, bool streamed) {
-  for (Size r = 0; r < rows; ++r)
-    over_written<T>(streamed, columns, [&](auto lanes, Size c) {
-      lanes.store(to + r * to_row + c, lanes.load(from + r * from_row + c));
+void write_rows(const Mix<T>& a, const T* from, Size from_row, Size first, Size rows, Size run, bool streamed) {
+  T* to = a.y + first * a.y_row + run * a.y_edge;
+  for (Size r = 0; r < rows; ++r, from += from_row, to += a.y_row)
+    over_written<T>(streamed, a.n_to, [&](auto lanes, Size c) {
+      Vector<T> v = lanes.load(from + c);
+      if (a.bias) v += lanes.load(a.bias + run * a.n_to + c);
+      if (a.added) v += lanes.load(to + c);
+      lanes.store(to + c, v);
     });
 }
 
@@ -187,18 +206,19 @@ void mix(const Mix<T>& a) {
   auto panels = panels_of(a);
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + N - 1) / N, panel = a.n_from * N;
-  bool streamed = streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
+  bool streamed = !a.added && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
 #pragma omp parallel num_threads(a.threads)
   {
-    std::vector<Segment<T>> segments(a.summed * a.taps);
+    std::vector<Segment<T>> segments;
     std::vector<T> own(a.summed * a.taps * chunks.each * a.n_from), made(chunks.each * (blocks + 1) * N);
 #pragma omp for schedule(static)
     for (Size chunk = 0; chunk < chunks.all; ++chunk) {
       Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
       for (Size run = 0; run < a.runs; ++run)
         for (Size block = 0; block < blocks; ++block) {
+          Size width = width_of<T>(a.n_to - block * N);
           const T* weights = panels.data() + (run * blocks + block) * a.summed * a.taps * panel;
-          int count = 0;
+          segments.clear();
           for (Size edge = 0; edge < a.summed; ++edge)
             for (Size tap = 0; tap < a.taps; ++tap) {
               Size shift = a.taps > 1 ? a.sign * (tap - a.taps / 2) : 0;
@@ -208,19 +228,21 @@ void mix(const Mix<T>& a) {
                 copy_rows(a.x, begin + shift * a.frame, (run + edge) * a.x_edge, rows, a.n_from, copy, a.n_from,
                           a.rectified);
               }
-              segments[count++] = {copy, weights + (edge * a.taps + tap) * panel};
+              for (Size c = 0; c < a.n_from; c += DEPTH)
+                segments.push_back({copy + c, weights + (edge * a.taps + tap) * panel + c * width,
+                                    std::min(DEPTH, a.n_from - c)});
             }
           with_vectors<T>(a.n_to - block * N, [&](auto vectors) {
             constexpr int V = vectors.value;
-            for (Size r = 0; r < rows; r += ROWS<V>)
-              with_rows<ROWS<V>>(rows - r, [&](auto R) {
-                multiply_tile<T, V, R.value>(segments.data(), count, r, a.n_from,
-                                             made.data() + (r * (blocks + 1) + block) * N, (blocks + 1) * N);
-              });
+            for (const auto& segment : segments)
+              for (Size r = 0; r < rows; r += ROWS<V>)
+                with_rows<ROWS<V>>(rows - r, [&](auto R) {
+                  multiply_tile<T, V, R.value>(segment, r, a.n_from, made.data() + (r * (blocks + 1) + block) * N,
+                                               (blocks + 1) * N, &segment == segments.data());
+                });
           });
           if (block + 1 == blocks)
-            write_rows(made.data(), (blocks + 1) * N, rows, a.n_to, a.y + begin * a.y_row + run * a.y_edge, a.y_row,
-                       streamed);
+            write_rows(a, made.data(), (blocks + 1) * N, begin, rows, run, streamed);
         }
     }
     streams_end();

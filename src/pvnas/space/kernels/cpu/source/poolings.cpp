@@ -109,6 +109,49 @@ void pool(const Pool<T>& a) {
   }
 }
 
+// ---- one of them, for predictions
+
+template <class T>
+struct PoolOne {
+  const T* x;
+  Size row;
+  T* y;
+  Size y_row, frames, h, w, h_out, w_out, channels, stride, averages, added, threads;
+};
+
+// A row of the output from what the three rows of each column make together.
+template <class T, bool AVERAGES>
+void pool_one_row(const PoolOne<T>& a, Size r) {
+  const T* x = a.x + r / a.h_out * a.h * a.w * a.row;
+  Window rows(r % a.h_out, a.stride, a.h);
+  over_channels<T>(a.channels, [&](auto lanes, Size c) {
+    Vector<T> none = AVERAGES ? Vector<T>{} : Vector<T>{} - std::numeric_limits<T>::infinity();
+    auto join = [](Vector<T> one, Vector<T> other) { return AVERAGES ? one + other : one > other ? one : other; };
+    Vector<T> left = none, middle = none;
+    for (Size z = 0; z <= a.w; ++z) {
+      Vector<T> right = none;
+      if (z < a.w)
+        for (Size y = rows.begin; y < rows.end; ++y) right = join(right, lanes.load(x + (y * a.w + z) * a.row + c));
+      if (z && (z - 1) % a.stride == 0) {
+        Size j = (z - 1) / a.stride;
+        Vector<T> v = join(join(left, middle), right);
+        if (AVERAGES) v *= T(1) / T(rows.count() * Window(j, a.stride, a.w).count());
+        T* to = a.y + (r * a.w_out + j) * a.y_row + c;
+        lanes.store(to, a.added ? v + lanes.load(to) : v);
+      }
+      left = middle, middle = right;
+    }
+  });
+}
+
+template <class T>
+void pool_one(const PoolOne<T>& a) {
+  in_parallel(a.threads, a.frames * a.h_out,
+              [&](Size r) { a.averages ? pool_one_row<T, true>(a, r) : pool_one_row<T, false>(a, r); });
+}
+
+// ---- backward
+
 template <class T>
 struct PoolBackward {
   const T *average, *largest;
@@ -230,6 +273,7 @@ void spread(const Spread<T>& a) {
 }  // namespace
 
 EXPORT(pool, Pool)
+EXPORT(pool_one, PoolOne)
 EXPORT(pool_backward, PoolBackward)
 EXPORT(every_other, EveryOther)
 EXPORT(spread, Spread)
