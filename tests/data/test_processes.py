@@ -73,6 +73,6 @@ def test_any_number_of_processes_and_workers_sees_the_same_batches(kind: str, ti
     whole = epoch(path, order)
     assert [len(step) for step in whole] == [4] * 4  # 32 videos, 8 clips a step
     assert len({digest for step in whole for digest in step}) == 16
-    for processes, workers in ((1, 1), (1, 4), (2, 0), (4, 0), (2, 1)):
+    for processes, workers in ((1, 4), (2, 1), (4, 0)):
         assert epoch(path, order, processes=processes, workers=workers) == whole, (processes, workers)
     assert epoch(path, order, processes=2, first_step=3) == whole[3:]

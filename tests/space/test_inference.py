@@ -9,7 +9,7 @@ from torch import nn
 
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of, random_genotype
-from pvnas.space.inference import Compiled, for_inference, ready
+from pvnas.space.inference import Compiled, folded, for_inference, ready
 from pvnas.space.layers import BatchNorm, FoldedConv
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.operations import FactorizedReduction
@@ -44,7 +44,7 @@ def with_every_operation(first: int) -> Genotype:
 def test_scores_are_those_of_evaluation_mode(first, stem, size, batch):
     network = trained(with_every_operation(first), stem=stem, head="plain")
     x = torch.randn(batch, 3, 3, *size, dtype=torch.float64)
-    fused = for_inference(network)
+    fused = folded(network)
     with torch.no_grad():
         expected = network(x)
         torch.testing.assert_close(fused(x), expected, rtol=1e-9, atol=1e-10)
@@ -53,7 +53,7 @@ def test_scores_are_those_of_evaluation_mode(first, stem, size, batch):
 
 def test_norms_are_gone_and_pointwise_joins_temporal():
     network = trained(with_every_operation(5))
-    fused = for_inference(network)
+    fused = folded(network)
     assert not any(isinstance(m, nn.BatchNorm3d) for m in fused.modules())
     kernels = [{m.kernel_size for m in n.modules() if isinstance(m, FoldedConv)} for n in (network, fused)]
     assert kernels[0] == kernels[1]

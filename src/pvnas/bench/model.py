@@ -17,6 +17,7 @@ from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
 from pvnas.space.inference import Compiled, ready
+from pvnas.space.kernels import by_pytorch
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.log import autocast
@@ -110,7 +111,8 @@ def measure_network(
     timed = _forward(Compiled(network), clips_NCTHW, precision) if compile_it else counted
 
     def work_of_it() -> Work:
-        macs = (FORWARDS_OF_A_STEP if training else 1) * count_macs(forward)
+        with by_pytorch():  # PyTorch does not count the arithmetic of kernels of our own
+            macs = (FORWARDS_OF_A_STEP if training else 1) * count_macs(forward)
         return Work(macs, count_bytes(counted))
 
     return measure_work(timed, work_of_it if count else None, where, precision, repeats=repeats)

@@ -1,7 +1,8 @@
 """A trained network made ready for predictions: the same scores from fewer and larger kernels.
 
 Batch norms become part of the convolutions before them (Jacob et al., 2018, section 3.2), and a pointwise convolution
-that is followed by a temporal one, with nothing between them, becomes one with it.
+that is followed by a temporal one, with nothing between them, becomes one with it. On a CPU the cells then run by our
+own kernels, see ``inference_cell``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,23 @@ from pvnas.errors import UserError
 from pvnas.space.inference_cell import InferenceCell, InferencePool
 from pvnas.space.kernels.cpu.library import compiler
 from pvnas.space.layers import BatchNorm, FoldedConv, FoldedMaxPool, joined_kernel
-from pvnas.space.network import PVNASNetwork
+from pvnas.space.network import DerivedCell, PVNASNetwork
 from pvnas.space.operations import FactorizedReduction
 
 
-@torch.no_grad()
 def for_inference(network: PVNASNetwork) -> PVNASNetwork:
-    """Return a copy of a network of folded layers that gives its evaluation mode's scores and cannot be trained."""
+    """Return a copy of a network of folded layers that gives its evaluation mode's scores and cannot be trained.
+
+    On a CPU it computes by our own kernels where there are some, which the first clips may wait for ten seconds.
+    """
+    fast = folded(network)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return by_our_kernels(fast) if on_cpu and compiler() else fast
+
+
+@torch.no_grad()
+def folded(network: PVNASNetwork) -> PVNASNetwork:
+    """Return what ``for_inference`` does, by PyTorch's operations alone."""
     fused = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(fused.modules()):
         if isinstance(module, FactorizedReduction):
@@ -115,19 +126,18 @@ def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: 
 
 def ready(network: nn.Module, *, compile_it: bool = False) -> nn.Module:
     """Return what gives the network's scores fastest, in evaluation mode; ``compile_it``: see ``Compiled``."""
-    fast = for_inference(network) if isinstance(network, PVNASNetwork) else network.eval()
-    if compile_it:
-        return Compiled(fast)
-    return by_our_kernels(fast) if isinstance(fast, PVNASNetwork) and compiler() else fast
+    if not isinstance(network, PVNASNetwork):
+        return Compiled(network.eval()) if compile_it else network.eval()
+    return Compiled(folded(network)) if compile_it else for_inference(network)
 
 
-def by_our_kernels(folded: PVNASNetwork) -> PVNASNetwork:
-    """Let a network that is ``for_inference`` compute by our own kernels where there are some, but for its stem."""
-    stem = [InferencePool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in folded.stem]
-    folded.stem = nn.Sequential(*stem)
-    folded.cells = nn.ModuleList([InferenceCell(cell) for cell in folded.cells])
-    folded.shares_relu = False  # they read through it
-    return folded
+def by_our_kernels(network: PVNASNetwork) -> PVNASNetwork:
+    """Let a ``folded`` network compute by our own kernels."""
+    stem = [InferencePool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in network.stem]
+    network.stem = nn.Sequential(*stem)
+    network.cells = nn.ModuleList([InferenceCell(cell) for cell in network.cells if isinstance(cell, DerivedCell)])
+    network.shares_relu = False  # they read through it
+    return network
 
 
 class Compiled(nn.Module):

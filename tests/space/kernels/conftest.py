@@ -30,8 +30,16 @@ def kernels(request):
 
 
 @pytest.fixture
-def on_gpu(kernels):
-    return GPU and kernels is not CPU
+def cpu_kernels():
+    """Those in C++, which do more for predictions."""
+    if NO_COMPILER.args[0]:
+        pytest.skip(NO_COMPILER.kwargs["reason"])
+    return CPU
+
+
+@pytest.fixture
+def on_gpu(request):
+    return GPU and "kernels" in request.fixturenames and request.getfixturevalue("kernels") is not CPU
 
 
 @pytest.fixture

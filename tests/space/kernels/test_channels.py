@@ -35,3 +35,25 @@ def test_equals_convolutions(kernels, a, b, edges, taps, shared, rectified, make
     d_seen, d_kernel = torch.autograd.grad(y, (seen, kernel), g)
     assert_close(kernels.mix_channels_input_gradient(g, kernel.detach(), edges, FRAMES, shared), d_seen)
     assert_close(kernels.mix_channels_kernel_gradient(g, x.detach(), kernel, edges, FRAMES, rectified), d_kernel)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_a_bias_and_what_is_added_to(cpu_kernels, taps, make, assert_close):
+    x, kernel, bias = make(2 * FRAMES, 10, 4, 5), make(2 * 7, 5, taps, 1), make(14)
+    cell = make(2 * FRAMES, 40, 4, 5)
+    before, y = cell.clone(), convolved(x, kernel, 2) + bias.view(-1, 1, 1)
+    cpu_kernels.mix_channels(x, kernel, 2, FRAMES, into=cell[:, 16:30], bias=bias)
+    assert_close(cell[:, 16:30], y)
+    cpu_kernels.mix_channels(x, kernel, 2, FRAMES, into=cell[:, 16:30], bias=bias, added=True)
+    assert_close(cell[:, 16:30], 2 * y)
+    assert_close(cell[:, :16], before[:, :16])
+    assert_close(cell[:, 30:], before[:, 30:])
+
+
+def test_more_than_the_caches_hold_and_more_channels_than_they_take_at_once(cpu_kernels, make, assert_close):
+    x, kernel = make(2 * FRAMES, 600, 20, 20), make(64, 600, 1, 1)
+    assert x.numel() // 600 * 64 * 8 > 2**20  # what is written past the caches
+    assert_close(cpu_kernels.mix_channels(x, kernel, 1), convolved(x, kernel, 1))
+    g = make(2 * FRAMES, 64, 20, 20)
+    found = cpu_kernels.mix_channels_input_gradient(g, kernel, 1)
+    assert_close(found, F.conv_transpose2d(g, kernel))

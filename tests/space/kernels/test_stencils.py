@@ -71,3 +71,17 @@ def test_channels_of_a_node_among_those_of_its_cell(kernels, make, assert_close)
 def test_other_memory_formats_are_refused(kernels, make):
     with pytest.raises(ValueError, match="are no rows"):
         kernels.depthwise(make(2, 4, 5, 4).contiguous(), make(4, 1, 3, 3))
+
+
+def test_more_than_the_caches_hold(cpu_kernels, make, assert_close):
+    x, kernel = make(3, 64, 32, 32).requires_grad_(), make(64, 1, 3, 3)
+    assert x.numel() * 8 > 2**20  # what is written past the caches
+    y = convolved(x, kernel, 1, 1, 1)
+    g = make(*y.shape)
+    y.backward(g)
+    own = cpu_kernels.depthwise_input_gradient(g, kernel, x.detach())
+    assert_close(own * (x > 0), x.grad)
+    norm = NormState(torch.zeros(64, dtype=torch.float64), torch.ones(64, dtype=torch.float64), None, 0.0)
+    of_norm, sums = cpu_kernels.depthwise_norm_gradient(g, kernel, x.detach(), norm)
+    assert_close(of_norm, x.grad)
+    assert_close(sums, torch.stack([x.grad.sum((0, 2, 3)), (x.grad * x).sum((0, 2, 3))])[:, None])

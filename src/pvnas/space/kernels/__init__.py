@@ -1,4 +1,5 @@
-"""Our own kernels for a relaxed cell: on a GPU in Triton (``gpu``), on a CPU in C++ (``cpu``), with the same names.
+"""Our own kernels for the cells of a search and of a network that predicts, with the same names: on a GPU in Triton
+(``gpu``), on a CPU in C++ (``cpu``).
 
 Where neither works, and with PVNAS_KERNELS=0 in the environment, cells compute with PyTorch's operations.
 """
@@ -75,7 +76,7 @@ def _on_cpu(dtype: torch.dtype) -> KernelSet | None:
     try:
         library(dtype)
     except (CannotCompileError, OSError) as error:
-        slow = "the search runs with PyTorch's, which takes about half as long again"
+        slow = "cells compute by PyTorch's, which takes a search about half as long again"
         warnings.warn(f"kernels of our own cannot be compiled ({error}): {slow}", RuntimeWarning, 2)
         return None
     return KERNELS

@@ -21,9 +21,7 @@ def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     return average, largest, which
 
 
-def pool_one(
-    x_FCHW: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, added: bool = False
-) -> Tensor:
+def pool_one(x_FCHW: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, added: bool = False) -> Tensor:
     """Return 3x3 averages, of pixels in the picture alone, or maxima (F, C, H', W'); ``into``: pictures to write to.
 
     ``added``: to what these pictures hold.

@@ -36,8 +36,7 @@ class OwnDepthwise(NamedTuple):
 
     def arguments(self) -> list[Tensor | int | None]:
         """Return what the kernels take besides x."""
-        f, c_in, h, w = self.x_FCHW.shape
-        _, c, h_out, w_out = self.shape
+        (_, c_in, h, w), (_, c, h_out, w_out) = self.x_FCHW.shape, self.shape
         return [self.taps, *_norm_arguments(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation]
 
 
