@@ -14,7 +14,7 @@
 
 typedef int64_t Size;
 
-// Bytes of a vector: of 32 registers as wide as a processor has them. Where they are narrower a vector takes several.
+// Bytes of a vector: a register of AVX-512, with 32 of them, or of AVX2, with 16. Narrower registers stand side by side.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define WIDE
 constexpr int BYTES = 64;
@@ -30,7 +30,7 @@ struct Types {
 template <class T>
 using Vector = typename Types<T>::Vector;
 
-// A whole vector of channels.
+// A whole vector of channels. `store` may write past the caches (see Streamed), `keep` never does.
 template <class T>
 struct Whole {
   static constexpr int count = Types<T>::lanes;
