@@ -1,4 +1,4 @@
-# make demo   the whole job on generated videos, seven to fifteen minutes on two cores
+# make demo   the whole job on generated videos, six to fifteen minutes on two cores
 # make test   every check and test
 # Each sets up .venv first and does so again only when what it is made from has changed.
 
