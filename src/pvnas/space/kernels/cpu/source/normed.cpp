@@ -68,11 +68,10 @@ void part_statistics(const Statistics<T>& a, Range part, double* means, double* 
 
 template <class T>
 void statistics(const Statistics<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size part = 0; part < a.parts; ++part) {
+  in_parallel(a.threads, a.parts, [&](Size part) {
     double* own = a.scratch + part * 2 * a.channels;
     part_statistics(a, Range(a.pixels, a.parts, part), own, own + a.channels);
-  }
+  });
   for (Size c = 0; c < a.channels; ++c) {  // the parts joined (Chan, Golub, LeVeque, 1979)
     double mean = 0, squares = 0;
     for (Size part = 0; part < a.parts; ++part) {
@@ -102,12 +101,13 @@ struct Normalised {
 
 template <class T>
 void normalised(const Normalised<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size p = 0; p < a.pixels; ++p)
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+  bool streamed = streams(a.y, a.pixels, {a.channels});
+  in_parallel(a.threads, a.pixels, [&](Size p) {
+    over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
       Vector<T> z = lanes.load(a.of.z + p * a.of.row + c);
       lanes.store(a.y + p * a.channels + c, (z - lanes.load(a.of.mean + c)) * lanes.load(a.of.inverse + c));
     });
+  });
 }
 
 // ---- weighted sums
@@ -175,12 +175,12 @@ void add_normed(const AddNormed<T>& a) {
       factors[o * step + column] = factor;
       shifts[column] -= factor * a.operations.each[o].mean[at];
     }
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size block = 0; block < blocks; ++block)
+  in_parallel(a.threads, blocks, [&](Size block) {
     with_operations(a.operations.all, [&](auto all) {
       add_normed_pixels<T, all.value>(a, factors.data(), shifts.data(), block * PIXELS,
                                       std::min(a.pixels, (block + 1) * PIXELS));
     });
+  });
 }
 
 // ---- sums over pixels of the gradient and of it times BN(z)
@@ -224,8 +224,7 @@ void products_pixels(const Products<T>& a, Size first, Size last, double* found)
 template <class T>
 void products(const Products<T>& a) {
   Size step = a.edges * a.channels, numbers = (1 + a.operations.all) * step;
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size part = 0; part < a.parts; ++part) {
+  in_parallel(a.threads, a.parts, [&](Size part) {
     double* own = a.scratch + part * numbers;
     std::fill_n(own, numbers, 0.0);
     Range range(a.pixels, a.parts, part);
@@ -233,7 +232,7 @@ void products(const Products<T>& a) {
       with_operations(a.operations.all, [&](auto all) {
         products_pixels<T, all.value>(a, first, std::min(range.end, first + PIXELS), own);
       });
-  }
+  });
   for (Size n = 0; n < numbers; ++n) {
     double total = 0;
     for (Size part = 0; part < a.parts; ++part) total += a.scratch[part * numbers + n];
@@ -296,8 +295,7 @@ void shared_gradients(const Gradients<T>& a) {
       for (Size c = 0; c < a.channels; ++c)
         for (Size kind = 1; kind < 3; ++kind)
           lines[(kind * all + o) * step + c] += lines[(kind * all + o) * step + edge * a.channels + c];
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size block = 0; block < blocks; ++block)
+  in_parallel(a.threads, blocks, [&](Size block) {
     for (Size o = 0; o < all; ++o) {
       const T *line = lines.data() + o * step, *z = a.operations.each[o].z;
       Size row = a.operations.each[o].row;
@@ -311,6 +309,7 @@ void shared_gradients(const Gradients<T>& a) {
         }
       });
     }
+  });
 }
 
 }  // namespace

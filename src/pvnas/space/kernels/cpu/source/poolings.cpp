@@ -81,8 +81,7 @@ struct Window {
 
 template <class T>
 void pool(const Pool<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size r = 0; r < a.frames * a.h_out; ++r) {
+  in_parallel(a.threads, a.frames * a.h_out, [&](Size r) {
     const T* x = a.x + r / a.h_out * a.h * a.w * a.row;
     Size i = r % a.h_out;
     Window rows(i, a.stride, a.h);
@@ -106,7 +105,7 @@ void pool(const Pool<T>& a) {
         store_bytes(lanes, a.which + to, index);
       }
     });
-  }
+  });
 }
 
 // ---- one of them, for predictions
@@ -227,8 +226,7 @@ struct EveryOther {
 
 template <class T>
 void every_other(const EveryOther<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size r = 0; r < a.frames * a.h_out; ++r) {
+  in_parallel(a.threads, a.frames * a.h_out, [&](Size r) {
     Size i = r % a.h_out * 2 + a.offset;
     const T* x = a.x + (r / a.h_out * a.h + i) * a.w * a.row;
     for (Size j = 0; j < a.w_out; ++j) {
@@ -240,7 +238,7 @@ void every_other(const EveryOther<T>& a) {
         over_channels<T>(a.channels,
                          [&](auto lanes, Size c) { lanes.store(y + c, rectified<T>(lanes.load(x + b * a.row + c))); });
     }
-  }
+  });
 }
 
 template <class T>
@@ -252,8 +250,7 @@ struct Spread {
 
 template <class T>
 void spread(const Spread<T>& a) {
-#pragma omp parallel for num_threads(a.threads) schedule(static)
-  for (Size r = 0; r < a.frames * a.h; ++r) {
+  in_parallel(a.threads, a.frames * a.h, [&](Size r) {
     Size i = r % a.h;
     const T* from = i % 2 ? a.odd : a.even;
     for (Size j = 0; j < a.w; ++j) {
@@ -267,7 +264,7 @@ void spread(const Spread<T>& a) {
         lanes.store(to + c, a.added ? v + lanes.load(to + c) : v);
       });
     }
-  }
+  });
 }
 
 }  // namespace
