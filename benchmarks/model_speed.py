@@ -4,7 +4,8 @@
 
 Each network runs at the clip that it was published for, randomly initialised, in processes of its own that take turns.
 Ours runs as `pvnas test` and `pvnas predict` run it (fast), as torch.compile makes it (compiled, left out without
---compile) and written with PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table.
+--compile) and written with PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table, case by
+case as they are measured.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ def main() -> None:
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
     result |= {"command": command_line(), "genotype": json.loads(genotype.to_json())}
     result["peers"] = {name: {k: v for k, v in asdict(peer).items() if k != "build"} for name, peer in PEERS.items()}
-    result["cases"] = [case(args, genotype, batch, training) for batch, training in cases]
+    result["cases"] = []
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "model_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for found in result["cases"]:
-        show(found)
+    for batch, training in cases:
+        result["cases"].append(case(args, genotype, batch, training))
+        (args.out / "model_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        show(result["cases"][-1])
 
 
 def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: bool) -> dict[str, Any]:
