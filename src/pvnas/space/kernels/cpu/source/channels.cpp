@@ -200,51 +200,71 @@ void write_rows(const Mix<T>& a, const T* from, Size from_row, Size first, Size 
     });
 }
 
+// What a thread needs to go through its chunks.
+template <class T>
+struct Desk {
+  std::vector<T> read, made;
+  std::vector<Segment<T>> segments;
+  Size made_row;
+  Desk(const Mix<T>& a, Size rows, Size blocks)
+      : read(a.summed * a.taps * rows * a.n_from), made_row((blocks + 1) * columns<T>()) {
+    made.resize(rows * made_row);
+  }
+};
+
+// Lays out what the tiles of one block of columns multiply. Rows are copied once for all columns, and for all edges where
+// they share what they read.
+template <class T>
+void lay_out(const Mix<T>& a, const Chunks& chunks, Size chunk, Size run, Size block, const T* weights, Desk<T>& desk) {
+  Size time = chunks.time(chunk) % a.frames, width = width_of<T>(a.n_to - block * columns<T>());
+  desk.segments.clear();
+  for (Size edge = 0; edge < a.summed; ++edge)
+    for (Size tap = 0; tap < a.taps; ++tap) {
+      Size shift = a.taps > 1 ? a.sign * (tap - a.taps / 2) : 0, number = edge * a.taps + tap;
+      if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
+      T* copy = desk.read.data() + number * chunks.each * a.n_from;
+      if (block == 0 && (run == 0 || a.x_edge))
+        copy_rows(a.x, chunks.begin(chunk) + shift * a.frame, (run + edge) * a.x_edge, chunks.count(chunk), a.n_from,
+                  copy, a.n_from, a.rectified);
+      for (Size c = 0; c < a.n_from; c += DEPTH)
+        desk.segments.push_back({copy + c, weights + number * a.n_from * columns<T>() + c * width,
+                                 std::min(DEPTH, a.n_from - c)});
+    }
+}
+
+// All tiles of one block of columns.
+template <class T>
+void multiply_block(const Mix<T>& a, Size rows, Size block, Desk<T>& desk) {
+  with_vectors<T>(a.n_to - block * columns<T>(), [&](auto vectors) {
+    constexpr int V = vectors.value;
+    for (const auto& segment : desk.segments)
+      for (Size r = 0; r < rows; r += ROWS<V>)
+        with_rows<ROWS<V>>(rows - r, [&](auto R) {
+          multiply_tile<T, V, R.value>(segment, r, a.n_from, desk.made.data() + r * desk.made_row + block * columns<T>(),
+                                       desk.made_row, &segment == desk.segments.data());
+        });
+  });
+}
+
+// A block of columns after the other, so that their weights stay in a cache, then all of them to where they belong.
 template <class T>
 void mix(const Mix<T>& a) {
-  constexpr int N = columns<T>();
   auto panels = panels_of(a);
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
-  Size blocks = (a.n_to + N - 1) / N, panel = a.n_from * N;
+  Size blocks = (a.n_to + columns<T>() - 1) / columns<T>(), panel = a.summed * a.taps * a.n_from * columns<T>();
   bool streamed = !a.added && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
 #pragma omp parallel num_threads(a.threads)
   {
-    std::vector<Segment<T>> segments;
-    std::vector<T> own(a.summed * a.taps * chunks.each * a.n_from), made(chunks.each * (blocks + 1) * N);
-#pragma omp for schedule(static)
-    for (Size chunk = 0; chunk < chunks.all; ++chunk) {
-      Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
-      for (Size run = 0; run < a.runs; ++run)
+    Desk<T> desk(a, chunks.each, blocks);
+#pragma omp for schedule(static) nowait
+    for (Size chunk = 0; chunk < chunks.all; ++chunk)
+      for (Size run = 0; run < a.runs; ++run) {
         for (Size block = 0; block < blocks; ++block) {
-          Size width = width_of<T>(a.n_to - block * N);
-          const T* weights = panels.data() + (run * blocks + block) * a.summed * a.taps * panel;
-          segments.clear();
-          for (Size edge = 0; edge < a.summed; ++edge)
-            for (Size tap = 0; tap < a.taps; ++tap) {
-              Size shift = a.taps > 1 ? a.sign * (tap - a.taps / 2) : 0;
-              if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-              T* copy = own.data() + (edge * a.taps + tap) * chunks.each * a.n_from;
-              if (block == 0 && (run == 0 || a.x_edge)) {  // one for all columns, and for all edges where they share it
-                copy_rows(a.x, begin + shift * a.frame, (run + edge) * a.x_edge, rows, a.n_from, copy, a.n_from,
-                          a.rectified);
-              }
-              for (Size c = 0; c < a.n_from; c += DEPTH)
-                segments.push_back({copy + c, weights + (edge * a.taps + tap) * panel + c * width,
-                                    std::min(DEPTH, a.n_from - c)});
-            }
-          with_vectors<T>(a.n_to - block * N, [&](auto vectors) {
-            constexpr int V = vectors.value;
-            for (const auto& segment : segments)
-              for (Size r = 0; r < rows; r += ROWS<V>)
-                with_rows<ROWS<V>>(rows - r, [&](auto R) {
-                  multiply_tile<T, V, R.value>(segment, r, a.n_from, made.data() + (r * (blocks + 1) + block) * N,
-                                               (blocks + 1) * N, &segment == segments.data());
-                });
-          });
-          if (block + 1 == blocks)
-            write_rows(a, made.data(), (blocks + 1) * N, begin, rows, run, streamed);
+          lay_out(a, chunks, chunk, run, block, panels.data() + (run * blocks + block) * panel, desk);
+          multiply_block(a, chunks.count(chunk), block, desk);
         }
-    }
+        write_rows(a, desk.made.data(), desk.made_row, chunks.begin(chunk), chunks.count(chunk), run, streamed);
+      }
     streams_end();
   }
 }
