@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvnas.space.branches import Fan
+from pvnas.space.branches import Fan, Kernels
 from pvnas.space.free import KeptFree
 from pvnas.space.fused_branches import FUSED, FusedInput, FusedPointwise, FusedReduction, as_normed, norm_backward
-from pvnas.space.genotype import NODES
-from pvnas.space.kernels.operands import KernelSet, Normed, unnormed
+from pvnas.space.genotype import INPUTS, NODES
+from pvnas.space.kernels.operands import KernelSet, Normed, tap_by_tap, unnormed
 from pvnas.space.mixing import Mixing, MixingGradient, index_on
 from pvnas.space.nodes import Edges, Entry, KeptBranch, KeptEntry, KeptSource, Source, Way, joined
 from pvnas.space.norms import Moments, Norms
+
+DEPTHWISE = (1, 3, 3)
 
 
 class JoinedSums:
@@ -81,9 +83,9 @@ class FusedEntry:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         own = replace(fan, stride=self.entry.stride)
         own_kernels = [joined([kernel], x_FCHW.dtype) for kernel in kernels]
-        z_FCHW, _ = self.branch.forward(FusedInput(self.kernels, x_FCHW, own), own_kernels, Norms([], moments))
-        state = Norms(self.entry.norms, moments).state(z_FCHW)
-        kept = KeptEntry(own_kernels, own, KeptBranch((z_FCHW,), state))
+        norms = [Norms(self.entry.norms, moments)]
+        found = self.branch.forward(FusedInput(self.kernels, x_FCHW, own), own_kernels, norms)
+        kept = KeptEntry(own_kernels, own, KeptBranch((found.z_FCHW,), found.state))
         return self.again(kept), kept
 
     def again(self, kept: KeptEntry) -> Tensor:
@@ -94,7 +96,8 @@ class FusedEntry:
         """Return the gradients for the earlier output and for the kernels."""
         g = norm_backward(self.kernels, gradient, kept.branch.kept[0], kept.branch.state)
         dr_FCHW, d_kernels = self.branch.backward(g, FusedInput(self.kernels, x_FCHW, kept.fan), kept.kernels, (), None)
-        torch.ops.aten.threshold_backward.grad_input(dr_FCHW, x_FCHW, 0, grad_input=dr_FCHW)
+        if self.entry.stride == 2:
+            torch.ops.aten.threshold_backward.grad_input(dr_FCHW, x_FCHW, 0, grad_input=dr_FCHW)
         return dr_FCHW, list(d_kernels)
 
 
@@ -111,7 +114,11 @@ class FusedSource:
 
     def grouped(self, kernels: Sequence[Tensor], fan: Fan, sums: JoinedSums) -> list[Edges]:
         """Return all edges as one group, with their kernels prepared."""
-        return self.source.in_groups(kernels, fan, self.source.edges, sums.values_FCHW.dtype)
+        (edges,) = self.source.in_groups(kernels, fan, self.source.edges, sums.values_FCHW.dtype)
+        by_name: dict[str, Kernels] = {
+            name: [_as_read(kernel) for kernel in some] for name, some in edges.kernels.items()
+        }
+        return [edges._replace(kernels=by_name)]
 
     def forward(
         self,
@@ -130,10 +137,9 @@ class FusedSource:
         free = KeptFree(pooled, states, which)
         inputs, found = FusedInput(self.kernels, x_FCHW, edges.fan), {}
         for name in self.names:
-            *within, last = [Norms(layers, moments) for layers in self.source.norms[name]]
-            norms = within[0] if within else Norms([], moments)
-            z_FCHW, rest = FUSED[name].forward(inputs, edges.kernels[name], norms)
-            found[name] = KeptBranch((z_FCHW, *rest), last.state(z_FCHW))
+            norms = [Norms(layers, moments) for layers in self.source.norms[name]]
+            z_FCHW, state, rest = FUSED[name].forward(inputs, edges.kernels[name], norms)
+            found[name] = KeptBranch((z_FCHW, *rest), state)
         self._add(x_FCHW, free, found, sums, mixing)
         return KeptSource(free, [(edges, found if whole else self._kept(found, edges.fan))])
 
@@ -163,8 +169,7 @@ class FusedSource:
 
     def _weights(self, mixing: Mixing) -> Tensor:
         """Return the mixing weights (k, O) in the order of the kernels."""
-        weights_kO = mixing.weights_SO[self.source.leaving]
-        return weights_kO.index_select(1, index_on(self.order, weights_kO.device))
+        return mixing.ordered(self.order, self.source.leaving)
 
     def _shared(self, x_FCHW: Tensor, free: KeptFree) -> list[Normed]:
         """Return what all edges share: both poolings and, at stride 1, identity."""
@@ -179,7 +184,10 @@ class FusedSource:
         kept: KeptSource,
         d_mixing: MixingGradient | None,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Return the gradients for this node and its kernels, see ``Source.backward``."""
+        """Return the gradients for this node and its kernels, see ``Source.backward``.
+
+        That for an intermediate node is added to ``gradients`` on the way, and None here.
+        """
         g_FCHW, weights_kO = gradients.of(self.source.targets), self._weights(mixing)
         ((edges, branches),) = kept.groups
         kept.groups.clear()
@@ -198,10 +206,11 @@ class FusedSource:
         d_average, d_largest, *direct = self.kernels.shared_gradients(
             g_FCHW, shared, weights_kO[:, self.own :], of_shared, of_batch=of_batch
         )
+        into = None if self.number < INPUTS else gradients.of(slice(self.number - INPUTS, self.number - INPUTS + 1))
         dx_FCHW = self.kernels.pool_backward(
-            d_average, d_largest, kept.free.indices, x_FCHW, self.stride, dr_FCHW, direct[0] if direct else None
+            d_average, d_largest, kept.free.indices, x_FCHW, self.stride, dr_FCHW, direct[0] if direct else None, into
         )
-        return dx_FCHW, d_kernels
+        return dx_FCHW if into is None else None, d_kernels
 
     def _through_branches(
         self, dz: list[Any], x_FCHW: Tensor, edges: Edges, branches: dict[str, KeptBranch]
@@ -216,6 +225,10 @@ class FusedSource:
             for d_kernel in own:
                 d_kernels += [None] * k if d_kernel is None else d_kernel.chunk(k)
         return dr_FCHW, d_kernels
+
+
+def _as_read(kernel: Tensor) -> Tensor:
+    return tap_by_tap(kernel) if kernel.shape[1:] == DEPTHWISE else kernel
 
 
 def fused_way(kernels: KernelSet, entries: Sequence[Entry], sources: Sequence[Source]) -> Way:

@@ -40,6 +40,29 @@ class FusedInput(Input):
         """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
         return self.own.every_other(self.x_FCHW, 1)
 
+    def product(
+        self, x: Any, kernel: Tensor, norms: Norms, frames: int = 1, rectified: bool = False
+    ) -> tuple[Tensor, NormState]:
+        """Return a product over channels (F, kC, H', W') of all edges, as ``mix_channels``, and what its BN finds."""
+        k = self.fan.edges
+        if not norms.of_batch:
+            z_FCHW = self.own.mix_channels(x, kernel, k, frames, rectified)
+            return z_FCHW, norms.state(z_FCHW)
+        eps = norms.layers[0].eps
+        z_FCHW, found = self.own.mix_channels_with_statistics(x, kernel, k, frames, rectified, eps)
+        return z_FCHW, norms.found(found, z_FCHW.numel() // z_FCHW.shape[1])
+
+
+class Found(NamedTuple):
+    """What the forward pass of a branch returns."""
+
+    z_FCHW: Tensor
+    """(F, kC, H', W') that the last BN sees."""
+    state: NormState
+    """What the last BN has found."""
+    rest: Kept = ()
+    """What else a backward pass may need."""
+
 
 class FusedGradient(NamedTuple):
     """What the backward pass of a branch returns."""
@@ -53,8 +76,8 @@ class FusedBranch(ABC):
     """One kind of operation up to, and without, its last BN. The kernels are those that its ``Branch`` prepares."""
 
     @abstractmethod
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        """Return the (F, kC, H', W') that the last BN will see, and what else a backward pass may need."""
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
+        """Return what the last BN sees and finds. ``norms``: all BN layers, in their order, one per edge each."""
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Return what the backward pass of this fan needs of what ``forward`` has returned; z always."""
@@ -73,13 +96,12 @@ class FusedBranch(ABC):
 class FusedSeparable(FusedBranch):
     """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first, whose depthwise output is made again."""
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        fan = inputs.fan
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        a = inputs.own.mix_channels(inputs.own.depthwise(inputs.x_FCHW, depthwise1, fan.stride), pointwise1, fan.edges)
-        state = norms.state(a)
+        u = inputs.own.depthwise(inputs.x_FCHW, depthwise1, inputs.fan.stride)
+        a, state = inputs.product(u, pointwise1, norms[0])
         u = inputs.own.depthwise(a, depthwise2, norm=state)
-        return inputs.own.mix_channels(u, pointwise2, fan.edges), (a, state, u)
+        return Found(*inputs.product(u, pointwise2, norms[1]), (a, state, u))
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep the second depthwise output for the gradient of the kernel after it alone."""
@@ -116,11 +138,9 @@ class FusedSeparable(FusedBranch):
 class FusedDilated(FusedBranch):
     """ReLU, depthwise 3x3 of dilation 2, pointwise, BN. The depthwise output is made again."""
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        fan = inputs.fan
-        return inputs.own.mix_channels(
-            inputs.own.depthwise(inputs.x_FCHW, kernels[0], fan.stride, 2), kernels[1], fan.edges
-        ), ()
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
+        u = inputs.own.depthwise(inputs.x_FCHW, kernels[0], inputs.fan.stride, 2)
+        return Found(*inputs.product(u, kernels[1], norms[0]))
 
     def backward(
         self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -143,10 +163,9 @@ class FusedDilated(FusedBranch):
 class FusedTemporal3x3(FusedBranch):
     """ReLU, dense 1x3x3, 3x1x1, BN. The dense convolution, bound by arithmetic, is PyTorch's."""
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        fan = inputs.fan
-        s = F.conv2d(inputs.r_FCHW, kernels[0], None, fan.stride, 1)
-        return inputs.own.mix_channels(s, kernels[1], fan.edges, fan.frames), (s,)
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
+        s = F.conv2d(inputs.r_FCHW, kernels[0], None, inputs.fan.stride, 1)
+        return Found(*inputs.product(s, kernels[1], norms[0], inputs.fan.frames), (s,))
 
     def keep(self, z_FCHW: Tensor, rest: Kept, fan: Fan) -> Kept:
         """Keep what the temporal convolution saw for the gradient of its kernel alone."""
@@ -171,9 +190,8 @@ class FusedTemporal3x3(FusedBranch):
 class FusedTemporal1x1(FusedBranch):
     """ReLU, 1x1x1, 3x1x1, BN: a convolution with the product of both kernels."""
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        fan = inputs.fan
-        return inputs.own.mix_channels(self._read(inputs), kernels[2], fan.edges, fan.frames, rectified=True), ()
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
+        return Found(*inputs.product(self._read(inputs), kernels[2], norms[0], inputs.fan.frames, rectified=True))
 
     def backward(
         self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -198,10 +216,13 @@ class FusedTemporal1x1(FusedBranch):
 
 
 class FusedPointwise(FusedBranch):
-    """ReLU, pointwise convolution: what brings a cell's input to the cell's width."""
+    """ReLU, pointwise convolution: what brings a cell's input to the cell's width, and alone reads it.
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
-        return inputs.own.mix_channels(inputs.x_FCHW, kernels[0], 1, rectified=True), ()
+    So the backward pass gives the gradient for x itself.
+    """
+
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
+        return Found(*inputs.product(inputs.x_FCHW, kernels[0], norms[0], rectified=True))
 
     def backward(
         self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None
@@ -211,20 +232,21 @@ class FusedPointwise(FusedBranch):
         d_kernel = None
         if inputs.fan.kernel_gradients:
             d_kernel = inputs.own.mix_channels_kernel_gradient(gradient, inputs.x_FCHW, kernel, 1, rectified=True)
-        return FusedGradient(_added(inputs.own.mix_channels_input_gradient(gradient, kernel, 1), into), (d_kernel,))
+        dx = inputs.own.mix_channels_input_gradient(gradient, kernel, 1, where=inputs.x_FCHW)
+        return FusedGradient(_added(dx, into), (d_kernel,))
 
 
 class FusedReduction(FusedBranch):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
-    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Norms) -> tuple[Tensor, Kept]:
+    def forward(self, inputs: FusedInput, kernels: Kernels, norms: Sequence[Norms]) -> Found:
         k, even = inputs.fan.edges, inputs.even
         sizes = [len(kernel) // k for kernel in kernels]
         f, _, h, w = even.shape
         z = empty_pictures(even, f, k * sum(sizes), h, w)
         for x, kernel, first in zip((even, inputs.odd), kernels, (0, sizes[0]), strict=True):
             inputs.own.mix_channels(x, kernel, k, into=z[:, first:], apart=sum(sizes))
-        return z, ()
+        return Found(z, norms[0].state(z))
 
     def backward(
         self, gradient: Any, inputs: FusedInput, kernels: Kernels, kept: Kept, into: Tensor | None

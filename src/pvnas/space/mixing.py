@@ -6,7 +6,7 @@ operations; C channels.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -34,8 +34,18 @@ class Mixing:
     def __init__(self, weights_EO: Tensor, channels: int) -> None:
         self.channels = channels
         self.weights_SO = weights_EO.index_select(0, index_on(_BY_SOURCE, weights_EO.device))
+        self._ordered: dict[tuple[int, ...], Tensor] = {}
+
+    @cached_property
+    def _scales_OSC(self) -> Tensor:  # noqa: N802
         # In memory of its own: PyTorch's BN reads an expanded scale as if it lay dense.
-        self._scales_OSC = self.weights_SO.t().repeat_interleave(channels, 1)
+        return self.weights_SO.t().repeat_interleave(self.channels, 1)
+
+    def ordered(self, columns: tuple[int, ...], edges: slice) -> Tensor:
+        """Return the weights of some operations on some edges, (k, operations)."""
+        if columns not in self._ordered:
+            self._ordered[columns] = self.weights_SO.index_select(1, index_on(columns, self.weights_SO.device))
+        return self._ordered[columns][edges]
 
     def scale(self, column: int, edges: slice) -> Tensor:
         """Return the weight of an operation on some edges once for each of their channels, (kC,)."""
@@ -48,16 +58,20 @@ class MixingGradient:
     def __init__(self, weights_EO: Tensor, channels: int) -> None:
         self.channels = channels
         self.weights_SO = torch.zeros_like(weights_EO)
-        self._scales_OSC = weights_EO.new_zeros(weights_EO.shape[1], len(EDGES) * channels)
+        self._scales_OSC: Tensor | None = None
 
     def add_scale(self, column: int, edges: slice, gradient_kC: Tensor) -> None:
         """Take the gradient for what ``Mixing.scale`` has returned."""
+        if self._scales_OSC is None:
+            self._scales_OSC = self.weights_SO.new_zeros(self.weights_SO.shape[1], len(EDGES) * self.channels)
         self._scales_OSC[column, edges.start * self.channels : edges.stop * self.channels] = gradient_kC
 
     def total(self) -> Tensor:
         """Return the gradient, (E, O)."""
-        of_scales_OS = self._scales_OSC.unflatten(1, (len(EDGES), self.channels)).sum(2)
-        return (self.weights_SO + of_scales_OS.t()).index_select(0, index_on(_BY_TARGET, of_scales_OS.device))
+        gradient_SO = self.weights_SO
+        if self._scales_OSC is not None:
+            gradient_SO = gradient_SO + self._scales_OSC.unflatten(1, (len(EDGES), self.channels)).sum(2).t()
+        return gradient_SO.index_select(0, index_on(_BY_TARGET, gradient_SO.device))
 
 
 @lru_cache(maxsize=64)

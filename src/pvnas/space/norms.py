@@ -68,18 +68,27 @@ class Norms(NamedTuple):
     layers: Sequence[BatchNorm]
     moments: Moments | None
 
+    @property
+    def of_batch(self) -> bool:
+        """Whether the batch's own statistics normalise."""
+        return self.layers[0].training
+
     def state(self, x_FCHW: Tensor) -> NormState:
         """Return the statistics of (F, kC, H, W), or in evaluation mode the running ones."""
         first = self.layers[0]
-        if not first.training:
+        if not self.of_batch:
             mean, var = (
                 torch.cat([getattr(norm, name) for norm in self.layers]) for name in ("running_mean", "running_var")
             )
             return NormState(mean, torch.rsqrt(var + first.eps), (mean, var), first.eps)
-        mean, var, inverse_std = _batch_statistics(x_FCHW, first.eps)
+        return self.found(_batch_statistics(x_FCHW, first.eps), x_FCHW.numel() // x_FCHW.shape[1])
+
+    def found(self, statistics: tuple[Tensor, Tensor, Tensor], count: int) -> NormState:
+        """Return mean, variance and 1 / sqrt(variance + eps) of ``count`` values a channel of a batch."""
+        mean, var, inverse_std = statistics
         if self.moments is not None:
-            self.moments.add(self.layers, mean, var, x_FCHW.numel() // x_FCHW.shape[1])
-        return NormState(mean, inverse_std, None, first.eps)
+            self.moments.add(self.layers, mean, var, count)
+        return NormState(mean, inverse_std, None, self.layers[0].eps)
 
 
 def normalise(x_FCHW: Tensor, state: NormState, out: Tensor | None = None) -> Tensor:

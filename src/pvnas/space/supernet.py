@@ -11,8 +11,9 @@ Two implementations of the same mathematics, with the same parameter names:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,6 +63,14 @@ class PlainCell(nn.Module):
         return torch.stack(terms).sum(0)
 
 
+@dataclass
+class FoundStem:
+    """What the alpha step's pass through the stem leaves to the weight step's."""
+
+    found: Tensor | None = None
+    """Its output, whose backward pass reaches the stem's parameters."""
+
+
 class Supernet(nn.Module):
     """The search network: (N, 3, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
 
@@ -95,15 +104,29 @@ class Supernet(nn.Module):
             }
         )
         self.plain = plain
+        self.step: FoundStem | None = None
+        """What the two passes of a search step share, see ``shared_passes``."""
         for cell in shared_cells(self):
             cell.checkpointed = checkpointed
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         weights = mixing_weights(self.architecture_parameters())
-        before = last = self.stem(x_NCTHW if self.plain else to_channels_last(x_NCTHW))
+        before = last = self._stem(x_NCTHW if self.plain else to_channels_last(x_NCTHW))
         for category, cell in zip(self.categories, self.cells, strict=True):
             before, last = last, cell(before, last, weights[category])
         return self.classifier(last.mean((2, 3, 4)))
+
+    def _stem(self, x_NCTHW: Tensor) -> Tensor:
+        """Return what the stem makes; where two passes share it, the second takes what the first made."""
+        own: list[nn.Parameter] = list(self.stem.parameters())
+        if self.step is None or not torch.is_grad_enabled():
+            return self.stem(x_NCTHW)
+        if own[0].requires_grad:
+            found, self.step.found = self.step.found, None
+            return self.stem(x_NCTHW) if found is None else found
+        with _asked(own):
+            self.step.found = self.stem(x_NCTHW)
+        return self.step.found.detach()
 
     def architecture_parameters(self) -> dict[str, nn.Parameter]:
         """Return alpha by category."""
@@ -121,9 +144,13 @@ def shared_cells(network: Supernet) -> list[SharedCell]:
 
 @contextmanager
 def frozen_statistics(network: Supernet) -> Iterator[None]:
-    """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
+    """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step.
+
+    Not those of a stem that both passes of a step share, which move once in either.
+    """
     shared = shared_cells(network)
-    others = [part for part in (network.stem, *network.cells) if part not in shared]
+    stems = [network.stem] if network.step is None else []
+    others = [*stems, *(cell for cell in network.cells if cell not in shared)]
     norms: list[Any] = [layer for part in others for layer in part.modules() if isinstance(layer, nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     for cell in shared:
@@ -143,15 +170,30 @@ def frozen_statistics(network: Supernet) -> Iterator[None]:
 def shared_passes(network: Supernet) -> Iterator[None]:
     """Let an alpha step's pass leave to the weight step's what is the same in both.
 
-    That are the edges which the stem alone reaches, all but their mixing weights, and what is made of kernels alone.
-    The numbers are those of two separate passes. Within, no more than one pass of each kind, alpha first, and no change
-    of the clips, the weights, the precision or the mode between them.
+    That are the stem, the edges which it alone reaches, all but their mixing weights, and what is made of kernels
+    alone. The numbers are those of two separate passes. Within, no more than one pass of each kind, alpha first, and
+    no change of the clips, the weights, the precision or the mode between them.
     """
     cells = [cell for cell in shared_cells(network) if not cell.checkpointed]
     for cell in cells:
         cell.step = FoundInStep()
+    if not network.plain:
+        network.step = FoundStem()
     try:
         yield
     finally:
+        network.step = None
         for cell in cells:
             cell.step = None
+
+
+@contextmanager
+def _asked(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let frozen parameters ask for their gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)

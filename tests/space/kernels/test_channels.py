@@ -57,3 +57,20 @@ def test_more_than_the_caches_hold_and_more_channels_than_they_take_at_once(cpu_
     g = make(2 * FRAMES, 64, 20, 20)
     found = cpu_kernels.mix_channels_input_gradient(g, kernel, 1)
     assert_close(found, F.conv_transpose2d(g, kernel))
+
+
+@pytest.mark.parametrize("a, b, edges, frames, taps", [(5, 7, 2, 1, 1), (9, 5, 1, 3, 3), (130, 70, 1, 1, 1)])
+def test_product_with_its_statistics(kernels, a, b, edges, frames, taps, make, assert_close):
+    x, kernel = make(2 * frames, edges * a, 9, 8, shift=3.0), make(edges * b, a, taps, 1)
+    y, (mean, variance, inverse_std) = kernels.mix_channels_with_statistics(x, kernel, edges, frames, True, eps=1e-3)
+    assert_close(y, kernels.mix_channels(x, kernel, edges, frames, True))
+    assert_close(mean, y.mean((0, 2, 3)))
+    assert_close(variance, y.var((0, 2, 3), correction=0))
+    assert_close(inverse_std, (variance + 1e-3).rsqrt())
+
+
+@pytest.mark.parametrize("a, taps", [(5, 1), (130, 1), (5, 3)])
+def test_input_gradient_behind_relu(kernels, a, taps, make, assert_close):
+    x, kernel, g = make(6, a, 4, 5), make(7, a, taps, 1), make(6, 7, 4, 5)
+    own = kernels.mix_channels_input_gradient(g, kernel, 1, 3)
+    assert_close(kernels.mix_channels_input_gradient(g, kernel, 1, 3, where=x), own * (x > 0))

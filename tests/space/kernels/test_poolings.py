@@ -25,6 +25,10 @@ def test_equals_pytorchs_poolings(kernels, f, c, h, w, stride, others, make, ass
     (expected,) = torch.autograd.grad(outputs, x, gradients)
     rest = (of_rectified, of_x) if others else (None, None)
     assert_close(kernels.pool_backward(of_average, of_largest, which, x.detach(), stride, *rest), expected)
+    cell = make(f, 3 * c, h, w)
+    sums, into = cell[:, c : 2 * c] + expected, cell[:, c : 2 * c]
+    assert_close(kernels.pool_backward(of_average, of_largest, which, x.detach(), stride, *rest, into=into), sums)
+    assert_close(into, sums)
 
 
 def test_of_equal_numbers_the_first_is_the_largest(kernels, make, assert_close):

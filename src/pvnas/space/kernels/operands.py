@@ -36,6 +36,11 @@ def empty_pictures(like: Tensor, f: int, c: int, h: int, w: int) -> Tensor:
     return like.new_empty(f, h, w, c).permute(0, 3, 1, 2)
 
 
+def tap_by_tap(kernel: Tensor) -> Tensor:
+    """Return depthwise kernels (kC, 1, 3, 3) with the channels of a tap next to each other, as they are read."""
+    return kernel.flatten(1).t().contiguous().t().view(kernel.shape)
+
+
 def sum_type(x: Tensor) -> torch.dtype:
     """Return the type in which sums are made."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -68,6 +73,7 @@ class KernelSet(NamedTuple):
     mix_channels: Callable[..., Tensor]
     mix_channels_input_gradient: Callable[..., Tensor]
     mix_channels_kernel_gradient: Callable[..., Tensor]
+    mix_channels_with_statistics: Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
     normalised: Callable[..., Tensor]
     own_gradients: Callable[..., list[Any]]
     """Tensors, or what the products over channels read as such."""

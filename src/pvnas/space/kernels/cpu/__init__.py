@@ -4,7 +4,12 @@ They are compiled on first use, see ``library``. All sums have an order that dep
 give the same bits, whatever the number of threads.
 """
 
-from pvnas.space.kernels.cpu.channels import mix_channels, mix_channels_input_gradient, mix_channels_kernel_gradient
+from pvnas.space.kernels.cpu.channels import (
+    mix_channels,
+    mix_channels_input_gradient,
+    mix_channels_kernel_gradient,
+    mix_channels_with_statistics,
+)
 from pvnas.space.kernels.cpu.normed import add_normed, normalised, own_gradients, products, shared_gradients, statistics
 from pvnas.space.kernels.cpu.poolings import every_other, pool, pool_backward, spread
 from pvnas.space.kernels.cpu.stencils import (
@@ -25,6 +30,7 @@ KERNELS = KernelSet(
     mix_channels=mix_channels,
     mix_channels_input_gradient=mix_channels_input_gradient,
     mix_channels_kernel_gradient=mix_channels_kernel_gradient,
+    mix_channels_with_statistics=mix_channels_with_statistics,
     normalised=normalised,
     own_gradients=own_gradients,
     pool=pool,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pvnas.space.kernels.cpu.library import call
-from pvnas.space.kernels.cpu.normed import OwnGradient
+from pvnas.space.kernels.cpu.normed import OwnGradient, statistics
 from pvnas.space.kernels.cpu.stencils import OwnDepthwise
 from pvnas.space.kernels.operands import empty_pictures, rows_of
 
@@ -44,6 +44,19 @@ def mix_channels(
     return y
 
 
+def mix_channels_with_statistics(
+    x_FCHW: Tensor | OwnDepthwise,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    rectified: bool = False,
+    eps: float = 0.0,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return what ``mix_channels`` does and the ``statistics`` of it."""
+    y_FCHW = mix_channels(x_FCHW, kernel, edges, frames, rectified)
+    return y_FCHW, statistics(y_FCHW, eps)
+
+
 def mix_channels_input_gradient(
     g_FCHW: Tensor | OwnGradient,
     kernel: Tensor,
@@ -52,17 +65,19 @@ def mix_channels_input_gradient(
     shared: bool = False,
     first: int = 0,
     apart: int = 0,
+    where: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
 
-    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next; ``where``: zero where
+    this is not above zero.
     """
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     dx = empty_pictures(kernel, f, a if shared else edges * a, h, w)
     summed = edges if shared else 1
     _mix(g_FCHW, apart or b, kernel.reshape(edges, b, a, taps), dx, a, summed, -1, frames, first=first)
-    return dx
+    return dx if where is None else torch.ops.aten.threshold_backward.grad_input(dx, where, 0, grad_input=dx)
 
 
 def _mix(

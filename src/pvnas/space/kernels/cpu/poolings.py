@@ -44,17 +44,18 @@ def pool_backward(
     stride: int,
     rectified: Tensor | None,
     direct: Tensor | None,
+    into: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient for a node (F, C, H, W) from those of its averages and maxima and, where there are such,
-    of ``rectified`` = ReLU(x) and of what reads the node ``direct``\\ ly.
+    of ``rectified`` = ReLU(x) and of what reads the node ``direct``\\ ly. ``into``: add to this.
     """
     (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
-    dx = empty_pictures(x_FCHW, f, c, h, w)
+    dx = rows_of(empty_pictures(x_FCHW, f, c, h, w) if into is None else into)
     call(
-        "pool_backward", x_FCHW.dtype, average_FCHW, largest_FCHW, which, x.tensor, x.row, rectified, direct, dx, f, h,
-        w, *average_FCHW.shape[2:], c, stride, torch.get_num_threads(),
+        "pool_backward", x_FCHW.dtype, average_FCHW, largest_FCHW, which, x.tensor, x.row, rectified, direct, dx.tensor,
+        dx.row, into is not None, f, h, w, *average_FCHW.shape[2:], c, stride, torch.get_num_threads(),
     )  # fmt: skip
-    return dx
+    return dx.tensor
 
 
 def every_other(x_FCHW: Tensor, offset: int) -> Tensor:

@@ -51,7 +51,7 @@ def depthwise(
 
 
 def _by_tap(kernel: Tensor) -> Tensor:
-    """Return kernels (kC, 1, 3, 3) as (9, kC)."""
+    """Return kernels (kC, 1, 3, 3) as (9, kC), without a copy where they lie ``tap_by_tap``."""
     return kernel.flatten(1).t().contiguous()
 
 

@@ -6,7 +6,12 @@ the channels of a node among those of a cell need no copy. All sums are made in 
 that depends on the sizes alone: the same clips give the same bits.
 """
 
-from pvnas.space.kernels.gpu.channels import mix_channels, mix_channels_input_gradient, mix_channels_kernel_gradient
+from pvnas.space.kernels.gpu.channels import (
+    mix_channels,
+    mix_channels_input_gradient,
+    mix_channels_kernel_gradient,
+    mix_channels_with_statistics,
+)
 from pvnas.space.kernels.gpu.moments import statistics
 from pvnas.space.kernels.gpu.normed import add_normed, normalised, own_gradients, products, shared_gradients
 from pvnas.space.kernels.gpu.pixels import every_other, spread
@@ -29,6 +34,7 @@ KERNELS = KernelSet(
     mix_channels=mix_channels,
     mix_channels_input_gradient=mix_channels_input_gradient,
     mix_channels_kernel_gradient=mix_channels_kernel_gradient,
+    mix_channels_with_statistics=mix_channels_with_statistics,
     normalised=normalised,
     own_gradients=own_gradients,
     pool=pool,

@@ -5,18 +5,42 @@ Legend: A channels that enter an edge, B that leave it, t taps over time (1 or 3
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.gpu.blocks import PROGRAMS, channel_block, parts_of, shared_memory, summed, triton_type
+from pvnas.space.kernels.gpu.moments import joined_moments, statistics
+from pvnas.space.kernels.gpu.product_kernels import kernel_gradient, mix, mix_at_once, mix_in_time
 from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 
-# Pixels and channels of a program and its warps, where an edge has up to 64 channels and where it has more.
-NARROW, WIDE = (128, 64, 4), (128, 128, 8)
-NARROW_GRADIENT, WIDE_GRADIENT = (64, 64, 4), (64, 64, 4)
-SIZES = ["pixels", "each", "frame", "frames", "runs", "summed", "edges"]
+
+class _Setting(NamedTuple):
+    """How a kernel parts its work: as fast as was found on an H200."""
+
+    pixels: int
+    channels: int
+    warps: int
+    stages: int
+    """Blocks of pixels that are read at a time."""
+    programs: int = 1 << 30
+    """About how many; by default one for each block of pixels."""
+
+
+# Where a program goes through a kernel in steps, and for the gradient of a kernel: up to 64 channels of an edge, more.
+STEPS = _Setting(128, 64, 4, 3), _Setting(128, 128, 8, 3)
+GRADIENTS = _Setting(64, 64, 4, 3, PROGRAMS), _Setting(64, 64, 4, 3, PROGRAMS)
+# Where it holds the kernel, by taps and whether moments are found: the same two.
+HOLDING = {
+    (1, False): (_Setting(64, 64, 4, 1), _Setting(64, 128, 4, 3, 528)),
+    (1, True): (_Setting(64, 64, 4, 3, 528), _Setting(64, 64, 4, 3, 528)),
+    (3, False): (_Setting(64, 64, 4, 3), _Setting(64, 64, 4, 3)),
+    (3, True): (_Setting(64, 64, 4, 3, 528), _Setting(64, 64, 4, 3, 1056)),
+}
+CHANNELS_HELD = 128
+"""Up to as many are faster so."""
 
 
 def mix_channels(
@@ -38,8 +62,21 @@ def mix_channels(
     x_edge = 0 if x_FCHW.shape[1] == a else a
     y = empty_pictures(x_FCHW, f, edges * b, h, w) if into is None else into
     weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
-    _launch(x_FCHW, y, weights, (x_edge, apart or b), 1, 1, frames, rectified)
+    _multiply(_Product(x_FCHW, y, weights, (x_edge, apart or b), frames, rectified=rectified))
     return y
+
+
+def mix_channels_with_statistics(
+    x_FCHW: Tensor, kernel: Tensor, edges: int, frames: int = 1, rectified: bool = False, eps: float = 0.0
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return what ``mix_channels`` does and the ``statistics`` of it."""
+    f, _, h, w = x_FCHW.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    y = empty_pictures(x_FCHW, f, edges * b, h, w)
+    weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
+    x_edge = 0 if x_FCHW.shape[1] == a else a
+    found = _multiply(_Product(x_FCHW, y, weights, (x_edge, b), frames, rectified=rectified), moments=True)
+    return y, statistics(y, eps) if found is None else joined_moments(*found, f * h * w, eps)
 
 
 def mix_channels_input_gradient(
@@ -50,24 +87,20 @@ def mix_channels_input_gradient(
     shared: bool = False,
     first: int = 0,
     apart: int = 0,
+    where: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient for what ``mix_channels`` reads: (F, kA, H, W), or summed (F, A, H, W) where it is shared.
 
-    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next.
+    ``first``, ``apart``: where the edges' channels begin in g, and how far from one to the next; ``where``: zero where
+    this is not above zero.
     """
     g_FCHW = g_FCHW[:, first:]
     f, _, h, w = g_FCHW.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     dx = empty_pictures(g_FCHW, f, a if shared else edges * a, h, w)
-    _launch(
-        g_FCHW,
-        dx,
-        kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2),
-        (apart or b, a),
-        edges if shared else 1,
-        -1,
-        frames,
-    )
+    weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2)
+    together = edges if shared else 1
+    _multiply(_Product(g_FCHW, dx, weights, (apart or b, a), frames, together=together, sign=-1, where=where))
     return dx
 
 
@@ -88,117 +121,118 @@ def mix_channels_kernel_gradient(
     g_FCHW = g_FCHW[:, first:]
     h, w = g_FCHW.shape[2:]
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    block_pixels, most, warps = NARROW_GRADIENT if max(a, b) <= 64 else WIDE_GRADIENT
-    g, x, block_b, block_a = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(b, most), channel_block(a, most)
+    setting = GRADIENTS[max(a, b) > 64]
+    g, x = rows_of(g_FCHW), rows_of(x_FCHW)
+    block_b, block_a = channel_block(b, setting.channels), channel_block(a, setting.channels)
     blocks = triton.cdiv(b, block_b) * triton.cdiv(a, block_a) * edges * taps
-    parts, each = parts_of(g.pixels, blocks, block_pixels)
+    parts, each = parts_of(g.pixels, blocks, setting.pixels, setting.programs)
     sums = g_FCHW.new_empty(parts, edges * b, a, taps, 1, dtype=sum_type(g_FCHW))
-    _kernel_gradient[(blocks * parts,)](
+    kernel_gradient[(blocks * parts,)](
         g.tensor, g.row, apart or b, x.tensor, x.row, 0 if x_FCHW.shape[1] == a else a, sums, g.pixels, each, h * w,
         frames, b, a, edges,
-        TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=block_pixels,
-        SUM=triton_type(sums.dtype), PRECISION=_precision(g_FCHW), num_warps=warps,
+        TAPS=taps, RECTIFIED=rectified, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=setting.pixels, **_types(g_FCHW),
+        num_warps=setting.warps, num_stages=setting.stages,
     )  # fmt: skip
-    return sums.sum(0) if parts > 1 else sums[0]
+    return summed(sums)
 
 
-def _launch(
-    x_FCHW: Tensor,
-    y_FCHW: Tensor,
-    weights: Tensor,
-    offsets: tuple[int, int],
-    summed: int,
-    sign: int,
-    frames: int,
-    rectified: bool = False,
-) -> None:
-    """Multiply by ``weights`` (t, k, from, to); ``offsets``: of an edge's channels in x and y; sum ``summed`` edges."""
-    taps, edges, n_from, n_to = weights.shape
+class _Product(NamedTuple):
+    """A product over channels as its kernels take it."""
+
+    x_FCHW: Tensor
+    y_FCHW: Tensor
+    weights: Tensor
+    """(t, k, from, to)."""
+    offsets: tuple[int, int]
+    """Of an edge's channels in x and y."""
+    frames: int
+    together: int = 1
+    """Edges that are summed."""
+    sign: int = 1
+    """-1 for a gradient: of a frame, by what it has reached."""
+    rectified: bool = False
+    where: Tensor | None = None
+    """Zero where this is not above zero."""
+
+    @property
+    def mask(self) -> tuple[Tensor, int]:
+        """Where y is kept, and elements from a pixel to the next; anything where it is all kept."""
+        mask = rows_of(self.y_FCHW if self.where is None else self.where)
+        return mask.tensor, mask.row
+
+
+def _multiply(product: _Product, moments: bool = False) -> tuple[Tensor, int] | None:
+    """Write to y. Return, if asked for and found on the way, what ``joined_moments`` takes: moments, pixels of each."""
+    weights = product.weights
     if weights.stride(3) != 1 and weights.stride(2) != 1:  # neighbours in memory are read together
-        weights = weights.contiguous()
-    x, y, runs = rows_of(x_FCHW), rows_of(y_FCHW), edges // summed
-    pixels, most, warps = NARROW if n_to <= 64 else WIDE
-    block_from, block_to = channel_block(n_from), channel_block(n_to, most)
-    grid = (triton.cdiv(y.pixels, pixels) * triton.cdiv(n_to, block_to) * runs,)
-    tap, edge, stride_from, stride_to = weights.stride()
-    _mix[grid](
-        x.tensor, x.row, offsets[0], weights, edge, stride_from, stride_to, tap, y.tensor, y.row, offsets[1], y.pixels,
-        x_FCHW.shape[2] * x_FCHW.shape[3], frames, n_from, n_to, runs, summed,
-        TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=pixels, BLOCK_K=block_from, BLOCK_N=block_to,
-        SUM=triton_type(sum_type(y_FCHW)), PRECISION=_precision(y_FCHW), num_warps=warps,
+        product = product._replace(weights=weights.contiguous())
+    taps, _, n_from, n_to = weights.shape
+    wide = max(n_from, n_to) > 64
+    setting = HOLDING[taps, moments][wide]
+    if _holds(product, setting):
+        return _multiply_holding(product, setting, moments)
+    _multiply_in_steps(product, STEPS[wide])
+    return None
+
+
+def _holds(product: _Product, setting: _Setting) -> bool:
+    """Whether a program holds a whole kernel: in tensor cores alone, whose operands the shared memory has room for."""
+    taps, _, n_from, n_to = product.weights.shape
+    x = product.x_FCHW
+    if product.together > 1 or n_from > CHANNELS_HELD or (product.where is not None and taps > 1):
+        return False
+    if not x.is_cuda:
+        return True
+    rows = setting.stages * setting.pixels + taps * channel_block(n_to, setting.channels)
+    return (x.element_size() == 2 or _precision(x) == "tf32") and (
+        rows * channel_block(n_from, CHANNELS_HELD) * x.element_size() <= shared_memory(x.device) - 16384
+    )
+
+
+def _multiply_in_steps(product: _Product, setting: _Setting) -> None:
+    x_FCHW, y_FCHW, weights, offsets, frames, together, sign, rectified, where = product
+    x, y, (taps, edges, n_from, n_to) = rows_of(x_FCHW), rows_of(y_FCHW), weights.shape
+    (tap, edge, stride_from, stride_to), runs = weights.stride(), edges // together
+    block = channel_block(n_to, setting.channels)
+    mix[(triton.cdiv(y.pixels, setting.pixels) * triton.cdiv(n_to, block) * runs,)](
+        x.tensor, x.row, offsets[0], weights, edge, stride_from, stride_to, tap, y.tensor, y.row, offsets[1],
+        *product.mask, y.pixels, x_FCHW.shape[2] * x_FCHW.shape[3], frames, n_from, n_to, runs, together,
+        MASKED=where is not None, TAPS=taps, SIGN=sign, RECTIFIED=rectified, BLOCK_P=setting.pixels,
+        BLOCK_K=channel_block(n_from), BLOCK_N=block, **_types(y_FCHW), num_warps=setting.warps,
+        num_stages=setting.stages,
     )  # fmt: skip
+
+
+def _multiply_holding(product: _Product, setting: _Setting, moments: bool) -> tuple[Tensor, int]:
+    x_FCHW, y_FCHW, weights, offsets, frames, _, sign, rectified, where = product
+    x, y, (taps, edges, n_from, n_to) = rows_of(x_FCHW), rows_of(y_FCHW), weights.shape
+    (tap, edge, stride_from, stride_to), channels = weights.stride(), y_FCHW.shape[1]
+    block, frames = channel_block(n_to, setting.channels), frames if taps > 1 else 1
+    blocks, length = triton.cdiv(n_to, block) * edges, y.pixels // frames
+    parts, each = parts_of(length, blocks, setting.pixels, setting.programs)
+    found = y_FCHW.new_empty((parts, 2, channels) if moments else 1, dtype=sum_type(y_FCHW))
+    given = {
+        "RECTIFIED": rectified, "MOMENTS": moments, "BLOCK_P": setting.pixels, "BLOCK_N": block,
+        "BLOCK_K": channel_block(n_from, CHANNELS_HELD), "num_warps": setting.warps, "num_stages": setting.stages,
+    } | _types(y_FCHW)  # fmt: skip
+    if taps == 1:
+        mix_at_once[(parts * blocks,)](
+            x.tensor, x.row, offsets[0], weights, edge, stride_from, stride_to, y.tensor, y.row, offsets[1],
+            *product.mask, found, channels, length, each, n_from, n_to, edges, MASKED=where is not None, **given,
+        )  # fmt: skip
+    else:
+        mix_in_time[(parts * blocks,)](
+            x.tensor, x.row, offsets[0], weights, edge, stride_from, stride_to, tap, y.tensor, y.row, offsets[1],
+            found, channels, length, each, x_FCHW.shape[2] * x_FCHW.shape[3], frames, n_from, n_to, edges,
+            SIGN=sign, **given,
+        )  # fmt: skip
+    return found, each * frames
+
+
+def _types(y: Tensor) -> dict[str, Any]:
+    return {"SUM": triton_type(sum_type(y)), "PRECISION": _precision(y)}
 
 
 def _precision(x: Tensor) -> str:
     """As PyTorch's own products: fp32 as it is, unless TF32 is allowed."""
     return "tf32" if x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _mix(
-    x, x_row, x_edge, kernel, k_edge, k_from, k_to, k_tap, y, y_row, y_edge, pixels, frame, frames, n_from, n_to, runs,
-    summed, TAPS: tl.constexpr, SIGN: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, SUM: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """For each run: y[p] = sum over edges, taps and from of x[p + SIGN * (tap - 1) frames, from] kernel[from, to]."""
-    blocks = tl.cdiv(n_to, BLOCK_N)
-    run = tl.program_id(0) // blocks % runs
-    p = tl.program_id(0) // (blocks * runs) * BLOCK_P + tl.arange(0, BLOCK_P)
-    to = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
-    time = p // frame % frames
-    total = tl.zeros([BLOCK_P, BLOCK_N], SUM)
-    parts = tl.cdiv(n_from, BLOCK_K)
-    for step in range(summed * TAPS * parts):  # one loop, whose loads run ahead of its products
-        c = step % parts * BLOCK_K + tl.arange(0, BLOCK_K)
-        tap, edge = step // parts % TAPS, step // (parts * TAPS) + run
-        shift = SIGN * (tap - TAPS // 2)
-        there = (p < pixels) & (time + shift >= 0) & (time + shift < frames)
-        rows = x + (p + shift * frame).to(tl.int64)[:, None] * x_row + edge * x_edge
-        weights = kernel + edge * k_edge + tap * k_tap
-        values = tl.load(rows + c[None, :], mask=there[:, None] & (c < n_from)[None, :], other=0.0)
-        if RECTIFIED:
-            values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
-        weight = tl.load(
-            weights + c[:, None] * k_from + to[None, :] * k_to,
-            mask=(c < n_from)[:, None] & (to < n_to)[None, :], other=0.0,
-        )  # fmt: skip
-        total = tl.dot(values, weight, total, input_precision=PRECISION, out_dtype=SUM)
-    target = y + p.to(tl.int64)[:, None] * y_row + run * y_edge + to[None, :]
-    tl.store(target, total.to(y.dtype.element_ty), mask=(p < pixels)[:, None] & (to < n_to)[None, :])
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _kernel_gradient(
-    g, g_row, g_edge, x, x_row, x_edge, sums, pixels, each, frame, frames, n_b, n_a, edges,
-    TAPS: tl.constexpr, RECTIFIED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_P: tl.constexpr,
-    SUM: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """For each edge and tap: sums[b, a] = sum over a part of the pixels of g[p, b] x[p + (tap - 1) frames, a]."""
-    program = tl.program_id(0)
-    blocks_a, blocks_b = tl.cdiv(n_a, BLOCK_A), tl.cdiv(n_b, BLOCK_B)
-    a = program % blocks_a * BLOCK_A + tl.arange(0, BLOCK_A)
-    program = program // blocks_a
-    b = program % blocks_b * BLOCK_B + tl.arange(0, BLOCK_B)
-    program = program // blocks_b
-    tap, edge, part = program % TAPS, program // TAPS % edges, program // (TAPS * edges)
-    shift = tap - TAPS // 2
-    total = tl.zeros([BLOCK_B, BLOCK_A], SUM)
-    end = tl.minimum(part * each + each, pixels)
-    for first in range(part * each, end, BLOCK_P):
-        p = first + tl.arange(0, BLOCK_P)
-        time = p // frame % frames + shift
-        there = (p < end) & (time >= 0) & (time < frames)
-        gradient = tl.load(
-            g + p.to(tl.int64)[None, :] * g_row + edge * g_edge + b[:, None],
-            mask=(p < end)[None, :] & (b < n_b)[:, None], other=0.0,
-        )  # fmt: skip
-        values = tl.load(
-            x + (p + shift * frame).to(tl.int64)[:, None] * x_row + edge * x_edge + a[None, :],
-            mask=there[:, None] & (a < n_a)[None, :], other=0.0,
-        )  # fmt: skip
-        if RECTIFIED:
-            values = tl.maximum(values, 0.0).to(x.dtype.element_ty)
-        total = tl.dot(gradient, values, total, input_precision=PRECISION, out_dtype=SUM)
-    kernel = (part * edges + edge).to(tl.int64) * n_b * n_a * TAPS
-    target = sums + kernel + (b[:, None] * n_a + a[None, :]) * TAPS + tap
-    tl.store(target, total, mask=(b < n_b)[:, None] & (a < n_a)[None, :])

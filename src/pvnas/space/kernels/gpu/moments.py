@@ -9,7 +9,7 @@ from torch import Tensor
 from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
 from pvnas.space.kernels.operands import rows_of, sum_type
 
-BLOCK_PIXELS, WARPS = 64, 8
+BLOCK_PIXELS, WARPS, STAGES = 32, 4, 4
 SIZES = ["pixels", "each"]
 
 
@@ -19,19 +19,31 @@ def statistics(x_FCHW: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     blocks = triton.cdiv(c, block)
     parts, each = parts_of(x.pixels, blocks, BLOCK_PIXELS)
     found = x_FCHW.new_empty(parts, 2, c, dtype=dtype)
-    settings = {"BLOCK_C": block, "SUM": triton_type(dtype), "num_warps": WARPS}
-    _part_moments[(blocks * parts,)](x.tensor, x.row, found, x.pixels, each, c, BLOCK_P=BLOCK_PIXELS, **settings)
-    mean, variance, inverse = x_FCHW.new_empty(3, c, dtype=dtype)
+    _part_moments[(blocks * parts,)](
+        x.tensor, x.row, found, x.pixels, each, c,
+        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(dtype), STAGES=STAGES, num_warps=WARPS,
+    )  # fmt: skip
+    return joined_moments(found, each, x.pixels, eps)
+
+
+def joined_moments(found: Tensor, each: int, pixels: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``statistics`` does.
+
+    ``found``: (parts, 2, C) means and sums of squared differences from them, of ``each`` pixels, in the end of fewer.
+    """
+    parts, _, c = found.shape
+    mean, variance, inverse = found.new_empty(3, c)
     _moments[(triton.cdiv(c, 16),)](
-        found, mean, variance, inverse, x.pixels, each, c, eps,
-        PARTS=triton.next_power_of_2(parts), BLOCK_C=16, SUM=triton_type(dtype), num_warps=4,
+        found, mean, variance, inverse, pixels, each, c, eps,
+        PARTS=triton.next_power_of_2(parts), BLOCK_C=16, SUM=triton_type(found.dtype), num_warps=4,
     )  # fmt: skip
     return mean, variance, inverse
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _part_moments(
-    x, row, found, pixels, each, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr
+    x, row, found, pixels, each, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Mean, and sum of squared differences from it, of a part of the pixels.
 
@@ -44,7 +56,7 @@ def _part_moments(
     at = tl.load(x + begin.to(tl.int64) * row + c, mask=c < channels, other=0.0).to(SUM)
     sums = tl.zeros([BLOCK_P, BLOCK_C], SUM)
     squares = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-    for first in range(begin, end, BLOCK_P):
+    for first in tl.range(begin, end, BLOCK_P, num_stages=STAGES):
         p = first + tl.arange(0, BLOCK_P)
         valid = (p < end)[:, None] & (c < channels)[None, :]
         values = tl.load(x + p.to(tl.int64)[:, None] * row + c[None, :], mask=valid, other=0.0).to(SUM)

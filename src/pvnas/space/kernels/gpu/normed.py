@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, summed, triton_type
 from pvnas.space.kernels.operands import Normed, empty_pictures, rows_of, sum_type
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_SUMS = 64, 32
-WARPS = 4
+BLOCK_PIXELS, WARPS = 32, 4
+BLOCK_PIXELS_OF_SUMS, WARPS_OF_SUMS, STAGES_OF_SUMS = 32, 2, 3
 SIZES = ["pixels", "each", "edges", "operations"]
 
 
@@ -52,14 +52,15 @@ def products(g_FCHW: Tensor, own: Sequence[Normed], shared: Sequence[Normed], ed
     g, channels, dtype = rows_of(g_FCHW), g_FCHW.shape[1] // edges, sum_type(g_FCHW)
     block, operations = channel_block(channels), len(own) + len(shared)
     blocks = triton.cdiv(channels, block) * edges
-    block_pixels = BLOCK_PIXELS_OF_SUMS if operations <= 4 else BLOCK_PIXELS_OF_SUMS // 2  # all sums are held at once
+    block_pixels = BLOCK_PIXELS_OF_SUMS if operations <= 5 else BLOCK_PIXELS_OF_SUMS // 2  # all sums are held at once
     parts, each = parts_of(g.pixels, blocks, block_pixels)
     found = g_FCHW.new_empty(parts, 1 + operations, edges, channels, dtype=dtype)
     _products[(blocks * parts,)](
         g.tensor, g.row, *_columns([*own, *shared]), found, g.pixels, each, channels, edges,
-        OWN=len(own), ALL=operations, BLOCK_P=block_pixels, BLOCK_C=block, SUM=triton_type(dtype), num_warps=WARPS,
+        OWN=len(own), ALL=operations, BLOCK_P=block_pixels, BLOCK_C=block, SUM=triton_type(dtype),
+        STAGES=STAGES_OF_SUMS, num_warps=WARPS_OF_SUMS,
     )  # fmt: skip
-    return found.sum(0) if parts > 1 else found[0]
+    return summed(found)
 
 
 def own_gradients(
@@ -168,6 +169,7 @@ def _add_normed(
 def _products(
     g, row, z, rows, means, inverses, found, pixels, each, channels, edges,
     OWN: tl.constexpr, ALL: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -176,7 +178,7 @@ def _products(
     s = tl.zeros([BLOCK_P, BLOCK_C], SUM)
     s0, s1, s2, s3, s4, s5, s6, s7 = s, s, s, s, s, s, s, s
     end = tl.minimum(part * each + each, pixels)
-    for first in range(part * each, end, BLOCK_P):
+    for first in tl.range(part * each, end, BLOCK_P, num_stages=STAGES):
         p = first + tl.arange(0, BLOCK_P)
         ok = (p < end)[:, None] & in_c[None, :]
         d = tl.load(g + p.to(tl.int64)[:, None] * row + column[None, :], mask=ok, other=0.0).to(SUM)

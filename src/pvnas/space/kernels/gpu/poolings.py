@@ -10,9 +10,10 @@ from torch import Tensor
 from pvnas.space.kernels.gpu.blocks import channel_block, triton_type
 from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 
-BLOCK_PIXELS, BLOCK_COLUMNS = 32, 16
-WARPS = 4
-SIZES = ["pixels", "h", "w", "h_out", "w_out"]
+# Columns of a program at stride 1, its warps and stages, as fast as were found on an H200.
+FORWARD, BACKWARD = (8, 4, 2), (8, 2, 3)
+BLOCK_PIXELS, WARPS = 32, 4
+SIZES = ["pixels", "columns", "h", "w", "h_out", "w_out"]
 
 
 def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,6 +22,13 @@ def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     average, largest = (empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride)) for _ in range(2))
     which = torch.empty_like(average, dtype=torch.uint8)
     x, pixels, block = rows_of(x_FCHW), average.numel() // c, channel_block(c)
+    if stride == 1:
+        columns, warps, stages = FORWARD
+        _pool_rows[(triton.cdiv(f * w, columns) * triton.cdiv(c, block),)](
+            x.tensor, x.row, average, largest, which, f * w, h, w, c,
+            BLOCK_Q=columns, BLOCK_C=block, SUM=triton_type(sum_type(x_FCHW)), STAGES=stages, num_warps=warps,
+        )  # fmt: skip
+        return average, largest, which
     _pool[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
         x.tensor, x.row, average, largest, which, pixels, h, w, *average.shape[2:], c,
         STRIDE=stride, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
@@ -36,25 +44,78 @@ def pool_backward(
     stride: int,
     rectified: Tensor | None,
     direct: Tensor | None,
+    into: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient for a node (F, C, H, W) from those of its averages and maxima and, where there are such,
-    of ``rectified`` = ReLU(x) and of what reads the node ``direct``\\ ly.
+    of ``rectified`` = ReLU(x) and of what reads the node ``direct``\\ ly. ``into``: add to this.
     """
     f, c, h, w = x_FCHW.shape
-    dx, x, block = empty_pictures(x_FCHW, f, c, h, w), rows_of(x_FCHW), channel_block(c)
+    dx = rows_of(empty_pictures(x_FCHW, f, c, h, w) if into is None else into)
+    x, block = rows_of(x_FCHW), channel_block(c)
     given = (
         average_FCHW, largest_FCHW, which, x.tensor, x.row, x.tensor if rectified is None else rectified,
-        x.tensor if direct is None else direct, dx,
+        x.tensor if direct is None else direct, dx.tensor, dx.row,
     )  # fmt: skip
     settings = {"RECTIFIED": rectified is not None, "DIRECT": direct is not None, "BLOCK_C": block}
-    settings |= {"SUM": triton_type(sum_type(x_FCHW)), "num_warps": WARPS}
+    settings |= {"ADDED": into is not None, "SUM": triton_type(sum_type(x_FCHW))}
     if stride == 1:
-        grid = (triton.cdiv(f * w, BLOCK_COLUMNS) * triton.cdiv(c, block),)
-        _pool_backward_rows[grid](*given, f * w, h, w, c, BLOCK_Q=BLOCK_COLUMNS, **settings)
+        columns, warps, stages = BACKWARD
+        grid = (triton.cdiv(f * w, columns) * triton.cdiv(c, block),)
+        _pool_backward_rows[grid](*given, f * w, h, w, c, BLOCK_Q=columns, STAGES=stages, num_warps=warps, **settings)
     else:
         grid = (triton.cdiv(x.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)
-        _pool_backward[grid](*given, x.pixels, h, w, *average_FCHW.shape[2:], c, BLOCK_P=BLOCK_PIXELS, **settings)
-    return dx
+        sizes = (x.pixels, h, w, *average_FCHW.shape[2:], c)
+        _pool_backward[grid](*given, *sizes, BLOCK_P=BLOCK_PIXELS, num_warps=WARPS, **settings)
+    return dx.tensor
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _pool_rows(
+    x, row, average, largest, which, columns, h, w, channels,
+    BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """At stride 1, row by row as the stencils: of the two rows before, sums and the first of their largest are held."""
+    blocks = tl.cdiv(channels, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    q = tl.program_id(0) // blocks * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    j = q % w
+    valid = (q < columns)[:, None] & (c < channels)[None, :]
+    left, right = valid & (j >= 1)[:, None], valid & (j < w - 1)[:, None]
+    first = (q // w * (h * w) + j).to(tl.int64)[:, None]
+    source, target = x + first * row + c[None, :], first * channels + c[None, :]
+    wide = tl.minimum(j + 2, w) - tl.maximum(j - 1, 0)
+    none = tl.full([BLOCK_Q, BLOCK_C], float("-inf"), SUM)
+    sum0, sum1 = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
+    best0, best1 = none, none
+    at0, at1 = tl.zeros([BLOCK_Q, BLOCK_C], tl.int32), tl.zeros([BLOCK_Q, BLOCK_C], tl.int32)
+    for i in tl.range(0, h + 1, num_stages=STAGES):
+        there, done = (q[:, None] * 0 + i) < h, valid & ((q[:, None] * 0 + i) >= 1)
+        here = source + i * w * row
+        x0 = tl.load(here - row, mask=left & there, other=0.0).to(SUM)
+        x1 = tl.load(here, mask=valid & there, other=0.0).to(SUM)
+        x2 = tl.load(here + row, mask=right & there, other=0.0).to(SUM)
+        sum2 = x0 + x1 + x2
+        best2, at2 = tl.where(left & there, x0, float("-inf")), tl.zeros([BLOCK_Q, BLOCK_C], tl.int32)
+        best2, at2 = _larger(best2, at2, x1, 1, valid & there)
+        best2, at2 = _larger(best2, at2, x2, 2, right & there)
+        best, index = best0, at0
+        best, index = _larger(best, index, best1, at1 + 3, valid)
+        best, index = _larger(best, index, best2, at2 + 6, valid)
+        high = tl.minimum(q * 0 + i + 1, h) - tl.maximum(q * 0 + i - 2, 0)
+        mean = (sum0 + sum1 + sum2) / (high * wide).to(SUM)[:, None]
+        pixel = target + (i - 1) * w * channels
+        tl.store(average + pixel, mean.to(average.dtype.element_ty), mask=done)
+        tl.store(largest + pixel, best.to(largest.dtype.element_ty), mask=done)
+        tl.store(which + pixel, index.to(tl.uint8), mask=done)
+        sum0, best0, at0 = sum1, best1, at1
+        sum1, best1, at1 = sum2, best2, at2
+
+
+@triton.jit
+def _larger(best, index, values, own, there):
+    """The larger of two and which it is: the first of equal ones, as PyTorch's."""
+    larger = there & (values > best)
+    return tl.where(larger, values, best), tl.where(larger, own, index)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -102,8 +163,9 @@ def _shares(average, largest, which, pixel, valid, rows, columns, KX: tl.constex
 
 @triton.jit(do_not_specialize=SIZES)
 def _pool_backward_rows(
-    average, largest, which, x, row, rectified, direct, dx, pixels, h, w, channels,
-    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    average, largest, which, x, row, rectified, direct, dx, dx_row, pixels, h, w, channels,
+    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, ADDED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr,
+    SUM: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """At stride 1, row by row as the stencils: ``pixels`` are the columns of all frames."""
     blocks = tl.cdiv(channels, BLOCK_C)
@@ -113,12 +175,12 @@ def _pool_backward_rows(
     valid = (q < pixels)[:, None] & (c < channels)[None, :]
     left, right = valid & (j >= 1)[:, None], valid & (j < w - 1)[:, None]
     first = (q // w * (h * w) + j).to(tl.int64)[:, None]
-    at, own = first * channels + c[None, :], first * row + c[None, :]
+    at, own, target = first * channels + c[None, :], first * row + c[None, :], dx + first * dx_row + c[None, :]
     # columns of the picture in the windows of the outputs around a pixel
     n0, n1, n2 = tl.minimum(j + 1, 3), tl.minimum(j + 2, w) - tl.maximum(j - 1, 0), tl.minimum(w - j, 3)
     n0, n2 = tl.minimum(n0, w), tl.minimum(n2, w)
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-    for i in range(h + 1):
+    for i in tl.range(0, h + 1, num_stages=STAGES):
         there = (q[:, None] * 0 + i) < h
         done = valid & ((q[:, None] * 0 + i) >= 1)
         rows = tl.minimum(q * 0 + i + 2, h) - tl.maximum(q * 0 + i - 1, 0)
@@ -135,15 +197,18 @@ def _pool_backward_rows(
             above += tl.where(value > 0, past, 0.0)
         if DIRECT:
             above += tl.load(direct + at + before * channels, mask=done, other=0.0).to(SUM)
-        tl.store(dx + at + before * channels, above.to(dx.dtype.element_ty), mask=done)
+        if ADDED:
+            above += tl.load(target + before * dx_row, mask=done, other=0.0).to(SUM)
+        tl.store(target + before * dx_row, above.to(dx.dtype.element_ty), mask=done)
         above = here + mean + m0 + m1 + m2
         here = mean + u0 + u1 + u2
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _pool_backward(
-    average, largest, which, x, row, rectified, direct, dx, pixels, h, w, h_out, w_out, channels,
-    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    average, largest, which, x, row, rectified, direct, dx, dx_row, pixels, h, w, h_out, w_out, channels,
+    RECTIFIED: tl.constexpr, DIRECT: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    SUM: tl.constexpr,
 ):  # fmt: skip
     """At stride 2."""
     blocks = tl.cdiv(channels, BLOCK_C)
@@ -174,4 +239,7 @@ def _pool_backward(
             total += tl.load(average + pixel, mask=there, other=0.0).to(SUM) / count[:, None]
             chosen = there & (tl.load(which + pixel, mask=there, other=9) == ky * 3 + kx)
             total += tl.load(largest + pixel, mask=chosen, other=0.0).to(SUM)
-    tl.store(dx + at, total.to(dx.dtype.element_ty), mask=valid)
+    target = dx + p.to(tl.int64)[:, None] * dx_row + c[None, :]
+    if ADDED:
+        total += tl.load(target, mask=valid, other=0.0).to(SUM)
+    tl.store(target, total.to(dx.dtype.element_ty), mask=valid)

@@ -2,7 +2,7 @@
 
 A program takes some columns of the frames and goes down their rows. A row that it reads is the lower row of one output,
 the middle of another and the upper of a third; of these two sums, not all nine taps, are held. At dilation 2 the even
-and the odd rows are two such series.
+and the odd rows are two such series. ``STAGES``: rows are asked for so many steps before they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-SIZES = ["columns", "each", "h", "w", "edges"]
+SIZES = ["columns", "each", "h", "w"]
 
 
 @triton.jit
@@ -22,6 +22,23 @@ def seen(x, mean, inverse, inside, NORMED: tl.constexpr):
 
 
 @triton.jit
+def taps_of(kernel, channel, valid, k_channel, k_tap, SUM: tl.constexpr):
+    """The nine taps of each channel's kernel. Neighbours in memory where ``k_channel`` is 1, and so read together."""
+    at = kernel + channel * k_channel
+    return (
+        tl.load(at, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 2 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 3 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 4 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 5 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 6 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 7 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+        tl.load(at + 8 * k_tap, mask=valid, other=0.0).to(SUM)[None, :],
+    )
+
+
+@triton.jit
 def _within(h, q, i):
     """Whether a picture has this row, as a mask; i is a Python number in Triton's interpreter."""
     row = q[:, None] * 0 + i
@@ -29,14 +46,29 @@ def _within(h, q, i):
 
 
 @triton.jit
-def _weight(kernel, channel, valid, tap: tl.constexpr, SUM: tl.constexpr):
-    return tl.load(kernel + channel * 9 + tap, mask=valid, other=0.0).to(SUM)[None, :]
+def _three(at, step, left, middle, right, there):
+    """A row's pixels and their neighbours on both sides, as they lie in memory."""
+    return (
+        tl.load(at - step, mask=left & there, other=0.0),
+        tl.load(at, mask=middle & there, other=0.0),
+        tl.load(at + step, mask=right & there, other=0.0),
+    )
+
+
+@triton.jit
+def _seen_three(x0, x1, x2, mean, inverse, left, middle, right, there, NORMED: tl.constexpr, SUM: tl.constexpr):
+    return (
+        seen(x0.to(SUM), mean, inverse, left & there, NORMED),
+        seen(x1.to(SUM), mean, inverse, middle & there, NORMED),
+        seen(x2.to(SUM), mean, inverse, right & there, NORMED),
+    )
 
 
 @triton.jit(do_not_specialize=SIZES)
 def depthwise_rows(
-    x, row, kernel, mean, inverse, y, columns, h, w, c_in, c_out,
+    x, row, kernel, k_channel, k_tap, mean, inverse, y, columns, h, w, c_in, c_out,
     DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """The convolution of ReLU(x) or ReLU(BN(x))."""
     blocks = tl.cdiv(c_out, BLOCK_C)
@@ -52,40 +84,24 @@ def depthwise_rows(
     if NORMED:
         m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
         v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
-    k00, k01, k02 = (
-        _weight(kernel, c, in_c, 0, SUM),
-        _weight(kernel, c, in_c, 1, SUM),
-        _weight(kernel, c, in_c, 2, SUM),
-    )
-    k10, k11, k12 = (
-        _weight(kernel, c, in_c, 3, SUM),
-        _weight(kernel, c, in_c, 4, SUM),
-        _weight(kernel, c, in_c, 5, SUM),
-    )
-    k20, k21, k22 = (
-        _weight(kernel, c, in_c, 6, SUM),
-        _weight(kernel, c, in_c, 7, SUM),
-        _weight(kernel, c, in_c, 8, SUM),
-    )
+    k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, c, in_c, k_channel, k_tap, SUM)
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-    for i in range(start, h + DILATION, DILATION):
-        there, at = _within(h, q, i), source + i * w * row
-        l0, l1, l2 = left & there, valid & there, right & there
-        x0 = seen(tl.load(at - DILATION * row, mask=l0, other=0.0).to(SUM), m, v, l0, NORMED)
-        x1 = seen(tl.load(at, mask=l1, other=0.0).to(SUM), m, v, l1, NORMED)
-        x2 = seen(tl.load(at + DILATION * row, mask=l2, other=0.0).to(SUM), m, v, l2, NORMED)
-        above += x0 * k20 + x1 * k21 + x2 * k22
-        done = i - DILATION
+    step = DILATION * row
+    for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
+        there, done = _within(h, q, i), i - DILATION
+        x0, x1, x2 = _three(source + i * w * row, step, left, valid, right, there)
+        x0, x1, x2 = _seen_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
+        above = above + x0 * k6 + x1 * k7 + x2 * k8  # each a fused multiplication and addition
         tl.store(target + done * w * c_out, above.to(y.dtype.element_ty), mask=valid & _within(h, q, done))
-        above = here + x0 * k10 + x1 * k11 + x2 * k12
-        here = x0 * k00 + x1 * k01 + x2 * k02
+        above = here + x0 * k3 + x1 * k4 + x2 * k5
+        here = x0 * k0 + x1 * k1 + x2 * k2
 
 
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient_rows(
-    g, row, kernel, x, x_row, mean, inverse, dx, sums, columns, h, w, c_out, edges,
-    DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr,
-    SUM: tl.constexpr,
+    g, row, kernel, k_channel, k_tap, x, x_row, mean, inverse, dx, sums, columns, h, w, c_out,
+    EDGES: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr, BLOCK_Q: tl.constexpr,
+    BLOCK_C: tl.constexpr, SUM: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradient for what edges have convolved: as ``depthwise_rows`` with the kernels turned, summed over edges.
 
@@ -105,25 +121,21 @@ def input_gradient_rows(
     if NORMED:
         m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
         v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
+    step = DILATION * row
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
     total, along = above, above
-    for i in range(start, h + DILATION, DILATION):
+    k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, c, in_c, k_channel, k_tap, SUM)
+    for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
         below = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
         there = _within(h, q, i)
-        for edge in range(edges):
-            at, k = source + i * w * row + edge * c_out, edge * c_out + c
-            g0 = tl.load(at - DILATION * row, mask=left & there, other=0.0).to(SUM)
-            g1 = tl.load(at, mask=valid & there, other=0.0).to(SUM)
-            g2 = tl.load(at + DILATION * row, mask=right & there, other=0.0).to(SUM)
-            above += g0 * _weight(kernel, k, in_c, 2, SUM)
-            above += g1 * _weight(kernel, k, in_c, 1, SUM)
-            above += g2 * _weight(kernel, k, in_c, 0, SUM)
-            here += g0 * _weight(kernel, k, in_c, 5, SUM)
-            here += g1 * _weight(kernel, k, in_c, 4, SUM)
-            here += g2 * _weight(kernel, k, in_c, 3, SUM)
-            below += g0 * _weight(kernel, k, in_c, 8, SUM)
-            below += g1 * _weight(kernel, k, in_c, 7, SUM)
-            below += g2 * _weight(kernel, k, in_c, 6, SUM)
+        for edge in tl.static_range(EDGES):
+            g0, g1, g2 = _three(source + i * w * row + edge * c_out, step, left, valid, right, there)
+            g0, g1, g2 = g0.to(SUM), g1.to(SUM), g2.to(SUM)
+            if EDGES > 1:
+                k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, edge * c_out + c, in_c, k_channel, k_tap, SUM)
+            above = above + g0 * k2 + g1 * k1 + g2 * k0
+            here = here + g0 * k5 + g1 * k4 + g2 * k3
+            below = below + g0 * k8 + g1 * k7 + g2 * k6
         done = i - DILATION
         stored = valid & _within(h, q, done)
         if NORMED:
@@ -146,6 +158,7 @@ def input_gradient_rows(
 def kernel_gradient_rows(
     g, row, x, x_row, mean, inverse, sums, columns, each, h, w, c_in, c_out,
     DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradient for the kernels, of a part of the columns: (parts, kC, 9)."""
     blocks = tl.cdiv(c_out, BLOCK_C)
@@ -156,7 +169,8 @@ def kernel_gradient_rows(
         m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
         v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
     zero = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-    s00, s01, s02, s10, s11, s12, s20, s21, s22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    step = DILATION * x_row
     end = tl.minimum(part * each + each, columns)
     for block in range(part * each, end, BLOCK_Q):
         q = block + tl.arange(0, BLOCK_Q)
@@ -166,25 +180,29 @@ def kernel_gradient_rows(
         first = (q // w * (h * w) + j).to(tl.int64)[:, None]
         source, gradient = x + first * x_row + (c % c_in)[None, :], g + first * row + c[None, :]
         for start in tl.static_range(DILATION):
-            above = zero
-            here = tl.load(gradient + start * w * row, mask=valid & _within(h, q, start), other=0.0).to(SUM)
-            for i in range(start, h, DILATION):
-                at, later = source + i * w * x_row, i + DILATION
-                x0 = seen(tl.load(at - DILATION * x_row, mask=left, other=0.0).to(SUM), m, v, left, NORMED)
-                x1 = seen(tl.load(at, mask=valid, other=0.0).to(SUM), m, v, valid, NORMED)
-                x2 = seen(tl.load(at + DILATION * x_row, mask=right, other=0.0).to(SUM), m, v, right, NORMED)
-                below = tl.load(gradient + later * w * row, mask=valid & _within(h, q, later), other=0.0).to(SUM)
-                s00, s01, s02 = s00 + below * x0, s01 + below * x1, s02 + below * x2
-                s10, s11, s12 = s10 + here * x0, s11 + here * x1, s12 + here * x2
-                s20, s21, s22 = s20 + above * x0, s21 + above * x1, s22 + above * x2
-                above, here = here, below
-    target = sums + (part * c_out + c) * 9
-    tl.store(target, tl.sum(s00, 0), mask=in_c)
-    tl.store(target + 1, tl.sum(s01, 0), mask=in_c)
-    tl.store(target + 2, tl.sum(s02, 0), mask=in_c)
-    tl.store(target + 3, tl.sum(s10, 0), mask=in_c)
-    tl.store(target + 4, tl.sum(s11, 0), mask=in_c)
-    tl.store(target + 5, tl.sum(s12, 0), mask=in_c)
-    tl.store(target + 6, tl.sum(s20, 0), mask=in_c)
-    tl.store(target + 7, tl.sum(s21, 0), mask=in_c)
-    tl.store(target + 8, tl.sum(s22, 0), mask=in_c)
+            for i in tl.range(start, h, DILATION, num_stages=STAGES):
+                there = _within(h, q, i)
+                x0, x1, x2 = _three(source + i * w * x_row, step, left, valid, right, there)
+                x0, x1, x2 = _seen_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
+                at, before, later = gradient + i * w * row, i - DILATION, i + DILATION
+                above = tl.load(at - DILATION * w * row, mask=valid & _within(h, q, before), other=0.0).to(SUM)
+                here = tl.load(at, mask=valid & there, other=0.0).to(SUM)
+                below = tl.load(at + DILATION * w * row, mask=valid & _within(h, q, later), other=0.0).to(SUM)
+                s0, s1, s2 = s0 + below * x0, s1 + below * x1, s2 + below * x2
+                s3, s4, s5 = s3 + here * x0, s4 + here * x1, s5 + here * x2
+                s6, s7, s8 = s6 + above * x0, s7 + above * x1, s8 + above * x2
+    store_taps(sums + (part * c_out + c) * 9, in_c, s0, s1, s2, s3, s4, s5, s6, s7, s8)
+
+
+@triton.jit
+def store_taps(target, valid, s0, s1, s2, s3, s4, s5, s6, s7, s8):
+    """Write the sums of nine taps next to each other."""
+    tl.store(target, tl.sum(s0, 0), mask=valid)
+    tl.store(target + 1, tl.sum(s1, 0), mask=valid)
+    tl.store(target + 2, tl.sum(s2, 0), mask=valid)
+    tl.store(target + 3, tl.sum(s3, 0), mask=valid)
+    tl.store(target + 4, tl.sum(s4, 0), mask=valid)
+    tl.store(target + 5, tl.sum(s5, 0), mask=valid)
+    tl.store(target + 6, tl.sum(s6, 0), mask=valid)
+    tl.store(target + 7, tl.sum(s7, 0), mask=valid)
+    tl.store(target + 8, tl.sum(s8, 0), mask=valid)

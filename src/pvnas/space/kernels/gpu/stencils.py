@@ -6,15 +6,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, triton_type
-from pvnas.space.kernels.gpu.stencil_rows import depthwise_rows, input_gradient_rows, kernel_gradient_rows, seen
+from pvnas.space.kernels.gpu.blocks import channel_block, parts_of, summed, triton_type
+from pvnas.space.kernels.gpu.stencil_rows import (
+    depthwise_rows,
+    input_gradient_rows,
+    kernel_gradient_rows,
+    seen,
+    store_taps,
+)
 from pvnas.space.kernels.operands import empty_pictures, rows_of, sum_type
 from pvnas.space.norms import NormState
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_GRADIENT = 64, 32
-# Of the stride-1 kernels, columns of a program and its warps: as fast as were found on an H200, over 28x28 pixels of 64
-# channels, 14x14 of 128 and 7x7 of 256.
-FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED, KERNEL_GRADIENT = (16, 2), (8, 4), (8, 4), (64, 4), (16, 2)
+BLOCK_PIXELS, BLOCK_PIXELS_OF_INPUT_GRADIENT, BLOCK_PIXELS_OF_GRADIENT = 32, 64, 32
+# Of the stride-1 kernels, columns of a program, its warps and stages: as fast as were found on an H200, over 28x28
+# pixels of 64 channels, 14x14 of 128 and 7x7 of 256.
+FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED = (32, 4, 4), (16, 4, 4), (32, 4, 4), (32, 4, 1)
+KERNEL_GRADIENT, PROGRAMS_OF_GRADIENT = (8, 2, 4), 528
 WARPS = 4
 
 SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
@@ -31,17 +38,17 @@ def depthwise(
     y = empty_pictures(x_FCHW, f, c_out, -(-h // stride), -(-w // stride))
     x, pixels, block = rows_of(x_FCHW), y.numel() // c_out, channel_block(c_in)
     if stride == 1:
-        columns, warps = FORWARD if norm is None else FORWARD_NORMED
+        columns, warps, stages = FORWARD if norm is None else FORWARD_NORMED
         grid = (triton.cdiv(f * w, columns) * triton.cdiv(c_out, block) * dilation,)
         depthwise_rows[grid](
-            x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, f * w, h, w, c_in, c_out,
+            x.tensor, x.row, *_taps(kernel), *_norm_arguments(norm, kernel), y, f * w, h, w, c_in, c_out,
             DILATION=dilation, NORMED=norm is not None, BLOCK_Q=columns, BLOCK_C=block,
-            SUM=triton_type(sum_type(x_FCHW)), num_warps=warps,
+            SUM=triton_type(sum_type(x_FCHW)), STAGES=stages, num_warps=warps,
         )  # fmt: skip
         return y
     grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c_out, block),)
     _depthwise[grid](
-        x.tensor, x.row, kernel, *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in, c_out,
+        x.tensor, x.row, *_taps(kernel), *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in, c_out,
         STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
         SUM=triton_type(sum_type(x_FCHW)), num_warps=WARPS,
     )  # fmt: skip
@@ -65,9 +72,9 @@ def depthwise_input_gradient(
         return _input_gradient_rows(g_FCHW, kernel, like_FCHW, dilation, None, into)[0]
     dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
     g, block = rows_of(g_FCHW), channel_block(c)
-    _depthwise_input_gradient[(4 * triton.cdiv(g.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
-        g.tensor, g.row, kernel, dx, h, w, *g_FCHW.shape[2:], c, edges, f,
-        DILATION=dilation, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
+    _depthwise_input_gradient[(4 * triton.cdiv(g.pixels, BLOCK_PIXELS_OF_INPUT_GRADIENT) * triton.cdiv(c, block),)](
+        g.tensor, g.row, *_taps(kernel), dx, h, w, *g_FCHW.shape[2:], c, edges, f,
+        DILATION=dilation, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS_OF_INPUT_GRADIENT, BLOCK_C=block,
         SUM=triton_type(sum_type(g_FCHW)), num_warps=WARPS,
     )  # fmt: skip
     return dx
@@ -87,15 +94,15 @@ def _input_gradient_rows(
     (f, c, h, w), edges = like_FCHW.shape, len(kernel) // like_FCHW.shape[1]
     dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
     g, like, block = rows_of(g_FCHW), rows_of(like_FCHW), channel_block(c)
-    columns, warps = BACKWARD_SUMMED if norm is None else BACKWARD
-    parts = triton.cdiv(f * w, columns) * dilation
+    columns, warps, stages = BACKWARD_SUMMED if norm is None else BACKWARD
+    parts, normed = triton.cdiv(f * w, columns) * dilation, _norm_arguments(norm, kernel)
     sums = dx if norm is None else g_FCHW.new_empty(parts, 2, 1, c, dtype=sum_type(g_FCHW))
     input_gradient_rows[(parts * triton.cdiv(c, block),)](
-        g.tensor, g.row, kernel, like.tensor, like.row, *_norm_arguments(norm, kernel), dx, sums, f * w, h, w, c, edges,
-        DILATION=dilation, NORMED=norm is not None, ADDED=into is not None, BLOCK_Q=columns, BLOCK_C=block,
-        SUM=triton_type(sum_type(g_FCHW)), num_warps=warps,
+        g.tensor, g.row, *_taps(kernel), like.tensor, like.row, *normed, dx, sums, f * w, h, w, c,
+        EDGES=edges, DILATION=dilation, NORMED=norm is not None, ADDED=into is not None, BLOCK_Q=columns, BLOCK_C=block,
+        SUM=triton_type(sum_type(g_FCHW)), STAGES=stages, num_warps=warps,
     )  # fmt: skip
-    return dx, sums if norm is None else sums.sum(0)
+    return dx, sums if norm is None else summed(sums)
 
 
 def depthwise_kernel_gradient(
@@ -105,24 +112,29 @@ def depthwise_kernel_gradient(
     (c_in, h, w), (_, c_out, h_out, w_out) = x_FCHW.shape[1:], g_FCHW.shape
     g, x, block = rows_of(g_FCHW), rows_of(x_FCHW), channel_block(c_in)
     blocks = triton.cdiv(c_out, block)
-    columns, warps = KERNEL_GRADIENT
+    columns, warps, stages = KERNEL_GRADIENT
     length, block_length = (x.pixels // h, columns) if stride == 1 else (g.pixels, BLOCK_PIXELS_OF_GRADIENT)
-    parts, each = parts_of(length, blocks, block_length)
+    parts, each = parts_of(length, blocks, block_length, PROGRAMS_OF_GRADIENT)
     sums = g_FCHW.new_empty(parts, c_out, 9, dtype=sum_type(g_FCHW))
     if stride == 1:
         kernel_gradient_rows[(blocks * parts,)](
             g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, length, each, h, w, c_in, c_out,
             DILATION=dilation, NORMED=norm is not None, BLOCK_Q=columns, BLOCK_C=block,
-            SUM=triton_type(sums.dtype), num_warps=warps,
+            SUM=triton_type(sums.dtype), STAGES=stages, num_warps=warps,
         )  # fmt: skip
-        return sums.sum(0).view(c_out, 1, 3, 3)
+        return summed(sums).view(c_out, 1, 3, 3)
     _depthwise_kernel_gradient[(blocks * parts,)](
         g.tensor, g.row, x.tensor, x.row, *_norm_arguments(norm, g_FCHW), sums, g.pixels, each, h, w, h_out, w_out,
         c_in, c_out,
         STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS_OF_GRADIENT, BLOCK_C=block,
         SUM=triton_type(sums.dtype), num_warps=WARPS,
     )  # fmt: skip
-    return sums.sum(0).view(c_out, 1, 3, 3)
+    return summed(sums).view(c_out, 1, 3, 3)
+
+
+def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
+    """Return kernels (kC, 1, 3, 3), elements from a channel to the next and from a tap to the next."""
+    return kernel, kernel.stride(0), kernel.stride(3)
 
 
 def _norm_arguments(norm: NormState | None, instead: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +158,7 @@ def _tap(
 
 @triton.jit(do_not_specialize=SIZES)
 def _depthwise(
-    x, row, kernel, mean, inverse, y, pixels, h, w, h_out, w_out, c_in, c_out,
+    x, row, kernel, k_channel, k_tap, mean, inverse, y, pixels, h, w, h_out, w_out, c_in, c_out,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
     SUM: tl.constexpr,
 ):  # fmt: skip
@@ -166,14 +178,14 @@ def _depthwise(
                 x, row, frame, i, j, valid, c % c_in, shared_mean, shared_inverse, h, w,
                 ky, kx, STRIDE, DILATION, NORMED, SUM,
             )  # fmt: skip
-            weight = tl.load(kernel + c * 9 + ky * 3 + kx, mask=c < c_out, other=0.0).to(SUM)
+            weight = tl.load(kernel + c * k_channel + (ky * 3 + kx) * k_tap, mask=c < c_out, other=0.0).to(SUM)
             total += seen * weight[None, :]
     tl.store(y + p.to(tl.int64)[:, None] * c_out + c[None, :], total.to(y.dtype.element_ty), mask=valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _depthwise_input_gradient(
-    g, row, kernel, dx, h, w, h_out, w_out, channels, edges, frames,
+    g, row, kernel, k_channel, k_tap, dx, h, w, h_out, w_out, channels, edges, frames,
     DILATION: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """At stride 2, where a pixel's row and column say which taps have seen it.
@@ -204,7 +216,9 @@ def _depthwise_input_gradient(
                 inside = ((a >= 0) & (a < h_out) & (b >= 0) & (b < w_out))[:, None] & valid
                 pixel = ((frame * h_out + a) * w_out + b).to(tl.int64)
                 values = tl.load(g + pixel[:, None] * row + of_edge[None, :], mask=inside, other=0.0).to(SUM)
-                weight = tl.load(kernel + of_edge * 9 + ky * 3 + kx, mask=c < channels, other=0.0).to(SUM)
+                weight = tl.load(kernel + of_edge * k_channel + (ky * 3 + kx) * k_tap, mask=c < channels, other=0.0).to(
+                    SUM
+                )
                 total += values * weight[None, :]
     target = dx + ((frame * h + i) * w + j).to(tl.int64)[:, None] * channels + c[None, :]
     if ADDED:
@@ -243,13 +257,4 @@ def _depthwise_kernel_gradient(
         s20 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 0, STRIDE, DILATION, NORMED, SUM)
         s21 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 1, STRIDE, DILATION, NORMED, SUM)
         s22 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 2, STRIDE, DILATION, NORMED, SUM)
-    target = sums + (part * c_out + c) * 9
-    tl.store(target, tl.sum(s00, 0), mask=c < c_out)
-    tl.store(target + 1, tl.sum(s01, 0), mask=c < c_out)
-    tl.store(target + 2, tl.sum(s02, 0), mask=c < c_out)
-    tl.store(target + 3, tl.sum(s10, 0), mask=c < c_out)
-    tl.store(target + 4, tl.sum(s11, 0), mask=c < c_out)
-    tl.store(target + 5, tl.sum(s12, 0), mask=c < c_out)
-    tl.store(target + 6, tl.sum(s20, 0), mask=c < c_out)
-    tl.store(target + 7, tl.sum(s21, 0), mask=c < c_out)
-    tl.store(target + 8, tl.sum(s22, 0), mask=c < c_out)
+    store_taps(sums + (part * c_out + c) * 9, c < c_out, s00, s01, s02, s10, s11, s12, s20, s21, s22)

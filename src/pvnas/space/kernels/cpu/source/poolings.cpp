@@ -159,7 +159,7 @@ struct PoolBackward {
   Size row;
   const T *rectified_, *direct;
   T* dx;
-  Size frames, h, w, h_out, w_out, channels, stride, threads;
+  Size dx_row, added, frames, h, w, h_out, w_out, channels, stride, threads;
 };
 
 // A row of pixels from the outputs whose windows they are in, column by column: what a column gives to the pixels left
@@ -178,7 +178,8 @@ void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
         total += lanes.load(a.x + pixel * a.row + c) > 0 ? past : Vector<T>{};
       }
       if (a.direct) total += lanes.load(a.direct + pixel * a.channels + c);
-      lanes.store(a.dx + pixel * a.channels + c, total);
+      T* to = a.dx + pixel * a.dx_row + c;
+      lanes.store(to, a.added ? total + lanes.load(to) : total);
     };
     Vector<T> before = {}, here = {};
     for (Size z = 0; z < a.w_out; ++z) {
@@ -210,7 +211,7 @@ void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
 
 template <class T>
 void pool_backward(const PoolBackward<T>& a) {
-  bool streamed = LINES && streams(a.dx, a.frames * a.h * a.w, {a.channels});
+  bool streamed = LINES && !a.added && streams(a.dx, a.frames * a.h * a.w, {a.channels});
   in_parallel(a.threads, a.frames * a.h, [&](Size r) { pool_backward_row(a, r, streamed); });
 }
 
