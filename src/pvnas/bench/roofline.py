@@ -84,9 +84,15 @@ def count_macs(forward: Callable[[], Any]) -> int:
 
 def count_bytes(step: Callable[[], Any]) -> int:
     """Run a step once and return the bytes that its kernels read and wrote."""
-    with _ByteCounter() as moved, _triton_launches(moved.add), watched(moved.add):
+    with _ByteCounter() as moved, _triton_launches(moved.add_each_once), watched(moved.add):
         step()
     return moved.bytes
+
+
+_RESERVING = {
+    getattr(torch.ops.aten, name) for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+}
+"""Operations that reserve memory and move nothing."""
 
 
 class _ByteCounter(TorchDispatchMode):
@@ -98,13 +104,18 @@ class _ByteCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if not func.is_view and func is not torch.ops.aten.empty.memory_format:
+        if not func.is_view and func.overloadpacket not in _RESERVING:
             self.add((args, kwargs, found))
         return found
 
     def add(self, tensors: Any) -> None:
-        """Add the bytes of all tensors in here."""
+        """Add the bytes of all tensors in here, as often as each is."""
         self.bytes += sum(x.nbytes for x in tree_leaves(tensors) if isinstance(x, Tensor))
+
+    def add_each_once(self, tensors: Any) -> None:
+        """Add the bytes of what a kernel of our own takes: some arguments stand in for what it does not read."""
+        found = {(x.data_ptr(), x.shape): x for x in tree_leaves(tensors) if isinstance(x, Tensor)}
+        self.add(list(found.values()))
 
 
 @contextmanager
