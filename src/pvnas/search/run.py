@@ -38,6 +38,7 @@ from pvnas.search.objective import (
 )
 from pvnas.space.genotype import Genotype
 from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
+from pvnas.space.trial import try_kernels
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog, autocast, class_sums
 
@@ -78,6 +79,9 @@ class SearchStage:
         self.graphs = Graphs() if graphs else None
         self.epochs, self.validation = search.epochs, validation
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
+        if not plain:
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            try_kernels(search.layout, search.width, device, dtype)
         with seed_all(key(config.seed, "supernet")):
             self.network = Supernet(
                 len(train.catalog.classes),

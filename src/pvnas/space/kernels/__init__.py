@@ -20,6 +20,8 @@ from pvnas.space.kernels.operands import KernelSet
 
 _TYPES = {"cuda": (torch.float32, torch.bfloat16, torch.float16), "cpu": (torch.float32, torch.float64)}
 _by_pytorch = os.environ.get("PVNAS_KERNELS") == "0"
+_left_out: set[str] = set()
+"""Kinds of devices, on which they were wrong."""
 
 
 @contextmanager
@@ -33,10 +35,15 @@ def by_pytorch() -> Iterator[None]:
         _by_pytorch = before
 
 
+def leave_out(device_type: str) -> None:
+    """Compute without them on a kind of device until the process ends."""
+    _left_out.add(device_type)
+
+
 def kernels_for(x: Tensor) -> KernelSet | None:
     """Return the kernels that take such a tensor."""
     device = x.device.type
-    if _by_pytorch or x.dtype not in _TYPES.get(device, ()):
+    if _by_pytorch or device in _left_out or x.dtype not in _TYPES.get(device, ()):
         return None
     return _on_gpu() if device == "cuda" else _on_cpu(x.dtype)
 
