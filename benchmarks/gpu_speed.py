@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from common import command_line, describe_machine, environment
 from pvnas.bench.estimate import Plan, estimate
@@ -29,6 +31,8 @@ from pvnas.data.transforms import normalise
 from pvnas.training.log import autocast
 
 PAPER = Shape(width=64, batch=32, frames=8, height=112, side=112, classes=400, device="cuda", precision="bf16")
+MOST = 60
+"""Kernels that are listed."""
 SMALL = Shape(width=4, batch=2, frames=2, height=48, side=48, classes=4)
 
 
@@ -59,6 +63,7 @@ def parts(args: argparse.Namespace, shape: Shape) -> dict[str, Callable[[], Any]
     return {
         "agreement": lambda: agreement(shape),
         "search, bf16": lambda: bench_search(shape, **runs),
+        "kernels of a step": lambda: kernels_of_a_step(shape),
         "search, fp32": lambda: bench_search(replace(shape, precision="fp32"), **runs),
         "search, twice the clips": lambda: bench_search(replace(shape, batch=2 * shape.batch), **runs, plain=False),
         "models": lambda: models(args, shape),
@@ -81,6 +86,24 @@ def agreement(shape: Shape) -> dict[str, float]:
         "fp32": float((same - exact).abs().max() / largest),
         shape.precision + " of fast": float((rough - exact).abs().max() / largest),
     }
+
+
+def kernels_of_a_step(shape: Shape) -> list[dict[str, Any]]:
+    """Return the kernels of a recorded step by the time that all calls take, the longest first."""
+    stage, batch = make_stage(shape, plain=False), make_batch(shape)
+    for _ in range(3):  # as it is, recorded, replayed
+        stage.step(0, 0, batch)
+    on_gpu = shape.device == "cuda"
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
+        stage.step(0, 0, batch)
+        if on_gpu:
+            torch.cuda.synchronize()
+    times: dict[str, list[float]] = defaultdict(list)
+    for event in found.events() or []:
+        times[event.name].append(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
+    rows = [{"kernel": name[:120], "ms": round(sum(us) / 1000, 3), "calls": len(us)} for name, us in times.items()]
+    return sorted(rows, key=lambda row: -row["ms"])[:MOST]
 
 
 def models(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
