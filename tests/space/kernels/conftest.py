@@ -42,6 +42,12 @@ def on_gpu(request):
     return GPU and "kernels" in request.fixturenames and request.getfixturevalue("kernels") is not CPU
 
 
+@pytest.fixture(autouse=True)
+def fp32_as_it_is(monkeypatch):
+    """PyTorch's convolutions on a GPU, too, which else round fp32 to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def make(on_gpu):
     """Random numbers of a shape, as pictures in channels-last memory where they have four dimensions."""
