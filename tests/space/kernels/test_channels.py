@@ -59,9 +59,12 @@ def test_more_than_the_caches_hold_and_more_channels_than_they_take_at_once(cpu_
     assert_close(found, F.conv_transpose2d(g, kernel))
 
 
-@pytest.mark.parametrize("a, b, edges, frames, taps", [(5, 7, 2, 1, 1), (9, 5, 1, 3, 3), (130, 70, 1, 1, 1)])
-def test_product_with_its_statistics(kernels, a, b, edges, frames, taps, make, assert_close):
-    x, kernel = make(2 * frames, edges * a, 9, 8, shift=3.0), make(edges * b, a, taps, 1)
+@pytest.mark.parametrize(
+    "a, b, edges, frames, taps, side",
+    [(5, 7, 2, 1, 1, 9), (9, 5, 1, 3, 3, 9), (130, 70, 1, 1, 1, 9), (5, 7, 2, 1, 1, 21), (3, 20, 2, 3, 3, 17)],
+)
+def test_product_with_its_statistics(kernels, a, b, edges, frames, taps, side, make, assert_close):
+    x, kernel = make(2 * frames, edges * a, side, side - 1, shift=3.0), make(edges * b, a, taps, 1)
     y, (mean, variance, inverse_std) = kernels.mix_channels_with_statistics(x, kernel, edges, frames, True, eps=1e-3)
     assert_close(y, kernels.mix_channels(x, kernel, edges, frames, True))
     assert_close(mean, y.mean((0, 2, 3)))

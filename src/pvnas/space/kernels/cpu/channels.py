@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pvnas.space.kernels.cpu.library import call
-from pvnas.space.kernels.cpu.normed import OwnGradient, statistics
+from pvnas.space.kernels.cpu.library import as_bits, call
+from pvnas.space.kernels.cpu.normed import OwnGradient
 from pvnas.space.kernels.cpu.stencils import OwnDepthwise
 from pvnas.space.kernels.operands import empty_pictures, rows_of
 
@@ -53,8 +53,13 @@ def mix_channels_with_statistics(
     eps: float = 0.0,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Return what ``mix_channels`` does and the ``statistics`` of it."""
-    y_FCHW = mix_channels(x_FCHW, kernel, edges, frames, rectified)
-    return y_FCHW, statistics(y_FCHW, eps)
+    f, _, h, w = x_FCHW.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    y, found = empty_pictures(kernel, f, edges * b, h, w), kernel.new_empty(3, edges * b)
+    weights, x_edge = kernel.reshape(edges, b, a, taps).transpose(1, 2), 0 if x_FCHW.shape[1] == a else a
+    _mix(x_FCHW, x_edge, weights, y, b, 1, 1, frames, rectified, found=found, eps=eps)
+    mean, variance, inverse = found
+    return y, (mean, variance, inverse)
 
 
 def mix_channels_input_gradient(
@@ -93,15 +98,17 @@ def _mix(
     first: int = 0,
     bias: Tensor | None = None,
     added: bool = False,
+    found: Tensor | None = None,
+    eps: float = 0.0,
 ) -> None:
-    """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges."""
+    """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges; ``found``: for the ``statistics`` of y."""
     edges, n_from, n_to, taps = weights.shape
     edge, stride_from, stride_to, tap = weights.stride()
     y, (h, w) = rows_of(y_FCHW), x_FCHW.shape[2:]
     call(
         "mix", y_FCHW.dtype, *_read(x_FCHW, first), x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
         y_edge, y.pixels, h * w, frames, n_from, n_to, edges // summed, summed, taps, sign, rectified,
-        bias, added, torch.get_num_threads(),
+        bias, added, found, as_bits(eps), torch.get_num_threads(),
     )  # fmt: skip
 
 

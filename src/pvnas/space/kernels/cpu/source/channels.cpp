@@ -3,6 +3,7 @@
 // A tile of some pixels times one or two vectors of channels is held in registers while the product runs. It reads and
 // writes small copies: memory is read best row by row, and rows a power of two apart share a few places of the first
 // cache.
+#include "moments.h"
 #include "stencils.h"
 
 namespace {
@@ -120,7 +121,10 @@ struct Mix {
   T* y;
   Size y_row, y_edge, pixels, frame, frames, n_from, n_to, runs, summed, taps, sign, rectified;
   const T* bias;  // of each column, if any
-  Size added, threads;  // added: to what y holds
+  Size added;     // to what y holds
+  T* found;       // mean, variance and 1 / sqrt(variance + eps) of y, (3, kB), if asked for
+  double eps;
+  Size threads;
 };
 
 // Of the weights of a tile of so many columns.
@@ -200,6 +204,23 @@ void write_rows(const Mix<T>& a, const T* from, Size from_row, Size first, Size 
     });
 }
 
+// Mean, and sum of squared differences from it, of rows of a copy.
+template <class T>
+void moments_of_rows(const T* from, Size from_row, Size rows, Size columns, T* means, T* squares) {
+  constexpr int EACH = 4;  // sums, which do not wait for each other
+  over_channels<T>(columns, [&](auto lanes, Size c) {
+    auto sum = [&](auto term) {
+      Vector<T> sums[EACH] = {};
+      for (Size r = 0; r < rows; r += EACH)
+        for (Size i = 0; i < EACH && r + i < rows; ++i) sums[i] += term(lanes.load(from + (r + i) * from_row + c));
+      return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    };
+    Vector<T> mean = sum([](Vector<T> x) { return x; }) * (T(1) / T(rows));
+    lanes.store(means + c, mean);
+    lanes.store(squares + c, sum([&](Vector<T> x) { return (x - mean) * (x - mean); }));
+  });
+}
+
 // What a thread needs to go through its chunks.
 template <class T>
 struct Desk {
@@ -253,6 +274,8 @@ void mix(const Mix<T>& a) {
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + columns<T>() - 1) / columns<T>(), panel = a.summed * a.taps * a.n_from * columns<T>();
   bool streamed = !a.added && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
+  Size channels = a.runs * a.n_to;
+  std::vector<T> moments(a.found ? chunks.all * 2 * channels : 0);
 #pragma omp parallel num_threads(a.threads)
   {
     Desk<T> desk(a, chunks.each, blocks);
@@ -264,9 +287,15 @@ void mix(const Mix<T>& a) {
           multiply_block(a, chunks.count(chunk), block, desk);
         }
         write_rows(a, desk.made.data(), desk.made_row, chunks.begin(chunk), chunks.count(chunk), run, streamed);
+        if (a.found) {
+          T* means = moments.data() + chunk * 2 * channels + run * a.n_to;
+          moments_of_rows(desk.made.data(), desk.made_row, chunks.count(chunk), a.n_to, means, means + channels);
+        }
       }
     streams_end();
   }
+  auto count = [&](Size chunk) { return chunks.count(chunk); };
+  if (a.found) join_moments(moments.data(), chunks.all, channels, a.pixels, a.eps, count, a.found);
 }
 
 // ---- gradient of the kernels: g' x

@@ -1,9 +1,7 @@
 // Batch norm of all operations that leave a node: statistics, weighted sums of what it makes, and backward.
 //
 // Of an operation that all edges share z has C channels, of one that each edge has for itself kC.
-#include "vectors.h"
-
-#include <cmath>
+#include "moments.h"
 
 namespace {
 
@@ -72,22 +70,11 @@ void statistics(const Statistics<T>& a) {
     double* own = a.scratch + part * 2 * a.channels;
     part_statistics(a, Range(a.pixels, a.parts, part), own, own + a.channels);
   });
-  for (Size c = 0; c < a.channels; ++c) {  // the parts joined (Chan, Golub, LeVeque, 1979)
-    double mean = 0, squares = 0;
-    for (Size part = 0; part < a.parts; ++part) {
-      Range range(a.pixels, a.parts, part);
-      mean += a.scratch[part * 2 * a.channels + c] * double(range.end - range.begin) / double(a.pixels);
-    }
-    for (Size part = 0; part < a.parts; ++part) {
-      Range range(a.pixels, a.parts, part);
-      double away = a.scratch[part * 2 * a.channels + c] - mean;
-      squares += a.scratch[(part * 2 + 1) * a.channels + c] + away * away * double(range.end - range.begin);
-    }
-    double variance = squares / double(a.pixels);
-    a.found[c] = T(mean);
-    a.found[a.channels + c] = T(variance);
-    a.found[2 * a.channels + c] = T(1 / std::sqrt(variance + a.eps));
-  }
+  auto count = [&](Size part) {
+    Range range(a.pixels, a.parts, part);
+    return range.end - range.begin;
+  };
+  join_moments(a.scratch, a.parts, a.channels, a.pixels, a.eps, count, a.found);
 }
 
 // ---- BN alone
