@@ -29,7 +29,7 @@ class _Setting(NamedTuple):
     """About how many; by default one for each block of pixels."""
 
 
-# Where a program goes through a kernel in steps, and for the gradient of a kernel: up to 64 channels of an edge, more.
+# Where a program goes through a kernel in steps, and for the gradient of a kernel: up to 64 channels, more.
 STEPS = _Setting(128, 64, 4, 3), _Setting(128, 128, 8, 3)
 GRADIENTS = _Setting(64, 64, 4, 3, PROGRAMS), _Setting(64, 64, 4, 3, PROGRAMS)
 # Where it holds the kernel, by taps and whether moments are found: the same two.
@@ -167,11 +167,10 @@ def _multiply(product: _Product, moments: bool = False) -> tuple[Tensor, int] | 
     if weights.stride(3) != 1 and weights.stride(2) != 1:  # neighbours in memory are read together
         product = product._replace(weights=weights.contiguous())
     taps, _, n_from, n_to = weights.shape
-    wide = max(n_from, n_to) > 64
-    setting = HOLDING[taps, moments][wide]
+    setting = HOLDING[taps, moments][max(n_from, n_to) > 64]
     if _holds(product, setting):
         return _multiply_holding(product, setting, moments)
-    _multiply_in_steps(product, STEPS[wide])
+    _multiply_in_steps(product, STEPS[n_to > 64])
     return None
 
 
