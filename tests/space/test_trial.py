@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(compiler() is None or not supported(), reason="n
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_out(monkeypatch):
+def nothing_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "_left_out", set())
+    monkeypatch.setattr(trial.library, "trials", lambda dtype: tmp_path / "tried")
     trial.try_kernels.cache_clear()
     yield
     trial.try_kernels.cache_clear()
@@ -24,6 +25,17 @@ def nothing_left_out(monkeypatch):
 def test_kernels_that_are_right_are_used(width):
     assert trial.try_kernels(LAYOUT, width, CPU, torch.float32)
     assert kernels.kind_on(CPU) == "c++"
+
+
+def test_what_was_found_right_is_not_tried_again(monkeypatch):
+    assert trial.try_kernels(LAYOUT, 4, CPU, torch.float32)
+    trial.try_kernels.cache_clear()
+    tried = []
+    monkeypatch.setattr(trial, "_wrong", lambda place, *_: tried.append(place.category))
+    assert trial.try_kernels(LAYOUT, 4, CPU, torch.float32)
+    assert not tried
+    assert trial.try_kernels(LAYOUT, 14, CPU, torch.float32)
+    assert tried == LAYOUT.split()
 
 
 def test_a_type_without_kernels_is_not_tried():

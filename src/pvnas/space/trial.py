@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from functools import cache
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pvnas.space.genotype import EDGES, NODES, is_reduction
 from pvnas.space.kernels import by_pytorch, kernels_for, leave_out
+from pvnas.space.kernels.cpu import library
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
 from pvnas.space.shared_cell import SharedCell
 
@@ -29,10 +30,14 @@ TIMES, ANYWAY = 4.0, {torch.bfloat16: 0.05, torch.float16: 0.02, torch.float32: 
 def try_kernels(layout: str, width: int, device: torch.device, dtype: torch.dtype) -> bool:
     """Compare a cell of each category of a layout, forward and backward; leave the kernels out where they are wrong.
 
-    Returns whether the cells compute by them from then on. A RuntimeWarning says what was wrong, with which cell.
+    Returns whether the cells compute by them from then on. A RuntimeWarning says what was wrong, with which cell. Those
+    that were compiled for a CPU are tried once, and found right ever after.
     """
     if kernels_for(torch.empty(0, device=device, dtype=dtype)) is None:
         return False
+    passed, line = library.trials(dtype) if device.type == "cpu" else None, f"{layout}, width {width}"
+    if passed is not None and passed.exists() and line in passed.read_text(encoding="utf-8").splitlines():
+        return True
     for place in _first_of_each(place_cells(parse_layout(layout), width)):
         wrong = _wrong(place, device, dtype)
         if wrong is not None:
@@ -40,6 +45,9 @@ def try_kernels(layout: str, width: int, device: torch.device, dtype: torch.dtyp
             message = f"our own kernels are wrong on this machine ({place.category}: {wrong})"
             warnings.warn(f"{message}: the search runs by PyTorch's operations, which is slower", RuntimeWarning, 2)
             return False
+    if passed is not None:
+        with suppress(OSError), passed.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
     return True
 
 

@@ -48,10 +48,19 @@ def as_bits(number: float) -> int:
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
     """Return the kernels for numbers of a type, compiled if they have never been. Raises CannotCompileError."""
-    path = cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
+    path = _path_in_cache(dtype)
     if not path.exists():
         _compile(path, TYPES[dtype])
     return ctypes.CDLL(str(path))
+
+
+def trials(dtype: torch.dtype) -> Path:
+    """Return the file, there or not, of what a library was tried with and found right, line by line."""
+    return _path_in_cache(dtype).with_suffix(".tried")
+
+
+def _path_in_cache(dtype: torch.dtype) -> Path:
+    return cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
 
 
 def cache_folder() -> Path:
