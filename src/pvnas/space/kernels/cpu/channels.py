@@ -5,6 +5,8 @@ Legend: A channels that enter an edge, B that leave it, t taps over time (1 or 3
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,12 +37,9 @@ def mix_channels(
     ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels
     of an edge ``apart`` from those of the next; ``bias`` (kB,); ``added``: to what these pictures hold.
     """
-    f, _, h, w = x_FCHW.shape
-    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    x_edge = 0 if x_FCHW.shape[1] == a else a
-    y = empty_pictures(kernel, f, edges * b, h, w) if into is None else into
-    weights = kernel.reshape(edges, b, a, taps).transpose(1, 2)
-    _mix(x_FCHW, x_edge, weights, y, apart or b, 1, 1, frames, rectified, bias=bias, added=added)
+    b = len(kernel) // edges
+    y = _pictures_of(x_FCHW, kernel) if into is None else into
+    _mix_edges(x_FCHW, kernel, edges, y, apart or b, frames, rectified, bias=bias, added=added)
     return y
 
 
@@ -53,13 +52,24 @@ def mix_channels_with_statistics(
     eps: float = 0.0,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Return what ``mix_channels`` does and the ``statistics`` of it."""
-    f, _, h, w = x_FCHW.shape
-    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    y, found = empty_pictures(kernel, f, edges * b, h, w), kernel.new_empty(3, edges * b)
-    weights, x_edge = kernel.reshape(edges, b, a, taps).transpose(1, 2), 0 if x_FCHW.shape[1] == a else a
-    _mix(x_FCHW, x_edge, weights, y, b, 1, 1, frames, rectified, found=found, eps=eps)
+    y, found = _pictures_of(x_FCHW, kernel), kernel.new_empty(3, len(kernel))
+    _mix_edges(x_FCHW, kernel, edges, y, len(kernel) // edges, frames, rectified, found=found, eps=eps)
     mean, variance, inverse = found
     return y, (mean, variance, inverse)
+
+
+def _pictures_of(x_FCHW: Tensor | OwnDepthwise, kernel: Tensor) -> Tensor:
+    f, _, h, w = x_FCHW.shape
+    return empty_pictures(kernel, f, len(kernel), h, w)
+
+
+def _mix_edges(
+    x_FCHW: Tensor | OwnDepthwise, kernel: Tensor, edges: int, y: Tensor, apart: int, frames: int, rectified: bool,
+    **more: Any,
+) -> None:  # fmt: skip
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    weights, x_edge = kernel.reshape(edges, b, a, taps).transpose(1, 2), 0 if x_FCHW.shape[1] == a else a
+    _mix(x_FCHW, x_edge, weights, y, apart, 1, 1, frames, rectified, **more)
 
 
 def mix_channels_input_gradient(
