@@ -19,15 +19,18 @@ def apply_gradients(optimizer: Optimizer, parameters: Sequence[nn.Parameter], gr
 
 
 @contextmanager
-def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let these parameters ask for no gradient: autograd then neither keeps nor computes what only they need."""
+def frozen(parameters: Sequence[nn.Parameter], *, frozen: bool = True) -> Iterator[None]:
+    """Let these parameters ask for no gradient: autograd then neither keeps nor computes what only they need.
+
+    ``frozen`` False: within, frozen parameters ask for theirs.
+    """
     for parameter in parameters:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(not frozen)
     try:
         yield
     finally:
         for parameter in parameters:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(frozen)
 
 
 def clip_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:

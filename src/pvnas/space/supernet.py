@@ -11,7 +11,7 @@ Two implementations of the same mathematics, with the same parameter names:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.config import PAPER_SEARCH_LAYOUT
+from pvnas.runtime.tensors import frozen
 from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, operations_of
 from pvnas.space.layers import FOLDED, PLAIN, to_channels_last
 from pvnas.space.layout import CellPlace, parse_layout, place_cells
@@ -124,7 +125,7 @@ class Supernet(nn.Module):
         if own[0].requires_grad:
             found, self.step.found = self.step.found, None
             return self.stem(x_NCTHW) if found is None else found
-        with _asked(own):
+        with frozen(own, frozen=False):
             self.step.found = self.stem(x_NCTHW)
         return self.step.found.detach()
 
@@ -185,15 +186,3 @@ def shared_passes(network: Supernet) -> Iterator[None]:
         network.step = None
         for cell in cells:
             cell.step = None
-
-
-@contextmanager
-def _asked(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let frozen parameters ask for their gradients."""
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
