@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from pvnas.errors import UserError
-from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads, usable_cores
+from pvnas.runtime.device import (
+    _copies,
+    choose_device,
+    copied_to,
+    describe_machine,
+    keep_freed_memory,
+    set_threads,
+    usable_cores,
+)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +48,25 @@ def test_the_description_is_json_with_versions_and_without_names_of_this_machine
     assert {"cpu", "cores", "gpu", "torch", "python", "pvnas"} <= set(machine)
     assert machine["torch"] == torch.__version__
     assert machine["cpu"]
+
+
+def test_what_is_there_is_not_copied() -> None:
+    tensor = torch.arange(4)
+    assert copied_to(torch.device("cpu"), [tensor])[0] is tensor
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_copies_to_a_gpu_run_beside_its_work_and_are_read_whole() -> None:
+    device, rows = torch.device("cuda"), torch.randn(8192, 8192, device="cuda")
+    parts, sums = [torch.full((1 << 20,), float(n)).pin_memory() for n in range(8)], []
+    copied_to(device, parts)  # what the first copies wait for: streams and memory
+    torch.cuda.synchronize()
+    for part in parts:
+        rows = rows @ rows  # tens of milliseconds, a copy less than one
+        sums.append(copied_to(device, [part])[0].sum())  # and gives its memory back before the GPU has made the sum
+    _copies(device).synchronize()
+    assert not torch.cuda.current_stream().query()
+    assert [float(x) for x in sums] == [float(n << 20) for n in range(8)]
 
 
 FAULTS = """

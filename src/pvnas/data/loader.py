@@ -18,6 +18,7 @@ from pvnas.data.parallel import work
 from pvnas.data.sampling import draws, training_indices
 from pvnas.data.source import VideoSource
 from pvnas.data.transforms import CropBox, crop_batch, random_crop_box
+from pvnas.runtime.device import copied_to
 from pvnas.runtime.random import generator
 
 WHOLE = Part()
@@ -39,7 +40,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; out of page-locked memory the copy runs beside other work."""
-        clips, labels = (x.to(device, non_blocking=True) for x in (self.clips_NCTHW, self.labels_N))
+        clips, labels = copied_to(device, (self.clips_NCTHW, self.labels_N))
         return Batch(clips, labels, self.paths)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pvnas.errors import UserError
 
@@ -50,6 +53,28 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def copied_to(device: torch.device, tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return tensors on a device, themselves where they are there.
+
+    Out of page-locked memory onto a GPU the host does not wait, nor does the GPU: it copies beside its work.
+    """
+    if device.type != "cuda":
+        return [tensor.to(device) for tensor in tensors]
+    work, copies = torch.cuda.current_stream(device), _copies(device)
+    with torch.cuda.stream(copies):
+        found = [tensor if tensor.is_cuda else tensor.to(device, non_blocking=True) for tensor in tensors]
+    work.wait_stream(copies)
+    for tensor in found:
+        tensor.record_stream(work)  # else its memory could be given to a later copy while work still reads it
+    return found
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream that copies to a GPU wait in."""
+    return torch.cuda.Stream(device)
 
 
 def is_want_of_memory(error: BaseException) -> bool:
