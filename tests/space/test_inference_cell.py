@@ -1,6 +1,8 @@
 """Cells by our own kernels give the scores of the networks that were trained."""
 
+import pickle
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
@@ -50,6 +52,27 @@ def test_the_same_bits_on_any_number_of_threads():
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@torch.no_grad()
+def test_a_changed_a_converted_and_a_copied_network_read_their_own_weights():
+    network = for_inference(trained(with_every_operation(1)))
+    x = torch.randn(1, 3, 3, 24, 24, dtype=torch.float64)
+    before = network(x)
+
+    def assert_reads_its_own(changed, clips, tolerance):
+        with by_pytorch():
+            expected = changed(clips)
+        torch.testing.assert_close(changed(clips), expected, rtol=tolerance, atol=tolerance)
+        return expected
+
+    twin = deepcopy(network)
+    for parameter in twin.cells.parameters():
+        parameter.mul_(0.9)
+    assert not torch.allclose(assert_reads_its_own(twin, x, 1e-9), before)
+    assert_reads_its_own(pickle.loads(pickle.dumps(twin)), x, 1e-9)
+    assert_reads_its_own(twin.float(), x.float(), 1e-3)
+    assert torch.equal(network(x), before)
 
 
 @pytest.mark.parametrize("why", ["gradients", "autocast", "left out", "another type", "export"])

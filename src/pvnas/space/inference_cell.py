@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pvnas.space.genotype import INPUTS, NODES
 from pvnas.space.kernels import kernels_for
 from pvnas.space.kernels.cpu import depthwise, every_other, mix_channels
+from pvnas.space.kernels.cpu.channels import lay_out
 from pvnas.space.kernels.cpu.poolings import pool_one
 from pvnas.space.kernels.cpu.stencils import OwnDepthwise
 from pvnas.space.kernels.operands import empty_pictures
@@ -33,13 +34,14 @@ class InferenceCell(nn.Module):
     def __init__(self, cell: DerivedCell) -> None:
         super().__init__()
         self.cell = cell
+        self.kernels = _Kernels()
 
     def forward(self, x0: Tensor, x1: Tensor, rectified: bool = False) -> Tensor:
         """Two (N, C', T, H, W) inputs, which may be through their ReLU, to (N, 4C, T, H', W')."""
         if not _works_on(x0):
             y: Tensor = self.cell(x0, x1, rectified)
             return y
-        return _Pass(x0.shape[2]).through(self.cell, fold_time(x0), fold_time(x1))
+        return _Pass(x0.shape[2], self.kernels).through(self.cell, fold_time(x0), fold_time(x1))
 
 
 class InferencePool(nn.Module):
@@ -81,11 +83,30 @@ class _Sum(NamedTuple):
         return _Sum(self.pictures_FCHW[:, channels], self.begun)
 
 
+class _Kernels:
+    """The kernels of a cell's products, laid out once: for one clip a twentieth of a pass."""
+
+    def __init__(self) -> None:
+        self._laid_out: dict[int, tuple[object, Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type[_Kernels], tuple[()]]:
+        return _Kernels, ()  # neither copied nor saved: another processor may read them in another order
+
+    def of(self, conv: FoldedConv) -> Tensor:
+        weight = conv.weight
+        state = (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
+        before, laid_out = self._laid_out.get(id(conv), (None, weight))
+        if before != state:
+            laid_out = lay_out(weight.squeeze(-1), 1)
+            self._laid_out[id(conv)] = state, laid_out
+        return laid_out
+
+
 class _Pass:
     """One pass through a cell."""
 
-    def __init__(self, frames: int) -> None:
-        self.frames = frames
+    def __init__(self, frames: int, kernels: _Kernels) -> None:
+        self.frames, self.kernels = frames, kernels
         self.behind_relu: dict[int, Tensor] = {}
 
     def through(self, cell: DerivedCell, x0_FCHW: Tensor, x1_FCHW: Tensor) -> Tensor:
@@ -147,8 +168,10 @@ class _Pass:
     def _product(self, conv: FoldedConv, x: Tensor | OwnDepthwise, to: _Sum | None, rectified: bool = False) -> Tensor:
         """A pointwise convolution, or one over time."""
         into, begun = to or (None, False)
-        kernel = conv.weight.squeeze(-1)
-        return mix_channels(x, kernel, 1, self.frames, rectified, into=into, bias=conv.bias, added=begun)
+        kernel, laid_out = conv.weight.squeeze(-1), self.kernels.of(conv)
+        return mix_channels(
+            x, kernel, 1, self.frames, rectified, into=into, bias=conv.bias, added=begun, laid_out=laid_out
+        )
 
     def _rectified(self, x_FCHW: Tensor) -> Tensor:
         """ReLU(x), once for all that read it."""

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pvnas.space.kernels.cpu.channels import lay_out
+
 FRAMES = 3
 
 
@@ -48,6 +50,13 @@ def test_a_bias_and_what_is_added_to(cpu_kernels, taps, make, assert_close):
     assert_close(cell[:, 16:30], 2 * y)
     assert_close(cell[:, :16], before[:, :16])
     assert_close(cell[:, 30:], before[:, 30:])
+
+
+@pytest.mark.parametrize("a, b, edges, taps", [(5, 7, 2, 1), (40, 70, 1, 3), (3, 33, 2, 3)])
+def test_kernels_laid_out_before_give_the_same_bits(cpu_kernels, a, b, edges, taps, make):
+    x, kernel = make(2 * FRAMES, edges * a, 4, 5), make(edges * b, a, taps, 1)
+    expected, laid_out = cpu_kernels.mix_channels(x, kernel, edges, FRAMES), lay_out(kernel, edges)
+    assert torch.equal(cpu_kernels.mix_channels(x, kernel * 0, edges, FRAMES, laid_out=laid_out), expected)
 
 
 def test_more_than_the_caches_hold_and_more_channels_than_they_take_at_once(cpu_kernels, make, assert_close):

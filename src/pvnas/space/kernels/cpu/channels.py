@@ -19,6 +19,8 @@ Read = Tensor | OwnGradient | OwnDepthwise
 
 # Parts of the pixels that are summed apart, and the most numbers that all of them may have.
 PARTS, NUMBERS_OF_PARTS = 16, 2**20
+WIDEST = 32
+"""Columns of a tile are as many or a part of it, on any processor."""
 
 
 def mix_channels(
@@ -31,16 +33,27 @@ def mix_channels(
     apart: int = 0,
     bias: Tensor | None = None,
     added: bool = False,
+    laid_out: Tensor | None = None,
 ) -> Tensor:
     """Return the convolutions of x (F, kA, H, W), or of one x (F, A, H, W) for all edges, with kernels (kB, A, t, 1).
 
     ``frames``: T; ``rectified``: of ReLU(x); ``into``: pictures to write to, from their first channel on, the channels
-    of an edge ``apart`` from those of the next; ``bias`` (kB,); ``added``: to what these pictures hold.
+    of an edge ``apart`` from those of the next; ``bias`` (kB,); ``added``: to what these pictures hold; ``laid_out``:
+    what ``lay_out`` makes of the kernels, where they are used again.
     """
     b = len(kernel) // edges
     y = _pictures_of(x_FCHW, kernel) if into is None else into
-    _mix_edges(x_FCHW, kernel, edges, y, apart or b, frames, rectified, bias=bias, added=added)
+    _mix_edges(x_FCHW, kernel, edges, y, apart or b, frames, rectified, bias=bias, added=added, laid_out=laid_out)
     return y
+
+
+def lay_out(kernel: Tensor, edges: int) -> Tensor:
+    """Return the kernels of ``mix_channels`` in the order in which this machine's processor reads them."""
+    weights = _by_edges(kernel, edges)
+    _, n_from, n_to, taps = weights.shape
+    laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
+    call("lay_out", kernel.dtype, *_kernels(weights, 1), laid_out, torch.get_num_threads())
+    return laid_out
 
 
 def mix_channels_with_statistics(
@@ -67,9 +80,13 @@ def _mix_edges(
     x_FCHW: Tensor | OwnDepthwise, kernel: Tensor, edges: int, y: Tensor, apart: int, frames: int, rectified: bool,
     **more: Any,
 ) -> None:  # fmt: skip
-    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
-    weights, x_edge = kernel.reshape(edges, b, a, taps).transpose(1, 2), 0 if x_FCHW.shape[1] == a else a
-    _mix(x_FCHW, x_edge, weights, y, apart, 1, 1, frames, rectified, **more)
+    weights, a = _by_edges(kernel, edges), kernel.shape[1]
+    _mix(x_FCHW, 0 if x_FCHW.shape[1] == a else a, weights, y, apart, 1, 1, frames, rectified, **more)
+
+
+def _by_edges(kernel: Tensor, edges: int) -> Tensor:
+    """Return kernels (kB, A, t, 1) as (k, A, B, t)."""
+    return kernel.reshape(edges, len(kernel) // edges, *kernel.shape[1:3]).transpose(1, 2)
 
 
 def mix_channels_input_gradient(
@@ -110,16 +127,20 @@ def _mix(
     added: bool = False,
     found: Tensor | None = None,
     eps: float = 0.0,
+    laid_out: Tensor | None = None,
 ) -> None:
     """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges; ``found``: for the ``statistics`` of y."""
-    edges, n_from, n_to, taps = weights.shape
-    edge, stride_from, stride_to, tap = weights.stride()
     y, (h, w) = rows_of(y_FCHW), x_FCHW.shape[2:]
     call(
-        "mix", y_FCHW.dtype, *_read(x_FCHW, first), x_edge, weights, edge, stride_from, stride_to, tap, y.tensor, y.row,
-        y_edge, y.pixels, h * w, frames, n_from, n_to, edges // summed, summed, taps, sign, rectified,
-        bias, added, found, as_bits(eps), torch.get_num_threads(),
+        "mix", y_FCHW.dtype, *_kernels(weights, summed), laid_out, *_read(x_FCHW, first), x_edge, y.tensor, y.row,
+        y_edge, y.pixels, h * w, frames, sign, rectified, bias, added, found, as_bits(eps), torch.get_num_threads(),
     )  # fmt: skip
+
+
+def _kernels(weights: Tensor, summed: int) -> list[Tensor | int]:
+    """Return what the kernels take of weights (k, from, to, t), of which edges are summed."""
+    edges, n_from, n_to, taps = weights.shape
+    return [weights, *weights.stride(), n_from, n_to, edges // summed, summed, taps]
 
 
 def mix_channels_kernel_gradient(

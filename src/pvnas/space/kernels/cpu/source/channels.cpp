@@ -112,14 +112,20 @@ void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size co
 
 // ---- y = x W
 
+// Of edges, in `runs` of which `summed` are summed, as they lie.
 template <class T>
-struct Mix {
+struct Kernels {
+  const T* kernel;
+  Size k_edge, k_from, k_to, k_tap, n_from, n_to, runs, summed, taps;
+};
+
+template <class T>
+struct Mix : Kernels<T> {
+  const T* laid_out;  // these kernels as `lay_out` wrote them; if not given, it is called
   Read<T> x;
   Size x_edge;
-  const T* kernel;
-  Size k_edge, k_from, k_to, k_tap;
   T* y;
-  Size y_row, y_edge, pixels, frame, frames, n_from, n_to, runs, summed, taps, sign, rectified;
+  Size y_row, y_edge, pixels, frame, frames, sign, rectified;
   const T* bias;  // of each column, if any
   Size added;     // to what y holds
   T* found;       // mean, variance and 1 / sqrt(variance + eps) of y, (3, kB), if asked for
@@ -133,20 +139,29 @@ inline Size width_of(Size left) {
   return left > Types<T>::lanes ? columns<T>() : Types<T>::lanes;
 }
 
+template <class T>
+struct LayOut : Kernels<T> {
+  T* to;
+  Size threads;
+};
+
+template <class T>
+Size laid_out_size(const Kernels<T>& a) {
+  return a.runs * ((a.n_to + columns<T>() - 1) / columns<T>()) * a.summed * a.taps * a.n_from * columns<T>();
+}
+
 // Weights in the order in which a tile reads them: by run, by columns, by edge, by tap, by channel that enters.
 template <class T>
-std::vector<T> panels_of(const Mix<T>& a) {
+void lay_out(const LayOut<T>& a) {
   constexpr int N = columns<T>();
-  Size blocks = (a.n_to + N - 1) / N;
-  std::vector<T> panels(a.runs * blocks * a.summed * a.taps * a.n_from * N);
-  Size all = a.runs * blocks * a.summed * a.taps;
-#pragma omp parallel for num_threads(a.threads) schedule(static) if (panels.size() > 65536)
+  Size blocks = (a.n_to + N - 1) / N, all = a.runs * blocks * a.summed * a.taps;
+#pragma omp parallel for num_threads(a.threads) schedule(static) if (laid_out_size<T>(a) > 65536)
   for (Size panel = 0; panel < all; ++panel) {
     Size tap = panel % a.taps, edge = panel / a.taps % a.summed, block = panel / (a.taps * a.summed) % blocks;
     Size run = panel / (a.taps * a.summed * blocks), n = std::min<Size>(N, a.n_to - block * N);
     Size width = width_of<T>(n);
     const T* from = a.kernel + (run + edge) * a.k_edge + tap * a.k_tap + block * N * a.k_to;
-    T* to = panels.data() + panel * a.n_from * N;
+    T* to = a.to + panel * a.n_from * N;
     if (a.k_from == 1 || n < N) {  // column by column, as they lie
       for (Size first = 0; first < a.n_from; first += 16)  // a few rows that stay in the first cache
         for (Size i = 0; i < n; ++i)
@@ -157,7 +172,6 @@ std::vector<T> panels_of(const Mix<T>& a) {
         for (Size i = 0; i < N; ++i) to[c * width + i] = from[i * a.k_to + c * a.k_from];
     }
   }
-  return panels;
 }
 
 constexpr Size DEPTH = 256;  // channels whose weights stay in the first cache while all tiles of a chunk meet them
@@ -233,10 +247,10 @@ struct Desk {
   }
 };
 
-// Lays out what the tiles of one block of columns multiply. Rows are copied once for all columns, and for all edges where
+// Gathers what the tiles of one block of columns multiply. Rows are copied once for all columns, and for all edges where
 // they share what they read.
 template <class T>
-void lay_out(const Mix<T>& a, const Chunks& chunks, Size chunk, Size run, Size block, const T* weights, Desk<T>& desk) {
+void gather(const Mix<T>& a, const Chunks& chunks, Size chunk, Size run, Size block, const T* weights, Desk<T>& desk) {
   Size time = chunks.time(chunk) % a.frames, width = width_of<T>(a.n_to - block * columns<T>());
   desk.segments.clear();
   for (Size edge = 0; edge < a.summed; ++edge)
@@ -270,7 +284,13 @@ void multiply_block(const Mix<T>& a, Size rows, Size block, Desk<T>& desk) {
 // A block of columns after the other, so that their weights stay in a cache, then all of them to where they belong.
 template <class T>
 void mix(const Mix<T>& a) {
-  auto panels = panels_of(a);
+  std::vector<T> own;
+  const T* weights = a.laid_out;
+  if (!weights) {
+    own.resize(laid_out_size<T>(a));
+    lay_out(LayOut<T>{a, own.data(), a.threads});
+    weights = own.data();
+  }
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + columns<T>() - 1) / columns<T>(), panel = a.summed * a.taps * a.n_from * columns<T>();
   bool streamed = !a.added && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
@@ -283,7 +303,7 @@ void mix(const Mix<T>& a) {
     for (Size chunk = 0; chunk < chunks.all; ++chunk)
       for (Size run = 0; run < a.runs; ++run) {
         for (Size block = 0; block < blocks; ++block) {
-          lay_out(a, chunks, chunk, run, block, panels.data() + (run * blocks + block) * panel, desk);
+          gather(a, chunks, chunk, run, block, weights + (run * blocks + block) * panel, desk);
           multiply_block(a, chunks.count(chunk), block, desk);
         }
         write_rows(a, desk.made.data(), desk.made_row, chunks.begin(chunk), chunks.count(chunk), run, streamed);
@@ -379,5 +399,6 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
 
 }  // namespace
 
+EXPORT(lay_out, LayOut)
 EXPORT(mix, Mix)
 EXPORT(mix_kernel_gradient, MixKernelGradient)
