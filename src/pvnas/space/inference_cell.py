@@ -84,7 +84,7 @@ class _Sum(NamedTuple):
 
 
 class _Kernels:
-    """The kernels of a cell's products, laid out once: for one clip a twentieth of a pass."""
+    """The kernels of a cell's products, laid out once, not for each batch."""
 
     def __init__(self) -> None:
         self._laid_out: dict[int, tuple[object, Tensor]] = {}
