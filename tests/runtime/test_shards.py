@@ -83,3 +83,28 @@ def test_the_random_stream_leaves_no_trace():
     torch.manual_seed(5)
     shard_gradients(net, list(net.parameters()), 2, clips, labels, loss_of(net), 7)
     assert torch.equal(torch.rand(3), expected)
+
+
+class Strided(torch.autograd.Function):
+    """As some kernels do, returns a gradient that lies in other memory than its parameter."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.t().contiguous().t()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_gradients_lie_as_their_parameters(shards):
+    weight = nn.Parameter(torch.randn(3, 4))
+
+    def loss(clips, labels):
+        return F.cross_entropy(clips @ Strided.apply(weight).t(), labels), {}
+
+    (gradient,), _ = shard_gradients(
+        nn.Module(), [weight], shards, torch.randn(4, 4), torch.arange(4) % 3, loss, random_key=0
+    )
+    assert gradient.stride() == weight.stride()

@@ -68,14 +68,16 @@ def shard_gradients(
         _restore(statistics, before)
         with seed_all(key(random_key, shard)):
             loss, measures = loss_of(clips, labels)
-        gradients = torch.autograd.grad(loss, list(parameters))
+        # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the
+        # bits of what follows would hang on the layer that happened to make it.
+        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, list(parameters))]
         names = list(measures)
         tree.add([*gradients, *(b.clone() for b in statistics), *measures.values()])
     total = tree.total()
     n = len(parameters)
     _restore(statistics, [b / shards for b in total[n : n + len(statistics)]])
-    gradients = tuple(g / shards for g in total[:n]) if shards > 1 else tuple(total[:n])
-    return list(gradients), dict(zip(names, total[n + len(statistics) :], strict=True))
+    gradients = [g / shards for g in total[:n]] if shards > 1 else total[:n]
+    return gradients, dict(zip(names, total[n + len(statistics) :], strict=True))
 
 
 def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:

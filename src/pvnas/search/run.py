@@ -316,7 +316,7 @@ class _GradientOf:
         if stage.graphs is not None:
             loss, measures = self._loss(clips_NCTHW, labels_N)
             gradients = torch.autograd.grad(loss, list(parameters))
-            # As their parameters lie: of one that does not, an optimiser takes all tensors one by one.
+            # As their parameters lie, as ``shard_gradients`` gives them.
             return [gradient.contiguous() for gradient in gradients], measures
         shards = stage.config.search.batch.shards
         arguments = (stage.network, parameters, shards, clips_NCTHW, labels_N, self._loss)
