@@ -1,4 +1,4 @@
-"""The kernels compiled: once for a machine, by its C++ compiler, kept in the user's cache."""
+"""The C++ kernels, compiled once for a machine by its C++ compiler and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).parent / "source"
+FOLDER = Path(__file__).parent
+SOURCES = sorted(FOLDER.glob("*/cpu.cpp"))
+INCLUDE = FOLDER / "include"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
-watchers: list[Callable[[object], None]] = []
-"""Called with the arguments of each kernel, which PyTorch's dispatcher does not see."""
+_watchers: list[Callable[[object], None]] = []
 
 
 class CannotCompileError(Exception):
@@ -34,7 +35,7 @@ class CannotCompileError(Exception):
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
     """Run a kernel: its record of arguments, in order, in 64 bits each. Tensors are taken as they lie in memory."""
-    for watcher in watchers:
+    for watcher in _watchers:
         watcher(arguments)
     record = [argument.data_ptr() if isinstance(argument, Tensor) else argument or 0 for argument in arguments]
     getattr(library(dtype), f"pvnas_{name}")(struct.pack(f"{len(record)}q", *record))
@@ -43,6 +44,21 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None
 def as_bits(number: float) -> int:
     """Return a float64 as ``call`` takes it."""
     return int(struct.unpack("q", struct.pack("d", number))[0])
+
+
+@contextmanager
+def watched(watcher: Callable[[object], None]) -> Iterator[None]:
+    """Show a function the arguments of each kernel, which PyTorch's dispatcher does not see."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+def supported() -> bool:
+    """Return whether the kernels are written for this kind of machine: Linux with a 64-bit processor."""
+    return sys.platform == "linux" and sys.maxsize > 2**32 and sys.byteorder == "little"
 
 
 @cache
@@ -54,13 +70,9 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def trials(dtype: torch.dtype) -> Path:
-    """Return the file, there or not, of what a library was tried with and found right, line by line."""
-    return _path_in_cache(dtype).with_suffix(".tried")
-
-
-def _path_in_cache(dtype: torch.dtype) -> Path:
-    return cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
+def tested_file(dtype: torch.dtype) -> Path:
+    """Return the file, there or not, that says line by line in what cases a library has passed its self-test."""
+    return _path_in_cache(dtype).with_suffix(".tested")
 
 
 def cache_folder() -> Path:
@@ -68,14 +80,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pvnas" / "kernels"
 
 
+def compiler() -> str | None:
+    """Return the C++ compiler: $CXX, or what there is of c++, g++, clang++."""
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def _path_in_cache(dtype: torch.dtype) -> Path:
+    return cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
+
+
 def _fingerprint() -> str:
     """A name that changes with the sources, the flags, the compiler and the processor."""
-    found = hashlib.sha256()
-    for path in sorted(SOURCE.iterdir()):
-        found.update(path.read_bytes())
+    digest = hashlib.sha256()
+    for path in (*SOURCES, *sorted(INCLUDE.iterdir())):
+        digest.update(path.read_bytes())
     words = [*FLAGS, compiler() or "", platform.machine(), _processor(), torch.__version__]
-    found.update("\n".join(words).encode())
-    return found.hexdigest()[:16]
+    digest.update("\n".join(words).encode())
+    return digest.hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -87,15 +109,6 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def compiler() -> str | None:
-    """Return the C++ compiler: $CXX, or what there is of c++, g++, clang++."""
-    return next((found for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if (found := _path_of(name))), None)
-
-
-def _path_of(name: str | None) -> str | None:
-    return shutil.which(name) if name else None
-
-
 def _compile(path: Path, number: str) -> None:
     """Compile all sources, side by side, and put the library in its place at once: others may be doing the same."""
     command = compiler()
@@ -104,17 +117,14 @@ def _compile(path: Path, number: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            sources = sorted(SOURCE.glob("*.cpp"))
-            objects = [Path(folder) / f"{source.stem}.o" for source in sources]
-            calls = [
-                [command, *FLAGS, f"-DREAL={number}", "-c", str(source), "-o", str(target)]
-                for source, target in zip(sources, objects, strict=True)
-            ]
+            objects = [str(Path(folder) / f"{source.parent.name}.o") for source in SOURCES]
+            flags = [command, *FLAGS, f"-I{INCLUDE}", f"-DREAL={number}"]
+            calls = [[*flags, "-c", str(source), "-o", target] for source, target in zip(SOURCES, objects, strict=True)]
             with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
                 list(pool.map(_run, calls))
-            made = Path(folder) / path.name
-            _run([command, *FLAGS, "-shared", "-o", str(made), *map(str, objects)])
-            made.replace(path)
+            linked = Path(folder) / path.name
+            _run([command, *FLAGS, "-shared", "-o", str(linked), *objects])
+            linked.replace(path)
     except OSError as error:
         raise CannotCompileError(str(error)) from None
 
@@ -124,18 +134,3 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
         raise CannotCompileError(f"{command[0]}: {said[0].strip()}")
-
-
-@contextmanager
-def watched(watcher: Callable[[object], None]) -> Iterator[None]:
-    """Show a function the arguments of each kernel."""
-    watchers.append(watcher)
-    try:
-        yield
-    finally:
-        watchers.remove(watcher)
-
-
-def supported() -> bool:
-    """Return whether this kind of machine is one that the kernels are written for: Linux with a 64-bit processor."""
-    return sys.platform == "linux" and sys.maxsize > 2**32 and sys.byteorder == "little"

@@ -1,12 +1,13 @@
-"""Tensors as the kernels read them, and what kernels there are."""
+"""Tensors as the kernels read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pvnas.fast.kernels.interface import Normed
 
 
 class Rows(NamedTuple):
@@ -14,26 +15,32 @@ class Rows(NamedTuple):
 
     tensor: Tensor
     pixels: int
-    row: int
+    stride: int
     """Elements from a pixel to the next."""
 
 
-def rows_of(x_FCHW: Tensor) -> Rows:
+def rows_of(x: Tensor) -> Rows:
     """Return pictures as rows. Raises ValueError where they do not lie so."""
-    f, c, h, w = x_FCHW.shape
-    if x_FCHW.is_contiguous(memory_format=torch.channels_last):
-        return Rows(x_FCHW, f * h * w, c)
-    row = x_FCHW.stride(3) if w > 1 else x_FCHW.stride(2) if h > 1 else x_FCHW.stride(0)
+    f, c, h, w = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return Rows(x, f * h * w, c)
+    row = x.stride(3) if w > 1 else x.stride(2) if h > 1 else x.stride(0)
     expected = (h * w * row, 1, w * row, row)
-    for size, stride, want in zip(x_FCHW.shape, x_FCHW.stride(), expected, strict=True):
+    for size, stride, want in zip(x.shape, x.stride(), expected, strict=True):
         if size > 1 and stride != want:
-            raise ValueError(f"pictures of shape {tuple(x_FCHW.shape)} and strides {x_FCHW.stride()} are no rows")
-    return Rows(x_FCHW, f * h * w, max(row, c))
+            raise ValueError(f"pictures of shape {tuple(x.shape)} and strides {x.stride()} are no rows")
+    return Rows(x, f * h * w, max(row, c))
 
 
 def empty_pictures(like: Tensor, f: int, c: int, h: int, w: int) -> Tensor:
     """Return (F, C, H, W) without values, dense in channels-last memory, of another tensor's type and device."""
     return like.new_empty(f, h, w, c).permute(0, 3, 1, 2)
+
+
+def empty_output(like: Tensor, channels: int, stride: int = 1) -> Tensor:
+    """Return ``empty_pictures`` for what a convolution with padding or a pooling makes of a tensor."""
+    f, _, h, w = like.shape
+    return empty_pictures(like, f, channels, -(-h // stride), -(-w // stride))
 
 
 def tap_by_tap(kernel: Tensor) -> Tensor:
@@ -46,40 +53,35 @@ def sum_type(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-class Normed(NamedTuple):
-    """What a BN has seen and found; identity, which has none, as mean 0 and standard deviation 1."""
-
-    z_FCHW: Tensor
-    mean: Tensor
-    inverse_std: Tensor
+def unnormed(x: Tensor) -> Normed:
+    """Return a tensor as it is, among those that a batch norm reads: of mean 0 and standard deviation 1."""
+    c, dtype = x.shape[1], sum_type(x)
+    return Normed(x, x.new_zeros(c, dtype=dtype), x.new_ones(c, dtype=dtype))
 
 
-def unnormed(x_FCHW: Tensor) -> Normed:
-    """Return a tensor as it is."""
-    c, dtype = x_FCHW.shape[1], sum_type(x_FCHW)
-    return Normed(x_FCHW, x_FCHW.new_zeros(c, dtype=dtype), x_FCHW.new_ones(c, dtype=dtype))
+def dense(x: Tensor) -> Tensor:
+    """Return pictures in dense channels-last memory, without a copy where they are."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
-class KernelSet(NamedTuple):
-    """The kernels of one kind; what they do is told where they are."""
+def per_channel(values: Tensor) -> Tensor:
+    """Return one number for each channel, (C,), in a shape that meets pictures: (C, 1, 1)."""
+    return values[:, None, None]
 
-    add_normed: Callable[..., None]
-    depthwise: Callable[..., Any]
-    """A tensor, or what the products over channels read as such."""
-    depthwise_input_gradient: Callable[..., Tensor]
-    depthwise_kernel_gradient: Callable[..., Tensor]
-    depthwise_norm_gradient: Callable[..., tuple[Tensor, Tensor]]
-    every_other: Callable[..., Tensor]
-    mix_channels: Callable[..., Tensor]
-    mix_channels_input_gradient: Callable[..., Tensor]
-    mix_channels_kernel_gradient: Callable[..., Tensor]
-    mix_channels_with_statistics: Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
-    normalised: Callable[..., Tensor]
-    own_gradients: Callable[..., list[Any]]
-    """Tensors, or what the products over channels read as such."""
-    pool: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    pool_backward: Callable[..., Tensor]
-    products: Callable[..., Tensor]
-    shared_gradients: Callable[..., list[Tensor]]
-    spread: Callable[..., Tensor]
-    statistics: Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+def channels_of(x: Tensor, edges: int, width: int, first: int, step: int) -> Tensor:
+    """Return ``width`` channels of each edge side by side, from ``first`` on, an edge's ``step`` behind the last's."""
+    if edges == 1 or step == width:
+        return x[:, first : first + edges * width]
+    return torch.cat([x[:, first + edge * step :][:, :width] for edge in range(edges)], 1)
+
+
+def sum_over_edges(x: Tensor, edges: int) -> Tensor:
+    """Return the sum (F, C, H, W) over edges of (F, kC, H, W)."""
+    first, *others = x.chunk(edges, 1)
+    if x.dtype != sum_type(x):
+        return dense(x.unflatten(1, (edges, -1)).sum(1))
+    total = first
+    for number, other in enumerate(others):
+        total = total + other if number == 0 else total.add_(other)
+    return total

@@ -1,4 +1,4 @@
-"""How work is parted among Triton's programs."""
+"""How work is divided among Triton's programs."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ namespace {
 constexpr int MOST = 8;      // operations
 constexpr Size CHUNK = 512;  // pixels whose sums are made in the type of the numbers, before they join those in float64
 
-// What a BN has seen and found.
+// What a batch norm reads, and the mean and the 1 / standard deviation that it normalises by.
 template <class T>
 struct Operation {
   const T* z;
@@ -22,7 +22,7 @@ template <class T>
 struct Statistics {
   const T* x;
   Size row;
-  T* found;        // mean, variance, 1 / sqrt(variance + eps): (3, C)
+  T* statistics;  // mean, variance, 1 / sqrt(variance + eps): (3, C)
   double* scratch;  // (parts, 2, C)
   Size pixels, channels, parts;
   double eps;
@@ -65,29 +65,29 @@ void part_statistics(const Statistics<T>& a, Range part, double* means, double* 
 }
 
 template <class T>
-void statistics(const Statistics<T>& a) {
+void batch_statistics(const Statistics<T>& a) {
   in_parallel(a.threads, a.parts, [&](Size part) {
-    double* own = a.scratch + part * 2 * a.channels;
-    part_statistics(a, Range(a.pixels, a.parts, part), own, own + a.channels);
+    double* moments = a.scratch + part * 2 * a.channels;
+    part_statistics(a, Range(a.pixels, a.parts, part), moments, moments + a.channels);
   });
   auto count = [&](Size part) {
     Range range(a.pixels, a.parts, part);
     return range.end - range.begin;
   };
-  join_moments(a.scratch, a.parts, a.channels, a.pixels, a.eps, count, a.found);
+  join_moments(a.scratch, a.parts, a.channels, a.pixels, a.eps, count, a.statistics);
 }
 
 // ---- BN alone
 
 template <class T>
-struct Normalised {
+struct Normalise {
   Operation<T> of;
   T* y;
   Size pixels, channels, threads;
 };
 
 template <class T>
-void normalised(const Normalised<T>& a) {
+void normalise(const Normalise<T>& a) {
   bool streamed = streams(a.y, a.pixels, {a.channels});
   in_parallel(a.threads, a.pixels, [&](Size p) {
     over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
@@ -101,13 +101,13 @@ void normalised(const Normalised<T>& a) {
 
 template <class T>
 struct Operations {
-  Size own, all;
+  Size per_edge, all;
   Operation<T> each[MOST];
-  inline Size column(Size o, Size edge, Size channels, Size c) const { return o < own ? edge * channels + c : c; }
+  inline Size column(Size o, Size edge, Size channels, Size c) const { return o < per_edge ? edge * channels + c : c; }
 };
 
 template <class T>
-struct AddNormed {
+struct AddMixed {
   T* sums;
   Size row;
   const T* weights;  // (k, O)
@@ -116,7 +116,7 @@ struct AddNormed {
 };
 
 template <class T, int ALL>
-void add_normed_pixels(const AddNormed<T>& a, const T* factors, const T* shifts, Size first, Size last) {
+void add_mixed_pixels(const AddMixed<T>& a, const T* factors, const T* shifts, Size first, Size last) {
   Size step = a.edges * a.channels;
   for (Size edge = 0; edge < a.edges; ++edge)
     over_channels<T>(a.channels, [&](auto lanes, Size c) {
@@ -152,7 +152,7 @@ inline void with_operations(Size all, Work work) {
 constexpr Size PIXELS = 64;  // that a thread takes at once: what several edges read stays in a cache
 
 template <class T>
-void add_normed(const AddNormed<T>& a) {
+void add_mixed(const AddMixed<T>& a) {
   Size step = a.edges * a.channels, blocks = (a.pixels + PIXELS - 1) / PIXELS;
   std::vector<T> factors(a.operations.all * step), shifts(step);
   for (Size o = 0; o < a.operations.all; ++o)
@@ -164,7 +164,7 @@ void add_normed(const AddNormed<T>& a) {
     }
   in_parallel(a.threads, blocks, [&](Size block) {
     with_operations(a.operations.all, [&](auto all) {
-      add_normed_pixels<T, all.value>(a, factors.data(), shifts.data(), block * PIXELS,
+      add_mixed_pixels<T, all.value>(a, factors.data(), shifts.data(), block * PIXELS,
                                       std::min(a.pixels, (block + 1) * PIXELS));
     });
   });
@@ -173,24 +173,24 @@ void add_normed(const AddNormed<T>& a) {
 // ---- sums over pixels of the gradient and of it times BN(z)
 
 template <class T>
-struct Products {
+struct MixedGradSums {
   const T* g;
   Size row;
-  T* found;         // (1 + O, k, C)
+  T* sums;          // (1 + O, k, C)
   double* scratch;  // (parts, 1 + O, k, C)
   Size pixels, channels, edges, parts, threads;
   Operations<T> operations;
 };
 
 template <class T, int ALL>
-void products_pixels(const Products<T>& a, Size first, Size last, double* found) {
+void grad_sums_pixels(const MixedGradSums<T>& a, Size first, Size last, double* sums) {
   Size step = a.edges * a.channels;
   for (Size edge = 0; edge < a.edges; ++edge)
     over_channels<T>(a.channels, [&](auto lanes, Size c) {
       Size column = edge * a.channels + c;
       const T* z[ALL];
       Size rows[ALL];
-      Vector<T> mean[ALL], along[ALL] = {}, sum = {};
+      Vector<T> mean[ALL], product[ALL] = {}, sum = {};
       for (int o = 0; o < ALL; ++o) {
         Size at = a.operations.column(o, edge, a.channels, c);
         z[o] = a.operations.each[o].z + at;
@@ -200,24 +200,24 @@ void products_pixels(const Products<T>& a, Size first, Size last, double* found)
       for (Size p = first; p < last; ++p) {
         Vector<T> g = lanes.load(a.g + p * a.row + column);
         sum += g;
-        for (int o = 0; o < ALL; ++o) along[o] += g * (lanes.load(z[o] + p * rows[o]) - mean[o]);
+        for (int o = 0; o < ALL; ++o) product[o] += g * (lanes.load(z[o] + p * rows[o]) - mean[o]);
       }
-      for (int i = 0; i < lanes.count; ++i) found[column + i] += double(sum[i]);
+      for (int i = 0; i < lanes.count; ++i) sums[column + i] += double(sum[i]);
       for (int o = 0; o < ALL; ++o)
-        for (int i = 0; i < lanes.count; ++i) found[(1 + o) * step + column + i] += double(along[o][i]);
+        for (int i = 0; i < lanes.count; ++i) sums[(1 + o) * step + column + i] += double(product[o][i]);
     });
 }
 
 template <class T>
-void products(const Products<T>& a) {
+void mixed_grad_sums(const MixedGradSums<T>& a) {
   Size step = a.edges * a.channels, numbers = (1 + a.operations.all) * step;
   in_parallel(a.threads, a.parts, [&](Size part) {
-    double* own = a.scratch + part * numbers;
-    std::fill_n(own, numbers, 0.0);
+    double* sums = a.scratch + part * numbers;
+    std::fill_n(sums, numbers, 0.0);
     Range range(a.pixels, a.parts, part);
     for (Size first = range.begin; first < range.end; first += PIXELS)
       with_operations(a.operations.all, [&](auto all) {
-        products_pixels<T, all.value>(a, first, std::min(range.end, first + PIXELS), own);
+        grad_sums_pixels<T, all.value>(a, first, std::min(range.end, first + PIXELS), sums);
       });
   });
   for (Size n = 0; n < numbers; ++n) {
@@ -228,23 +228,23 @@ void products(const Products<T>& a) {
       total *= double(a.operations.each[o].inverse[a.operations.column(o, column / a.channels, a.channels,
                                                                        column % a.channels)]);
     }
-    a.found[n] = T(total);
+    a.sums[n] = T(total);
   }
 }
 
-// ---- gradients for what the BN have seen
+// ---- gradients for the batch norms' inputs
 
 // The gradient is g * a + z * b + c, channel by channel: (3, O, k, C). Only the first operations have a BN.
 template <class T>
-struct Lines {
-  const T *weights, *sums;  // (k, O), (1 + O, k, C) as `products` gives them
-  T* lines;
+struct GradFactors {
+  const T *weights, *sums;  // (k, O), (1 + O, k, C) as `mixed_grad_sums` gives them
+  T* factors;
   Size weights_row, pixels, channels, edges, of_batch, normed;
   Operations<T> operations;
 };
 
 template <class T>
-void gradient_lines(const Lines<T>& a) {
+void grad_factors(const GradFactors<T>& a) {
   Size step = a.edges * a.channels, all = a.operations.all;
   for (Size o = 0; o < all; ++o)
     for (Size column = 0; column < step; ++column) {
@@ -256,17 +256,17 @@ void gradient_lines(const Lines<T>& a) {
         slope = -scale * inverse * double(a.sums[(1 + o) * step + column]) / double(a.pixels);
         shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(of.mean[at]);
       }
-      a.lines[o * step + column] = T(scale);
-      a.lines[(all + o) * step + column] = T(slope);
-      a.lines[(2 * all + o) * step + column] = T(shift);
+      a.factors[o * step + column] = T(scale);
+      a.factors[(all + o) * step + column] = T(slope);
+      a.factors[(2 * all + o) * step + column] = T(shift);
     }
 }
 
 template <class T>
-struct Gradients {
+struct SharedGrads {
   const T* g;
   Size row;
-  const T* lines;
+  const T* factors;
   Size pixels, channels, edges, threads;
   T* results[MOST];
   Operations<T> operations;
@@ -274,24 +274,24 @@ struct Gradients {
 
 // Of operations that all edges share, both poolings and identity: the sum over edges.
 template <class T>
-void shared_gradients(const Gradients<T>& a) {
+void shared_grads(const SharedGrads<T>& a) {
   Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  std::vector<T> lines(a.lines, a.lines + 3 * all * step);
+  std::vector<T> factors(a.factors, a.factors + 3 * all * step);
   for (Size o = 0; o < all; ++o)  // z is the same for all edges: so are the slopes and the shifts, summed
     for (Size edge = 1; edge < a.edges; ++edge)
       for (Size c = 0; c < a.channels; ++c)
         for (Size kind = 1; kind < 3; ++kind)
-          lines[(kind * all + o) * step + c] += lines[(kind * all + o) * step + edge * a.channels + c];
+          factors[(kind * all + o) * step + c] += factors[(kind * all + o) * step + edge * a.channels + c];
   in_parallel(a.threads, blocks, [&](Size block) {
     for (Size o = 0; o < all; ++o) {
-      const T *line = lines.data() + o * step, *z = a.operations.each[o].z;
+      const T *factor = factors.data() + o * step, *z = a.operations.each[o].z;
       Size row = a.operations.each[o].row;
       over_channels<T>(a.channels, [&](auto lanes, Size c) {
-        Vector<T> slope = lanes.load(line + all * step + c), shift = lanes.load(line + 2 * all * step + c);
+        Vector<T> slope = lanes.load(factor + all * step + c), shift = lanes.load(factor + 2 * all * step + c);
         for (Size p = block * PIXELS; p < std::min(a.pixels, (block + 1) * PIXELS); ++p) {
           Vector<T> total = lanes.load(z + p * row + c) * slope + shift;
           for (Size column = c; column < step; column += a.channels)
-            total += lanes.load(a.g + p * a.row + column) * lanes.load(line + column);
+            total += lanes.load(a.g + p * a.row + column) * lanes.load(factor + column);
           lanes.store(a.results[o] + p * a.channels + c, total);
         }
       });
@@ -301,9 +301,9 @@ void shared_gradients(const Gradients<T>& a) {
 
 }  // namespace
 
-EXPORT(statistics, Statistics)
-EXPORT(normalised, Normalised)
-EXPORT(add_normed, AddNormed)
-EXPORT(products, Products)
-EXPORT(gradient_lines, Lines)
-EXPORT(shared_gradients, Gradients)
+EXPORT(batch_statistics, Statistics)
+EXPORT(normalise, Normalise)
+EXPORT(add_mixed, AddMixed)
+EXPORT(mixed_grad_sums, MixedGradSums)
+EXPORT(grad_factors, GradFactors)
+EXPORT(shared_grads, SharedGrads)

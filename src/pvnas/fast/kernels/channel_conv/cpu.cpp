@@ -1,7 +1,7 @@
 // Convolutions 1x1x1 and 3x1x1 of several edges as matrix products over channels, forward and backward.
 //
 // A tile of some pixels times one or two vectors of channels is held in registers while the product runs. It reads and
-// writes small copies: memory is read best row by row, and rows a power of two apart share a few places of the first
+// writes small copies: memory is read best row by row, and rows a power of two apart share a few sets of the first
 // cache.
 #include "moments.h"
 #include "stencils.h"
@@ -61,16 +61,16 @@ struct Chunks {
   Size time(Size chunk) const { return chunk / in_frame; }
 };
 
-// What is read: x; or where z is given the gradient for what a BN has seen, x * line[0] + z * line[1] + line[2] with a
-// line for each channel; or where taps are given a depthwise convolution of x.
+// What is read: x; or where z is given, the gradient for the input z of a batch norm, x * factors[0] + z * factors[1] +
+// factors[2] with factors for each channel; or where taps are given, a depthwise convolution of x.
 template <class T>
 struct Read {
   const T* x;
   Size row;
   const T* z;
   Size z_row;
-  const T* lines;
-  Size lines_step;
+  const T* factors;
+  Size factors_step;
   Depthwise<T> depthwise;
 };
 
@@ -80,31 +80,31 @@ void convolve_rows(const Read<T>& from, Size first, Size channel, Size rows, Siz
   const Depthwise<T>& a = from.depthwise;
   for (Size r = first / a.w_out; r < (first + rows) / a.w_out; ++r, to += a.w_out * to_row) {
     if (a.mean)
-      depthwise_row<T, NORMED>(a, from.x, from.row, r, channel, columns, to, to_row);
+      depthwise_row<T, NORM_RELU>(a, from.x, from.row, r, channel, columns, to, to_row);
     else
-      depthwise_row<T, RECTIFIED>(a, from.x, from.row, r, channel, columns, to, to_row);
+      depthwise_row<T, RELU>(a, from.x, from.row, r, channel, columns, to, to_row);
   }
 }
 
-// Pixels [first, first + rows) of some channels one behind the other, rectified as asked.
+// Pixels [first, first + rows) of some channels one behind the other, through a ReLU as asked.
 template <class T>
 void copy_rows(const Read<T>& from, Size first, Size channel, Size rows, Size columns, T* to, Size to_row,
-               bool rectify) {
+               bool with_relu) {
   if (from.depthwise.taps) return convolve_rows(from, first, channel, rows, columns, to, to_row);
   const T* x = from.x + first * from.row + channel;
-  auto over_rows = [&](auto seen) {
+  auto over_rows = [&](auto value) {
     for (Size r = 0; r < rows; ++r)
-      over_channels<T>(columns, [&](auto lanes, Size c) { lanes.store(to + r * to_row + c, seen(lanes, r, c)); });
+      over_channels<T>(columns, [&](auto lanes, Size c) { lanes.store(to + r * to_row + c, value(lanes, r, c)); });
   };
   if (from.z) {
-    const T *z = from.z + first * from.z_row + channel, *line = from.lines + channel;
+    const T *z = from.z + first * from.z_row + channel, *factor = from.factors + channel;
     over_rows([&](auto lanes, Size r, Size c) {
-      return lanes.load(x + r * from.row + c) * lanes.load(line + c) +
-             (lanes.load(z + r * from.z_row + c) * lanes.load(line + from.lines_step + c) +
-              lanes.load(line + 2 * from.lines_step + c));
+      return lanes.load(x + r * from.row + c) * lanes.load(factor + c) +
+             (lanes.load(z + r * from.z_row + c) * lanes.load(factor + from.factors_step + c) +
+              lanes.load(factor + 2 * from.factors_step + c));
     });
-  } else if (rectify) {
-    over_rows([&](auto lanes, Size r, Size c) { return rectified<T>(lanes.load(x + r * from.row + c)); });
+  } else if (with_relu) {
+    over_rows([&](auto lanes, Size r, Size c) { return relu<T>(lanes.load(x + r * from.row + c)); });
   } else {
     over_rows([&](auto lanes, Size r, Size c) { return lanes.load(x + r * from.row + c); });
   }
@@ -120,15 +120,15 @@ struct Kernels {
 };
 
 template <class T>
-struct Mix : Kernels<T> {
+struct ChannelConv : Kernels<T> {
   const T* laid_out;  // these kernels as `lay_out` wrote them; if not given, it is called
   Read<T> x;
   Size x_edge;
   T* y;
-  Size y_row, y_edge, pixels, frame, frames, sign, rectified;
+  Size y_row, y_edge, pixels, frame, frames, sign, relu;
   const T* bias;  // of each column, if any
-  Size added;     // to what y holds
-  T* found;       // mean, variance and 1 / sqrt(variance + eps) of y, (3, kB), if asked for
+  Size add;       // to what y holds
+  T* statistics;  // mean, variance and 1 / sqrt(variance + eps) of y, (3, kB), if asked for
   double eps;
   Size threads;
 };
@@ -205,15 +205,15 @@ inline void multiply_tile(const Segment<T>& segment, Size first_row, Size x_row,
     for (int v = 0; v < VECTORS; ++v) Whole<T>::store(y + r * y_row + v * L, sums[v][r]);
 }
 
-// Rows of a copy to where they belong.
+// Rows of a copy to y.
 template <class T>
-void write_rows(const Mix<T>& a, const T* from, Size from_row, Size first, Size rows, Size run, bool streamed) {
+void write_rows(const ChannelConv<T>& a, const T* from, Size from_row, Size first, Size rows, Size run, bool streamed) {
   T* to = a.y + first * a.y_row + run * a.y_edge;
   for (Size r = 0; r < rows; ++r, from += from_row, to += a.y_row)
     over_written<T>(streamed, a.n_to, [&](auto lanes, Size c) {
       Vector<T> v = lanes.load(from + c);
       if (a.bias) v += lanes.load(a.bias + run * a.n_to + c);
-      if (a.added) v += lanes.load(to + c);
+      if (a.add) v += lanes.load(to + c);
       lanes.store(to + c, v);
     });
 }
@@ -237,97 +237,99 @@ void moments_of_rows(const T* from, Size from_row, Size rows, Size columns, T* m
 
 // What a thread needs to go through its chunks.
 template <class T>
-struct Desk {
+struct Scratch {
   std::vector<T> read, made;
   std::vector<Segment<T>> segments;
   Size made_row;
-  Desk(const Mix<T>& a, Size rows, Size blocks)
+  Scratch(const ChannelConv<T>& a, Size rows, Size blocks)
       : read(a.summed * a.taps * rows * a.n_from), made_row((blocks + 1) * columns<T>()) {
     made.resize(rows * made_row);
   }
 };
 
-// Gathers what the tiles of one block of columns multiply. Rows are copied once for all columns, and for all edges where
-// they share what they read.
+// Gathers what the tiles of one block of columns multiply. Rows are copied once for all columns, and for all edges
+// where they share what they read.
 template <class T>
-void gather(const Mix<T>& a, const Chunks& chunks, Size chunk, Size run, Size block, const T* weights, Desk<T>& desk) {
+void gather(const ChannelConv<T>& a, const Chunks& chunks, Size chunk, Size run, Size block, const T* weights,
+            Scratch<T>& scratch) {
   Size time = chunks.time(chunk) % a.frames, width = width_of<T>(a.n_to - block * columns<T>());
-  desk.segments.clear();
+  scratch.segments.clear();
   for (Size edge = 0; edge < a.summed; ++edge)
     for (Size tap = 0; tap < a.taps; ++tap) {
       Size shift = a.taps > 1 ? a.sign * (tap - a.taps / 2) : 0, number = edge * a.taps + tap;
       if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-      T* copy = desk.read.data() + number * chunks.each * a.n_from;
+      T* copy = scratch.read.data() + number * chunks.each * a.n_from;
       if (block == 0 && (run == 0 || a.x_edge))
         copy_rows(a.x, chunks.begin(chunk) + shift * a.frame, (run + edge) * a.x_edge, chunks.count(chunk), a.n_from,
-                  copy, a.n_from, a.rectified);
+                  copy, a.n_from, a.relu);
       for (Size c = 0; c < a.n_from; c += DEPTH)
-        desk.segments.push_back({copy + c, weights + number * a.n_from * columns<T>() + c * width,
+        scratch.segments.push_back({copy + c, weights + number * a.n_from * columns<T>() + c * width,
                                  std::min(DEPTH, a.n_from - c)});
     }
 }
 
 // All tiles of one block of columns.
 template <class T>
-void multiply_block(const Mix<T>& a, Size rows, Size block, Desk<T>& desk) {
+void multiply_block(const ChannelConv<T>& a, Size rows, Size block, Scratch<T>& scratch) {
   with_vectors<T>(a.n_to - block * columns<T>(), [&](auto vectors) {
     constexpr int V = vectors.value;
-    for (const auto& segment : desk.segments)
+    for (const auto& segment : scratch.segments)
       for (Size r = 0; r < rows; r += ROWS<V>)
         with_rows<ROWS<V>>(rows - r, [&](auto R) {
-          multiply_tile<T, V, R.value>(segment, r, a.n_from, desk.made.data() + r * desk.made_row + block * columns<T>(),
-                                       desk.made_row, &segment == desk.segments.data());
+          T* y = scratch.made.data() + r * scratch.made_row + block * columns<T>();
+          bool begin = &segment == scratch.segments.data();
+          multiply_tile<T, V, R.value>(segment, r, a.n_from, y, scratch.made_row, begin);
         });
   });
 }
 
-// A block of columns after the other, so that their weights stay in a cache, then all of them to where they belong.
+// A block of columns after the other, so that their weights stay in a cache, then all of them to y.
 template <class T>
-void mix(const Mix<T>& a) {
-  std::vector<T> own;
+void channel_conv(const ChannelConv<T>& a) {
+  std::vector<T> panels;
   const T* weights = a.laid_out;
   if (!weights) {
-    own.resize(laid_out_size<T>(a));
-    lay_out(LayOut<T>{a, own.data(), a.threads});
-    weights = own.data();
+    panels.resize(laid_out_size<T>(a));
+    lay_out(LayOut<T>{a, panels.data(), a.threads});
+    weights = panels.data();
   }
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + columns<T>() - 1) / columns<T>(), panel = a.summed * a.taps * a.n_from * columns<T>();
-  bool streamed = !a.added && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
+  bool streamed = !a.add && streams(a.y, a.pixels, {a.y_row, a.y_edge, a.n_to});
   Size channels = a.runs * a.n_to;
-  std::vector<T> moments(a.found ? chunks.all * 2 * channels : 0);
+  std::vector<T> moments(a.statistics ? chunks.all * 2 * channels : 0);
 #pragma omp parallel num_threads(a.threads)
   {
-    Desk<T> desk(a, chunks.each, blocks);
+    Scratch<T> scratch(a, chunks.each, blocks);
 #pragma omp for schedule(static) nowait
     for (Size chunk = 0; chunk < chunks.all; ++chunk)
       for (Size run = 0; run < a.runs; ++run) {
         for (Size block = 0; block < blocks; ++block) {
-          gather(a, chunks, chunk, run, block, weights + (run * blocks + block) * panel, desk);
-          multiply_block(a, chunks.count(chunk), block, desk);
+          gather(a, chunks, chunk, run, block, weights + (run * blocks + block) * panel, scratch);
+          multiply_block(a, chunks.count(chunk), block, scratch);
         }
-        write_rows(a, desk.made.data(), desk.made_row, chunks.begin(chunk), chunks.count(chunk), run, streamed);
-        if (a.found) {
+        write_rows(a, scratch.made.data(), scratch.made_row, chunks.begin(chunk), chunks.count(chunk), run, streamed);
+        if (a.statistics) {
           T* means = moments.data() + chunk * 2 * channels + run * a.n_to;
-          moments_of_rows(desk.made.data(), desk.made_row, chunks.count(chunk), a.n_to, means, means + channels);
+          moments_of_rows(scratch.made.data(), scratch.made_row, chunks.count(chunk), a.n_to, means, means + channels);
         }
       }
     streams_end();
   }
   auto count = [&](Size chunk) { return chunks.count(chunk); };
-  if (a.found) join_moments(moments.data(), chunks.all, channels, a.pixels, a.eps, count, a.found);
+  if (a.statistics) join_moments(moments.data(), chunks.all, channels, a.pixels, a.eps, count, a.statistics);
 }
 
 // ---- gradient of the kernels: g' x
 
 template <class T>
-struct MixKernelGradient {
+struct ChannelConvKernelGrad {
   Read<T> g;
   Size g_edge;
   Read<T> x;
   Size x_edge;
   T* sums;  // (k, B, A, t)
-  Size pixels, frame, frames, n_b, n_a, edges, taps, rectified, parts, threads;
+  Size pixels, frame, frames, n_b, n_a, edges, taps, relu, parts, threads;
 };
 
 // Adds to R rows of the sums, held in registers, what some pixels give.
@@ -338,25 +340,25 @@ inline void correlate_tile(const T* g, Size g_row, const T* x, Size x_row, Size 
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < VECTORS; ++v) total[v][r] = Whole<T>::load(sums + r * sums_row + v * L);
   for (Size p = 0; p < pixels; ++p, g += g_row, x += x_row) {
-    Vector<T> own[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) own[v] = Whole<T>::load(x + v * L);
+    Vector<T> values[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) values[v] = Whole<T>::load(x + v * L);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < VECTORS; ++v) total[v][r] += g[r] * own[v];
+      for (int v = 0; v < VECTORS; ++v) total[v][r] += g[r] * values[v];
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < VECTORS; ++v) Whole<T>::store(sums + r * sums_row + v * L, total[v][r]);
 }
 
 template <class T>
-void mix_kernel_gradient(const MixKernelGradient<T>& a) {
+void channel_conv_kernel_grad(const ChannelConvKernelGrad<T>& a) {
   constexpr int N = columns<T>(), L = Types<T>::lanes;
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size wide = (a.n_a + L - 1) / L * L, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
-  std::vector<T> found(a.parts * a.edges * of_edge);
+  std::vector<T> part_sums(a.parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
-    // Rows are a little apart: a power of two apart they would share a few places of the first cache.
+    // Rows are a little apart: a power of two apart they would share a few sets of the first cache.
     Size x_row = wide + L, g_row = (a.n_b + L - 1) / L * L + L;
     std::vector<T> x(chunks.each * x_row), g(chunks.each * g_row);
 #pragma omp for collapse(2) schedule(static)
@@ -369,8 +371,8 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
           for (Size tap = 0; tap < a.taps; ++tap) {
             Size shift = a.taps > 1 ? tap - a.taps / 2 : 0;
             if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), x_row, a.rectified);
-            T* sums = found.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
+            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x.data(), x_row, a.relu);
+            T* sums = part_sums.data() + (part * a.edges + edge) * of_edge + tap * of_tap;
             for (Size n = 0; n < a.n_a; n += N)
               with_vectors<T>(a.n_a - n, [&](auto vectors) {
                 constexpr int V = vectors.value;
@@ -390,7 +392,7 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
         for (Size n = 0; n < a.n_a; ++n) {
           T total = 0;
           for (Size part = 0; part < a.parts; ++part)
-            total += found[(part * a.edges + edge) * of_edge + tap * of_tap + b * wide + n];
+            total += part_sums[(part * a.edges + edge) * of_edge + tap * of_tap + b * wide + n];
           a.sums[(row * a.n_a + n) * a.taps + tap] = total;
         }
     }
@@ -400,5 +402,5 @@ void mix_kernel_gradient(const MixKernelGradient<T>& a) {
 }  // namespace
 
 EXPORT(lay_out, LayOut)
-EXPORT(mix, Mix)
-EXPORT(mix_kernel_gradient, MixKernelGradient)
+EXPORT(channel_conv, ChannelConv)
+EXPORT(channel_conv_kernel_grad, ChannelConvKernelGrad)

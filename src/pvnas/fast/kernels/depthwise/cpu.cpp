@@ -1,4 +1,4 @@
-// Depthwise 3x3 convolutions of several edges, backward. Forward they are made where products over channels read them.
+// Depthwise 3x3 convolutions of several edges, backward. Forward they are computed where channel_conv reads them.
 #include "stencils.h"
 
 namespace {
@@ -9,14 +9,14 @@ template <class T>
 struct InputGradient {
   const T* g;
   Size g_row;
-  const T *taps, *z;  // z, where BN stands before the ReLU: what it has seen
+  const T *taps, *z;  // z: what the batch norm before the ReLU reads, if there is one
   Size z_row;
   const T *mean, *inverse;
-  T *dx, *sums;  // sums (parts, 2, C) of dx and of dx * BN(z)
-  Size parts, frames, h, w, h_out, w_out, channels, edges, stride, dilation, added, threads;
+  T *dx, *sums;  // sums (parts, 2, C) of dx and of dx times the batch norm of z
+  Size parts, frames, h, w, h_out, w_out, channels, edges, stride, dilation, add, threads;
 };
 
-// The sum over all edges that share what they read.
+// The sum over all edges, which share what they read.
 template <class T>
 void input_gradient_row(const InputGradient<T>& a, Size r, bool streamed) {
   Rows<T> rows(a.g + r / a.h * a.h * a.w * a.g_row, r % a.h, a.dilation, a.h, a.w * a.g_row);
@@ -26,9 +26,9 @@ void input_gradient_row(const InputGradient<T>& a, Size r, bool streamed) {
       Size of_edge = edge * a.channels + c;
       auto convolve = [&](auto put) {
         convolve_row<T, AS_IS>(lanes, rows.from(of_edge), a.g_row, a.taps + of_edge, a.edges * a.channels, true,
-                               Sight<T, AS_IS>{}, a.w, a.dilation, put);
+                               Prepare<T, AS_IS>{}, a.w, a.dilation, put);
       };
-      if (edge || a.added)
+      if (edge || a.add)
         convolve([&](Size j, Vector<T> v) { lanes.store(dx + j * a.channels, v + lanes.load(dx + j * a.channels)); });
       else
         convolve([&](Size j, Vector<T> v) { lanes.store(dx + j * a.channels, v); });
@@ -36,32 +36,32 @@ void input_gradient_row(const InputGradient<T>& a, Size r, bool streamed) {
   });
 }
 
-// Past the ReLU of BN(z), with the sums that BN's backward pass asks for.
+// Through the ReLU of a batch norm of z, with the sums that its backward pass needs.
 template <class T>
 void norm_gradient_row(const InputGradient<T>& a, Size r, bool streamed, T* sums) {
   Rows<T> rows(a.g + r / a.h * a.h * a.w * a.g_row, r % a.h, a.dilation, a.h, a.w * a.g_row);
   over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
     Vector<T> mean = lanes.load(a.mean + c), inverse = lanes.load(a.inverse + c);
-    Vector<T> sum = {}, along = {};
+    Vector<T> sum = {}, product = {};
     auto put = [&](Size j, Vector<T> g) {
       Vector<T> normed = (lanes.load(a.z + (r * a.w + j) * a.z_row + c) - mean) * inverse;
       g = normed > 0 ? g : Vector<T>{};
       sum += g;
-      along += g * normed;
+      product += g * normed;
       lanes.store(a.dx + (r * a.w + j) * a.channels + c, g);
     };
-    convolve_row<T, AS_IS>(lanes, rows.from(c), a.g_row, a.taps + c, a.channels, true, Sight<T, AS_IS>{}, a.w,
+    convolve_row<T, AS_IS>(lanes, rows.from(c), a.g_row, a.taps + c, a.channels, true, Prepare<T, AS_IS>{}, a.w,
                            a.dilation, put);
     lanes.keep(sums + c, sum + lanes.load(sums + c));
-    lanes.keep(sums + a.channels + c, along + lanes.load(sums + a.channels + c));
+    lanes.keep(sums + a.channels + c, product + lanes.load(sums + a.channels + c));
   });
 }
 
-// At stride 2 each pixel of the output gives to those that it has read.
+// At stride 2 each pixel of the output adds to those that it has read.
 template <class T>
 void input_gradient_frame(const InputGradient<T>& a, Size frame) {
   T* dx = a.dx + frame * a.h * a.w * a.channels;
-  if (!a.added) std::fill_n(dx, a.h * a.w * a.channels, T(0));
+  if (!a.add) std::fill_n(dx, a.h * a.w * a.channels, T(0));
   for (Size i = 0; i < a.h_out; ++i)
     for (Size j = 0; j < a.w_out; ++j) {
       const T* g = a.g + ((frame * a.h_out + i) * a.w_out + j) * a.g_row;
@@ -78,9 +78,9 @@ void input_gradient_frame(const InputGradient<T>& a, Size frame) {
 }
 
 template <class T>
-void depthwise_input_gradient(const InputGradient<T>& a) {
+void depthwise_input_grad(const InputGradient<T>& a) {
   Size rows = a.frames * a.h;
-  bool streamed = LINES && !a.added && a.edges == 1 && streams(a.dx, rows * a.w, {a.channels});
+  bool streamed = LINES && !a.add && a.edges == 1 && streams(a.dx, rows * a.w, {a.channels});
   if (a.stride == 2)
     in_parallel(a.threads, a.frames, [&](Size frame) { input_gradient_frame(a, frame); });
   else if (!a.z)
@@ -108,8 +108,8 @@ struct KernelGradient {
 };
 
 // What one row of gradients adds to the sums of one vector of channels.
-template <class T, Seen SEEN, class Lanes>
-inline void correlate_row(Lanes lanes, const Rows<T>& rows, Size x_step, const Sight<T, SEEN>& sight, const T* g,
+template <class T, Prologue BEFORE, class Lanes>
+inline void correlate_row(Lanes lanes, const Rows<T>& rows, Size x_step, const Prepare<T, BEFORE>& prepare, const T* g,
                           Size g_step, T* sums, Size sums_step, Size w, Size dilation) {
   Vector<T> s[3][3];
   for (int tap = 0; tap < 9; ++tap) s[tap / 3][tap % 3] = lanes.load(sums + tap * sums_step);
@@ -118,8 +118,8 @@ inline void correlate_row(Lanes lanes, const Rows<T>& rows, Size x_step, const S
     Vector<T> before = {}, here = lanes.load(g + phase * g_step);
     for (Size j = phase; j < w; j += dilation) {
       Vector<T> after = j + dilation < w ? lanes.load(g + (j + dilation) * g_step) : Vector<T>{};
-      Vector<T> a = sight(lanes.load(x0 + j * x_step)), b = sight(lanes.load(x1 + j * x_step)),
-                c = sight(lanes.load(x2 + j * x_step));
+      Vector<T> a = prepare(lanes.load(x0 + j * x_step)), b = prepare(lanes.load(x1 + j * x_step)),
+                c = prepare(lanes.load(x2 + j * x_step));
       s[0][0] += a * after, s[0][1] += a * here, s[0][2] += a * before;
       s[1][0] += b * after, s[1][1] += b * here, s[1][2] += b * before;
       s[2][0] += c * after, s[2][1] += c * here, s[2][2] += c * before;
@@ -131,14 +131,15 @@ inline void correlate_row(Lanes lanes, const Rows<T>& rows, Size x_step, const S
     if (rows.inside[tap / 3]) lanes.store(sums + tap * sums_step, s[tap / 3][tap % 3]);
 }
 
-template <class T, Seen SEEN>
+template <class T, Prologue BEFORE>
 void kernel_gradient_row(const KernelGradient<T>& a, Size r, T* sums) {
   Rows<T> rows(a.x + r / a.h * a.h * a.w * a.x_row, r % a.h, a.dilation, a.h, a.w * a.x_row);
   const T* g = a.g + r * a.w * a.g_row;
   for (Size first = 0; first < a.c_out; first += a.c_in)
     over_channels<T>(a.c_in, [&](auto lanes, Size c) {
-      correlate_row<T, SEEN>(lanes, rows.from(c), a.x_row, sight_of<T, SEEN>(lanes, a.mean, a.inverse, c), g + first + c,
-                             a.g_row, sums + first + c, a.c_out, a.w, a.dilation);
+      auto prepare = prologue_of<T, BEFORE>(lanes, a.mean, a.inverse, c);
+      correlate_row<T, BEFORE>(lanes, rows.from(c), a.x_row, prepare, g + first + c, a.g_row, sums + first + c, a.c_out,
+                               a.w, a.dilation);
     });
 }
 
@@ -152,7 +153,7 @@ void kernel_gradient_row_stride2(const KernelGradient<T>& a, Size r, T* sums) {
       for (Size j = 0; j < a.w_out; ++j) {
         Vector<T> g = lanes.load(a.g + (r * a.w_out + j) * a.g_row + first + c);
         over_taps(r % a.h_out, j, a.dilation, a.h, a.w, [&](int tap, Size pixel) {
-          s[tap] += g * rectified<T>(lanes.load(x + pixel * a.x_row + c));
+          s[tap] += g * relu<T>(lanes.load(x + pixel * a.x_row + c));
         });
       }
       for (int tap = 0; tap < 9; ++tap) lanes.store(sums + tap * a.c_out + first + c, s[tap]);
@@ -160,7 +161,7 @@ void kernel_gradient_row_stride2(const KernelGradient<T>& a, Size r, T* sums) {
 }
 
 template <class T>
-void depthwise_kernel_gradient(const KernelGradient<T>& a) {
+void depthwise_kernel_grad(const KernelGradient<T>& a) {
   in_parallel(a.threads, a.parts, [&](Size part) {
     T* sums = a.sums + part * 9 * a.c_out;
     std::fill_n(sums, 9 * a.c_out, T(0));
@@ -169,14 +170,14 @@ void depthwise_kernel_gradient(const KernelGradient<T>& a) {
       if (a.stride == 2)
         kernel_gradient_row_stride2(a, r, sums);
       else if (a.mean)
-        kernel_gradient_row<T, NORMED>(a, r, sums);
+        kernel_gradient_row<T, NORM_RELU>(a, r, sums);
       else
-        kernel_gradient_row<T, RECTIFIED>(a, r, sums);
+        kernel_gradient_row<T, RELU>(a, r, sums);
     }
   });
 }
 
 }  // namespace
 
-EXPORT(depthwise_input_gradient, InputGradient)
-EXPORT(depthwise_kernel_gradient, KernelGradient)
+EXPORT(depthwise_input_grad, InputGradient)
+EXPORT(depthwise_kernel_grad, KernelGradient)

@@ -14,11 +14,21 @@ SIZES = ["columns", "each", "h", "w"]
 
 
 @triton.jit
-def seen(x, mean, inverse, inside, NORMED: tl.constexpr):
-    """ReLU(x) or ReLU(BN(x)), zero outside the picture."""
+def prologue(x, mean, inverse, inside, NORMED: tl.constexpr):
+    """What a convolution makes of x before it multiplies: ReLU(x) or ReLU(BN(x)), zero outside the picture."""
     if NORMED:
         x = tl.where(inside, (x - mean[None, :]) * inverse[None, :], 0.0)
     return tl.maximum(x, 0.0)
+
+
+@triton.jit
+def load_norm(mean, inverse, c, in_c, NORMED: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr):
+    """The mean and 1 / standard deviation of some channels, where there is a batch norm."""
+    m, v = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
+    if NORMED:
+        m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
+        v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
+    return m, v
 
 
 @triton.jit
@@ -46,6 +56,15 @@ def _within(h, q, i):
 
 
 @triton.jit
+def _columns(q, end, in_c, h, w, DILATION: tl.constexpr):
+    """Of some columns of the frames: the number of the first pixel of each, masks of them and of their neighbours."""
+    j = q % w
+    valid = (q < end)[:, None] & in_c[None, :]
+    left, right = valid & (j >= DILATION)[:, None], valid & (j < w - DILATION)[:, None]
+    return (q // w * (h * w) + j).to(tl.int64)[:, None], valid, left, right
+
+
+@triton.jit
 def _three(at, step, left, middle, right, there):
     """A row's pixels and their neighbours on both sides, as they lie in memory."""
     return (
@@ -56,11 +75,11 @@ def _three(at, step, left, middle, right, there):
 
 
 @triton.jit
-def _seen_three(x0, x1, x2, mean, inverse, left, middle, right, there, NORMED: tl.constexpr, SUM: tl.constexpr):
+def _prologue_three(x0, x1, x2, mean, inverse, left, middle, right, there, NORMED: tl.constexpr, SUM: tl.constexpr):
     return (
-        seen(x0.to(SUM), mean, inverse, left & there, NORMED),
-        seen(x1.to(SUM), mean, inverse, middle & there, NORMED),
-        seen(x2.to(SUM), mean, inverse, right & there, NORMED),
+        prologue(x0.to(SUM), mean, inverse, left & there, NORMED),
+        prologue(x1.to(SUM), mean, inverse, middle & there, NORMED),
+        prologue(x2.to(SUM), mean, inverse, right & there, NORMED),
     )
 
 
@@ -75,22 +94,17 @@ def depthwise_rows(
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     start = tl.program_id(0) // blocks % DILATION
     q = tl.program_id(0) // (blocks * DILATION) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    in_c, j = c < c_out, q % w
-    valid = (q < columns)[:, None] & in_c[None, :]
-    left, right = valid & (j >= DILATION)[:, None], valid & (j < w - DILATION)[:, None]
-    first = (q // w * (h * w) + j).to(tl.int64)[:, None]
-    source, target = x + first * row + (c % c_in)[None, :], y + first * c_out + c[None, :]
-    m, v = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
-    if NORMED:
-        m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
-        v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
+    in_c = c < c_out
+    first, valid, left, right = _columns(q, columns, in_c, h, w, DILATION)
+    from_x, target = x + first * row + (c % c_in)[None, :], y + first * c_out + c[None, :]
+    m, v = load_norm(mean, inverse, c, in_c, NORMED, BLOCK_C, SUM)
     k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, c, in_c, k_channel, k_tap, SUM)
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
     step = DILATION * row
     for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
         there, done = _within(h, q, i), i - DILATION
-        x0, x1, x2 = _three(source + i * w * row, step, left, valid, right, there)
-        x0, x1, x2 = _seen_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
+        x0, x1, x2 = _three(from_x + i * w * row, step, left, valid, right, there)
+        x0, x1, x2 = _prologue_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
         above = above + x0 * k6 + x1 * k7 + x2 * k8  # each a fused multiplication and addition
         tl.store(target + done * w * c_out, above.to(y.dtype.element_ty), mask=valid & _within(h, q, done))
         above = here + x0 * k3 + x1 * k4 + x2 * k5
@@ -98,12 +112,12 @@ def depthwise_rows(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def input_gradient_rows(
+def input_grad_rows(
     g, row, kernel, k_channel, k_tap, x, x_row, mean, inverse, dx, sums, columns, h, w, c_out,
-    EDGES: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADDED: tl.constexpr, BLOCK_Q: tl.constexpr,
+    EDGES: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, ADD: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_C: tl.constexpr, SUM: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for what edges have convolved: as ``depthwise_rows`` with the kernels turned, summed over edges.
+    """The gradient for what edges convolve: as ``depthwise_rows`` with the kernels turned, summed over edges.
 
     ``NORMED``: that was ReLU(BN(x)). Then the gradient is that for BN(x), and ``sums`` (programs, 2, C) are, over the
     columns of a program, the sums of it and of it times BN(x).
@@ -112,24 +126,19 @@ def input_gradient_rows(
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     start = tl.program_id(0) // blocks % DILATION
     q = tl.program_id(0) // (blocks * DILATION) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    in_c, j = c < c_out, q % w
-    valid = (q < columns)[:, None] & in_c[None, :]
-    left, right = valid & (j >= DILATION)[:, None], valid & (j < w - DILATION)[:, None]
-    first = (q // w * (h * w) + j).to(tl.int64)[:, None]
-    source, target, own = g + first * row + c[None, :], dx + first * c_out + c[None, :], x + first * x_row + c[None, :]
-    m, v = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
-    if NORMED:
-        m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
-        v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
+    in_c = c < c_out
+    first, valid, left, right = _columns(q, columns, in_c, h, w, DILATION)
+    from_g, target, z_at = g + first * row + c[None, :], dx + first * c_out + c[None, :], x + first * x_row + c[None, :]
+    m, v = load_norm(mean, inverse, c, in_c, NORMED, BLOCK_C, SUM)
     step = DILATION * row
     above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-    total, along = above, above
+    total, product = above, above
     k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, c, in_c, k_channel, k_tap, SUM)
     for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
         below = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
         there = _within(h, q, i)
         for edge in tl.static_range(EDGES):
-            g0, g1, g2 = _three(source + i * w * row + edge * c_out, step, left, valid, right, there)
+            g0, g1, g2 = _three(from_g + i * w * row + edge * c_out, step, left, valid, right, there)
             g0, g1, g2 = g0.to(SUM), g1.to(SUM), g2.to(SUM)
             if EDGES > 1:
                 k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, edge * c_out + c, in_c, k_channel, k_tap, SUM)
@@ -139,23 +148,23 @@ def input_gradient_rows(
         done = i - DILATION
         stored = valid & _within(h, q, done)
         if NORMED:
-            z = tl.load(own + done * w * x_row, mask=stored, other=0.0).to(SUM)
-            z = seen(z, m, v, stored, NORMED)
+            z = tl.load(z_at + done * w * x_row, mask=stored, other=0.0).to(SUM)
+            z = prologue(z, m, v, stored, NORMED)
             above = tl.where(z > 0, above, 0.0).to(dx.dtype.element_ty).to(SUM)
             total += above
-            along += above * z
-        if ADDED:
+            product += above * z
+        if ADD:
             above += tl.load(target + done * w * c_out, mask=stored, other=0.0).to(SUM)
         tl.store(target + done * w * c_out, above.to(dx.dtype.element_ty), mask=stored)
         above, here = here, below
     if NORMED:
-        place = sums + tl.program_id(0) // blocks * 2 * c_out + c
-        tl.store(place, tl.sum(total, 0), mask=in_c)
-        tl.store(place + c_out, tl.sum(along, 0), mask=in_c)
+        sums_at = sums + tl.program_id(0) // blocks * 2 * c_out + c
+        tl.store(sums_at, tl.sum(total, 0), mask=in_c)
+        tl.store(sums_at + c_out, tl.sum(product, 0), mask=in_c)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def kernel_gradient_rows(
+def kernel_grad_rows(
     g, row, x, x_row, mean, inverse, sums, columns, each, h, w, c_in, c_out,
     DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
     STAGES: tl.constexpr,
@@ -164,26 +173,20 @@ def kernel_gradient_rows(
     blocks = tl.cdiv(c_out, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     part, in_c = tl.program_id(0) // blocks, c < c_out
-    m, v = tl.zeros([BLOCK_C], SUM), tl.zeros([BLOCK_C], SUM)
-    if NORMED:
-        m = tl.load(mean + c, mask=in_c, other=0.0).to(SUM)
-        v = tl.load(inverse + c, mask=in_c, other=0.0).to(SUM)
+    m, v = load_norm(mean, inverse, c, in_c, NORMED, BLOCK_C, SUM)
     zero = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     step = DILATION * x_row
     end = tl.minimum(part * each + each, columns)
     for block in range(part * each, end, BLOCK_Q):
         q = block + tl.arange(0, BLOCK_Q)
-        j = q % w
-        valid = (q < end)[:, None] & in_c[None, :]
-        left, right = valid & (j >= DILATION)[:, None], valid & (j < w - DILATION)[:, None]
-        first = (q // w * (h * w) + j).to(tl.int64)[:, None]
-        source, gradient = x + first * x_row + (c % c_in)[None, :], g + first * row + c[None, :]
+        first, valid, left, right = _columns(q, end, in_c, h, w, DILATION)
+        from_x, gradient = x + first * x_row + (c % c_in)[None, :], g + first * row + c[None, :]
         for start in tl.static_range(DILATION):
             for i in tl.range(start, h, DILATION, num_stages=STAGES):
                 there = _within(h, q, i)
-                x0, x1, x2 = _three(source + i * w * x_row, step, left, valid, right, there)
-                x0, x1, x2 = _seen_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
+                x0, x1, x2 = _three(from_x + i * w * x_row, step, left, valid, right, there)
+                x0, x1, x2 = _prologue_three(x0, x1, x2, m, v, left, valid, right, there, NORMED, SUM)
                 at, before, later = gradient + i * w * row, i - DILATION, i + DILATION
                 above = tl.load(at - DILATION * w * row, mask=valid & _within(h, q, before), other=0.0).to(SUM)
                 here = tl.load(at, mask=valid & there, other=0.0).to(SUM)

@@ -8,18 +8,18 @@
 
 namespace {
 
-// `found`: (parts, 2, C) means and sums of squared differences from them; `count(part)`: its pixels, of `pixels`. `to`:
+// `moments`: (parts, 2, C) means and sums of squared differences from them; `count(part)`: its pixels, of all. `to`:
 // mean, variance, 1 / sqrt(variance + eps), (3, C). After Chan, Golub, LeVeque, 1979.
 template <class T, class Part, class Count>
-void join_moments(const Part* found, Size parts, Size channels, Size pixels, double eps, Count count, T* to) {
+void join_moments(const Part* moments, Size parts, Size channels, Size pixels, double eps, Count count, T* to) {
   std::vector<double> mean(channels), squares(channels);
   for (Size part = 0; part < parts; ++part) {
-    const Part* means = found + part * 2 * channels;
+    const Part* means = moments + part * 2 * channels;
     double share = double(count(part)) / double(pixels);
     for (Size c = 0; c < channels; ++c) mean[c] += means[c] * share;
   }
   for (Size part = 0; part < parts; ++part) {
-    const Part* means = found + part * 2 * channels;
+    const Part* means = moments + part * 2 * channels;
     double number = double(count(part));
     for (Size c = 0; c < channels; ++c) {
       double away = means[c] - mean[c];

@@ -1,4 +1,4 @@
-// Depthwise 3x3 convolutions row by row; ReLU and BN before them are made on the way.
+// Depthwise 3x3 convolutions row by row; ReLU and BN before them are computed as it reads.
 //
 // At stride 1 a vector of channels at a time: each pixel of three rows is read once and gives its share to the sums of
 // three columns, which are held in registers.
@@ -6,26 +6,26 @@
 
 #include "vectors.h"
 
-enum Seen { AS_IS, RECTIFIED, NORMED };
+enum Prologue { AS_IS, RELU, NORM_RELU };
 
-// How a convolution sees what it reads.
-template <class T, Seen SEEN>
-struct Sight {
+// What a convolution makes of what it reads before it multiplies.
+template <class T, Prologue BEFORE>
+struct Prepare {
   Vector<T> factor, shift;  // of BN
   inline Vector<T> operator()(Vector<T> x) const {
-    if (SEEN == NORMED) x = x * factor + shift;
-    return SEEN == AS_IS ? x : rectified<T>(x);
+    if (BEFORE == NORM_RELU) x = x * factor + shift;
+    return BEFORE == AS_IS ? x : relu<T>(x);
   }
 };
 
-template <class T, Seen SEEN, class Lanes>
-Sight<T, SEEN> sight_of(Lanes lanes, const T* mean, const T* inverse, Size c) {
-  Sight<T, SEEN> sight{};
-  if (SEEN == NORMED) {
-    sight.factor = lanes.load(inverse + c);
-    sight.shift = -lanes.load(mean + c) * sight.factor;
+template <class T, Prologue BEFORE, class Lanes>
+Prepare<T, BEFORE> prologue_of(Lanes lanes, const T* mean, const T* inverse, Size c) {
+  Prepare<T, BEFORE> prepare{};
+  if (BEFORE == NORM_RELU) {
+    prepare.factor = lanes.load(inverse + c);
+    prepare.shift = -lanes.load(mean + c) * prepare.factor;
   }
-  return sight;
+  return prepare;
 }
 
 // The three rows that a row of the output reads; of those past the picture nothing counts, whatever stands for them.
@@ -49,9 +49,9 @@ struct Rows {
 
 // One row of the output, for one vector of channels: put(column, numbers). `flip`: by the kernel turned round, as
 // gradients are.
-template <class T, Seen SEEN, class Lanes, class Put>
+template <class T, Prologue BEFORE, class Lanes, class Put>
 inline void convolve_row(Lanes lanes, const Rows<T>& rows, Size x_step, const T* taps, Size taps_step, bool flip,
-                         const Sight<T, SEEN>& sight, Size w, Size dilation, Put put) {
+                         const Prepare<T, BEFORE>& prepare, Size w, Size dilation, Put put) {
   Vector<T> k[3][3];
   for (int ky = 0; ky < 3; ++ky)
     for (int kx = 0; kx < 3; ++kx) {
@@ -63,8 +63,8 @@ inline void convolve_row(Lanes lanes, const Rows<T>& rows, Size x_step, const T*
     Vector<T> before = {}, here = {};
     Size j = phase;
     for (; j < w; j += dilation) {
-      Vector<T> a = sight(lanes.load(x0 + j * x_step)), b = sight(lanes.load(x1 + j * x_step)),
-                c = sight(lanes.load(x2 + j * x_step));
+      Vector<T> a = prepare(lanes.load(x0 + j * x_step)), b = prepare(lanes.load(x1 + j * x_step)),
+                c = prepare(lanes.load(x2 + j * x_step));
       Vector<T> last = before + (a * k[0][2] + b * k[1][2] + c * k[2][2]);
       if (j >= dilation) put(j - dilation, last);
       before = here + (a * k[0][1] + b * k[1][1] + c * k[2][1]);
@@ -87,8 +87,8 @@ inline void over_taps(Size i, Size j, Size dilation, Size h, Size w, Work work) 
   }
 }
 
-// What a depthwise convolution reads and has seen, and where: pictures of x's channels, which every edge reads that has
-// as many, and taps (9, kC).
+// A depthwise convolution: its taps (9, kC), the statistics of the batch norm before it, if any, and its sizes. All
+// edges read the same channels where c_in is as many as one edge has.
 template <class T>
 struct Depthwise {
   const T *taps, *mean, *inverse;
@@ -105,7 +105,7 @@ inline void convolve_row_stride2(Lanes lanes, const Depthwise<T>& a, const T* x,
   auto at_the_side = [&](Size j) {
     Vector<T> total = {};
     over_taps(i, j, a.dilation, a.h, a.w,
-              [&](int tap, Size pixel) { total += rectified<T>(lanes.load(x + pixel * x_row)) * weight(tap); });
+              [&](int tap, Size pixel) { total += relu<T>(lanes.load(x + pixel * x_row)) * weight(tap); });
     put(j, total);
   };
   at_the_side(0);
@@ -118,7 +118,7 @@ inline void convolve_row_stride2(Lanes lanes, const Depthwise<T>& a, const T* x,
       for (int kx = 0; kx < 3; ++kx) {
         const T* from = rows.at[ky] + (2 * j + (kx - 1) * a.dilation) * x_row;
         Vector<T> k = weight(ky * 3 + kx);
-        for (Size n = 0; n < EACH; ++n) totals[n] += rectified<T>(lanes.load(from + 2 * n * x_row)) * k;
+        for (Size n = 0; n < EACH; ++n) totals[n] += relu<T>(lanes.load(from + 2 * n * x_row)) * k;
       }
     }
     for (Size n = 0; n < EACH; ++n) put(j + n, totals[n]);
@@ -127,7 +127,7 @@ inline void convolve_row_stride2(Lanes lanes, const Depthwise<T>& a, const T* x,
 }
 
 // Row `r` of all frames, of some channels of the output, to where pixels lie y_row apart.
-template <class T, Seen SEEN>
+template <class T, Prologue BEFORE>
 void depthwise_row(const Depthwise<T>& a, const T* x, Size x_row, Size r, Size channel, Size channels, T* y,
                    Size y_row) {
   Size i = r % a.h_out, x_channel = channel % a.c_in;
@@ -139,9 +139,9 @@ void depthwise_row(const Depthwise<T>& a, const T* x, Size x_row, Size r, Size c
                            [&](Size j, Vector<T> v) { lanes.store(y + j * y_row + c, v); });
     } else {
       Rows<T> rows(picture + c, i, a.dilation, a.h, a.w * x_row);
-      convolve_row<T, SEEN>(lanes, rows, x_row, taps, a.channels, false,
-                            sight_of<T, SEEN>(lanes, a.mean, a.inverse, x_channel + c), a.w, a.dilation,
-                            [&](Size j, Vector<T> v) { lanes.store(y + j * y_row + c, v); });
+      convolve_row<T, BEFORE>(lanes, rows, x_row, taps, a.channels, false,
+                              prologue_of<T, BEFORE>(lanes, a.mean, a.inverse, x_channel + c), a.w, a.dilation,
+                              [&](Size j, Vector<T> v) { lanes.store(y + j * y_row + c, v); });
     }
   });
 }

@@ -160,25 +160,25 @@ static inline void in_parallel(Size threads, Size all, Work work) {
 
 // Not-a-number stays what it is: a maximum gives its second operand where either is one.
 template <class T>
-static inline Vector<T> rectified(Vector<T> x) {
+static inline Vector<T> relu(Vector<T> x) {
   return x < 0 ? Vector<T>{} : x;
 }
 #ifdef WIDE
 template <>
-inline Vector<float> rectified<float>(Vector<float> x) {
+inline Vector<float> relu<float>(Vector<float> x) {
   return _mm512_max_ps(Vector<float>{}, x);
 }
 template <>
-inline Vector<double> rectified<double>(Vector<double> x) {
+inline Vector<double> relu<double>(Vector<double> x) {
   return _mm512_max_pd(Vector<double>{}, x);
 }
 #elif defined(__AVX2__)
 template <>
-inline Vector<float> rectified<float>(Vector<float> x) {
+inline Vector<float> relu<float>(Vector<float> x) {
   return _mm256_max_ps(Vector<float>{}, x);
 }
 template <>
-inline Vector<double> rectified<double>(Vector<double> x) {
+inline Vector<double> relu<double>(Vector<double> x) {
   return _mm256_max_pd(Vector<double>{}, x);
 }
 #endif

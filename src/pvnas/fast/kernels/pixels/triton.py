@@ -1,4 +1,4 @@
-"""Every other pixel of a picture, taken and put back: what convolutions at stride 2 with a tap on it read."""
+"""Every other pixel in Triton."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.space.kernels.gpu.blocks import channel_block
-from pvnas.space.kernels.operands import empty_pictures, rows_of
+from pvnas.fast.kernels.tensors import empty_output, empty_pictures, rows_of
+from pvnas.fast.kernels.triton_blocks import channel_block
 
 BLOCK_PIXELS, WARPS = 64, 4
 SIZES = ["pixels", "h", "w", "h_out", "w_out"]
 
 
-def every_other(x_FCHW: Tensor, offset: int) -> Tensor:
-    """Return ReLU(x) at every other row and column from ``offset`` (0 or 1) on, zero past the picture."""
-    f, c, h, w = x_FCHW.shape
-    y, x, block = empty_pictures(x_FCHW, f, c, -(-h // 2), -(-w // 2)), rows_of(x_FCHW), channel_block(c)
+def pick_pixels(x: Tensor, offset: int) -> Tensor:
+    _, c, h, w = x.shape
+    y, rows, block = empty_output(x, c, 2), rows_of(x), channel_block(c)
     pixels = y.numel() // c
-    _every_other[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
-        x.tensor, x.row, y, pixels, h, w, *y.shape[2:], c,
+    _pick_pixels[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
+        rows.tensor, rows.stride, y, pixels, h, w, *y.shape[2:], c,
         OFFSET=offset, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, num_warps=WARPS,
     )  # fmt: skip
     return y
 
 
-def spread(even_FCHW: Tensor, odd_FCHW: Tensor | None, like_FCHW: Tensor, into: Tensor | None) -> Tensor:
-    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` if not None."""
-    f, c, h, w = like_FCHW.shape
-    dx, block = empty_pictures(like_FCHW, f, c, h, w) if into is None else into, channel_block(c)
-    pixels, odd = f * h * w, even_FCHW if odd_FCHW is None else odd_FCHW
-    _spread[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
-        even_FCHW, odd, dx, pixels, h, w, *even_FCHW.shape[2:], c,
-        ODD=odd_FCHW is not None, ADDED=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, num_warps=WARPS,
+def spread_pixels(even: Tensor, odd: Tensor | None, x: Tensor, into: Tensor | None) -> Tensor:
+    f, c, h, w = x.shape
+    x_grad, block = empty_pictures(x, f, c, h, w) if into is None else into, channel_block(c)
+    pixels = f * h * w
+    _spread_pixels[(triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
+        even, even if odd is None else odd, x_grad, pixels, h, w, *even.shape[2:], c,
+        ODD=odd is not None, ADD=into is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, num_warps=WARPS,
     )  # fmt: skip
-    return dx
+    return x_grad
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _every_other(
+def _pick_pixels(
     x, row, y, pixels, h, w, h_out, w_out, channels,
     OFFSET: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -55,9 +53,9 @@ def _every_other(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _spread(
+def _spread_pixels(
     even, odd, dx, pixels, h, w, h_out, w_out, channels,
-    ODD: tl.constexpr, ADDED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    ODD: tl.constexpr, ADD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(channels, BLOCK_C)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -70,6 +68,6 @@ def _spread(
     if ODD:
         values += tl.load(odd + pixel, mask=valid & ((i % 2 == 1) & (j % 2 == 1))[:, None], other=0.0)
     target = dx + p.to(tl.int64)[:, None] * channels + c[None, :]
-    if ADDED:
+    if ADD:
         values += tl.load(target, mask=valid, other=0.0)
     tl.store(target, values, mask=valid)

@@ -1,4 +1,4 @@
-// Both 3x3 poolings of a node in one pass, forward and backward, and every other pixel of a picture.
+// Both 3x3 poolings of a node in one pass, forward and backward, and one of them alone.
 #include "vectors.h"
 
 #include <limits>
@@ -42,8 +42,8 @@ template <class T>
 inline IndexVector<T> load_bytes(Part<T> lanes, const uint8_t* from) {
   ByteVector<T> bytes = {};
 #ifdef WIDE
-  __m128i found = _mm_maskz_loadu_epi8(__mmask16((1u << lanes.count) - 1), from);
-  std::memcpy(&bytes, &found, sizeof bytes);
+  __m128i loaded = _mm_maskz_loadu_epi8(__mmask16((1u << lanes.count) - 1), from);
+  std::memcpy(&bytes, &loaded, sizeof bytes);
 #else
   for (int i = 0; i < lanes.count; ++i) bytes[i] = from[i];
 #endif
@@ -54,9 +54,9 @@ template <class T>
 inline void store_bytes(Part<T> lanes, uint8_t* to, IndexVector<T> v) {
   ByteVector<T> bytes = __builtin_convertvector(v, ByteVector<T>);
 #ifdef WIDE
-  __m128i made = {};
-  std::memcpy(&made, &bytes, sizeof bytes);
-  _mm_mask_storeu_epi8(to, __mmask16((1u << lanes.count) - 1), made);
+  __m128i stored = {};
+  std::memcpy(&stored, &bytes, sizeof bytes);
+  _mm_mask_storeu_epi8(to, __mmask16((1u << lanes.count) - 1), stored);
 #else
   for (int i = 0; i < lanes.count; ++i) to[i] = bytes[i];
 #endif
@@ -66,12 +66,12 @@ template <class T>
 struct Pool {
   const T* x;
   Size row;
-  T *average, *largest;
+  T *average, *maximum;
   uint8_t* which;
   Size frames, h, w, h_out, w_out, channels, stride, threads;
 };
 
-// The pixels [begin, end) of a line that the window of an output has.
+// The pixels [begin, end) of a row or column that the window of an output has.
 struct Window {
   Size begin, end;
   Window(Size out, Size stride, Size size)
@@ -101,7 +101,7 @@ void pool(const Pool<T>& a) {
           }
         Size to = (r * a.w_out + j) * a.channels + c;
         lanes.store(a.average + to, total * (T(1) / T(rows.count() * columns.count())));
-        lanes.store(a.largest + to, best);
+        lanes.store(a.maximum + to, best);
         store_bytes(lanes, a.which + to, index);
       }
     });
@@ -111,16 +111,16 @@ void pool(const Pool<T>& a) {
 // ---- one of them, for predictions
 
 template <class T>
-struct PoolOne {
+struct PoolSingle {
   const T* x;
   Size row;
   T* y;
-  Size y_row, frames, h, w, h_out, w_out, channels, stride, averages, added, threads;
+  Size y_row, frames, h, w, h_out, w_out, channels, stride, averages, add, threads;
 };
 
 // A row of the output from what the three rows of each column make together.
 template <class T, bool AVERAGES>
-void pool_one_row(const PoolOne<T>& a, Size r) {
+void pool_single_row(const PoolSingle<T>& a, Size r) {
   const T* x = a.x + r / a.h_out * a.h * a.w * a.row;
   Window rows(r % a.h_out, a.stride, a.h);
   over_channels<T>(a.channels, [&](auto lanes, Size c) {
@@ -136,7 +136,7 @@ void pool_one_row(const PoolOne<T>& a, Size r) {
         Vector<T> v = join(join(left, middle), right);
         if (AVERAGES) v *= T(1) / T(rows.count() * Window(j, a.stride, a.w).count());
         T* to = a.y + (r * a.w_out + j) * a.y_row + c;
-        lanes.store(to, a.added ? v + lanes.load(to) : v);
+        lanes.store(to, a.add ? v + lanes.load(to) : v);
       }
       left = middle, middle = right;
     }
@@ -144,28 +144,28 @@ void pool_one_row(const PoolOne<T>& a, Size r) {
 }
 
 template <class T>
-void pool_one(const PoolOne<T>& a) {
+void pool_single(const PoolSingle<T>& a) {
   in_parallel(a.threads, a.frames * a.h_out,
-              [&](Size r) { a.averages ? pool_one_row<T, true>(a, r) : pool_one_row<T, false>(a, r); });
+              [&](Size r) { a.averages ? pool_single_row<T, true>(a, r) : pool_single_row<T, false>(a, r); });
 }
 
 // ---- backward
 
 template <class T>
-struct PoolBackward {
-  const T *average, *largest;
+struct PoolGrad {
+  const T *average, *maximum;
   const uint8_t* which;
   const T* x;
   Size row;
-  const T *rectified_, *direct;
+  const T *relu_grad, *identity_grad;
   T* dx;
-  Size dx_row, added, frames, h, w, h_out, w_out, channels, stride, threads;
+  Size dx_row, add, frames, h, w, h_out, w_out, channels, stride, threads;
 };
 
 // A row of pixels from the outputs whose windows they are in, column by column: what a column gives to the pixels left
-// of its middle, in it and right of it is found at once.
+// of its middle, in it and right of it is computed at once.
 template <class T>
-void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
+void pool_grad_row(const PoolGrad<T>& a, Size r, bool streamed) {
   Size frame = r / a.h, i = r % a.h, s = a.stride;
   // outputs o with o * stride - 1 <= pixel <= o * stride + 1
   Size first = s == 1 ? std::max<Size>(0, i - 1) : i / s, last = std::min(a.h_out - 1, (i + 1) / s);
@@ -173,13 +173,13 @@ void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
     auto put = [&](Size j, Vector<T> total) {
       if (j < 0 || j >= a.w) return;
       Size pixel = r * a.w + j;
-      if (a.rectified_) {
-        Vector<T> past = lanes.load(a.rectified_ + pixel * a.channels + c);
+      if (a.relu_grad) {
+        Vector<T> past = lanes.load(a.relu_grad + pixel * a.channels + c);
         total += lanes.load(a.x + pixel * a.row + c) > 0 ? past : Vector<T>{};
       }
-      if (a.direct) total += lanes.load(a.direct + pixel * a.channels + c);
+      if (a.identity_grad) total += lanes.load(a.identity_grad + pixel * a.channels + c);
       T* to = a.dx + pixel * a.dx_row + c;
-      lanes.store(to, a.added ? total + lanes.load(to) : total);
+      lanes.store(to, a.add ? total + lanes.load(to) : total);
     };
     Vector<T> before = {}, here = {};
     for (Size z = 0; z < a.w_out; ++z) {
@@ -187,12 +187,12 @@ void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
       for (Size y = first; y <= last; ++y) {
         Size from = ((frame * a.h_out + y) * a.w_out + z) * a.channels + c;
         each += lanes.load(a.average + from) * (T(1) / T(Window(y, s, a.h).count()));
-        Vector<T> largest = lanes.load(a.largest + from), none = {};
+        Vector<T> maximum = lanes.load(a.maximum + from), none = {};
         IndexVector<T> which = load_bytes(lanes, a.which + from);
         typename Index<T>::Type tap = (i - y * s + 1) * 3;
-        left += which == tap ? largest : none;
-        middle += which == tap + 1 ? largest : none;
-        right += which == tap + 2 ? largest : none;
+        left += which == tap ? maximum : none;
+        middle += which == tap + 1 ? maximum : none;
+        right += which == tap + 2 ? maximum : none;
       }
       each *= T(1) / T(Window(z, s, a.w).count());
       if (s == 1) {
@@ -210,68 +210,13 @@ void pool_backward_row(const PoolBackward<T>& a, Size r, bool streamed) {
 }
 
 template <class T>
-void pool_backward(const PoolBackward<T>& a) {
-  bool streamed = LINES && !a.added && streams(a.dx, a.frames * a.h * a.w, {a.channels});
-  in_parallel(a.threads, a.frames * a.h, [&](Size r) { pool_backward_row(a, r, streamed); });
-}
-
-// ---- every other pixel
-
-template <class T>
-struct EveryOther {
-  const T* x;
-  Size row;
-  T* y;
-  Size frames, h, w, h_out, w_out, channels, offset, threads;
-};
-
-template <class T>
-void every_other(const EveryOther<T>& a) {
-  in_parallel(a.threads, a.frames * a.h_out, [&](Size r) {
-    Size i = r % a.h_out * 2 + a.offset;
-    const T* x = a.x + (r / a.h_out * a.h + i) * a.w * a.row;
-    for (Size j = 0; j < a.w_out; ++j) {
-      T* y = a.y + (r * a.w_out + j) * a.channels;
-      Size b = 2 * j + a.offset;
-      if (i >= a.h || b >= a.w)
-        std::fill_n(y, a.channels, T(0));
-      else
-        over_channels<T>(a.channels,
-                         [&](auto lanes, Size c) { lanes.store(y + c, rectified<T>(lanes.load(x + b * a.row + c))); });
-    }
-  });
-}
-
-template <class T>
-struct Spread {
-  const T *even, *odd;
-  T* dx;
-  Size frames, h, w, h_out, w_out, channels, added, threads;
-};
-
-template <class T>
-void spread(const Spread<T>& a) {
-  in_parallel(a.threads, a.frames * a.h, [&](Size r) {
-    Size i = r % a.h;
-    const T* from = i % 2 ? a.odd : a.even;
-    for (Size j = 0; j < a.w; ++j) {
-      T* to = a.dx + (r * a.w + j) * a.channels;
-      bool there = from && i % 2 == j % 2;
-      if (!there && !a.added) std::fill_n(to, a.channels, T(0));
-      if (!there) continue;
-      const T* own = from + ((r / a.h * a.h_out + i / 2) * a.w_out + j / 2) * a.channels;
-      over_channels<T>(a.channels, [&](auto lanes, Size c) {
-        Vector<T> v = lanes.load(own + c);
-        lanes.store(to + c, a.added ? v + lanes.load(to + c) : v);
-      });
-    }
-  });
+void pool_grad(const PoolGrad<T>& a) {
+  bool streamed = LINES && !a.add && streams(a.dx, a.frames * a.h * a.w, {a.channels});
+  in_parallel(a.threads, a.frames * a.h, [&](Size r) { pool_grad_row(a, r, streamed); });
 }
 
 }  // namespace
 
 EXPORT(pool, Pool)
-EXPORT(pool_one, PoolOne)
-EXPORT(pool_backward, PoolBackward)
-EXPORT(every_other, EveryOther)
-EXPORT(spread, Spread)
+EXPORT(pool_single, PoolSingle)
+EXPORT(pool_grad, PoolGrad)

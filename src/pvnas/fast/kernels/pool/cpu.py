@@ -1,77 +1,54 @@
-"""Both 3x3 poolings of a node in one pass, forward and backward, and every other pixel of a picture."""
+"""3x3 poolings in C++: both in one pass, and one alone for predictions."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from pvnas.space.kernels.cpu.library import call
-from pvnas.space.kernels.operands import empty_pictures, rows_of
+from pvnas.fast.kernels.cpp_library import call
+from pvnas.fast.kernels.tensors import empty_output, empty_pictures, rows_of
 
 
-def pool(x_FCHW: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return averages without padding, maxima and which of the nine pixels they are, (F, C, H', W')."""
-    (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
-    average, largest = (empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride)) for _ in range(2))
+def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    (f, c, h, w), rows = x.shape, rows_of(x)
+    average, maximum = (empty_output(x, c, stride) for _ in range(2))
     which = torch.empty_like(average, dtype=torch.uint8)
     call(
-        "pool", x_FCHW.dtype, x.tensor, x.row, average, largest, which, f, h, w, *average.shape[2:], c, stride,
+        "pool", x.dtype, rows.tensor, rows.stride, average, maximum, which, f, h, w, *average.shape[2:], c, stride,
         torch.get_num_threads(),
     )  # fmt: skip
-    return average, largest, which
+    return average, maximum, which
 
 
-def pool_one(x_FCHW: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, added: bool = False) -> Tensor:
-    """Return 3x3 averages, of pixels in the picture alone, or maxima (F, C, H', W'); ``into``: pictures to write to.
+def pool_single(x: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, add: bool = False) -> Tensor:
+    """Return 3x3 averages, of pixels in the picture alone, or maxima (F, C, H', W'); ``into``: write to this tensor.
 
-    ``added``: to what these pictures hold.
+    ``add``: to what it holds.
     """
-    (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
-    y_FCHW = empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride)) if into is None else into
-    y = rows_of(y_FCHW)
+    (f, c, h, w), rows = x.shape, rows_of(x)
+    y = rows_of(empty_output(x, c, stride) if into is None else into)
     call(
-        "pool_one", x_FCHW.dtype, x.tensor, x.row, y.tensor, y.row, f, h, w, *y_FCHW.shape[2:], c, stride, averages,
-        added, torch.get_num_threads(),
+        "pool_single", x.dtype, rows.tensor, rows.stride, y.tensor, y.stride, f, h, w, *y.tensor.shape[2:], c, stride,
+        averages, add, torch.get_num_threads(),
     )  # fmt: skip
-    return y_FCHW
+    return y.tensor
 
 
-def pool_backward(
-    average_FCHW: Tensor,
-    largest_FCHW: Tensor,
+def pool_grad(
+    average_grad: Tensor,
+    max_grad: Tensor,
     which: Tensor,
-    x_FCHW: Tensor,
+    x: Tensor,
     stride: int,
-    rectified: Tensor | None,
-    direct: Tensor | None,
+    relu_grad: Tensor | None,
+    identity_grad: Tensor | None,
     into: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient for a node (F, C, H, W) from those of its averages and maxima and, where there are such,
-    of ``rectified`` = ReLU(x) and of what reads the node ``direct``\\ ly. ``into``: add to this.
-    """
-    (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
-    dx = rows_of(empty_pictures(x_FCHW, f, c, h, w) if into is None else into)
+    (f, c, h, w), rows = x.shape, rows_of(x)
+    x_grad = rows_of(empty_pictures(x, f, c, h, w) if into is None else into)
     call(
-        "pool_backward", x_FCHW.dtype, average_FCHW, largest_FCHW, which, x.tensor, x.row, rectified, direct, dx.tensor,
-        dx.row, into is not None, f, h, w, *average_FCHW.shape[2:], c, stride, torch.get_num_threads(),
-    )  # fmt: skip
-    return dx.tensor
-
-
-def every_other(x_FCHW: Tensor, offset: int) -> Tensor:
-    """Return ReLU(x) at every other row and column from ``offset`` (0 or 1) on, zero past the picture."""
-    (f, c, h, w), x = x_FCHW.shape, rows_of(x_FCHW)
-    y = empty_pictures(x_FCHW, f, c, -(-h // 2), -(-w // 2))
-    call("every_other", x_FCHW.dtype, x.tensor, x.row, y, f, h, w, *y.shape[2:], c, offset, torch.get_num_threads())
-    return y
-
-
-def spread(even_FCHW: Tensor, odd_FCHW: Tensor | None, like_FCHW: Tensor, into: Tensor | None) -> Tensor:
-    """Return zeros of ``like``'s shape with pixels at the even and the odd places, added to ``into`` if not None."""
-    f, c, h, w = like_FCHW.shape
-    dx = empty_pictures(like_FCHW, f, c, h, w) if into is None else into
-    call(
-        "spread", dx.dtype, even_FCHW, odd_FCHW, dx, f, h, w, *even_FCHW.shape[2:], c, into is not None,
+        "pool_grad", x.dtype, average_grad, max_grad, which, rows.tensor, rows.stride, relu_grad, identity_grad,
+        x_grad.tensor, x_grad.stride, into is not None, f, h, w, *average_grad.shape[2:], c, stride,
         torch.get_num_threads(),
     )  # fmt: skip
-    return dx
+    return x_grad.tensor
