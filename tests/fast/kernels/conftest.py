@@ -92,7 +92,7 @@ def assert_close(chosen):
 
 @pytest.fixture
 def as_tensor(kernels, chosen):
-    """What ``depthwise`` or ``per_edge_grads`` returned, as a tensor in memory: read by a kernel that changes nothing."""
+    """What ``depthwise`` or ``per_edge_grads`` returned, as a tensor: read by a convolution that changes nothing."""
 
     def read(pictures, edges, gradient=False):
         channels = pictures.shape[1] // edges

@@ -1,4 +1,4 @@
-"""Compiling the kernels for a CPU, and what happens where they cannot be."""
+"""Compiling the kernels in C++, and what happens where they cannot be."""
 
 import os
 import stat
@@ -6,21 +6,20 @@ import stat
 import pytest
 import torch
 
-from pvnas.space import kernels
-from pvnas.space.kernels.cpu import library
-from pvnas.space.kernels.cpu.library import CannotCompileError
+from pvnas.fast.kernels import cpp, cpp_library
+from pvnas.fast.kernels.cpp_library import CannotCompileError
 
-needs_a_compiler = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
+needs_a_compiler = pytest.mark.skipif(cpp_library.compiler() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture
-def a_cache(monkeypatch, tmp_path):
-    """A cache of our own, and no memory of what was compiled before."""
+def empty_cache(monkeypatch, tmp_path):
+    """A cache in which nothing was compiled before."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "pvnas" / "kernels"
 
 
-def a_compiler(tmp_path, monkeypatch, script):
+def use_compiler(tmp_path, monkeypatch, script):
     path = tmp_path / "compiler"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -28,63 +27,62 @@ def a_compiler(tmp_path, monkeypatch, script):
 
 
 @needs_a_compiler
-def test_compiled_once_for_all_processes(a_cache, monkeypatch):
-    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS[:1], "-O0", *library.FLAGS[2:]))  # sooner
-    library.library.__wrapped__(torch.float32)
-    (made,) = a_cache.iterdir()
-    assert made.name.startswith("float-")
-    monkeypatch.setattr(library, "_compile", lambda *a: pytest.fail("compiled again"))
-    assert library.library.__wrapped__(torch.float32).pvnas_depthwise_kernel_gradient
+def test_compiled_once_for_all_processes(empty_cache, monkeypatch):
+    monkeypatch.setattr(cpp_library, "FLAGS", (*cpp_library.FLAGS[:1], "-O0", *cpp_library.FLAGS[2:]))  # sooner
+    cpp_library.library.__wrapped__(torch.float32)
+    (path,) = empty_cache.iterdir()
+    assert path.name.startswith("float-")
+    monkeypatch.setattr(cpp_library, "_compile", lambda *a: pytest.fail("compiled again"))
+    library = cpp_library.library.__wrapped__(torch.float32)
+    assert library.pvnas_depthwise_kernel_grad
+    assert library.pvnas_spread_pixels
 
 
-def test_without_a_compiler_cells_go_on_with_pytorchs_operations(a_cache, monkeypatch):
-    monkeypatch.setattr(library, "compiler", lambda: None)
-    monkeypatch.setattr(library, "library", library.library.__wrapped__)  # which another test may have asked for
-    with pytest.warns(RuntimeWarning, match=r"cannot be compiled \(there is no C\+\+ compiler\): cells compute"):
-        assert kernels._on_cpu.__wrapped__(torch.float32) is None
+def test_compiled_again_when_a_source_or_a_header_changes(monkeypatch, tmp_path):
+    names = {cpp_library._fingerprint()}
+    (tmp_path / "one.h").write_text("// other")
+    monkeypatch.setattr(cpp_library, "INCLUDE", tmp_path)
+    names.add(cpp_library._fingerprint())
+    monkeypatch.setattr(cpp_library, "SOURCES", cpp_library.SOURCES[:1])
+    names.add(cpp_library._fingerprint())
+    assert len(names) == 3
 
 
-def test_what_the_compiler_says_is_told_in_a_line(a_cache, monkeypatch, tmp_path):
-    a_compiler(
+def test_without_a_compiler(empty_cache, monkeypatch):
+    monkeypatch.setattr(cpp_library, "compiler", lambda: None)
+    with pytest.raises(CannotCompileError, match=r"there is no C\+\+ compiler"):
+        cpp_library.library.__wrapped__(torch.float32)
+
+
+def test_what_the_compiler_says_is_told_in_a_line(empty_cache, monkeypatch, tmp_path):
+    use_compiler(
         tmp_path, monkeypatch, "echo 'x.cpp:1: note: no'; echo 'x.cpp:2: error: -fopenmp is unknown' >&2; exit 1"
     )
     with pytest.raises(CannotCompileError, match=r"compiler: x\.cpp:2: error: -fopenmp is unknown$"):
-        library.library.__wrapped__(torch.float32)
-    assert list(a_cache.iterdir()) == []
+        cpp_library.library.__wrapped__(torch.float32)
+    assert list(empty_cache.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written(a_cache, monkeypatch):
-    a_cache.mkdir(parents=True)
-    a_cache.chmod(0o500)
+def test_a_cache_that_cannot_be_written(empty_cache):
+    empty_cache.mkdir(parents=True)
+    empty_cache.chmod(0o500)
     with pytest.raises(CannotCompileError, match="Permission denied"):
-        library.library.__wrapped__(torch.float32)
+        cpp_library.library.__wrapped__(torch.float32)
 
 
-def test_a_cache_that_is_a_file(a_cache):
-    a_cache.parent.mkdir()
-    a_cache.write_text("")
+def test_a_cache_that_is_a_file(empty_cache):
+    empty_cache.parent.mkdir()
+    empty_cache.write_text("")
     with pytest.raises(CannotCompileError, match="File exists"):
-        library.library.__wrapped__(torch.float32)
+        cpp_library.library.__wrapped__(torch.float32)
 
 
-def test_left_out_where_they_are_not_wanted(monkeypatch):
-    with kernels.by_pytorch():
-        assert kernels.kernels_for(torch.ones(1)) is None
-        assert kernels.kind_on(torch.device("cpu")) == "pytorch"
-    for x in (torch.ones(1, dtype=torch.float16), torch.ones(1, dtype=torch.bfloat16), torch.ones(1, device="meta")):
-        assert kernels.kernels_for(x) is None
-
-
-@needs_a_compiler
-def test_watchers_see_the_tensors_that_kernels_read_and_write():
-    from pvnas.space.kernels.cpu import KERNELS
-
-    seen = []
-    x = torch.randn(1, 8, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    with library.watched(seen.append):
-        y = KERNELS.every_other(x, 0)
-    KERNELS.every_other(x, 1)
-    (arguments,) = seen
-    assert kernels.kind_on(x.device) == "c++"
+@pytest.mark.parametrize("chosen", ["c++ float64"], indirect=True)
+def test_watchers_see_the_tensors_that_kernels_read_and_write(make, kernels):
+    calls, x = [], make(1, 8, 4, 4)
+    with cpp_library.watched(calls.append):
+        y = cpp.pick_pixels(x, 0)
+    cpp.pick_pixels(x, 1)
+    (arguments,) = calls
     assert [a is x or a is y for a in arguments if isinstance(a, torch.Tensor)] == [True, True]

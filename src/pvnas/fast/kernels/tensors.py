@@ -64,6 +64,11 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def as_parameter(grad: Tensor) -> Tensor:
+    """Return a contiguous gradient, in the strides of sizes of one too: optimisers take many at once that lie alike."""
+    return grad.flatten().view(grad.shape)
+
+
 def per_channel(values: Tensor) -> Tensor:
     """Return one number for each channel, (C,), in a shape that meets pictures: (C, 1, 1)."""
     return values[:, None, None]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.fast.kernels.batchnorm.reference import batch_statistics
-from pvnas.fast.kernels.tensors import channels_of, dense, sum_type
+from pvnas.fast.kernels.tensors import as_parameter, channels_of, dense, sum_type
 from pvnas.space.layers import pointwise
 
 
@@ -72,7 +72,8 @@ def channel_conv_kernel_grad(
 ) -> Tensor:
     b = len(kernel) // edges
     grad, x = channels_of(grad, edges, b, first, step or b), x.relu() if relu else x
-    return _backward(grad, x, kernel, frames, of_input=False).to(sum_type(grad))
+    shape = kernel.new_empty(kernel.shape)  # contiguous: else PyTorch (2.13) may be wrong in bf16 and in float64
+    return as_parameter(_backward(grad, x, shape, frames, of_input=False).to(sum_type(grad)))
 
 
 def _backward(grad: Tensor, x: Tensor, kernel: Tensor, frames: int, *, of_input: bool) -> Tensor:
@@ -90,10 +91,11 @@ def _groups(x: Tensor, kernel: Tensor) -> int:
 
 
 def _unfold(x: Tensor, kernel: Tensor, frames: int) -> Tensor:
-    """Return pictures (F, C, H, W) as a kernel over time sees them, (N, C, T, H*W)."""
+    """Return pictures (F, C, H, W) as a kernel over time sees them, (N, C, T, H*W), a view."""
+    f, c, h, w = x.shape
     if kernel.shape[2] == 1:
         return x
-    return x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(3)
+    return x.permute(0, 2, 3, 1).reshape(f // frames, frames, h * w, c).permute(0, 3, 1, 2)
 
 
 def _fold(y: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pvnas.fast.kernels.batchnorm.reference import normalise
 from pvnas.fast.kernels.interface import Normed
-from pvnas.fast.kernels.tensors import dense, rows_of, sum_over_edges, sum_type
+from pvnas.fast.kernels.tensors import as_parameter, dense, rows_of, sum_over_edges, sum_type
 from pvnas.space.layers import split_phases
 
 
@@ -41,7 +41,7 @@ def depthwise_kernel_grad(
     if dilation == 2:  # which is slow on a CPU: an undilated one on the four phases of even and odd pixels
         read, grad = split_phases(read), split_phases(grad)
     kernel = grad.new_empty(grad.shape[1], 1, 3, 3)  # whose shape alone is read
-    return _backward(grad, read, kernel, stride, of_input=False).to(sum_type(grad))
+    return as_parameter(_backward(grad, read, kernel, stride, of_input=False).to(sum_type(grad)))
 
 
 def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
