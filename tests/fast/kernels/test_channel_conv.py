@@ -84,27 +84,26 @@ def test_edges_among_other_channels(kernels, taps, make, exact, assert_close):
 
 @CPP
 @pytest.mark.parametrize("taps", [1, 3])
-@pytest.mark.parametrize("c", [7, 14, 33])
+@pytest.mark.parametrize("c", [7, 13, 33])
 def test_a_bias_and_what_is_added_to(c, taps, make, assert_close):
-    x, kernel, bias = make(2 * FRAMES, 5, 4, 5), make(c, 5, taps, 1), make(c)
-    cell = make(2 * FRAMES, 26 + c, 4, 5)
-    before, y = cell.clone(), convolve(x.double(), kernel.double(), 1) + bias.double().view(-1, 1, 1)
-    channel_conv_into(x, kernel, cell[:, 16 : 16 + c], FRAMES, bias=bias)
-    assert_close(cell[:, 16 : 16 + c], y)
-    channel_conv_into(x, kernel, cell[:, 16 : 16 + c], FRAMES, bias=bias, add=True)
-    assert_close(cell[:, 16 : 16 + c], 2 * y)
+    x, kernel, bias = make(2 * FRAMES, 10, 4, 5), make(2 * c, 5, taps, 1), make(2 * c)
+    cell = make(2 * FRAMES, 26 + 2 * c, 4, 5)
+    before, y = cell.clone(), convolve(x.double(), kernel.double(), 2) + bias.double().view(-1, 1, 1)
+    into = cell[:, 16 : 16 + 2 * c]
+    assert channel_conv_into(x, kernel, 2, FRAMES, into=into, bias=bias) is into
+    assert_close(into, y)
+    channel_conv_into(x, kernel, 2, FRAMES, into=into, bias=bias, added=True)
+    assert_close(into, 2 * y)
     assert torch.equal(cell[:, :16], before[:, :16])
-    assert torch.equal(cell[:, 16 + c :], before[:, 16 + c :])
+    assert torch.equal(cell[:, 16 + 2 * c :], before[:, 16 + 2 * c :])
 
 
 @CPP
-@pytest.mark.parametrize("a, b, taps", [(5, 7, 1), (40, 70, 3), (3, 33, 3)])
-def test_kernels_laid_out_before_give_the_same_bits(kernels, a, b, taps, make):
-    x, kernel = make(2 * FRAMES, a, 4, 5), make(b, a, taps, 1)
-    expected, laid_out = kernels.channel_conv(x, kernel, 1, FRAMES), lay_out(kernel)
-    y = torch.empty_like(expected)
-    channel_conv_into(x, kernel * 0, y, FRAMES, laid_out=laid_out)
-    assert torch.equal(y, expected)
+@pytest.mark.parametrize("a, b, edges, taps", [(5, 7, 2, 1), (40, 70, 1, 3), (3, 33, 2, 3)])
+def test_kernels_laid_out_before_give_the_same_bits(kernels, a, b, edges, taps, make):
+    x, kernel = make(2 * FRAMES, edges * a, 4, 5), make(edges * b, a, taps, 1)
+    expected, laid_out = kernels.channel_conv(x, kernel, edges, FRAMES), lay_out(kernel, edges)
+    assert torch.equal(channel_conv_into(x, kernel * 0, edges, FRAMES, laid_out=laid_out), expected)
 
 
 @CPP

@@ -82,7 +82,7 @@ def test_one_of_them_alone(f, c, h, w, stride, make, assert_close):
     before = cell.clone()
     assert_close(pool_single(x, stride, averages=False), maximum)
     pool_single(x, stride, averages=False, into=cell[:, c : 2 * c])
-    pool_single(x, stride, averages=True, into=cell[:, c : 2 * c], add=True)
+    pool_single(x, stride, averages=True, into=cell[:, c : 2 * c], added=True)
     assert_close(cell[:, c : 2 * c], average + maximum)
     assert torch.equal(cell[:, :c], before[:, :c])
     assert torch.equal(cell[:, 2 * c :], before[:, 2 * c :])

@@ -37,26 +37,29 @@ def channel_conv(
 def channel_conv_into(
     x: Tensor | DeferredDepthwise,
     kernel: Tensor,
-    y: Tensor,
+    edges: int,
     frames: int = 1,
     relu: bool = False,
     *,
+    into: Tensor | None = None,
     bias: Tensor | None = None,
-    add: bool = False,
+    added: bool = False,
     laid_out: Tensor | None = None,
-) -> None:
-    """Write to y what ``channel_conv`` returns for one edge, plus a bias (B,); ``add``: add it to what y holds.
+) -> Tensor:
+    """Return what ``channel_conv`` does, plus a bias (kB,); ``added``: add that to what ``into`` holds.
 
-    ``laid_out``: what ``lay_out`` makes of the kernel, where it is used again.
+    ``laid_out``: what ``lay_out`` returns for the kernel, where it is used again.
     """
-    _convolve_edges(x, kernel, 1, y, 0, frames, relu, bias=bias, add=add, laid_out=laid_out)
+    y = _empty_output(x, kernel) if into is None else into
+    _convolve_edges(x, kernel, edges, y, 0, frames, relu, bias=bias, added=added, laid_out=laid_out)
+    return y
 
 
-def lay_out(kernel: Tensor) -> Tensor:
-    """Return one edge's kernel (B, A, t, 1) in the order in which this machine's processor reads it."""
-    weights = _by_edge(kernel, 1)
+def lay_out(kernel: Tensor, edges: int) -> Tensor:
+    """Return the kernels of ``channel_conv`` in the order in which this machine's processor reads them."""
+    weights = _by_edge(kernel, edges)
     _, n_from, n_to, taps = weights.shape
-    laid_out = kernel.new_empty(taps * n_from * -(-n_to // WIDEST) * WIDEST)
+    laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
     call("lay_out", kernel.dtype, *_weight_arguments(weights, 1), laid_out, torch.get_num_threads())
     return laid_out
 
@@ -143,7 +146,7 @@ def _multiply(
     relu: bool = False,
     first: int = 0,
     bias: Tensor | None = None,
-    add: bool = False,
+    added: bool = False,
     statistics: Tensor | None = None,
     eps: float = 0.0,
     laid_out: Tensor | None = None,
@@ -152,7 +155,7 @@ def _multiply(
     rows, (h, w) = rows_of(y), x.shape[2:]
     call(
         "channel_conv", y.dtype, *_weight_arguments(weights, summed), laid_out, *_read_arguments(x, first), x_step,
-        rows.tensor, rows.stride, y_step, rows.pixels, h * w, frames, sign, relu, bias, add, statistics, as_bits(eps),
+        rows.tensor, rows.stride, y_step, rows.pixels, h * w, frames, sign, relu, bias, added, statistics, as_bits(eps),
         torch.get_num_threads(),
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ def depthwise_input_grad(
     grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
 ) -> Tensor:
     x_grad = empty_pictures(x, *x.shape) if into is None else into
-    _input_grad(grad, kernel, x_grad, stride, dilation, add=into is not None)
+    _input_grad(grad, kernel, x_grad, stride, dilation, added=into is not None)
     return x_grad
 
 
@@ -67,7 +67,7 @@ def _input_grad(
     stride: int,
     dilation: int,
     *,
-    add: bool = False,
+    added: bool = False,
     norm: Normed | None = None,
     sums: Tensor | None = None,
 ) -> None:
@@ -76,7 +76,7 @@ def _input_grad(
     call(
         "depthwise_input_grad", grad.dtype, g.tensor, g.stride, _taps(kernel), z and z.tensor, z and z.stride,
         *_norm_arguments(norm), x_grad, sums, 0 if sums is None else len(sums), f, h, w, *grad.shape[2:], c,
-        len(kernel) // c, stride, dilation, add, torch.get_num_threads(),
+        len(kernel) // c, stride, dilation, added, torch.get_num_threads(),
     )  # fmt: skip
 
 

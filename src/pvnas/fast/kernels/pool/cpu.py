@@ -20,16 +20,16 @@ def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     return average, maximum, which
 
 
-def pool_single(x: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, add: bool = False) -> Tensor:
+def pool_single(x: Tensor, stride: int, *, averages: bool, into: Tensor | None = None, added: bool = False) -> Tensor:
     """Return 3x3 averages, of pixels in the picture alone, or maxima (F, C, H', W'); ``into``: write to this tensor.
 
-    ``add``: to what it holds.
+    ``added``: to what it holds.
     """
     (f, c, h, w), rows = x.shape, rows_of(x)
     y = rows_of(empty_output(x, c, stride) if into is None else into)
     call(
         "pool_single", x.dtype, rows.tensor, rows.stride, y.tensor, y.stride, f, h, w, *y.tensor.shape[2:], c, stride,
-        averages, add, torch.get_num_threads(),
+        averages, added, torch.get_num_threads(),
     )  # fmt: skip
     return y.tensor
 
