@@ -72,8 +72,25 @@ def channel_conv_kernel_grad(
 ) -> Tensor:
     b = len(kernel) // edges
     grad, x = channels_of(grad, edges, b, first, step or b), x.relu() if relu else x
+    if x.device.type == "cpu" and x.dtype == sum_type(x):
+        return _kernel_grad_by_products(grad, x, kernel, frames)
     shape = kernel.new_empty(kernel.shape)  # contiguous: else PyTorch (2.13) may be wrong in bf16 and in float64
     return as_parameter(_backward(grad, x, shape, frames, of_input=False).to(sum_type(grad)))
+
+
+def _kernel_grad_by_products(grad: Tensor, x: Tensor, kernel: Tensor, frames: int) -> Tensor:
+    """As a product of matrices for each tap, clip by clip, which on a CPU is faster than PyTorch's convolution."""
+    groups, taps, frame = _groups(x, kernel), kernel.shape[2], grad.shape[2] * grad.shape[3]
+    pixels = frames * frame if taps > 1 else len(grad) * frame
+    g, x = (t.permute(0, 2, 3, 1).reshape(-1, pixels, groups, t.shape[1] // groups) for t in (grad, x))
+    sums = g.new_zeros(taps, groups, g.shape[3], x.shape[3])
+    for tap in range(taps):
+        shift = (tap - taps // 2) * frame
+        for g_QkB, x_QkA in zip(g, x, strict=True):
+            g_QkB = g_QkB[max(0, -shift) : pixels - max(0, shift)]
+            x_QkA = x_QkA[max(0, shift) : pixels - max(0, -shift)]
+            sums[tap].baddbmm_(g_QkB.permute(1, 2, 0), x_QkA.transpose(0, 1))
+    return sums.permute(1, 2, 3, 0).reshape(kernel.shape)
 
 
 def _backward(grad: Tensor, x: Tensor, kernel: Tensor, frames: int, *, of_input: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pvnas.fast.kernels.batchnorm.reference import normalise
 from pvnas.fast.kernels.interface import Normed
-from pvnas.fast.kernels.tensors import as_parameter, dense, rows_of, sum_over_edges, sum_type
+from pvnas.fast.kernels.tensors import as_parameter, dense, empty_pictures, rows_of, sum_over_edges, sum_type
 from pvnas.space.layers import split_phases
 
 
@@ -22,7 +22,7 @@ def depthwise_input_grad(
 ) -> Tensor:
     edges = len(kernel) // x.shape[1]
     if stride == 2 and dilation == 1:
-        read = torch.empty_like(x).repeat(1, edges, 1, 1)  # whose shape alone is read
+        read = empty_pictures(x, len(x), len(kernel), *x.shape[2:])  # whose shape alone is read
         x_grad = sum_over_edges(_backward(grad, read, kernel, stride, of_input=True), edges)
     else:
         spacing = dilation // stride  # at stride 2 every tap of dilation 2 falls on an even pixel
@@ -55,12 +55,11 @@ def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Ten
 
 def _read(x: Tensor, channels: int, stride: int, dilation: int, norm: Normed | None) -> tuple[Tensor, int, int]:
     """Return what is convolved, once for each edge, and the stride and the dilation that are left to do."""
-    rows_of(x)
-    if norm is not None:
-        x = normalise(norm)
+    x = rows_of(x).tensor if norm is None else normalise(norm)
     if stride == dilation == 2:  # every tap falls on an even pixel
         x, stride, dilation = x[:, :, ::2, ::2], 1, 1
-    return torch.cat([dense(x.relu())] * (channels // x.shape[1]), 1), stride, dilation
+    x, edges = dense(x.relu()), channels // x.shape[1]
+    return torch.cat([x] * edges, 1) if edges > 1 else x, stride, dilation
 
 
 def _backward(grad: Tensor, read: Tensor, kernel: Tensor, stride: int, *, of_input: bool) -> Tensor:
