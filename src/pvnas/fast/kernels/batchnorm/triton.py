@@ -157,6 +157,24 @@ def _add_mixed(
     tl.store(target, total.to(sums.dtype.element_ty), mask=valid)
 
 
+@triton.jit
+def _add_product(
+    total, d, z, rows, means, inverses, p, column, c, valid, in_c,
+    NUMBER: tl.constexpr, PER_EDGE: tl.constexpr, ALL: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """The gradient times the output of operation ``NUMBER``, if there is one, added to a total."""
+    if ALL > NUMBER:
+        at = column if PER_EDGE > NUMBER else c
+        total += d * _normed(z[NUMBER], rows[NUMBER], means[NUMBER], inverses[NUMBER], p, at, at, valid, in_c, SUM)
+    return total
+
+
+@triton.jit
+def _store_product(target, step, total, in_c, NUMBER: tl.constexpr, ALL: tl.constexpr):
+    if ALL > NUMBER:
+        tl.store(target + (1 + NUMBER) * step, tl.sum(total, 0), mask=in_c)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _mixed_grad_sums(
     g, row, z, rows, means, inverses, totals, pixels, each, channels, edges,
@@ -175,49 +193,24 @@ def _mixed_grad_sums(
         ok = (p < end)[:, None] & in_c[None, :]
         d = tl.load(g + p.to(tl.int64)[:, None] * row + column[None, :], mask=ok, other=0.0).to(SUM)
         s += d
-        if ALL > 0:
-            at = column if PER_EDGE > 0 else c
-            s0 += d * _normed(z[0], rows[0], means[0], inverses[0], p, at, at, ok, in_c, SUM)
-        if ALL > 1:
-            at = column if PER_EDGE > 1 else c
-            s1 += d * _normed(z[1], rows[1], means[1], inverses[1], p, at, at, ok, in_c, SUM)
-        if ALL > 2:
-            at = column if PER_EDGE > 2 else c
-            s2 += d * _normed(z[2], rows[2], means[2], inverses[2], p, at, at, ok, in_c, SUM)
-        if ALL > 3:
-            at = column if PER_EDGE > 3 else c
-            s3 += d * _normed(z[3], rows[3], means[3], inverses[3], p, at, at, ok, in_c, SUM)
-        if ALL > 4:
-            at = column if PER_EDGE > 4 else c
-            s4 += d * _normed(z[4], rows[4], means[4], inverses[4], p, at, at, ok, in_c, SUM)
-        if ALL > 5:
-            at = column if PER_EDGE > 5 else c
-            s5 += d * _normed(z[5], rows[5], means[5], inverses[5], p, at, at, ok, in_c, SUM)
-        if ALL > 6:
-            at = column if PER_EDGE > 6 else c
-            s6 += d * _normed(z[6], rows[6], means[6], inverses[6], p, at, at, ok, in_c, SUM)
-        if ALL > 7:
-            at = column if PER_EDGE > 7 else c
-            s7 += d * _normed(z[7], rows[7], means[7], inverses[7], p, at, at, ok, in_c, SUM)
-    target = totals + part * (1 + ALL) * edges * channels + column
-    step = edges * channels
+        s0 = _add_product(s0, d, z, rows, means, inverses, p, column, c, ok, in_c, 0, PER_EDGE, ALL, SUM)
+        s1 = _add_product(s1, d, z, rows, means, inverses, p, column, c, ok, in_c, 1, PER_EDGE, ALL, SUM)
+        s2 = _add_product(s2, d, z, rows, means, inverses, p, column, c, ok, in_c, 2, PER_EDGE, ALL, SUM)
+        s3 = _add_product(s3, d, z, rows, means, inverses, p, column, c, ok, in_c, 3, PER_EDGE, ALL, SUM)
+        s4 = _add_product(s4, d, z, rows, means, inverses, p, column, c, ok, in_c, 4, PER_EDGE, ALL, SUM)
+        s5 = _add_product(s5, d, z, rows, means, inverses, p, column, c, ok, in_c, 5, PER_EDGE, ALL, SUM)
+        s6 = _add_product(s6, d, z, rows, means, inverses, p, column, c, ok, in_c, 6, PER_EDGE, ALL, SUM)
+        s7 = _add_product(s7, d, z, rows, means, inverses, p, column, c, ok, in_c, 7, PER_EDGE, ALL, SUM)
+    target, step = totals + part * (1 + ALL) * edges * channels + column, edges * channels
     tl.store(target, tl.sum(s, 0), mask=in_c)
-    if ALL > 0:
-        tl.store(target + 1 * step, tl.sum(s0, 0), mask=in_c)
-    if ALL > 1:
-        tl.store(target + 2 * step, tl.sum(s1, 0), mask=in_c)
-    if ALL > 2:
-        tl.store(target + 3 * step, tl.sum(s2, 0), mask=in_c)
-    if ALL > 3:
-        tl.store(target + 4 * step, tl.sum(s3, 0), mask=in_c)
-    if ALL > 4:
-        tl.store(target + 5 * step, tl.sum(s4, 0), mask=in_c)
-    if ALL > 5:
-        tl.store(target + 6 * step, tl.sum(s5, 0), mask=in_c)
-    if ALL > 6:
-        tl.store(target + 7 * step, tl.sum(s6, 0), mask=in_c)
-    if ALL > 7:
-        tl.store(target + 8 * step, tl.sum(s7, 0), mask=in_c)
+    _store_product(target, step, s0, in_c, 0, ALL)
+    _store_product(target, step, s1, in_c, 1, ALL)
+    _store_product(target, step, s2, in_c, 2, ALL)
+    _store_product(target, step, s3, in_c, 3, ALL)
+    _store_product(target, step, s4, in_c, 4, ALL)
+    _store_product(target, step, s5, in_c, 5, ALL)
+    _store_product(target, step, s6, in_c, 6, ALL)
+    _store_product(target, step, s7, in_c, 7, ALL)
 
 
 @triton.jit(do_not_specialize=SIZES)

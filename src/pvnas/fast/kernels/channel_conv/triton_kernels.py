@@ -19,6 +19,16 @@ def _weights(kernel, c, n_from, k_from, to, n_to, k_to):
 
 
 @triton.jit
+def _three_taps(kernel, k_tap, c, n_from, k_from, to, n_to, k_to, SIGN: tl.constexpr):
+    """The weights from a frame to the one before it, to itself and to the one after it."""
+    return (
+        _weights(kernel + (1 + SIGN) * k_tap, c, n_from, k_from, to, n_to, k_to),
+        _weights(kernel + k_tap, c, n_from, k_from, to, n_to, k_to),
+        _weights(kernel + (1 - SIGN) * k_tap, c, n_from, k_from, to, n_to, k_to),
+    )
+
+
+@triton.jit
 def _read(at, mask, RELU: tl.constexpr):
     values = tl.load(at, mask=mask, other=0.0)
     if RELU:
@@ -34,8 +44,15 @@ def _multiply_one(at, c, n_from, weight, RELU: tl.constexpr, SUM: tl.constexpr):
 
 
 @triton.jit
+def _add_moments(sums, squares, values, at, valid, SUM: tl.constexpr):
+    """Add values, and their squares, around ``at``: far from zero the squares would lose what values differ by."""
+    away = tl.where(valid, values.to(SUM) - at[None, :], 0.0)
+    return sums + away, squares + away * away
+
+
+@triton.jit
 def _store_moments(moments, part, y_channels, to, in_to, at, sums, squares, count, SUM: tl.constexpr):
-    """Mean, and sum of squared differences from it, of sums around ``at``: squares far from zero would lose theirs."""
+    """Mean, and sum of squared differences from it, of sums around ``at``."""
     mean = tl.sum(sums, 0) / count.to(SUM)
     target = moments + part.to(tl.int64) * 2 * y_channels + to
     tl.store(target, at + mean, mask=in_to)
@@ -75,9 +92,7 @@ def multiply_once(
         target = y + p * y_row + run * y_edge + offset[:, None] * y_row + to[None, :]
         tl.store(target, result, mask=inside & in_to[None, :])
         if MOMENTS:
-            away = tl.where(inside, result.to(SUM) - at[None, :], 0.0)
-            sums += away
-            squares += away * away
+            sums, squares = _add_moments(sums, squares, result, at, inside, SUM)
     if MOMENTS:
         _store_moments(moments + run * y_edge, part, y_channels, to, in_to, at, sums, squares, end - begin, SUM)
 
@@ -97,10 +112,7 @@ def multiply_in_time(
     run, part = tl.program_id(0) // blocks % runs, tl.program_id(0) // (blocks * runs)
     c, in_to, offset = tl.arange(0, BLOCK_K), to < n_to, tl.arange(0, BLOCK_P)
     begin, end = part * each, tl.minimum(part * each + each, columns)
-    taps = kernel + run * k_edge
-    to_before = _weights(taps + (1 + SIGN) * k_tap, c, n_from, k_from, to, n_to, k_to)
-    to_same = _weights(taps + k_tap, c, n_from, k_from, to, n_to, k_to)
-    to_after = _weights(taps + (1 - SIGN) * k_tap, c, n_from, k_from, to, n_to, k_to)
+    to_before, to_same, to_after = _three_taps(kernel + run * k_edge, k_tap, c, n_from, k_from, to, n_to, k_to, SIGN)
     at, sums, squares = tl.zeros([BLOCK_N], SUM), tl.zeros([1, 1], SUM), tl.zeros([1, 1], SUM)
     if MOMENTS:
         sums, squares = tl.zeros([BLOCK_P, BLOCK_N], SUM), tl.zeros([BLOCK_P, BLOCK_N], SUM)
@@ -119,9 +131,7 @@ def multiply_in_time(
             result = before.to(y.dtype.element_ty)
             tl.store(target + (t - 1) * frame * y_row, result, mask=done & in_to[None, :])
             if MOMENTS:
-                away = tl.where(done, result.to(SUM) - at[None, :], 0.0)
-                sums += away
-                squares += away * away
+                sums, squares = _add_moments(sums, squares, result, at, done, SUM)
             before = tl.dot(values, to_same, same, input_precision=PRECISION, out_dtype=SUM)
             same = tl.dot(values, to_after, input_precision=PRECISION, out_dtype=SUM)
     if MOMENTS:

@@ -65,6 +65,24 @@ def _columns(q, end, in_c, h, w, DILATION: tl.constexpr):
 
 
 @triton.jit
+def _program(channels, DILATION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_C: tl.constexpr):
+    """What a program computes: its channels, its columns and the row that it begins with."""
+    blocks = tl.cdiv(channels, BLOCK_C)
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    start = tl.program_id(0) // blocks % DILATION
+    q = tl.program_id(0) // (blocks * DILATION) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    return c, c < channels, q, start
+
+
+@triton.jit
+def _through_norm(grad, z_at, stored, mean, inverse, dx, SUM: tl.constexpr):
+    """The gradient through the ReLU of a batch norm, rounded as it is stored, and the ReLU's output."""
+    z = tl.load(z_at, mask=stored, other=0.0).to(SUM)
+    z = prologue(z, mean, inverse, stored, True)
+    return tl.where(z > 0, grad, 0.0).to(dx.dtype.element_ty).to(SUM), z
+
+
+@triton.jit
 def _three(at, step, left, middle, right, there):
     """A row's pixels and their neighbours on both sides, as they lie in memory."""
     return (
@@ -90,11 +108,7 @@ def depthwise_rows(
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """The convolution of ReLU(x) or ReLU(BN(x))."""
-    blocks = tl.cdiv(c_out, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    start = tl.program_id(0) // blocks % DILATION
-    q = tl.program_id(0) // (blocks * DILATION) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    in_c = c < c_out
+    c, in_c, q, start = _program(c_out, DILATION, BLOCK_Q, BLOCK_C)
     first, valid, left, right = _columns(q, columns, in_c, h, w, DILATION)
     from_x, target = x + first * row + (c % c_in)[None, :], y + first * c_out + c[None, :]
     m, v = load_norm(mean, inverse, c, in_c, NORMED, BLOCK_C, SUM)
@@ -119,26 +133,19 @@ def input_grad_rows(
 ):  # fmt: skip
     """The gradient for what edges convolve: as ``depthwise_rows`` with the kernels turned, summed over edges.
 
-    ``NORMED``: that was ReLU(BN(x)). Then the gradient is that for BN(x), and ``sums`` (programs, 2, C) are, over the
-    columns of a program, the sums of it and of it times BN(x).
+    ``NORMED``: of ReLU(BN(x)). The gradient is for BN(x); ``sums`` (programs, 2, C): of it, and of it times BN(x).
     """
-    blocks = tl.cdiv(c_out, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    start = tl.program_id(0) // blocks % DILATION
-    q = tl.program_id(0) // (blocks * DILATION) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    in_c = c < c_out
+    c, in_c, q, start = _program(c_out, DILATION, BLOCK_Q, BLOCK_C)
     first, valid, left, right = _columns(q, columns, in_c, h, w, DILATION)
     from_g, target, z_at = g + first * row + c[None, :], dx + first * c_out + c[None, :], x + first * x_row + c[None, :]
     m, v = load_norm(mean, inverse, c, in_c, NORMED, BLOCK_C, SUM)
-    step = DILATION * row
-    above, here = tl.zeros([BLOCK_Q, BLOCK_C], SUM), tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-    total, product = above, above
+    zero = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
+    above, here, total, product = zero, zero, zero, zero
     k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, c, in_c, k_channel, k_tap, SUM)
     for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
-        below = tl.zeros([BLOCK_Q, BLOCK_C], SUM)
-        there = _within(h, q, i)
+        below, there = zero, _within(h, q, i)
         for edge in tl.static_range(EDGES):
-            g0, g1, g2 = _three(from_g + i * w * row + edge * c_out, step, left, valid, right, there)
+            g0, g1, g2 = _three(from_g + i * w * row + edge * c_out, DILATION * row, left, valid, right, there)
             g0, g1, g2 = g0.to(SUM), g1.to(SUM), g2.to(SUM)
             if EDGES > 1:
                 k0, k1, k2, k3, k4, k5, k6, k7, k8 = taps_of(kernel, edge * c_out + c, in_c, k_channel, k_tap, SUM)
@@ -148,9 +155,7 @@ def input_grad_rows(
         done = i - DILATION
         stored = valid & _within(h, q, done)
         if NORMED:
-            z = tl.load(z_at + done * w * x_row, mask=stored, other=0.0).to(SUM)
-            z = prologue(z, m, v, stored, NORMED)
-            above = tl.where(z > 0, above, 0.0).to(dx.dtype.element_ty).to(SUM)
+            above, z = _through_norm(above, z_at + done * w * x_row, stored, m, v, dx, SUM)
             total += above
             product += above * z
         if ADD:
@@ -158,7 +163,7 @@ def input_grad_rows(
         tl.store(target + done * w * c_out, above.to(dx.dtype.element_ty), mask=stored)
         above, here = here, below
     if NORMED:
-        sums_at = sums + tl.program_id(0) // blocks * 2 * c_out + c
+        sums_at = sums + tl.program_id(0) // tl.cdiv(c_out, BLOCK_C) * 2 * c_out + c
         tl.store(sums_at, tl.sum(total, 0), mask=in_c)
         tl.store(sums_at + c_out, tl.sum(product, 0), mask=in_c)
 
