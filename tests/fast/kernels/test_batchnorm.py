@@ -15,8 +15,9 @@ def of_batch(kernels, z):
     return Normed(z, mean, inverse_std)
 
 
-@pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 130, 3, 3), (20, 17, 9, 11)])
-@pytest.mark.parametrize("among_others", [False, True])
+@pytest.mark.parametrize(
+    "shape, among_others", [((3, 5, 7, 6), False), ((2, 130, 3, 3), True), ((5, 17, 9, 11), False)]
+)
 def test_statistics_far_from_zero(kernels, shape, among_others, chosen, make, assert_close):
     x = make(*shape, shift=100.0 if chosen.dtype == torch.bfloat16 else 1000.0)
     if among_others:
@@ -48,16 +49,16 @@ def mix(per_edge, shared, weights):
     return torch.cat(nodes, 1)
 
 
-@pytest.mark.parametrize("c, edges, count, identity", [(5, 3, 2, True), (17, 2, 5, False), (70, 1, 4, True)])
+@pytest.mark.parametrize("c, edges, count, identity", [(5, 3, 2, True), (17, 1, 5, False), (66, 1, 3, True)])
 def test_weighted_sums_and_their_gradients(
     kernels, c, edges, count, identity, make, make_sums, exact, assert_close, assert_dense, as_tensor
 ):
-    per_edge = [make(2, edges * c, 5, 4) for _ in range(count)]
-    shared = [make(2, c, 5, 4) for _ in range(3 if identity else 2)]
+    per_edge = [make(2, edges * c, 4, 3) for _ in range(count)]
+    shared = [make(2, c, 4, 3) for _ in range(3 if identity else 2)]
     weights = make_sums(edges, count + len(shared))
     asked = [[exact(z) for z in per_edge], [exact(z) for z in shared], exact(weights)]
     y = mix(*asked)
-    cell, grad = make(2, edges * c + 7, 5, 4), make(*y.shape)
+    cell, grad = make(2, edges * c + 7, 4, 3), make(*y.shape)
     expected = torch.autograd.grad(y, [*asked[0], *asked[1], asked[2]], grad.double())
     normed = [of_batch(kernels, z) for z in per_edge]
     pooled = [of_batch(kernels, z) for z in shared[:2]] + [unnormed(x) for x in shared[2:]]

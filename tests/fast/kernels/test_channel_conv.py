@@ -75,9 +75,8 @@ def test_edges_among_other_channels(kernels, taps, make, exact, assert_close):
     kernels.channel_conv(x, kernel, 2, FRAMES, into=cell[:, 3:], step=5)
     assert_close(cell, expected)
     grad = cell[:, [3, 4, 8, 9]].contiguous(memory_format=torch.channels_last)
-    for shared in (False, True):
-        result = kernels.channel_conv_input_grad(cell, kernel, 2, FRAMES, shared, first=3, step=5)
-        assert_close(result, kernels.channel_conv_input_grad(grad, kernel, 2, FRAMES, shared))
+    result = kernels.channel_conv_input_grad(cell, kernel, 2, FRAMES, shared=taps == 1, first=3, step=5)
+    assert_close(result, kernels.channel_conv_input_grad(grad, kernel, 2, FRAMES, shared=taps == 1))
     result = kernels.channel_conv_kernel_grad(cell, x, kernel, 2, FRAMES, first=3, step=5)
     assert_close(result, kernels.channel_conv_kernel_grad(grad, x, kernel, 2, FRAMES))
 
@@ -118,7 +117,7 @@ def test_more_than_the_caches_hold_and_more_channels_than_they_take_at_once(kern
 
 @pytest.mark.parametrize(
     "a, b, edges, frames, taps, side",
-    [(5, 7, 2, 1, 1, 9), (9, 5, 1, 3, 3, 9), (130, 70, 1, 1, 1, 9), (5, 7, 2, 1, 1, 21), (3, 20, 2, 3, 3, 12)],
+    [(5, 7, 2, 1, 1, 9), (9, 5, 1, 3, 3, 9), (130, 70, 1, 1, 1, 7), (5, 7, 2, 1, 1, 17), (3, 20, 2, 3, 3, 10)],
 )
 def test_product_with_its_statistics(kernels, a, b, edges, frames, taps, side, make, assert_close):
     x, kernel = make(2 * frames, edges * a, side, side - 1, shift=3.0), make(edges * b, a, taps, 1)
