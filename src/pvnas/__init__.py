@@ -11,6 +11,7 @@ people; for programs the public names are here and are imported when they are fi
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from pvnas.space.models import create_model, list_models
 
 __version__ = "0.1.0"
+
+# GCC's OpenMP runtime, which PyTorch brings on Linux, lets a thread that waits at a barrier spin 300,000 times before
+# it sleeps. Beside another busy process it takes the core from the very thread that it waits for, and a step takes many
+# times as long. The runtime reads this once, when torch is loaded: hence here, and for processes started from this one.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # Public name -> where it is defined.
 _HOMES = {
