@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
+from pvnas.bench.variants import Setting, answer, compare, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.loader import Batch
@@ -50,12 +50,12 @@ def bench_search(shape: Shape, *, steps: int, rounds: int, plain: bool = True) -
 
     Raises UserError where a supernet does not get through, for want of memory most likely.
     """
-    ways = SUPERNETS if plain else SUPERNETS[:1]
     settings = {"shape": asdict(shape), "steps": steps}
-    found = side_by_side("pvnas.bench.search", ways, settings, clips=shape.batch, rounds=rounds)
-    result = {"shape": asdict(shape), "steps": steps, "rounds": rounds, **found}
+    supernets = SUPERNETS if plain else SUPERNETS[:1]
+    measured = measure_variants("pvnas.bench.search", supernets, settings, clips=shape.batch, rounds=rounds)
+    result = settings | {"rounds": rounds, **measured}
     if plain:
-        result |= compare(found["fast"], found["plain"])
+        result |= compare(measured["fast"], measured["plain"])
     return result | {"machine": describe_machine()}
 
 
@@ -83,14 +83,14 @@ def make_batch(shape: Shape) -> StepBatches:
     return StepBatches(batch, batch)
 
 
-def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[str, Any]:
+def measure(variant: str, shape: dict[str, Any], steps: int, count: bool) -> dict[str, Any]:
     """Measure one supernet in this process."""
     setting = Shape(**shape)
     torch.set_num_threads(setting.threads)
-    if way != "plain":  # which is PyTorch as it comes
+    if variant != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
     device = torch.device(setting.device)
-    stage, batch = make_stage(setting, plain=way == "plain"), make_batch(setting)
+    stage, batch = make_stage(setting, plain=variant == "plain"), make_batch(setting)
 
     def step() -> None:
         stage.step(0, 0, batch)

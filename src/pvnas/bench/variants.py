@@ -1,4 +1,4 @@
-"""Several ways of doing one work, each measured in processes of its own that take turns."""
+"""Several variants of one piece of work, each measured in processes of its own that take turns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The clips of one work, and the machine that does it."""
+    """The clips of one piece of work, and the machine that does it."""
 
     batch: int
     frames: int
@@ -35,20 +35,19 @@ class Setting:
     threads: int = 1
 
 
-def side_by_side(
-    program: str | Path, ways: Sequence[str], settings: dict[str, Any], *, clips: int, rounds: int
+def measure_variants(
+    program: str | Path, variants: Sequence[str], settings: dict[str, Any], *, clips: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Return what a program measures for each way: the medians over the rounds.
+    """Return what a program measures for each variant: the medians over the rounds.
 
-    ``program``: a module, or a script's path, that ends in ``answer``. It is run with the settings as its argument.
-
-    A process of its own makes the peak of memory its own. Raises UserError where one does not get through.
+    ``program``: a module, or a script's path, that ends in ``answer``. It is run with the settings as its argument, in
+    a process of its own, so that the peak of memory is its own. Raises UserError where a variant does not get through.
     """
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
     for number in range(rounds):
-        for way in ways:
-            found[way].append(_in_a_process(program, settings | {"way": way, "count": number == 0}))
-    return {way: _merged(runs, clips) for way, runs in found.items()}
+        for variant in variants:
+            runs[variant].append(_in_a_process(program, settings | {"variant": variant, "count": number == 0}))
+    return {variant: _summary(of_variant, clips) for variant, of_variant in runs.items()}
 
 
 def compare(fast: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
@@ -71,15 +70,15 @@ def measure_work(
     for _ in range(WARM_UP):
         work()
     seconds = median(timed(work, device) for _ in range(repeats))
-    answer: dict[str, Any] = {"seconds": seconds, "peak_bytes": _peak_bytes(device)}
+    measured: dict[str, Any] = {"seconds": seconds, "peak_bytes": _peak_bytes(device)}
     if count is not None:
         machine = measure_machine(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-        answer |= {"work": asdict(count()), "machine": (machine.macs_per_s, machine.bytes_per_s)}
-    return answer
+        measured |= {"work": asdict(count()), "machine": (machine.macs_per_s, machine.bytes_per_s)}
+    return measured
 
 
 def answer(measure: Callable[..., dict[str, Any]]) -> None:
-    """Print as JSON what ``measure`` returns for the settings on the command line: the other end of side_by_side."""
+    """Print as JSON what ``measure`` returns for the settings on the command line: the end of a measuring program."""
     print(json.dumps(measure(**json.loads(sys.argv[1]))))
 
 
@@ -89,13 +88,13 @@ def _in_a_process(program: str | Path, settings: dict[str, Any]) -> dict[str, An
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        what = f"{settings['way']} does not get through ({why})"
+        what = f"{settings['variant']} does not get through ({why})"
         raise UserError(f"{what}; try another --clip, --batch or --width")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
-def _merged(runs: list[dict[str, Any]], clips: int) -> dict[str, Any]:
+def _summary(runs: list[dict[str, Any]], clips: int) -> dict[str, Any]:
     """Return the medians over the rounds, and what was counted in the first."""
     seconds = median(run["seconds"] for run in runs)
     work, machine = Work(**runs[0]["work"]), Machine(*runs[0]["machine"])

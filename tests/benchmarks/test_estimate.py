@@ -2,8 +2,8 @@
 
 import pytest
 
-from pvnas.bench import estimate as estimate_module
-from pvnas.bench.estimate import EPOCHS, KINETICS_VIDEOS, Plan, Speed, estimate, stage_cost
+import estimate as estimate_module
+from estimate import EPOCHS, KINETICS_VIDEOS, NETWORK, Plan, Speed, estimate, stage_cost
 
 
 def test_the_papers_speed_gives_the_papers_twenty_gpu_days():
@@ -25,13 +25,13 @@ def test_reading_limits_where_it_is_the_slower_one():
 def test_every_stage_is_measured_at_its_own_size(monkeypatch):
     asked = []
 
-    def rate(program, settings, clips):  # `bench search` and `bench model` are run for real in tests/test_cli.py
+    def rate(program, settings, clips):  # both programs are run for real in other tests
         asked.append((program, settings["shape"], clips))
         return 10.0
 
     monkeypatch.setattr(estimate_module, "_rate", rate)
     found = estimate(Plan(width=32, search_batch=4, train_batch=2, videos=100), repeats=1, reading_clips=8)
-    assert [program for program, _, _ in asked] == ["pvnas.bench.search", "pvnas.bench.model", "pvnas.bench.model"]
+    assert [program for program, _, _ in asked] == ["pvnas.bench.search", NETWORK, NETWORK]
     sizes = [(shape["width"], shape["batch"], shape["side"], clips) for _, shape, clips in asked]
     assert sizes == [(32, 4, 112, 4), (32, 2, 224, 2), (50, 2, 224, 2)]
     assert [shape["repeat"] for _, shape, _ in asked[1:]] == [1, 2]

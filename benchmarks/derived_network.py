@@ -1,10 +1,10 @@
-"""What `pvnas bench model` measures: a derived network's forward pass or training step, beside the same one written
-with PyTorch's own 3-D layers."""
+"""Measures a derived network's forward pass or training step: the part of ``model_speed.py`` and ``estimate.py`` that
+runs in a process of its own, as ``pvnas test`` and ``pvnas predict`` run it or with PyTorch's own 3-D layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
-from pvnas.runtime.device import describe_machine, keep_freed_memory
+from pvnas.bench.variants import Setting, answer, measure_work
+from pvnas.runtime.device import keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
 from pvnas.space.inference import Compiled, ready
@@ -27,7 +27,7 @@ FORWARDS_OF_A_STEP = 3  # in multiply-accumulates: forward, the gradient of the 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape(Setting):
-    """One setting of the benchmark."""
+    """A network, and the clips that go through it."""
 
     genotype: str
     """A genotype as JSON."""
@@ -43,27 +43,11 @@ class ModelShape(Setting):
     """A training step in place of a forward pass."""
 
 
-def bench_model(shape: ModelShape, *, repeats: int, rounds: int, compile_too: bool = False) -> dict[str, Any]:
-    """Return seconds, clips/s, peak memory, MACs, bytes and the share of the roofline of each way.
-
-    ``fast`` is what training, test and prediction use; ``compiled``, of forward passes alone, is what torch.compile
-    makes of it. Raises UserError where one does not get through, for want of memory or a compiler most likely.
-    """
-    ways = ["fast", "plain", *(["compiled"] if compile_too and not shape.training else [])]
-    settings = {"shape": asdict(shape), "repeats": repeats}
-    found = side_by_side("pvnas.bench.model", ways, settings, clips=shape.batch, rounds=rounds)
-    result = {"shape": asdict(shape), "repeats": repeats, "rounds": rounds, **found}
-    result |= compare(found["fast"], found["plain"])
-    if "compiled" in found:
-        result["compiled_speedup"] = compare(found["compiled"], found["plain"])["speedup"]
-    return result | {"machine": describe_machine()}
-
-
-def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[str, Any]:
-    """Measure one way in this process."""
+def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[str, Any]:
+    """Measure one variant in this process: fast, plain, or what torch.compile makes of the fast one (compiled)."""
     setting = ModelShape(**shape)
     torch.set_num_threads(setting.threads)
-    if way != "plain":  # which is PyTorch as it comes
+    if variant != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
     torch.manual_seed(0)
     network: nn.Module = PVNASNetwork(
@@ -72,10 +56,10 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
         width=setting.width,
         repeat=setting.repeat,
         stem=setting.stem,
-        layers=PLAIN if way == "plain" else FOLDED,
+        layers=PLAIN if variant == "plain" else FOLDED,
     ).to(setting.device)
     if not setting.training:
-        network = network.eval() if way == "plain" else ready(network)
+        network = network.eval() if variant == "plain" else ready(network)
     size = (setting.batch, 3, setting.frames, setting.height, setting.side)
     return measure_network(
         network,
@@ -85,7 +69,7 @@ def measure(way: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[
         training=setting.training,
         repeats=repeats,
         count=count,
-        compile_it=way == "compiled",
+        compile_it=variant == "compiled",
     )
 
 
