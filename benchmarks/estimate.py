@@ -23,9 +23,8 @@ from pvnas.bench.footage import write_footage
 from pvnas.bench.search import Shape
 from pvnas.bench.variants import measure_variants
 from pvnas.config import AugmentConfig, DataConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.device import choose_device, describe_machine, usable_cores
 from pvnas.space.genotype import random_genotype
 from pvnas.space.models import MODELS
@@ -128,7 +127,7 @@ def _reading_rates(plan: Plan, clips: int) -> dict[str, float]:
         rates = {}
         for stage, (crop, least, most) in crops.items():
             augment = AugmentConfig(short_side_min=round(crop * least), short_side_max=round(crop * most), crop=crop)
-            files = VideoSource(catalog, DataConfig(cache="none"), 128)
+            files = VideoDataset(catalog, DataConfig(cache="none"), 128)
             rates[stage] = loader_speed(files, "files", augment, 0, clips)["clips_per_s"]
     return rates
 

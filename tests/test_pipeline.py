@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pvnas.config import tiny
-from pvnas.data.opening import list_videos
+from pvnas.data.dataset import list_videos
 from pvnas.data.pack import pack_videos
 from pvnas.errors import UserError
 from pvnas.pipeline import default_run_dir, load_videos, run_digest

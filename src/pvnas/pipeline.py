@@ -20,14 +20,11 @@ from typing import Any
 import torch
 
 from pvnas.config import RunConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.check import check_videos
-from pvnas.data.flips import flip_message
-from pvnas.data.opening import open_videos
-from pvnas.data.pool import Limits
-from pvnas.data.source import VideoSource
-from pvnas.data.table import SPLITS
-from pvnas.data.verdicts import Verdict, read_verdicts, usable
+from pvnas.data.catalog import SPLITS, Catalog
+from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.results import CheckResult, read_check_results, usable
+from pvnas.data.clips.augment import flip_message
+from pvnas.data.dataset import VideoDataset, open_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.report.page import write_report
@@ -59,9 +56,9 @@ GENOTYPE, RESULTS = "genotype.json", "results.json"
 class Videos:
     """The readable videos of a run, by split."""
 
-    train: VideoSource
-    validation: VideoSource
-    test: VideoSource
+    train: VideoDataset
+    validation: VideoDataset
+    test: VideoDataset
     test_excluded: int
     """Test videos that cannot be read."""
 
@@ -179,7 +176,7 @@ def load_videos(config: RunConfig, run_dir: Path, progress: Progress, device: to
     _tell_of_flips(config, catalog, progress)
     side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
     opened = replace(opened, catalog=good)
-    train, validation, test = (opened.source(split, side) for split in SPLITS)
+    train, validation, test = (opened.dataset(split, side) for split in SPLITS)
     for source in (train, validation, test):
         source.prepare_cache(device, progress)
     return Videos(train, validation, test, excluded.get("test", 0))
@@ -197,11 +194,11 @@ def _write_catalog(run_dir: Path, catalog: Catalog, excluded: int) -> None:
     write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
 
 
-def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdict]:
+def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:
     """Return the verdicts of an earlier start of this run, or check what it has not checked and write the lists."""
     path = run_dir / "verdicts.json"
     if path.exists():
-        verdicts = read_verdicts(path)
+        verdicts = read_check_results(path)
         if [v.path for v in verdicts] == list(catalog.videos.paths):
             return verdicts
     with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 from pvnas.bench.search import Shape, make_batch
 from pvnas.bench.search import make_stage as make_bench_stage
 from pvnas.config import BatchConfig, RunConfig, tiny
-from pvnas.data.loader import Batch
-from pvnas.data.readers import read_catalog
-from pvnas.data.source import VideoSource
+from pvnas.data.clips.loader import Batch
+from pvnas.data.dataset import VideoDataset
+from pvnas.data.listing import read_catalog
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.digest import digest
@@ -44,7 +44,7 @@ def small_config(**search) -> RunConfig:
 @pytest.fixture(scope="module")
 def sources(tiny_shapes):
     catalog, config = read_catalog(tiny_shapes), tiny()
-    parts = [VideoSource(catalog.select(split), config.data, 16) for split in ("train", "val")]
+    parts = [VideoDataset(catalog.select(split), config.data, 16) for split in ("train", "val")]
     for part in parts:
         part.prepare_cache()
     return parts

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pvnas.config import RunConfig, tiny
-from pvnas.data.readers import read_catalog
-from pvnas.data.source import VideoSource
-from pvnas.data.transforms import normalise
-from pvnas.data.views import test_batches as view_batches
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import test_batches as view_batches
+from pvnas.data.dataset import VideoDataset
+from pvnas.data.listing import read_catalog
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.digest import digest
 from pvnas.runtime.loop import run_epochs
@@ -38,7 +38,7 @@ def small_config() -> RunConfig:
 @pytest.fixture(scope="module")
 def sources(tiny_shapes):
     catalog, config = read_catalog(tiny_shapes), tiny()
-    parts = [VideoSource(catalog.select(split), config.data, 16) for split in ("train", "val", "test")]
+    parts = [VideoDataset(catalog.select(split), config.data, 16) for split in ("train", "val", "test")]
     for part in parts:
         part.prepare_cache()
     return parts
@@ -75,7 +75,7 @@ def test_validation_equals_a_plain_loop_over_the_videos(sources, tmp_path):
     assert measures == again
     assert set(measures) == {"val_loss", "val_top1", "val_top5"}
     assert measures["val_top1"] in [12.5 * k for k in range(9)]
-    empty = VideoSource(sources[1].catalog.without({v.path for v in sources[1].catalog.videos}), config.data, 16)
+    empty = VideoDataset(sources[1].catalog.without({v.path for v in sources[1].catalog.videos}), config.data, 16)
     assert validate(stage.network, empty, config, config.train.augment, CPU) == {}
 
 

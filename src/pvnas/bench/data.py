@@ -13,10 +13,9 @@ import torch
 from pvnas.bench.clips import measure_stages, measure_ways
 from pvnas.bench.footage import FRAMES, RATE, write_footage
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.loader import training_batches
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.clips.loader import training_batches
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.device import describe_machine
 
 GOPS = (12, 250)
@@ -80,10 +79,10 @@ def _loaders(
 ) -> Iterator[dict[str, Any]]:
     """Yield the speed of whole batches: from files, by workers, from memory, and from a GPU if there is one."""
     for number in sorted({0, 1, workers}):
-        yield loader_speed(VideoSource(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
+        yield loader_speed(VideoDataset(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
     kept = {"memory": torch.device("cpu")} | ({"gpu": torch.device("cuda")} if torch.cuda.is_available() else {})
     for name, device in kept.items():
-        source = VideoSource(catalog, DataConfig(cache="gpu"), short_side)
+        source = VideoDataset(catalog, DataConfig(cache="gpu"), short_side)
         source.prepare_cache(device)
         yield loader_speed(source, name, augment, 0, KEPT_CLIPS * clips)
 
@@ -92,7 +91,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def loader_speed(source: VideoSource, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
+def loader_speed(source: VideoDataset, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
     """Return clips and frames per second of whole batches with so many worker processes, after the first batch."""
     repeated = source.select([n % len(source) for n in range(max(clips, 3 * LOADER_CLIPS_PER_BATCH))])
     batch, clip = BatchConfig(clips_per_shard=LOADER_CLIPS_PER_BATCH), ClipConfig()

@@ -12,11 +12,10 @@ import torch
 from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.variants import Setting, answer, compare, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.loader import Batch
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
-from pvnas.data.transforms import normalise
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import Batch
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
@@ -67,7 +66,7 @@ def make_stage(shape: Shape, *, plain: bool) -> SearchStage:
     config.search.batch = BatchConfig(shards=1, clips_per_shard=shape.batch)
     classes = [f"class {n}" for n in range(shape.classes)]
     videos = [Video(f"{n}.mp4", n % shape.classes, "train") for n in range(shape.batch)]
-    source = VideoSource(Catalog.of(Path("."), classes, videos), config.data, shape.height)
+    source = VideoDataset(Catalog.of(Path("."), classes, videos), config.data, shape.height)
     log = EpochLog(Path("."), Progress(), ScalarLog(Path("."), False))
     return SearchStage(config, source, source, Path("."), torch.device(shape.device), log, plain=plain)
 

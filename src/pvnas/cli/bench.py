@@ -35,7 +35,7 @@ def run_bench_data(args: Namespace) -> None:
     if args.footage is not None and not Path(args.footage).is_file():
         raise UserError(f"no video file {args.footage!r}; give one to encode, or leave --footage away")
     from pvnas.bench.data import bench_catalog, bench_generated
-    from pvnas.data.opening import list_videos
+    from pvnas.data.dataset import list_videos
     from pvnas.runtime.device import set_threads
 
     set_threads(args.threads)

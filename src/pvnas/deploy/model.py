@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
-from pvnas.data.transforms import MEAN, STD
+from pvnas.data.clips.augment import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import RunConfig
-from pvnas.data.loader import Batch, training_batches
-from pvnas.data.order import steps_per_epoch
-from pvnas.data.source import VideoSource
-from pvnas.data.transforms import normalise
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import Batch, training_batches
+from pvnas.data.clips.order import steps_per_epoch
+from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
@@ -62,8 +62,8 @@ class SearchStage:
     def __init__(
         self,
         config: RunConfig,
-        train: VideoSource,
-        validation: VideoSource,
+        train: VideoDataset,
+        validation: VideoDataset,
         run_dir: Path,
         device: torch.device,
         log: EpochLog,
@@ -189,7 +189,7 @@ class SearchStage:
             for batch in self._stream(self.weight_videos, epoch, first_step, "train"):
                 yield StepBatches(batch, batch)
 
-    def _stream(self, source: VideoSource, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
+    def _stream(self, source: VideoDataset, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
         config = self.config
         return training_batches(
             source,
@@ -203,7 +203,7 @@ class SearchStage:
             stream=f"search-{stream}",
         )
 
-    def _cycle(self, source: VideoSource, epoch: int, first_step: int) -> Iterator[Batch]:
+    def _cycle(self, source: VideoDataset, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the alphas' batches without end; each pass over their videos has an order of its own."""
         steps = steps_per_epoch(len(source.catalog.videos), self.config.search.batch)
         turn, first = divmod(first_step, steps)
@@ -335,7 +335,7 @@ class _GradientOf:
         return losses_N.mean(), class_sums(scores_NK, losses_N, labels_N)
 
 
-def split_for_objective(config: RunConfig, train: VideoSource) -> tuple[VideoSource, VideoSource | None]:
+def split_for_objective(config: RunConfig, train: VideoDataset) -> tuple[VideoDataset, VideoDataset | None]:
     """Return (videos that train w, videos that train alpha); None where the alphas use the same (one-level)."""
     if config.search.objective == "one-level":
         return train, None

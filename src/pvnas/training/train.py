@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.loader import Batch, training_batches
-from pvnas.data.order import steps_per_epoch
-from pvnas.data.source import VideoSource
-from pvnas.data.transforms import normalise
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import Batch, training_batches
+from pvnas.data.clips.order import steps_per_epoch
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.finite import FiniteCheck
 from pvnas.runtime.loop import place_of
 from pvnas.runtime.optimizers import SGD, optimizer_tensors, restore_optimizer
@@ -53,8 +53,8 @@ class TrainStage:
         self,
         config: RunConfig,
         genotype: Genotype,
-        train: VideoSource,
-        validation: VideoSource,
+        train: VideoDataset,
+        validation: VideoDataset,
         device: torch.device,
         log: EpochLog,
     ) -> None:

@@ -24,7 +24,7 @@ import csv, sys, time
 from pathlib import Path
 from pvnas.data.catalog import Catalog
 from pvnas.data.pack import pack_videos
-from pvnas.data.table import Video
+from pvnas.data.catalog import Video
 
 if __name__ == "__main__":
     root, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

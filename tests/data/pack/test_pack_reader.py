@@ -16,13 +16,12 @@ import pytest
 import simplejpeg
 import torch
 
-from pvnas.data.catalog import Catalog
-from pvnas.data.decode import decode_video
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import PackReader, is_pack, open_pack, storage
 from pvnas.data.pack.index import Places, index_bytes, parse_index
 from pvnas.data.pack.info import CatalogFile, PackInfo, PackOptions, ShardInfo, SourceInfo
 from pvnas.data.pack.shard import BLOCK, END, padded
-from pvnas.data.table import Video
+from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
 
 CLIP = np.array([3, 7, 11, 15, 19, 23, 27, 31])

@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from pvnas.data.container import VideoError
-from pvnas.data.decode import Painter, decode_in_order, measured_rate
+from pvnas.data.video.container import VideoError
+from pvnas.data.video.decode import Painter, decode_in_order, measured_rate
 from pvnas.errors import UserError
 
 # JPEG frames of a single video, which are held in memory: more than an hour of 170x128 pixels.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.container import MAX_PIXELS
+from pvnas.data.catalog import SPLITS, TextColumn, Video, VideoTable
 from pvnas.data.pack.info import CATALOG, DamageError, PackInfo
 from pvnas.data.pack.shard import BLOCK, END
-from pvnas.data.table import SPLITS, TextColumn, Video, VideoTable
+from pvnas.data.video.container import MAX_PIXELS
 
 JSON_LIMIT = 1 << 30  # bytes
 TABLE: dict[str, type[np.generic]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from pvnas.data.table import SPLITS
+from pvnas.data.catalog import SPLITS
 
 FORMAT, VERSION = "pvnas-pack", 1
 INFO, CATALOG = "pack.json", "catalog.safetensors"

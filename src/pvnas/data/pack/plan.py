@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.catalog import Catalog
-from pvnas.data.table import SPLITS, Video
+from pvnas.data.catalog import SPLITS, Catalog, Video
 
 
 @dataclass(frozen=True)

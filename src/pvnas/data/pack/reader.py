@@ -9,20 +9,21 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from pvnas.data.catalog import TextColumn
 from pvnas.data.pack.index import Places
 from pvnas.data.pack.info import DamageError, PackInfo, shown
 from pvnas.data.pack.member import Sample, parse_sample
 from pvnas.data.pack.storage import Storage
-from pvnas.data.table import TextColumn
 from pvnas.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLES_KEPT = 64
 
@@ -75,6 +76,8 @@ class PackReader:
 
     def frames(self, row: int, indices: NDArray[np.int64]) -> Tensor:
         """Return the (T, C, H, W) uint8 RGB frames at these indices, a view of (T, H, W, C) in memory."""
+        import torch
+
         sample = self._sample(row)
         wanted = indices.tolist()
         if wanted and not (min(wanted) >= 0 and max(wanted) < len(sample.times_T)):

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pvnas.data.container import VideoError
+from pvnas.data.catalog import Video
 from pvnas.data.pack.encode import EncodedVideo, encode_video
 from pvnas.data.pack.info import PackOptions, load_object
-from pvnas.data.table import Video
+from pvnas.data.video.container import VideoError
 from pvnas.runtime.files import explained, hold, sync_folder, temporary_path, write_all
 
 BLOCK = tarfile.BLOCKSIZE

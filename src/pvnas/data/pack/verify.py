@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from pvnas.data.catalog import Video
 from pvnas.data.pack.index import Places
 from pvnas.data.pack.info import DamageError, shown
 from pvnas.data.pack.member import Sample, parse_sample
@@ -13,7 +14,6 @@ from pvnas.data.pack.reader import check_jpeg
 from pvnas.data.pack.shard import BLOCK, END, member_header, padded
 from pvnas.data.pack.storage import Storage
 from pvnas.data.progress import Progress, begin
-from pvnas.data.table import Video
 from pvnas.errors import UserError
 
 PIECE = 8 << 20  # bytes read at once

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pvnas.data.catalog import Catalog
+from pvnas.data.catalog import SPLITS, Catalog, Video
 from pvnas.data.pack import unfinished
 from pvnas.data.pack.index import Places, index_bytes
 from pvnas.data.pack.info import CATALOG, INFO, CatalogFile, LeftOut, PackInfo, PackOptions, ShardInfo, SourceInfo
@@ -25,7 +25,6 @@ from pvnas.data.pack.plan import ShardPlan, list_digest, plan_shards
 from pvnas.data.pack.shard import ShardJob, ShardRecord
 from pvnas.data.pack.workers import pack_shards
 from pvnas.data.progress import Bar, Progress, begin
-from pvnas.data.table import SPLITS, Video
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, make_folder, remove_strays, write_atomic
 from pvnas.runtime.lock import RunLock
