@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import nn
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.variants import Setting, answer, measure_work
+from pvnas.config import NetworkConfig
 from pvnas.runtime.device import keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
@@ -33,7 +34,7 @@ class ModelShape(Setting):
     """A genotype as JSON."""
     width: int = 64
     repeat: int = 1
-    stem: str = "stride4"
+    stem: Literal["stride4", "stride2"] = "stride4"
     classes: int = 400
     batch: int = 1
     frames: int = 8
@@ -52,10 +53,8 @@ def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> d
     torch.manual_seed(0)
     network: nn.Module = PVNASNetwork(
         Genotype.from_json(setting.genotype),
+        NetworkConfig(width=setting.width, repeat=setting.repeat, stem=setting.stem),
         num_classes=setting.classes,
-        width=setting.width,
-        repeat=setting.repeat,
-        stem=setting.stem,
         layers=PLAIN if variant == "plain" else FOLDED,
     ).to(setting.device)
     if not setting.training:

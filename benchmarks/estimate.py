@@ -103,8 +103,8 @@ def measure_speeds(plan: Plan, repeats: int, reading_clips: int) -> dict[str, Sp
     frames, height, side = plan.train_clip
     genotype = random_genotype(0).to_json()
     for stage, name in (("retrain PV-NAS-L", "pvnas_l"), ("retrain PV-NAS-M", "pvnas_m")):
-        network: dict[str, Any] = {"width": plan.width * MODELS[name]["width"] // MODELS["pvnas_l"]["width"]}
-        network["repeat"] = MODELS[name]["repeat"]
+        width = plan.width * MODELS[name].width // MODELS["pvnas_l"].width
+        network: dict[str, Any] = {"width": width, "repeat": MODELS[name].repeat}
         clip: dict[str, Any] = {"frames": frames, "height": height, "side": side, "batch": plan.train_batch}
         shape = ModelShape(genotype=genotype, training=True, **network, **clip, **machine)
         computing[stage] = _rate(NETWORK, {"shape": asdict(shape), "repeats": repeats}, plan.train_batch)

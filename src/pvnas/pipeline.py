@@ -278,21 +278,16 @@ def _test(session: Session, *, again: bool = False, compile_it: bool = False) ->
 
 def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: int) -> dict[str, Any]:
     """Return cost, geometry and digests of a run, as results.json holds them."""
-    train, test = config.train, config.test
+    test = config.test
     clip = (config.clip.frames, test.crop, test.crop)
-    options: dict[str, Any] = {
-        "width": train.width,
-        "repeat": train.repeat,
-        "layout": train.layout,
-        "stem": config.stem,
-    }
-    cost = network_cost(genotype, clip=clip, classes=classes, **options)
+    geometry = {name: getattr(config.network, name) for name in ("width", "repeat", "layout", "stem")}
+    cost = network_cost(genotype, config.network, clip=clip, classes=classes)
     views = cost.over_views(test.temporal_views * test.spatial_views)
     kept = ("params", "activations", "macs_per_view", "macs_per_video", "clip")
     return {name: views[name] for name in kept} | {
         "digest": run_digest(run_dir),
         "genotype_digest": digest({}, genotype.with_about().to_json()),
-        **options,
+        **geometry,
         "sampling": config.clip.sampling,
         "rule": test.rule,
         "short_videos": config.clip.short_videos,

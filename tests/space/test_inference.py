@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of, random_genotype
 from pvnas.space.inference import Compiled, folded, for_inference, ready
@@ -18,7 +19,8 @@ from pvnas.space.operations import FactorizedReduction
 def trained(genotype, **options):
     """A network in float64 whose norms have learned something."""
     torch.manual_seed(0)
-    network = PVNASNetwork(genotype, **{"num_classes": 5, "width": 6, "stem": "stride2", **options}).double()
+    config = NetworkConfig(**{"width": 6, "stem": "stride2", **options})
+    network = PVNASNetwork(genotype, config, num_classes=5).double()
     with torch.no_grad():
         for norm in (m for m in network.modules() if isinstance(m, BatchNorm)):
             norm.running_mean.normal_(0, 0.3)

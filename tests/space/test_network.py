@@ -1,10 +1,13 @@
 """The derived network: timm's interface, odd sizes, drop-path, plain layers against folded ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Genotype, operations_of, random_genotype
 from pvnas.space.layers import FOLDED, PLAIN, FoldedConv, fold_time, to_channels_last, unfold_time
@@ -13,10 +16,11 @@ from pvnas.space.models import create_model, list_models
 from pvnas.space.network import HEAD_LENGTH, DerivedCell, PVNASNetwork, drop_path
 from pvnas.space.operations import FactorizedReduction, build_operation
 
+SMALL = NetworkConfig(width=4, stem="stride2")
 
-def small(**options):
-    defaults = {"num_classes": 5, "width": 4, "stem": "stride2"}
-    return PVNASNetwork(random_genotype(1), **{**defaults, **options})
+
+def small(**changes):
+    return PVNASNetwork(random_genotype(1), replace(SMALL, **changes), num_classes=5)
 
 
 def test_folding_copies_nothing_on_channels_last_memory():
@@ -97,7 +101,7 @@ def test_drop_path_drops_samples_not_channels_where_n_equals_c():
 def test_drop_path_leaves_identity_alone():
     nodes = [[(0, "identity"), (1, "identity")]] * 4
     genotype = Genotype.from_cells({"S-NC": nodes})
-    network = PVNASNetwork(genotype, num_classes=3, width=4, layout="S-NC", stem="stride2", drop_path_rate=0.99)
+    network = PVNASNetwork(genotype, replace(SMALL, layout="S-NC"), num_classes=3, drop_path_rate=0.99)
     x = torch.randn(2, 3, 2, 8, 8)
     torch.testing.assert_close(network.train()(x), network.train()(x))
 
@@ -165,7 +169,7 @@ def test_layouts():
     with pytest.raises(UserError, match="width"):
         place_cells(("S-NC",), 1)
     with pytest.raises(UserError, match="no cell T-NC"):
-        PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), width=4)
+        PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), SMALL)
 
 
 def test_a_normalised_head_gives_the_classifier_features_of_one_length():
@@ -184,7 +188,7 @@ def test_the_folded_network_equals_the_plain_one_in_every_gradient(size, seed):
     found = []
     for layers in (PLAIN, FOLDED):
         torch.manual_seed(5)
-        network = PVNASNetwork(genotype, num_classes=3, width=6, stem="stride2", layers=layers).double()
+        network = PVNASNetwork(genotype, replace(SMALL, width=6), num_classes=3, layers=layers).double()
         scores = network(x)
         F.cross_entropy(scores, torch.tensor([0, 2])).backward()
         found.append(
@@ -204,7 +208,7 @@ def test_a_folded_network_makes_each_relu_once():
 
     counts = []
     for layers in (PLAIN, FOLDED):
-        network = PVNASNetwork(random_genotype(0), num_classes=3, width=4, stem="stride2", layers=layers)
+        network = PVNASNetwork(random_genotype(0), SMALL, num_classes=3, layers=layers)
         with Counted() as counted:
             network(torch.randn(1, 3, 2, 64, 64))
         counts.append(counted.relus)

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pvnas.cli.data import generate_shapes
 from pvnas.cli.output import print_json, print_table
 from pvnas.cli.parsing import checked_preset, clip_shape
-from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
+from pvnas.config import PAPER_LAYOUT, PRESETS, NetworkConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
 
@@ -280,7 +280,7 @@ def run_cost(args: Namespace) -> None:
         from pvnas.space.inference import for_inference
         from pvnas.space.network import PVNASNetwork
 
-        network = PVNASNetwork(genotype, num_classes=args.classes, **shape)
+        network = PVNASNetwork(genotype, NetworkConfig(**shape), num_classes=args.classes)
         cost["latency"] = measure_latency(for_inference(network), clip)
     if args.json:
         print_json(cost)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pvnas.config import PAPER_LAYOUT
+from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.dense import side_by_side
 from pvnas.space.genotype import INPUTS, NODES, Cell, Genotype, is_reduction
@@ -88,32 +88,28 @@ class PVNASNetwork(nn.Module):
     def __init__(
         self,
         genotype: Genotype,
+        config: NetworkConfig = PV_NAS_L,
         *,
         num_classes: int = 400,
-        width: int = 64,
-        repeat: int = 1,
-        layout: str = PAPER_LAYOUT,
-        stem: str = "stride4",
-        head: str = "normalised",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layers: Layers = FOLDED,
     ) -> None:
         super().__init__()
-        categories = parse_layout(layout, repeat)
+        categories = parse_layout(config.layout, config.repeat)
         missing = [category for category in dict.fromkeys(categories) if category not in genotype.cells]
         if missing:
-            raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {layout!r} needs")
-        places = place_cells(categories, width)
-        self.stem = build_stem(stem, width, layers)
+            raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {config.layout!r} needs")
+        places = place_cells(categories, config.width)
+        self.stem = build_stem(config.stem, config.width, layers)
         cells = [DerivedCell(genotype.cells[place.category], place, layers) for place in places]
         self.cells = nn.ModuleList(cells)
         self.num_features = NODES * places[-1].channels
         self.num_classes = num_classes
-        self.head = head
+        self.head = config.head
         self.drop_rate = drop_rate
         self.classifier = _classifier(self.num_features, num_classes)
-        self.feature_info = _feature_info(places, stem)
+        self.feature_info = _feature_info(places, config.stem)
         self.grad_checkpointing = False
         self.shares_relu = layers is FOLDED
         self.set_drop_path(drop_path_rate)

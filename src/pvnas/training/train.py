@@ -27,22 +27,6 @@ from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog, autocast, class_sums
 
 
-def build_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNASNetwork:
-    """Return the network that the config derives from a genotype."""
-    train = config.train
-    return PVNASNetwork(
-        genotype,
-        num_classes=classes,
-        width=train.width,
-        repeat=train.repeat,
-        layout=train.layout,
-        stem=config.stem,
-        head=train.head,
-        drop_rate=train.dropout,
-        drop_path_rate=train.drop_path,
-    )
-
-
 class TrainStage:
     """The training as ``runtime.loop`` runs it."""
 
@@ -62,7 +46,13 @@ class TrainStage:
         self.finite = FiniteCheck(device)
         self.epochs, self.videos, self.validation = config.train.epochs, train, validation
         with seed_all(key(config.seed, "network")):
-            self.network = build_network(config, genotype, len(train.catalog.classes)).to(device)
+            self.network = PVNASNetwork(
+                genotype,
+                config.network,
+                num_classes=len(train.catalog.classes),
+                drop_rate=config.train.dropout,
+                drop_path_rate=config.train.drop_path,
+            ).to(device)
         self.parameters = dict(self.network.named_parameters())
         weights = config.train.weights
         self.optimizer = SGD(
