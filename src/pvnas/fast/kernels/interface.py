@@ -1,0 +1,219 @@
+"""What a set of kernels must offer: the one description of every kernel, its arguments and its shapes.
+
+There are three sets with these functions: ``pytorch`` (the reference, a few lines each), ``cpp`` (C++ for a CPU) and
+``triton_set`` (Triton for a GPU). A kernel's three forms lie in one folder: ``depthwise/reference.py``, ``cpu.py`` with
+its C++ sources, and ``triton.py``.
+
+Legend: F folded frames (clips times frames), C channels of a node, k edges that leave the node, H and W pixels, A and B
+channels that enter and leave an edge's convolution, T frames of a clip, t taps over time (1 or 3). Tensors of several
+edges hold their channels side by side: (F, kC, H, W). All pictures lie in channels-last memory, or are some neighbouring
+channels of such (``tensors.rows_of``). Gradients are called ``grad`` where they come in and ``..._grad`` where they go
+out. Sums are made in float32, of float64 in float64, in an order that depends on the sizes alone: the same clips give the
+same bits, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Normed(NamedTuple):
+    """A tensor (F, C, H, W) that a batch norm without parameters reads, and what it normalises by, (C,) each.
+
+    Its output is (z - mean) * inverse_std.
+    """
+
+    z: Tensor
+    mean: Tensor
+    inverse_std: Tensor
+
+
+class Deferred(Protocol):
+    """A tensor that is not in memory: a set may return it, and only that set's ``channel_conv...`` functions read it."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+
+
+Pictures = Tensor | Deferred
+
+
+class Kernels(Protocol):
+    """One set of kernels. Any module with these functions is one."""
+
+    NAME: str
+    """What ``environment.json`` calls it: pytorch, c++ or triton."""
+
+    # ---- depthwise/: 3x3 depthwise convolutions of what a ReLU gives
+
+    @staticmethod
+    def depthwise(
+        x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+    ) -> Any:  # Pictures
+        """Return the convolution (F, kC, H', W') of ReLU(x) with kernels (kC, 1, 3, 3), padded to keep H and W.
+
+        x has kC channels, or C that every edge reads. ``norm``: of ReLU(batch norm of x) instead, with x its input.
+        """
+
+    @staticmethod
+    def depthwise_input_grad(
+        grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
+    ) -> Tensor:
+        """Return the gradient for the ReLU(x) that ``depthwise`` reads, of x's shape; over edges that share x, the sum.
+
+        ``into``: add to this instead.
+        """
+
+    @staticmethod
+    def depthwise_kernel_grad(
+        grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+    ) -> Tensor:
+        """Return the gradient for the kernels of ``depthwise``, (kC, 1, 3, 3)."""
+
+    @staticmethod
+    def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
+        """Return the gradient for the output n of the batch norm before ``depthwise``, and what the norm's own asks for.
+
+        That is (2, 1, kC): the sums over all pixels of the gradient, and of the gradient times n.
+        """
+
+    # ---- channel_conv/: convolutions 1x1x1 and 3x1x1, products of matrices over channels
+
+    @staticmethod
+    def channel_conv(
+        x: Pictures,
+        kernel: Tensor,
+        edges: int,
+        frames: int = 1,
+        relu: bool = False,
+        into: Tensor | None = None,
+        step: int = 0,
+    ) -> Tensor:
+        """Return the convolutions (F, kB, H, W) of x with kernels (kB, A, t, 1); x has kA channels, or A for all edges.
+
+        ``relu``: of ReLU(x). ``into``: write to this tensor, from its first channel on, the channels of an edge
+        ``step`` channels behind those of the edge before (0: B).
+        """
+
+    @staticmethod
+    def channel_conv_statistics(
+        x: Pictures, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Return what ``channel_conv`` returns and the ``batch_statistics`` of it."""
+
+    @staticmethod
+    def channel_conv_input_grad(
+        grad: Pictures,
+        kernel: Tensor,
+        edges: int,
+        frames: int = 1,
+        shared: bool = False,
+        first: int = 0,
+        step: int = 0,
+        behind_relu: Tensor | None = None,
+    ) -> Tensor:
+        """Return the gradient for what ``channel_conv`` reads, (F, kA, H, W); ``shared``: summed over edges, (F, A, H, W).
+
+        ``first``, ``step``: where the first edge's channels begin in ``grad``, and how far those of the next edge lie
+        behind (0: B). ``behind_relu``: zero where this tensor is not above zero.
+        """
+
+    @staticmethod
+    def channel_conv_kernel_grad(
+        grad: Pictures,
+        x: Pictures,
+        kernel: Tensor,
+        edges: int,
+        frames: int = 1,
+        relu: bool = False,
+        first: int = 0,
+        step: int = 0,
+    ) -> Tensor:
+        """Return the gradient for the kernels of ``channel_conv``, (kB, A, t, 1); ``first``, ``step`` as above."""
+
+    # ---- batchnorm/: batch norms without parameters, mixed by weights, and their backward pass
+
+    @staticmethod
+    def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, (C,) in the type of sums."""
+
+    @staticmethod
+    def normalise(normed: Normed) -> Tensor:
+        """Return the batch norm's output, (F, C, H, W)."""
+
+    @staticmethod
+    def add_mixed(
+        sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+    ) -> None:
+        """Add to k nodes' sums (F, kC, H, W) what the operations of the edge to each put out, times mixing weights.
+
+        ``per_edge``: operations that each edge has of its own, (F, kC, H, W); ``shared``: those that all edges share,
+        (F, C, H, W); ``weights``: (k, operations), those of ``per_edge`` first. ``begin``: set the sums instead.
+        """
+
+    @staticmethod
+    def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+        """Return sums over all pixels, (1 + operations, k, C): of the nodes' gradients, and of them times each output.
+
+        ``grad``: (F, kC, H, W). Over C, all but the first are the gradients for the mixing weights.
+        """
+
+    @staticmethod
+    def per_edge_grads(
+        grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+    ) -> list[Any]:  # of Pictures
+        """Return the gradients for the inputs of the batch norms of ``per_edge``, (F, kC, H, W) each.
+
+        ``sums``: what ``mixed_grad_sums`` has returned; ``of_batch``: whether the batch's own statistics normalise. They
+        may read ``grad`` when they are read themselves.
+        """
+
+    @staticmethod
+    def shared_grads(
+        grad: Tensor, shared: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+    ) -> list[Tensor]:
+        """Return the gradients for the inputs of ``shared``: of both poolings' batch norms and, if it is there, identity.
+
+        (F, C, H, W) each. ``weights``: (k, shared); ``sums``: (1 + shared, k, C). The third, identity, has no norm.
+        """
+
+    # ---- pool/: both 3x3 poolings of a node in one pass
+
+    @staticmethod
+    def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return averages without padding, maxima, and which of its nine pixels each maximum is: (F, C, H', W')."""
+
+    @staticmethod
+    def pool_grad(
+        average_grad: Tensor,
+        max_grad: Tensor,
+        which: Tensor,
+        x: Tensor,
+        stride: int,
+        relu_grad: Tensor | None,
+        identity_grad: Tensor | None,
+        into: Tensor | None = None,
+    ) -> Tensor:
+        """Return the gradient for a node x (F, C, H, W) from those of its averages and maxima.
+
+        ``relu_grad``: that for ReLU(x), ``identity_grad``: that for x itself, are taken in. ``into``: add to this
+        instead, which may be some channels of a cell's.
+        """
+
+    # ---- pixels/: every other pixel, for what runs at stride 2
+
+    @staticmethod
+    def pick_pixels(x: Tensor, offset: int) -> Tensor:
+        """Return ReLU(x) at every other row and column from ``offset`` (0 or 1) on, (F, C, ceil(H/2), ceil(W/2)).
+
+        Zero past the picture.
+        """
+
+    @staticmethod
+    def spread_pixels(even: Tensor, odd: Tensor | None, x: Tensor, into: Tensor | None) -> Tensor:
+        """Return the backward pass of ``pick_pixels``: zeros of x's shape with these pixels; ``into``: add to this."""
