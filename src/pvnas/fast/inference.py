@@ -1,8 +1,8 @@
 """A trained network made ready for predictions: the same scores from fewer and larger kernels.
 
 Batch norms become part of the convolutions before them (Jacob et al., 2018, section 3.2), and a pointwise convolution
-that is followed by a temporal one, with nothing between them, becomes one with it. On a CPU the cells then run by our
-own kernels, see ``inference_cell``.
+that is followed by a temporal one, with nothing between them, becomes one with it. On a CPU the cells then run by
+kernels in C++, see ``prediction_cell``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.errors import UserError
-from pvnas.space.inference_cell import InferenceCell, InferencePool
-from pvnas.space.kernels.cpu.library import compiler
-from pvnas.space.layers import BatchNorm, FoldedConv, FoldedMaxPool, joined_kernel
+from pvnas.fast.kernels.cpp_library import compiler
+from pvnas.fast.prediction_cell import PredictionCell, PredictionPool
+from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv, FoldedMaxPool, joined_kernel
 from pvnas.space.network import DerivedCell, PVNASNetwork
-from pvnas.space.operations import FactorizedReduction
 
 
 def for_inference(network: PVNASNetwork) -> PVNASNetwork:
     """Return a copy of a network of folded layers that gives its evaluation mode's scores and cannot be trained.
 
-    On a CPU it computes by our own kernels where there are some, which the first clips may wait for ten seconds.
+    On a CPU it computes by kernels in C++ where they work, for which the first clips may wait ten seconds.
     """
     fast = folded(network)
     on_cpu = next(network.parameters()).device.type == "cpu"
-    return by_our_kernels(fast) if on_cpu and compiler() else fast
+    return by_kernels(fast) if on_cpu and compiler() else fast
 
 
 @torch.no_grad()
@@ -50,19 +49,19 @@ def folded(network: PVNASNetwork) -> PVNASNetwork:
 
 def _fuse_sequence(layers: nn.Sequential) -> None:
     """Fold the norms, join 1x1x1 with 3x1x1, and let ReLUs inside work in place."""
-    place = 1
-    while place < len(layers):
-        before, layer = layers[place - 1], layers[place]
+    position = 1
+    while position < len(layers):
+        before, layer = layers[position - 1], layers[position]
         if isinstance(before, FoldedConv) and isinstance(layer, BatchNorm):
-            layers[place - 1] = _with_norm(before, layer)
-            del layers[place]
+            layers[position - 1] = _with_norm(before, layer)
+            del layers[position]
         elif isinstance(before, FoldedConv) and isinstance(layer, FoldedConv) and _joins(before, layer):
-            layers[place - 1] = _joined(before, layer)
-            del layers[place]
+            layers[position - 1] = _joined(before, layer)
+            del layers[position]
         else:
-            if isinstance(layer, nn.ReLU):  # the first one reads what other operations read too
+            if isinstance(layer, nn.ReLU) and isinstance(before, FoldedConv):  # whose output nothing else reads
                 layer.inplace = True
-            place += 1
+            position += 1
 
 
 def _fuse_reduction(reduction: FactorizedReduction) -> None:
@@ -97,7 +96,11 @@ def _scaled(conv: FoldedConv, scale: Tensor, shift: Tensor) -> FoldedConv:
 
 
 def _joins(first: FoldedConv, second: FoldedConv) -> bool:
-    return first.kernel_size == (1, 1, 1) and first.groups == 1 and second.kernel_size == (3, 1, 1)
+    return first.kernel_size == (1, 1, 1) and first.groups == 1 and first.bias is None and _is_temporal(second)
+
+
+def _is_temporal(conv: FoldedConv) -> bool:
+    return conv.kernel_size == (3, 1, 1) and conv.groups == 1 and conv.stride == (1, 1, 1) and conv.bias is None
 
 
 def _joined(first: FoldedConv, second: FoldedConv) -> FoldedConv:
@@ -131,11 +134,11 @@ def ready(network: nn.Module, *, compile_it: bool = False) -> nn.Module:
     return Compiled(folded(network)) if compile_it else for_inference(network)
 
 
-def by_our_kernels(network: PVNASNetwork) -> PVNASNetwork:
-    """Let a ``folded`` network compute by our own kernels."""
-    stem = [InferencePool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in network.stem]
+def by_kernels(network: PVNASNetwork) -> PVNASNetwork:
+    """Let a ``folded`` network compute by the kernels in C++."""
+    stem = [PredictionPool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in network.stem]
     network.stem = nn.Sequential(*stem)
-    network.cells = nn.ModuleList([InferenceCell(cell) for cell in network.cells if isinstance(cell, DerivedCell)])
+    network.cells = nn.ModuleList([PredictionCell(cell) for cell in network.cells if isinstance(cell, DerivedCell)])
     network.shares_relu = False  # they read through it
     return network
 
