@@ -39,7 +39,9 @@ class AutogradOperations:
     def __init__(
         self, columns: Mapping[str, int], per_edge: Mapping[str, Sequence[nn.Module]], shared: Mapping[str, nn.Module]
     ) -> None:
-        self.terms = [Term(one, columns[name], edge) for name, each in per_edge.items() for edge, one in enumerate(each)]
+        self.terms = [
+            Term(one, columns[name], edge) for name, each in per_edge.items() for edge, one in enumerate(each)
+        ]
         self.terms += [Term(module, columns[name], None) for name, module in shared.items()]
 
     def parameters(self) -> list[nn.Parameter]:

@@ -67,7 +67,9 @@ class EdgeNorms(NamedTuple):
         """Return their input (F, kC, H, W) with what they normalise it by."""
         if self.of_batch:
             return self.with_statistics(z_FCHW, kernels.batch_statistics(z_FCHW, self.eps))
-        mean, var = (torch.cat([getattr(layer, name) for layer in self.layers]) for name in ("running_mean", "running_var"))
+        mean, var = (
+            torch.cat([getattr(layer, name) for layer in self.layers]) for name in ("running_mean", "running_var")
+        )
         return Normed(z_FCHW, mean, torch.rsqrt(var + self.eps))
 
     def with_statistics(self, z_FCHW: Tensor, statistics: tuple[Tensor, Tensor, Tensor]) -> Normed:

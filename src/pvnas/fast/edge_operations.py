@@ -69,9 +69,7 @@ class NodeInput:
         """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
         return self.kernels.pick_pixels(self.x_FCHW, 1)
 
-    def convolved(
-        self, x: Any, kernel: Tensor, norms: EdgeNorms, frames: int = 1, relu: bool = False
-    ) -> Normed:
+    def convolved(self, x: Any, kernel: Tensor, norms: EdgeNorms, frames: int = 1, relu: bool = False) -> Normed:
         """Return a convolution over channels (F, kC, H', W') of all edges as its BN, ``norms``, sees it."""
         k = self.group.edges
         if not norms.of_batch:
@@ -96,9 +94,7 @@ class EdgeOperation(ABC):
         return kernels
 
     @abstractmethod
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         """Return what the last BN sees, and what else a backward pass may need. ``norms``: all BN, in their order."""
 
     def save(self, rest: Saved, group: EdgeGroup) -> Saved:
@@ -122,9 +118,7 @@ class Separable(EdgeOperation):
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         return tap_by_tap(depthwise1), pointwise1, tap_by_tap(depthwise2), pointwise2
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise1, inputs.group.stride)
         first = inputs.convolved(y, pointwise1, norms[0])
@@ -169,9 +163,7 @@ class DilatedSeparable(EdgeOperation):
         depthwise, pointwise = kernels
         return tap_by_tap(depthwise), pointwise
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         depthwise, pointwise = kernels
         y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise, inputs.group.stride, 2)
         return inputs.convolved(y, pointwise, norms[0]), ()
@@ -200,9 +192,7 @@ class Temporal3x3(EdgeOperation):
         spatial, temporal = kernels
         return spatial.contiguous(memory_format=torch.channels_last), temporal
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         spatial, temporal = kernels
         y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
         return inputs.convolved(y, temporal, norms[0], inputs.group.frames), (y,)
@@ -218,9 +208,7 @@ class Temporal3x3(EdgeOperation):
         group, (spatial, temporal) = inputs.group, kernels
         temporal_grad = None
         if group.kernel_grads:
-            temporal_grad = inputs.kernels.channel_conv_kernel_grad(
-                grad, saved[0], temporal, group.edges, group.frames
-            )
+            temporal_grad = inputs.kernels.channel_conv_kernel_grad(grad, saved[0], temporal, group.edges, group.frames)
         g = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
         stride, wanted = (group.stride, group.stride), [True, group.kernel_grads, False]
         relu_grad, spatial_grad, _ = torch.ops.aten.convolution_backward(
@@ -244,9 +232,7 @@ class Temporal1x1(EdgeOperation):
         product = joined_kernel(spatial.view(edges, c, c), temporal.view(edges, c, c, 3))
         return spatial, temporal, product.reshape(edges * c, c, 3, 1)
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         return inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True), ()
 
     def backward(
@@ -278,9 +264,7 @@ class Pointwise(EdgeOperation):
     So the backward pass gives the gradient for x itself.
     """
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         return inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True), ()
 
     def backward(
@@ -298,9 +282,7 @@ class Pointwise(EdgeOperation):
 class Reduction(EdgeOperation):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
-    def forward(
-        self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]
-    ) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
         k, even = inputs.group.edges, inputs.even
         halves = [len(kernel) // k for kernel in kernels]
         f, _, h, w = even.shape

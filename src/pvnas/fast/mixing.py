@@ -1,7 +1,7 @@
 """The mixing weights of a cell in the order in which its nodes read them, and their gradients.
 
-``EDGES`` lists the 14 edges by the node that they lead to; here they are ordered by the node that they leave (S), so that
-the edges that leave a node are neighbours. Legend: E edges in the order of ``EDGES``, S by the node they leave, O
+``EDGES`` lists the 14 edges by the node that they lead to; here they are ordered by the node that they leave (S), so
+that the edges that leave a node are neighbours. Legend: E edges in the order of ``EDGES``, S by the node they leave, O
 operations, k edges that leave one node.
 """
 

@@ -5,8 +5,8 @@ poolings and their BN, which have no parameters; an operation with parameters ru
 (``edge_operations``); the mixing weight of an edge rides on the scale of its operation's last BN; all operations are
 added to the sums in one pass, and their BN go backwards in two. Zero costs nothing.
 
-Legend: F folded frames, C channels of the cell, k edges that leave the node. They lead to the last k intermediate nodes,
-which lie side by side as the cell returns them.
+Legend: F folded frames, C channels of the cell, k edges that leave the node. They lead to the last k intermediate
+nodes, which lie side by side as the cell returns them.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class OutEdges:
         )
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the kernels by operation, by layer in it, by edge; then the parameters of operations without kernels."""
+        """Return the weights by operation, by layer in it, by edge; then those of operations without kernels."""
         layers = [layer for of_name in self.convolutions.values() for of_layer in of_name for layer in of_layer]
         return [*(layer.weight for layer in layers), *self.others.parameters()]
 
@@ -260,10 +260,10 @@ class OutEdges:
         saved: SavedEdges,
         weights_grad: MixingGrad | None,
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Return the gradients for an input of the cell, (F, C, H, W), and ``parameters``, from those of the later nodes.
+        """Return the gradients for an input of the cell, (F, C, H, W), and ``parameters``, from those of later nodes.
 
-        That for an intermediate node is added to ``grads``, and None here. The gradient for the mixing weights goes into
-        ``weights_grad`` where there is one.
+        That for an intermediate node is added to ``grads``, and None here. The gradient for the mixing weights goes
+        into ``weights_grad`` where there is one.
         """
         into = None if self.number < INPUTS else grads.of(slice(self.number - INPUTS, self.number - INPUTS + 1))
         x_grad, parameter_grads = self._through_kernels(kernels, grads, x_FCHW, weights, saved, weights_grad, into)

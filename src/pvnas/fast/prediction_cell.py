@@ -23,9 +23,16 @@ from pvnas.fast.kernels.choice import kernels_for
 from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
 from pvnas.fast.kernels.pool.cpu import pool_single
 from pvnas.fast.kernels.tensors import empty_pictures
-from pvnas.space.genotype import INPUTS, NODES
-from pvnas.space.layers import FactorizedReduction, FoldedAvgPool, FoldedConv, FoldedMaxPool, Rectified
-from pvnas.space.layers import fold_time, unfold_time
+from pvnas.space.genotype import NODES
+from pvnas.space.layers import (
+    FactorizedReduction,
+    FoldedAvgPool,
+    FoldedConv,
+    FoldedMaxPool,
+    Rectified,
+    fold_time,
+    unfold_time,
+)
 from pvnas.space.network import DerivedCell
 
 ConvInput = Tensor | DeferredDepthwise

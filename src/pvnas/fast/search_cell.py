@@ -39,7 +39,7 @@ class CachedInput(NamedTuple):
 
 @dataclass
 class StepCache:
-    """What the alpha half-step's pass through a cell leaves to the weight half-step's, of the same clips and kernels."""
+    """What the alpha half-step's pass through a cell leaves to the weight half-step's, of the same clips and weights."""
 
     inputs: dict[int, CachedInput] = field(default_factory=dict)
     """By number: those that do not depend on alpha, as what the stem makes of the clips."""
@@ -129,7 +129,7 @@ class _CellFunction(torch.autograd.Function):
         weights_grad = MixingGrad(weights_EO) if ctx.needs_input_grad[3] else None
         input_grads: list[Tensor | None] = [None, None]
         parameter_grads: list[Tensor | None] = []
-        for out in reversed(cell.out_edges):  # from the last node to the first: each gradient is complete when it is read
+        for out in reversed(cell.out_edges):  # a node's gradient is complete when all later ones have added to it
             number = out.number
             if number < INPUTS:
                 x_FCHW = kernels.normalise(ctx.inputs[number].normed)

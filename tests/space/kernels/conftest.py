@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-
 from pvnas.space.kernels.cpu import KERNELS as CPU
 from pvnas.space.kernels.cpu.library import compiler, supported
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from pvnas.space.kernels.cpu.channels import lay_out
 
 FRAMES = 3

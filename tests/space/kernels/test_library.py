@@ -5,10 +5,10 @@ import stat
 
 import pytest
 import torch
-
-from pvnas.space import kernels
 from pvnas.space.kernels.cpu import library
 from pvnas.space.kernels.cpu.library import CannotCompileError
+
+from pvnas.space import kernels
 
 needs_a_compiler = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
 

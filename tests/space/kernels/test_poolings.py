@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from pvnas.space.kernels.cpu.poolings import pool_one
 
 

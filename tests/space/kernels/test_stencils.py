@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from pvnas.space.norms import NormState
 
 # F, C, edges, H, W, stride, dilation

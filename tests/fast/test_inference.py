@@ -9,11 +9,10 @@ from torch import nn
 
 from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
+from pvnas.fast.inference import Compiled, folded, for_inference, ready
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of, random_genotype
-from pvnas.space.inference import Compiled, folded, for_inference, ready
-from pvnas.space.layers import BatchNorm, FoldedConv
+from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv
 from pvnas.space.network import PVNASNetwork
-from pvnas.space.operations import FactorizedReduction
 
 
 def trained(genotype, **options):

@@ -1,4 +1,4 @@
-"""Cells by our own kernels against the plain oracle: in C++ on the CPU; in Triton on a GPU."""
+"""Fast cells against the cells as the paper writes them: by PyTorch, by C++, and by Triton on a GPU."""
 
 from contextlib import nullcontext
 
@@ -6,42 +6,47 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pvnas.fast import search_cell
+from pvnas.fast.accelerate import accelerate, shared_passes
+from pvnas.fast.kernels import cpp_library
 from pvnas.runtime.tensors import frozen
-from pvnas.space import kernels, norms, shared_cell
-from pvnas.space.kernels.cpu import library
-from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
+from pvnas.space.layers import FOLDED, PLAIN
+from pvnas.space.supernet import Supernet, frozen_statistics
 
 GPU = torch.cuda.is_available()
-NO_COMPILER = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
+NO_COMPILER = pytest.mark.skipif(cpp_library.compiler() is None, reason="needs a C++ compiler")
 NO_GPU = pytest.mark.skipif(
     not GPU, reason="needs a GPU: minutes in Triton's interpreter, in which each kernel is tested alone"
 )
-CPU = pytest.param("cpu", marks=NO_COMPILER)
-BOTH = [CPU, pytest.param("gpu", marks=NO_GPU)]
+CPU = pytest.param("c++", marks=NO_COMPILER)
+EACH = [pytest.param("pytorch"), CPU, pytest.param("triton", marks=NO_GPU)]
 
 
 @pytest.fixture
 def kind(request, monkeypatch):
-    """Which kernels cells compute by, whatever the device: cpu or gpu."""
+    """Which kernels cells compute by, whatever the device."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    if request.param == "cpu":
-        from pvnas.space.kernels.cpu import KERNELS
+    if request.param == "pytorch":
+        from pvnas.fast.kernels import pytorch as kernels
+    elif request.param == "c++":
+        from pvnas.fast.kernels import cpp as kernels
     else:
-        from pvnas.space.kernels.gpu import KERNELS
-    for module in (shared_cell, norms):
-        monkeypatch.setattr(module, "kernels_for", lambda x: KERNELS)
+        from pvnas.fast.kernels import triton_set as kernels
+    monkeypatch.setattr(search_cell, "kernels_for", lambda x: kernels)
     return request.param
 
 
 def where(kind):
-    if kind == "gpu" and GPU:
+    if kind == "triton" and GPU:
         return {"device": "cuda", "dtype": torch.float32}
     return {"device": "cpu", "dtype": torch.float64}
 
 
-def network_of(kind, layout, width, like=None, **options):
+def network_of(kind, layout, width, like=None, plain=False, **options):
     torch.manual_seed(3)
-    network = Supernet(5, width=width, layout=layout, stem="stride2", initial_std=0.7, **options).to(**where(kind))
+    layers = PLAIN if plain else FOLDED
+    network = Supernet(5, width=width, layout=layout, stem="stride2", initial_std=0.7, layers=layers)
+    network = network.to(**where(kind)) if plain else accelerate(network, **options).to(**where(kind))
     if like is not None:
         parameters = dict(like.named_parameters())
         with torch.no_grad():
@@ -78,7 +83,7 @@ def assert_equal(kind, found, expected):
     "kind, layout, size, batch, width",
     [
         pytest.param(kind.values[0], *case, marks=kind.marks)
-        for kind in BOTH
+        for kind in EACH
         for case in (
             ("S-NC S-RC", (13, 10), 1, 5),
             ("T-RC T-NC", (10, 12), 2, 3),
@@ -96,11 +101,11 @@ def test_half_steps_equal_the_oracle(kind, layout, size, batch, width):
     assert_equal(kind, half_steps(own, size, batch), half_steps(plain, size, batch))
 
 
-@pytest.mark.parametrize("kind", BOTH, indirect=True)
+@pytest.mark.parametrize("kind", EACH, indirect=True)
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_sharing_and_checkpointing_change_no_bit(kind, checkpointed):
     apart = half_steps(network_of(kind, "S-NC T-RC", 3), (9, 8))
-    shared = half_steps(network_of(kind, "S-NC T-RC", 3, checkpointed=checkpointed), (9, 8), sharing=True)
+    shared = half_steps(network_of(kind, "S-NC T-RC", 3, checkpointing=checkpointed), (9, 8), sharing=True)
     for a, b in zip(shared, apart, strict=True):
         assert torch.equal(a, b)
 
@@ -124,10 +129,10 @@ def test_the_number_of_threads_changes_no_bit_of_a_cell(kind):
 
 
 def first_convolutions(cell):
-    return [entry.convolutions[0] for entry in cell.entries]
+    return [part.convolutions[0] for part in cell.inputs]
 
 
-@pytest.mark.parametrize("kind", BOTH, indirect=True)
+@pytest.mark.parametrize("kind", EACH, indirect=True)
 def test_running_statistics_move_as_the_oracles_and_normalise_in_evaluation(kind):
     plain = network_of(kind, "S-NC T-RC", 3, plain=True)
     own = network_of(kind, "S-NC T-RC", 3, plain)
@@ -145,13 +150,3 @@ def test_running_statistics_move_as_the_oracles_and_normalise_in_evaluation(kind
         weights = [p for name, p in network.weight_parameters().items() if "stem" in name]
         found.append([network(x), *torch.autograd.grad(network(x).square().sum(), [*alphas, *weights])])
     assert_equal(kind, found[1], found[0])
-
-
-def test_a_triton_that_does_not_work_is_told_and_left_alone(monkeypatch):
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    assert kernels._on_gpu.__wrapped__() is None
-    monkeypatch.setattr(kernels, "find_spec", lambda name: True)
-    monkeypatch.setattr(torch, "zeros", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no C compiler\nfound")))
-    with pytest.warns(RuntimeWarning, match=r"Triton does not work here \(no C compiler\): the search runs with"):
-        assert kernels._on_gpu.__wrapped__() is None
-    assert kernels.kernels_for(torch.ones(1, dtype=torch.bfloat16)) is None

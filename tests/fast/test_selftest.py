@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
-from pvnas.space import kernels, shared_cell, trial
 from pvnas.space.kernels.cpu import KERNELS
 from pvnas.space.kernels.cpu.library import compiler, supported
+
+from pvnas.space import kernels, shared_cell, trial
 
 CPU = torch.device("cpu")
 LAYOUT = "S-NC S-RC T-NC T-RC"

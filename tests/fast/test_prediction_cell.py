@@ -6,12 +6,12 @@ from copy import deepcopy
 
 import pytest
 import torch
+from pvnas.fast.kernels.cpp_library import compiler, supported, watched
 from test_inference import trained, with_every_operation
 
-from pvnas.space.inference import folded, for_inference
-from pvnas.space.inference_cell import InferenceCell
-from pvnas.space.kernels import by_pytorch
-from pvnas.space.kernels.cpu.library import compiler, supported, watched
+from pvnas.fast.inference import folded, for_inference
+from pvnas.fast.kernels.choice import by_pytorch
+from pvnas.fast.prediction_cell import PredictionCell
 
 pytestmark = pytest.mark.skipif(compiler() is None or not supported(), reason="needs Linux and a C++ compiler")
 
@@ -84,7 +84,7 @@ def test_where_they_cannot_the_folded_cells_compute(why):
     elif why == "autocast":
         network, x = network.float(), x.float()
     fast, slow = for_inference(network), folded(network)
-    assert isinstance(fast.cells[0], InferenceCell)
+    assert isinstance(fast.cells[0], PredictionCell)
     if why == "gradients":
         x.requires_grad_()
         expected = torch.autograd.grad(slow(x).sum(), x)

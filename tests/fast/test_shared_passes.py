@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvnas.fast.accelerate import accelerate, shared_passes
+from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.tensors import frozen
-from pvnas.space import nodes
-from pvnas.space.kernels import by_pytorch
-from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
+from pvnas.space.layers import FOLDED, PLAIN
+from pvnas.space.supernet import Supernet, frozen_statistics
 
 
 class Convolutions(TorchDispatchMode):
@@ -23,9 +24,11 @@ class Convolutions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def network_of(layout, width=5, **options):
+def network_of(layout, width=5, plain=False, **options):
     torch.manual_seed(3)
-    return Supernet(5, width=width, layout=layout, stem="stride2", initial_std=0.7, **options).double()
+    layers = PLAIN if plain else FOLDED
+    network = Supernet(5, width=width, layout=layout, stem="stride2", initial_std=0.7, layers=layers).double()
+    return network if plain else accelerate(network, **options)
 
 
 def two_half_steps(network, sharing):
@@ -49,11 +52,8 @@ LAYOUTS = ["S-NC S-RC T-NC T-RC", "T-NC T-RC", "S-RC T-NC"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("together, remade", [(1, False), (2, True), (4, True)])
-def test_sharing_changes_no_bit_and_makes_fewer_convolutions(layout, together, remade, monkeypatch):
-    monkeypatch.setattr(nodes.Source, "_edges_together", lambda source, own_sum: min(together, source.edges))
-    monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
-    with by_pytorch():  # the same by our own kernels: test_fused
+def test_sharing_changes_no_bit_and_makes_fewer_convolutions(layout):
+    with by_pytorch():  # the same by compiled kernels: test_search_cell
         apart, many = two_half_steps(network_of(layout), sharing=False)
         shared, fewer = two_half_steps(network_of(layout), sharing=True)
     assert fewer < many
@@ -61,7 +61,7 @@ def test_sharing_changes_no_bit_and_makes_fewer_convolutions(layout, together, r
         assert torch.equal(a, b)
 
 
-@pytest.mark.usefixtures("each_way")
+@pytest.mark.usefixtures("each_set")
 def test_shared_passes_equal_the_oracle():
     plain, _ = two_half_steps(network_of(LAYOUTS[0], plain=True), sharing=False)
     network = network_of(LAYOUTS[0])
@@ -75,7 +75,7 @@ def test_shared_passes_equal_the_oracle():
         assert (a - b).abs().max() <= 1e-9 * b.abs().max() + 1e-12
 
 
-@pytest.mark.usefixtures("each_way")
+@pytest.mark.usefixtures("each_set")
 def test_nothing_is_left_behind_and_later_passes_are_their_own():
     network = network_of("S-NC T-RC")
     with shared_passes(network):
@@ -84,22 +84,20 @@ def test_nothing_is_left_behind_and_later_passes_are_their_own():
         assert [sorted(cell.step.inputs) for cell in network.cells] == [[0, 1], [0]]  # the stem's, in both cells
         with frozen(list(network.architecture_parameters().values())):
             network(torch.randn(1, 3, 2, 12, 12, dtype=torch.float64)).sum().backward()
-        assert not any(cell.step.inputs or cell.step.groups for cell in network.cells)
+        assert not any(cell.step.inputs or cell.step.edges for cell in network.cells)
     assert all(cell.step is None for cell in network.cells)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("remade", [False, True])
-@pytest.mark.usefixtures("each_way")
-def test_checkpointed_cells_keep_nothing_and_give_the_same_bits(layout, remade, monkeypatch):
-    monkeypatch.setattr(nodes.Source, "_remakes", lambda source, own_sum: remade)
+@pytest.mark.usefixtures("each_set")
+def test_checkpointing_cells_keep_nothing_and_give_the_same_bits(layout):
     kept, made = two_half_steps(network_of(layout), sharing=True)
-    network = network_of(layout, checkpointed=True)
+    network = network_of(layout, checkpointing=True)
     again, more = two_half_steps(network, sharing=True)
     assert more > made
     for a, b in zip(again, kept, strict=True):
         assert torch.equal(a, b)
-    assert [bool(kept_by_cells(network_of(layout, checkpointed=each))) for each in (False, True)] == [True, False]
+    assert [bool(kept_by_cells(network_of(layout, checkpointing=each))) for each in (False, True)] == [True, False]
 
 
 def kept_by_cells(network):
@@ -111,13 +109,13 @@ def kept_by_cells(network):
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [following for following, _ in node.next_functions]
-            found += getattr(node, "kept", [])
+            found += getattr(node, "edges", [])
     return found
 
 
-@pytest.mark.usefixtures("each_way")
+@pytest.mark.usefixtures("each_set")
 def test_an_evaluation_shares_nothing():
     network = network_of("S-NC T-RC")
     with shared_passes(network), torch.no_grad():
         network(torch.randn(1, 3, 2, 12, 12, dtype=torch.float64))
-        assert not any(cell.step.inputs or cell.step.groups for cell in network.cells)
+        assert not any(cell.step.inputs or cell.step.edges for cell in network.cells)
