@@ -20,7 +20,7 @@ from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.search.run import SearchStage, StepBatches
-from pvnas.space.kernels import by_pytorch
+from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the

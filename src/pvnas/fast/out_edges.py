@@ -295,7 +295,9 @@ class OutEdges:
             weights_grad.set(self.edges, self.order, sums[1:].sum(2).t())
         if not group.input_grad:
             return None, nothing
-        z_grads = kernels.per_edge_grads(grad, own, weights_kO[:, : len(own)], sums, of_batch=group.of_batch)
+        z_grads = kernels.per_edge_grads(
+            grad, own, weights_kO[:, : len(own)], sums[: 1 + len(own)], of_batch=group.of_batch
+        )
         relu_grad, kernel_grads = self._through_operations(kernels, z_grads, x_FCHW, saved)
         if saved.pools is None:
             assert relu_grad is not None

@@ -37,8 +37,9 @@ from pvnas.search.objective import (
     weight_gradient,
 )
 from pvnas.space.genotype import Genotype
-from pvnas.space.supernet import Supernet, frozen_statistics, shared_passes
-from pvnas.space.trial import try_kernels
+from pvnas.fast.accelerate import accelerate, shared_passes
+from pvnas.space.layers import FOLDED, PLAIN
+from pvnas.space.supernet import Supernet, frozen_statistics
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog, autocast, class_sums
 
@@ -79,19 +80,16 @@ class SearchStage:
         self.graphs = Graphs() if graphs else None
         self.epochs, self.validation = search.epochs, validation
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
-        if not plain:
-            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-            try_kernels(search.layout, search.width, device, dtype)
         with seed_all(key(config.seed, "supernet")):
-            self.network = Supernet(
+            network = Supernet(
                 len(train.catalog.classes),
                 width=search.width,
                 layout=search.layout,
                 stem=config.stem,
                 initial_std=search.alphas.initial_std,
-                checkpointed=search.checkpointing,
-                plain=plain,
-            ).to(device)
+                layers=PLAIN if plain else FOLDED,
+            )
+        self.network = (network if plain else accelerate(network, checkpointing=search.checkpointing)).to(device)
         self.weights, self.alphas = self.network.weight_parameters(), self.network.architecture_parameters()
         weights, alphas = search.weights, search.alphas
         self.weight_optimizer = SGD(
