@@ -6,10 +6,10 @@ its C++ sources, and ``triton.py``.
 
 Legend: F folded frames (clips times frames), C channels of a node, k edges that leave the node, H and W pixels, A and B
 channels that enter and leave an edge's convolution, T frames of a clip, t taps over time (1 or 3). Tensors of several
-edges hold their channels side by side: (F, kC, H, W). All pictures lie in channels-last memory, or are some neighbouring
-channels of such (``tensors.rows_of``). Gradients are called ``grad`` where they come in and ``..._grad`` where they go
-out. Sums are made in float32, of float64 in float64, in an order that depends on the sizes alone: the same clips give the
-same bits, whatever the number of threads.
+edges hold their channels side by side: (F, kC, H, W). Pictures lie in channels-last memory, or are some neighbouring
+channels of such (``tensors.rows_of``); what is returned is dense. Gradients are called ``grad`` where they come in and
+``..._grad`` where they go out. Sums are made in float32, of float64 in float64. Those of the C++ and of the Triton set
+have an order that depends on the sizes alone: the same clips give the same bits, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Normed(NamedTuple):
 
 
 class Deferred(Protocol):
-    """A tensor that is not in memory: a set may return it, and only that set's ``channel_conv...`` functions read it."""
+    """A tensor that is not in memory: a set may return it, and that set's ``channel_conv...`` functions alone read it.
+
+    ``Pictures`` are a tensor or this. Arguments and results that may be such are ``Any`` below: each set has its types.
+    """
 
     @property
     def shape(self) -> torch.Size:
@@ -51,42 +54,39 @@ class Kernels(Protocol):
 
     # ---- depthwise/: 3x3 depthwise convolutions of what a ReLU gives
 
-    @staticmethod
     def depthwise(
-        x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+        self, x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
     ) -> Any:  # Pictures
         """Return the convolution (F, kC, H', W') of ReLU(x) with kernels (kC, 1, 3, 3), padded to keep H and W.
 
         x has kC channels, or C that every edge reads. ``norm``: of ReLU(batch norm of x) instead, with x its input.
         """
 
-    @staticmethod
     def depthwise_input_grad(
-        grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
+        self, grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
     ) -> Tensor:
         """Return the gradient for the ReLU(x) that ``depthwise`` reads, of x's shape; over edges that share x, the sum.
 
         ``into``: add to this instead.
         """
 
-    @staticmethod
     def depthwise_kernel_grad(
-        grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+        self, grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
     ) -> Tensor:
-        """Return the gradient for the kernels of ``depthwise``, (kC, 1, 3, 3)."""
+        """Return the gradient for the kernels of ``depthwise``, (kC, 1, 3, 3), in the type of sums."""
 
-    @staticmethod
-    def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
-        """Return the gradient for the output n of the batch norm before ``depthwise``, and what the norm's own asks for.
+    def depthwise_norm_grad(self, grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
+        """Return the gradient for the output n of the batch norm before ``depthwise``, and what it takes to go on.
 
-        That is (2, 1, kC): the sums over all pixels of the gradient, and of the gradient times n.
+        That is (2, 1, kC): the sums over all pixels of the gradient, and of the gradient times n, as
+        ``mixed_grad_sums`` returns them for one edge of kC channels.
         """
 
     # ---- channel_conv/: convolutions 1x1x1 and 3x1x1, products of matrices over channels
 
-    @staticmethod
     def channel_conv(
-        x: Pictures,
+        self,
+        x: Any,
         kernel: Tensor,
         edges: int,
         frames: int = 1,
@@ -100,15 +100,14 @@ class Kernels(Protocol):
         ``step`` channels behind those of the edge before (0: B).
         """
 
-    @staticmethod
     def channel_conv_statistics(
-        x: Pictures, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
+        self, x: Any, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Return what ``channel_conv`` returns and the ``batch_statistics`` of it."""
 
-    @staticmethod
     def channel_conv_input_grad(
-        grad: Pictures,
+        self,
+        grad: Any,
         kernel: Tensor,
         edges: int,
         frames: int = 1,
@@ -117,16 +116,16 @@ class Kernels(Protocol):
         step: int = 0,
         behind_relu: Tensor | None = None,
     ) -> Tensor:
-        """Return the gradient for what ``channel_conv`` reads, (F, kA, H, W); ``shared``: summed over edges, (F, A, H, W).
+        """Return the gradient for what ``channel_conv`` reads, (F, kA, H, W); ``shared``: over edges the sum, of A.
 
         ``first``, ``step``: where the first edge's channels begin in ``grad``, and how far those of the next edge lie
         behind (0: B). ``behind_relu``: zero where this tensor is not above zero.
         """
 
-    @staticmethod
     def channel_conv_kernel_grad(
-        grad: Pictures,
-        x: Pictures,
+        self,
+        grad: Any,
+        x: Any,
         kernel: Tensor,
         edges: int,
         frames: int = 1,
@@ -134,62 +133,62 @@ class Kernels(Protocol):
         first: int = 0,
         step: int = 0,
     ) -> Tensor:
-        """Return the gradient for the kernels of ``channel_conv``, (kB, A, t, 1); ``first``, ``step`` as above."""
+        """Return the gradient for the kernels of ``channel_conv``, (kB, A, t, 1), in the type of sums.
+
+        ``first``, ``step``: as of ``channel_conv_input_grad``.
+        """
 
     # ---- batchnorm/: batch norms without parameters, mixed by weights, and their backward pass
 
-    @staticmethod
-    def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def batch_statistics(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, (C,) in the type of sums."""
 
-    @staticmethod
-    def normalise(normed: Normed) -> Tensor:
+    def normalise(self, normed: Normed) -> Tensor:
         """Return the batch norm's output, (F, C, H, W)."""
 
-    @staticmethod
     def add_mixed(
-        sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+        self, sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
     ) -> None:
         """Add to k nodes' sums (F, kC, H, W) what the operations of the edge to each put out, times mixing weights.
 
-        ``per_edge``: operations that each edge has of its own, (F, kC, H, W); ``shared``: those that all edges share,
+        ``per_edge``: operations that each edge has for itself, (F, kC, H, W); ``shared``: those that all edges share,
         (F, C, H, W); ``weights``: (k, operations), those of ``per_edge`` first. ``begin``: set the sums instead.
         """
 
-    @staticmethod
-    def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+    def mixed_grad_sums(self, grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
         """Return sums over all pixels, (1 + operations, k, C): of the nodes' gradients, and of them times each output.
 
         ``grad``: (F, kC, H, W). Over C, all but the first are the gradients for the mixing weights.
         """
 
-    @staticmethod
     def per_edge_grads(
-        grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+        self, grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
     ) -> list[Any]:  # of Pictures
         """Return the gradients for the inputs of the batch norms of ``per_edge``, (F, kC, H, W) each.
 
-        ``sums``: what ``mixed_grad_sums`` has returned; ``of_batch``: whether the batch's own statistics normalise. They
-        may read ``grad`` when they are read themselves.
+        ``sums``: what ``mixed_grad_sums`` has returned; ``of_batch``: whether the norms' statistics are the batch's,
+        else they are constants. The gradients may read ``grad`` when they are read themselves.
         """
 
-    @staticmethod
     def shared_grads(
-        grad: Tensor, shared: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+        self, grad: Tensor, shared: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
     ) -> list[Tensor]:
-        """Return the gradients for the inputs of ``shared``: of both poolings' batch norms and, if it is there, identity.
+        """Return the gradients for the inputs of ``shared``, (F, C, H, W) each.
 
-        (F, C, H, W) each. ``weights``: (k, shared); ``sums``: (1 + shared, k, C). The third, identity, has no norm.
+        Those are both poolings' batch norms and, if it is there, identity as the third, which has no norm: see
+        ``tensors.unnormed``. ``weights``: (k, shared); ``sums``: (1 + shared, k, C).
         """
 
     # ---- pool/: both 3x3 poolings of a node in one pass
 
-    @staticmethod
-    def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return averages without padding, maxima, and which of its nine pixels each maximum is: (F, C, H', W')."""
+    def pool(self, x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return averages without padding, maxima, and which pixel each maximum is, the first of equal ones.
 
-    @staticmethod
+        (F, C, H', W') each, the last in numbers that the set's ``pool_grad`` reads.
+        """
+
     def pool_grad(
+        self,
         average_grad: Tensor,
         max_grad: Tensor,
         which: Tensor,
@@ -207,13 +206,11 @@ class Kernels(Protocol):
 
     # ---- pixels/: every other pixel, for what runs at stride 2
 
-    @staticmethod
-    def pick_pixels(x: Tensor, offset: int) -> Tensor:
+    def pick_pixels(self, x: Tensor, offset: int) -> Tensor:
         """Return ReLU(x) at every other row and column from ``offset`` (0 or 1) on, (F, C, ceil(H/2), ceil(W/2)).
 
         Zero past the picture.
         """
 
-    @staticmethod
-    def spread_pixels(even: Tensor, odd: Tensor | None, x: Tensor, into: Tensor | None) -> Tensor:
+    def spread_pixels(self, even: Tensor, odd: Tensor | None, x: Tensor, into: Tensor | None) -> Tensor:
         """Return the backward pass of ``pick_pixels``: zeros of x's shape with these pixels; ``into``: add to this."""

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvnas.fast.kernels import pytorch
+from pvnas.fast.kernels import cpp, pytorch
+from pvnas.fast.kernels.channel_conv.cpu import channel_conv_into, lay_out
 from pvnas.fast.kernels.interface import Kernels, Normed
+from pvnas.fast.kernels.pool.cpu import pool_single
 from pvnas.fast.kernels.tensors import unnormed
 
 # Of a tensor's norm: how much further off than the reference in the same type, and what is let pass anyway.
@@ -153,6 +155,24 @@ def _pixels(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Ite
     yield kernels.spread_pixels(even, odd, x, draw(*x.shape))
 
 
+def _predictions(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
+    """What only predictions call, and only the set in C++ has."""
+    x, kernel, bias = draw(2 * FRAMES, c, h, w), draw(c + 1, c, 3, 1), draw(c + 1)
+    node, average, largest = draw(2 * FRAMES, 3 * c, h, w), draw(2 * FRAMES, c, h, w), draw(2 * FRAMES, c, h, w)
+    into = node[:, 1 : c + 2]
+    if kernels.NAME == cpp.NAME:
+        layout = lay_out(kernel, 1)
+        channel_conv_into(x, kernel, 1, FRAMES, True, into=into, bias=bias, added=True, laid_out=layout)
+        pool_single(x, 1, averages=True, into=average, added=True)
+        pool_single(x, 1, averages=False, into=largest)
+    else:
+        into += pytorch.channel_conv(x, kernel, 1, FRAMES, True) + bias[:, None, None]
+        both = pytorch.pool(x, 1)
+        average += both[0]
+        largest.copy_(both[1])
+    yield from (node, average, largest)
+
+
 CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]] = {
     "depthwise": _depthwise,
     "depthwise behind batch norm": _depthwise_behind_norm,
@@ -161,4 +181,5 @@ CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]
     "batch norm": _norms,
     "pool": _pool,
     "pixels": _pixels,
+    "predictions": _predictions,
 }

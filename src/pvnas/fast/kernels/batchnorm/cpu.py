@@ -1,0 +1,115 @@
+"""Batch norms without parameters, mixed by weights, in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pvnas.fast.kernels.cpp_library import as_bits, call
+from pvnas.fast.kernels.interface import Normed
+from pvnas.fast.kernels.tensors import empty_pictures, rows_of
+
+PARTS = 16  # of what is summed over pixels
+MOST = 8  # operations that leave a node
+
+
+def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    rows, c = rows_of(x), x.shape[1]
+    parts, statistics = min(PARTS, rows.pixels), x.new_empty(3, c)
+    scratch = x.new_empty(parts, 2, c, dtype=torch.float64)
+    call(
+        "batch_statistics", x.dtype, rows.tensor, rows.stride, statistics, scratch, rows.pixels, c, parts, as_bits(eps),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    mean, variance, inverse_std = statistics
+    return mean, variance, inverse_std
+
+
+def normalise(normed: Normed) -> Tensor:
+    y = empty_pictures(normed.z, *normed.z.shape)
+    call("normalise", y.dtype, *_operation(normed), y, y.numel() // y.shape[1], y.shape[1], torch.get_num_threads())
+    return y
+
+
+def add_mixed(
+    sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+) -> None:
+    rows, edges = rows_of(sums), len(weights)
+    call(
+        "add_mixed", sums.dtype, rows.tensor, rows.stride, weights, weights.stride(0), rows.pixels,
+        sums.shape[1] // edges, edges, begin, torch.get_num_threads(), *_operations(per_edge, shared),
+    )  # fmt: skip
+
+
+def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+    g, channels, operations = rows_of(grad), grad.shape[1] // edges, len(per_edge) + len(shared)
+    parts, sums = min(PARTS, g.pixels), grad.new_empty(1 + operations, edges, channels)
+    scratch = grad.new_empty(parts, *sums.shape, dtype=torch.float64)
+    call(
+        "mixed_grad_sums", grad.dtype, g.tensor, g.stride, sums, scratch, g.pixels, channels, edges, parts,
+        torch.get_num_threads(), *_operations(per_edge, shared),
+    )  # fmt: skip
+    return sums
+
+
+class DeferredNormGrad(NamedTuple):
+    """The gradient (F, kC, H, W) for the input z of a batch norm, computed where it is read: grad * a + z * b + c."""
+
+    grad: Tensor
+    z: Tensor
+    factors: Tensor
+    """a, b and c of each channel, (3, kC), strided."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        return self.grad.shape
+
+
+def per_edge_grads(
+    grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+) -> list[DeferredNormGrad]:
+    factors = _grad_factors(grad, per_edge, [], weights, sums, of_batch)
+    return [DeferredNormGrad(grad, normed.z, factors[:, o]) for o, normed in enumerate(per_edge)]
+
+
+def shared_grads(
+    grad: Tensor, shared: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+) -> list[Tensor]:
+    (f, kc, h, w), edges, g = grad.shape, len(weights), rows_of(grad)
+    factors = _grad_factors(grad, [], shared, weights, sums, of_batch)
+    results = [empty_pictures(grad, f, kc // edges, h, w) for _ in shared]
+    call(
+        "shared_grads", grad.dtype, g.tensor, g.stride, factors, g.pixels, kc // edges, edges, torch.get_num_threads(),
+        *results, *[None] * (MOST - len(results)), *_operations([], shared),
+    )  # fmt: skip
+    return results
+
+
+def _grad_factors(
+    grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, sums: Tensor, of_batch: bool
+) -> Tensor:
+    """Return a, b and c of ``DeferredNormGrad`` for each operation, (3, operations, kC)."""
+    (f, kc, h, w), edges = grad.shape, len(weights)
+    factors = grad.new_empty(3, len(per_edge) + len(shared), kc)
+    with_norm = len(per_edge) or 2  # of those that are shared the third is identity
+    call(
+        "grad_factors", grad.dtype, weights, sums, factors, weights.stride(0), f * h * w, kc // edges, edges,
+        of_batch, with_norm, *_operations(per_edge, shared),
+    )  # fmt: skip
+    return factors
+
+
+def _operations(per_edge: Sequence[Normed], shared: Sequence[Normed]) -> list[Tensor | int]:
+    every = [*per_edge, *shared]
+    if len(every) > MOST:
+        raise ValueError(f"{len(every)} operations leave a node: the kernels take {MOST}")
+    return [len(per_edge), len(every), *(argument for normed in every for argument in _operation(normed))]
+
+
+def _operation(normed: Normed) -> tuple[Tensor, int, Tensor, Tensor]:
+    z = rows_of(normed.z)
+    return z.tensor, z.stride, normed.mean, normed.inverse_std

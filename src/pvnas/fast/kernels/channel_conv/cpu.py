@@ -1,0 +1,180 @@
+"""Convolutions 1x1x1 and 3x1x1 as matrix products over channels, in C++; those for predictions take a bias as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pvnas.fast.kernels.batchnorm.cpu import DeferredNormGrad
+from pvnas.fast.kernels.cpp_library import as_bits, call
+from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
+from pvnas.fast.kernels.tensors import empty_pictures, rows_of
+
+Readable = Tensor | DeferredNormGrad | DeferredDepthwise
+
+# Parts of the pixels that are summed apart, and the most numbers that all of them may have.
+PARTS, NUMBERS_OF_PARTS = 16, 2**20
+WIDEST = 32
+"""Columns of a tile are as many or a part of it, on any processor."""
+
+
+def channel_conv(
+    x: Tensor | DeferredDepthwise,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    relu: bool = False,
+    into: Tensor | None = None,
+    step: int = 0,
+) -> Tensor:
+    y = _empty_output(x, kernel) if into is None else into
+    _convolve_edges(x, kernel, edges, y, step, frames, relu)
+    return y
+
+
+def channel_conv_into(
+    x: Tensor | DeferredDepthwise,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    relu: bool = False,
+    *,
+    into: Tensor | None = None,
+    bias: Tensor | None = None,
+    added: bool = False,
+    laid_out: Tensor | None = None,
+) -> Tensor:
+    """Return what ``channel_conv`` does, plus a bias (kB,); ``added``: add that to what ``into`` holds.
+
+    ``laid_out``: what ``lay_out`` returns for the kernel, where it is used again.
+    """
+    y = _empty_output(x, kernel) if into is None else into
+    _convolve_edges(x, kernel, edges, y, 0, frames, relu, bias=bias, added=added, laid_out=laid_out)
+    return y
+
+
+def lay_out(kernel: Tensor, edges: int) -> Tensor:
+    """Return the kernels of ``channel_conv`` in the order in which this machine's processor reads them."""
+    weights = _by_edge(kernel, edges)
+    _, n_from, n_to, taps = weights.shape
+    laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
+    call("lay_out", kernel.dtype, *_weight_arguments(weights, 1), laid_out, torch.get_num_threads())
+    return laid_out
+
+
+def channel_conv_statistics(
+    x: Tensor | DeferredDepthwise, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    y, statistics = _empty_output(x, kernel), kernel.new_empty(3, len(kernel))
+    _convolve_edges(x, kernel, edges, y, 0, frames, relu, statistics=statistics, eps=eps)
+    mean, variance, inverse_std = statistics
+    return y, (mean, variance, inverse_std)
+
+
+def channel_conv_input_grad(
+    grad: Tensor | DeferredNormGrad,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    shared: bool = False,
+    first: int = 0,
+    step: int = 0,
+    behind_relu: Tensor | None = None,
+) -> Tensor:
+    f, _, h, w = grad.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    x_grad = empty_pictures(kernel, f, a if shared else edges * a, h, w)
+    weights = kernel.reshape(edges, b, a, taps)
+    _multiply(grad, step or b, weights, x_grad, a, edges if shared else 1, -1, frames, first=first)
+    if behind_relu is not None:
+        torch.ops.aten.threshold_backward.grad_input(x_grad, behind_relu, 0, grad_input=x_grad)
+    return x_grad
+
+
+def channel_conv_kernel_grad(
+    grad: Tensor | DeferredNormGrad,
+    x: Tensor | DeferredDepthwise,
+    kernel: Tensor,
+    edges: int,
+    frames: int = 1,
+    relu: bool = False,
+    first: int = 0,
+    step: int = 0,
+) -> Tensor:
+    f, _, h, w = grad.shape
+    b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
+    sums = kernel.new_empty(edges * b, a, taps, 1)
+    parts = max(1, min(PARTS, NUMBERS_OF_PARTS // sums.numel()))
+    call(
+        "channel_conv_kernel_grad", kernel.dtype, *_read_arguments(grad, first), step or b, *_read_arguments(x, 0),
+        0 if x.shape[1] == a else a, sums, f * h * w, h * w, frames, b, a, edges, taps, relu, parts,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return sums
+
+
+def _empty_output(x: Tensor | DeferredDepthwise, kernel: Tensor) -> Tensor:
+    f, _, h, w = x.shape
+    return empty_pictures(kernel, f, len(kernel), h, w)
+
+
+def _convolve_edges(
+    x: Tensor | DeferredDepthwise, kernel: Tensor, edges: int, y: Tensor, step: int, frames: int, relu: bool,
+    **more: Any,
+) -> None:  # fmt: skip
+    weights, a = _by_edge(kernel, edges), kernel.shape[1]
+    x_step, y_step = 0 if x.shape[1] == a else a, step or len(kernel) // edges
+    _multiply(x, x_step, weights, y, y_step, 1, 1, frames, relu, **more)
+
+
+def _by_edge(kernel: Tensor, edges: int) -> Tensor:
+    """Return kernels (kB, A, t, 1) as (k, A, B, t)."""
+    return kernel.reshape(edges, len(kernel) // edges, *kernel.shape[1:3]).transpose(1, 2)
+
+
+def _multiply(
+    x: Readable,
+    x_step: int,
+    weights: Tensor,
+    y: Tensor,
+    y_step: int,
+    summed: int,
+    sign: int,
+    frames: int,
+    relu: bool = False,
+    first: int = 0,
+    bias: Tensor | None = None,
+    added: bool = False,
+    statistics: Tensor | None = None,
+    eps: float = 0.0,
+    laid_out: Tensor | None = None,
+) -> None:
+    """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges; write y's ``statistics`` where they are given."""
+    rows, (h, w) = rows_of(y), x.shape[2:]
+    call(
+        "channel_conv", y.dtype, *_weight_arguments(weights, summed), laid_out, *_read_arguments(x, first), x_step,
+        rows.tensor, rows.stride, y_step, rows.pixels, h * w, frames, sign, relu, bias, added, statistics, as_bits(eps),
+        torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _weight_arguments(weights: Tensor, summed: int) -> list[Tensor | int]:
+    """Return what the kernels take of weights (k, from, to, t), of which edges are summed."""
+    edges, n_from, n_to, taps = weights.shape
+    return [weights, *weights.stride(), n_from, n_to, edges // summed, summed, taps]
+
+
+def _read_arguments(x: Readable, first: int) -> list[Tensor | int | None]:
+    """Return what the kernels take of pictures, from a channel on."""
+    norm_grad: list[Tensor | int | None] = [None] * 4
+    depthwise: list[Tensor | int | None] = [None] * 11
+    if isinstance(x, DeferredDepthwise):
+        rows, depthwise = rows_of(x.x), x.arguments()
+    elif isinstance(x, DeferredNormGrad):
+        rows, z, factors = rows_of(x.grad), rows_of(x.z), x.factors[:, first:]
+        norm_grad = [z.tensor[:, first:], z.stride, factors, factors.stride(0)]
+    else:
+        rows = rows_of(x)
+    return [rows.tensor[:, first:] if first else rows.tensor, rows.stride, *norm_grad, *depthwise]

@@ -1,0 +1,43 @@
+"""The set of kernels in C++ for a CPU, in float32 and float64, compiled on first use: see ``cpp_library``."""
+
+from pvnas.fast.kernels.batchnorm.cpu import (
+    add_mixed,
+    batch_statistics,
+    mixed_grad_sums,
+    normalise,
+    per_edge_grads,
+    shared_grads,
+)
+from pvnas.fast.kernels.channel_conv.cpu import (
+    channel_conv,
+    channel_conv_input_grad,
+    channel_conv_kernel_grad,
+    channel_conv_statistics,
+)
+from pvnas.fast.kernels.depthwise.cpu import depthwise, depthwise_input_grad, depthwise_kernel_grad, depthwise_norm_grad
+from pvnas.fast.kernels.pixels.cpu import pick_pixels, spread_pixels
+from pvnas.fast.kernels.pool.cpu import pool, pool_grad
+
+NAME = "c++"
+
+__all__ = [
+    "NAME",
+    "add_mixed",
+    "batch_statistics",
+    "channel_conv",
+    "channel_conv_input_grad",
+    "channel_conv_kernel_grad",
+    "channel_conv_statistics",
+    "depthwise",
+    "depthwise_input_grad",
+    "depthwise_kernel_grad",
+    "depthwise_norm_grad",
+    "mixed_grad_sums",
+    "normalise",
+    "per_edge_grads",
+    "pick_pixels",
+    "pool",
+    "pool_grad",
+    "shared_grads",
+    "spread_pixels",
+]

@@ -1,0 +1,101 @@
+"""Depthwise 3x3 convolutions in C++.
+
+Forward they are computed where ``channel_conv`` reads them, row by row, and never lie in memory as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pvnas.fast.kernels.cpp_library import call
+from pvnas.fast.kernels.interface import Normed
+from pvnas.fast.kernels.tensors import empty_pictures, rows_of
+
+PARTS = 16  # of what is summed over pictures, at the most
+
+
+class DeferredDepthwise(NamedTuple):
+    """What ``depthwise`` returns, (F, kC, H', W'), computed where it is read."""
+
+    x: Tensor
+    taps: Tensor
+    """(9, kC)."""
+    stride: int
+    dilation: int
+    norm: Normed | None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        f, _, h, w = self.x.shape
+        return torch.Size((f, self.taps.shape[1], -(-h // self.stride), -(-w // self.stride)))
+
+    def arguments(self) -> list[Tensor | int | None]:
+        """Return what the kernels take besides x."""
+        (_, c_in, h, w), (_, c, h_out, w_out) = self.x.shape, self.shape
+        return [self.taps, *_norm_arguments(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation]
+
+
+def depthwise(
+    x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+) -> DeferredDepthwise:
+    return DeferredDepthwise(rows_of(x).tensor, _taps(kernel), stride, dilation, norm)
+
+
+def depthwise_input_grad(
+    grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
+) -> Tensor:
+    x_grad = empty_pictures(x, *x.shape) if into is None else into
+    _input_grad(grad, kernel, x_grad, stride, dilation, added=into is not None)
+    return x_grad
+
+
+def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
+    f, c, h, _ = norm.z.shape
+    n_grad, sums = empty_pictures(norm.z, *norm.z.shape), grad.new_empty(min(PARTS, f * h), 2, 1, c)
+    _input_grad(grad, kernel, n_grad, 1, 1, norm=norm, sums=sums)
+    return n_grad, sums.sum(0)
+
+
+def _input_grad(
+    grad: Tensor,
+    kernel: Tensor,
+    x_grad: Tensor,
+    stride: int,
+    dilation: int,
+    *,
+    added: bool = False,
+    norm: Normed | None = None,
+    sums: Tensor | None = None,
+) -> None:
+    (f, c, h, w), g = x_grad.shape, rows_of(grad)
+    z = None if norm is None else rows_of(norm.z)
+    call(
+        "depthwise_input_grad", grad.dtype, g.tensor, g.stride, _taps(kernel), z and z.tensor, z and z.stride,
+        *_norm_arguments(norm), x_grad, sums, 0 if sums is None else len(sums), f, h, w, *grad.shape[2:], c,
+        len(kernel) // c, stride, dilation, added, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def depthwise_kernel_grad(
+    grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
+) -> Tensor:
+    (f, c_in, h, w), (_, c_out, h_out, w_out) = x.shape, grad.shape
+    g, rows, sums = rows_of(grad), rows_of(x), grad.new_empty(min(PARTS, f * h_out), 9, c_out)
+    call(
+        "depthwise_kernel_grad", grad.dtype, g.tensor, g.stride, rows.tensor, rows.stride, *_norm_arguments(norm),
+        sums, len(sums), f, h, w, h_out, w_out, c_in, c_out, stride, dilation, torch.get_num_threads(),
+    )  # fmt: skip
+    return sums.sum(0).t().reshape(c_out, 1, 3, 3)
+
+
+def _taps(kernel: Tensor) -> Tensor:
+    """Return kernels (kC, 1, 3, 3) as (9, kC), without a copy where they lie ``tap_by_tap``."""
+    return kernel.flatten(1).t().contiguous()
+
+
+def _norm_arguments(norm: Normed | None) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if norm is None else (norm.mean, norm.inverse_std)
