@@ -38,7 +38,7 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import StopRequest
-from pvnas.search.run import SearchStage
+from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
@@ -47,7 +47,7 @@ from pvnas.space.kernels import kind_on
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
-from pvnas.training.train import TrainStage
+from pvnas.training.stage import TrainStage
 
 GENOTYPE, RESULTS = "genotype.json", "results.json"
 
