@@ -21,6 +21,7 @@ demo: $(READY)
 	$(BIN)/pvnas demo
 
 test: checks
+	$(MAKE) -j2 mypy-3.12 mypy-3.13
 	$(PYTEST) --durations=10
 	@if grep -qs avx512f /proc/cpuinfo; then $(MAKE) test-avx2; \
 	else echo 'AVX2: no second run of the numerical tests, this processor has no wider vectors'; fi
@@ -33,6 +34,10 @@ checks: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pre-commit validate-config
+
+mypy-%: $(READY)
+	$(BIN)/mypy --python-version $*
 
 test-avx2: $(READY)
 	$(AVX2) $(PYTEST) $(NUMERICAL)

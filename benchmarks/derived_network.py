@@ -14,11 +14,11 @@ from torch import nn
 from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.variants import Setting, answer, measure_work
 from pvnas.config import NetworkConfig
+from pvnas.fast.inference import Compiled, ready
+from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import keep_freed_memory
 from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
-from pvnas.space.inference import Compiled, ready
-from pvnas.space.kernels import by_pytorch
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.log import autocast

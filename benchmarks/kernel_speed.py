@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pvnas.space.kernels import kernels_for
+from pvnas.space.kernels.operands import KernelSet, Normed, tap_by_tap, unnormed
+from pvnas.space.norms import NormState
 from torch import Tensor
 
 from common import command_line, describe_machine, now
 from pvnas.bench.roofline import measure_machine, timed
-from pvnas.space.kernels import kernels_for
-from pvnas.space.kernels.operands import KernelSet, Normed, tap_by_tap, unnormed
-from pvnas.space.norms import NormState
 
 FRAMES, ROUNDS, CALLS, EPS = 8, 5, 10, 1e-3
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pvnas.config import RunConfig
     from pvnas.deploy.predict import predict
     from pvnas.errors import UserError
+    from pvnas.fast.inference import for_inference
     from pvnas.settings import load_config
     from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype, random_genotype
-    from pvnas.space.inference import for_inference
     from pvnas.space.models import create_model, list_models
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _HOMES = {
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
     "create_model": "pvnas.space.models",
-    "for_inference": "pvnas.space.inference",
+    "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",

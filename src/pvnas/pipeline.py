@@ -27,6 +27,8 @@ from pvnas.data.clips.augment import flip_message
 from pvnas.data.dataset import VideoDataset, open_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
+from pvnas.fast.inference import ready
+from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
@@ -38,16 +40,14 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import StopRequest
-from pvnas.search.run import SearchStage
+from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
-from pvnas.space.inference import ready
-from pvnas.space.kernels import kind_on
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
-from pvnas.training.train import TrainStage
+from pvnas.training.stage import TrainStage
 
 GENOTYPE, RESULTS = "genotype.json", "results.json"
 
@@ -142,7 +142,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         keep_freed_memory()
         device = choose_device(config.device)
         environment = describe_machine() | {
-            "kernels": kind_on(device),
+            **kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }

@@ -16,11 +16,11 @@ from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
+from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
-from pvnas.search.run import SearchStage, StepBatches
-from pvnas.fast.kernels.choice import by_pytorch
+from pvnas.search.stage import SearchStage, StepBatches
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the

@@ -277,7 +277,7 @@ def run_cost(args: Namespace) -> None:
     cost = network_cost(genotype, clip=clip, classes=args.classes, **shape).over_views(args.views)
     cost |= {"classes": args.classes, **shape}
     if args.latency:
-        from pvnas.space.inference import for_inference
+        from pvnas.fast.inference import for_inference
         from pvnas.space.network import PVNASNetwork
 
         network = PVNASNetwork(genotype, NetworkConfig(**shape), num_classes=args.classes)

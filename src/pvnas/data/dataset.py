@@ -21,14 +21,13 @@ from pvnas.data.listing import read_catalog
 from pvnas.data.listing.assemble import VALIDATION_IS_TEST, check_classes, check_shares
 from pvnas.data.listing.entries import Entry
 from pvnas.data.listing.hold_out import hold_out
-from pvnas.data.pack.info import INFO, PackInfo
-from pvnas.data.pack.opening import Pack, open_pack
-from pvnas.data.pack.reader import PackReader
-from pvnas.data.progress import Progress, begin
+from pvnas.data.pack.format import INFO, PackInfo
+from pvnas.data.pack.read import Pack, PackReader, open_pack
 from pvnas.data.video.container import VideoError
 from pvnas.data.video.decode import DecodedVideo, decode_video, probe
 from pvnas.data.video.seek import Choose, read_frames
 from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress, begin
 
 if TYPE_CHECKING:
     import torch
@@ -73,13 +72,13 @@ class VideoDataset:
 
         return torch.cuda.is_available() and self.device.type == "cpu"
 
-    def shards(self) -> NDArray[np.int64] | None:
+    def pack_shards(self) -> NDArray[np.int64] | None:
         """Return the shard (V,) of the pack that each video lies in, None unless an epoch goes shard after shard."""
         if self.config.order != "shards":
             return None
         if self.pack is None:
             raise UserError("data.order shards is for packs; write one with: pvnas data pack DATA PACK")
-        return self.pack.shards[self.catalog.videos.rows]
+        return self.pack.pack_shards[self.catalog.videos.rows]
 
     def select(self, indices: Sequence[int]) -> VideoDataset:
         """Return a source of some of the videos that shares what is cached."""

@@ -14,7 +14,7 @@ from pvnas.data.catalog import Catalog, Video
 from pvnas.data.dataset import VideoDataset
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
-from pvnas.space.inference import ready
+from pvnas.fast.inference import ready
 from pvnas.training.evaluate import score_views
 
 

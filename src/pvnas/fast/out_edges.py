@@ -80,7 +80,7 @@ class CellInput:
         self.convolutions = [layer for layer in layers.modules() if isinstance(layer, nn.Conv3d)]
         self.norms = [layer for layer in layers.modules() if isinstance(layer, BatchNorm)]
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Return the convolutions' kernels."""
         return [layer.weight for layer in self.convolutions]
 
@@ -89,7 +89,7 @@ class CellInput:
     ) -> tuple[Tensor, SavedInput]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
         group = replace(group, edges=1, stride=self.stride)
-        conv_kernels = [side_by_side([kernel], x_FCHW.dtype) for kernel in self.parameters()]
+        conv_kernels = [side_by_side([weight], x_FCHW.dtype) for weight in self.parameters()]
         inputs = NodeInput(kernels, x_FCHW, group)
         normed, _ = self.operation.forward(inputs, conv_kernels, [EdgeNorms(self.norms, gathered)])
         return kernels.normalise(normed), SavedInput(conv_kernels, group, normed)
@@ -180,7 +180,7 @@ class OutEdges:
             {name: module for name, module in shared.items() if name not in by_kernels},
         )
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Return the weights by operation, by layer in it, by edge; then those of operations without kernels."""
         layers = [layer for of_name in self.convolutions.values() for of_layer in of_name for layer in of_layer]
         return [*(layer.weight for layer in layers), *self.others.parameters()]

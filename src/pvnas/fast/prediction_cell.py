@@ -143,7 +143,7 @@ class _Pass:
         if isinstance(operation, nn.Identity):
             to.add(x_FCHW)
         elif isinstance(operation, FactorizedReduction):
-            even, odd = operation.even, operation.odd
+            even, odd = (conv for conv in operation.children() if isinstance(conv, FoldedConv))
             self._conv(even, cpp.pick_pixels(x_FCHW, 0), to.of(slice(even.out_channels)))
             self._conv(odd, cpp.pick_pixels(x_FCHW, 1), to.of(slice(even.out_channels, None)))
         elif isinstance(operation, Rectified) and _has_kernels(operation):

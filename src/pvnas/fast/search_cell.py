@@ -39,7 +39,7 @@ class CachedInput(NamedTuple):
 
 @dataclass
 class StepCache:
-    """What the alpha half-step's pass through a cell leaves to the weight half-step's, of the same clips and weights."""
+    """What the alpha half-step's pass through a cell leaves to the weight half-step's, of the same clips."""
 
     inputs: dict[int, CachedInput] = field(default_factory=dict)
     """By number: those that do not depend on alpha, as what the stem makes of the clips."""
@@ -82,7 +82,7 @@ class FastSearchCell(nn.Module):
         """Return what owns parameters: both inputs, then the nodes that edges leave."""
         return [*self.inputs, *self.out_edges]
 
-    def in_order(self) -> list[nn.Parameter]:
+    def in_order(self) -> list[Tensor]:
         """Return all parameters in the order of ``_CellFunction``."""
         return [parameter for part in self.parts() for parameter in part.parameters()]
 
@@ -243,7 +243,7 @@ def _dense(x_FCHW: Tensor) -> Tensor:
     return x_FCHW.contiguous(memory_format=torch.channels_last)
 
 
-def _as_parameters(grads: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+def _as_parameters(grads: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
     return [
         None if grad is None else grad.reshape(parameter.shape).to(parameter.dtype)
         for grad, parameter in zip(grads, parameters, strict=True)

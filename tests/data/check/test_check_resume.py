@@ -19,9 +19,9 @@ from test_faults import catalog_of
 
 from pvnas.data import check as check_module
 from pvnas.data.catalog import Catalog
-from pvnas.data.check import check_videos
+from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.examine import Job
 from pvnas.data.check.journal import open_journal
-from pvnas.data.check.pool import Job, Limits
 from pvnas.data.check.results import CheckResult
 from pvnas.errors import UserError
 from pvnas.runtime.signals import Interrupted
@@ -77,17 +77,17 @@ def lists(out: Path) -> dict[str, bytes]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that fills with the videos that are decoded."""
     seen: list[str] = []
-    judge_files = check_module.judge_files
+    run_jobs = check_module.run_jobs
 
-    def spied(jobs: Iterable[Job], limits: Limits) -> Iterator[CheckResult | None]:
+    def spied(work: Any, jobs: Iterable[Job], *rest: Any, **options: Any) -> Any:
         def each() -> Iterator[Job]:
             for job in jobs:
                 seen.append(job.path)
                 yield job
 
-        return judge_files(each(), limits)
+        return run_jobs(work, each(), *rest, **options)
 
-    monkeypatch.setattr(check_module, "judge_files", spied)
+    monkeypatch.setattr(check_module, "run_jobs", spied)
     return seen
 
 

@@ -29,13 +29,13 @@ def test_every_video_at_most_once_in_whole_batches(
 ) -> None:
     batch = BatchConfig(shards=shards, clips_per_shard=clips)
     shards_V = in_shards(videos) if packed else None
-    order = epoch_order(videos, batch, seed=1, epoch=epoch, stream="train", shards_V=shards_V)
+    order = epoch_order(videos, batch, seed=1, epoch=epoch, stream="train", pack_shards_V=shards_V)
     assert order.shape == (steps_per_epoch(videos, batch), batch.clips)
     if videos >= batch.clips:
         assert len(np.unique(order)) == order.size
     assert order.min() >= 0
     assert order.max() < videos
-    again = epoch_order(videos, batch, seed=1, epoch=epoch, stream="train", shards_V=shards_V)
+    again = epoch_order(videos, batch, seed=1, epoch=epoch, stream="train", pack_shards_V=shards_V)
     assert np.array_equal(order, again)
 
 
@@ -43,7 +43,7 @@ def test_seeds_epochs_and_streams_have_orders_of_their_own() -> None:
     batch = BatchConfig(shards=4, clips_per_shard=4)
     for shards_V in (None, in_shards(500)):
         orders = [
-            epoch_order(500, batch, seed=seed, epoch=epoch, stream=stream, shards_V=shards_V).tolist()
+            epoch_order(500, batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=shards_V).tolist()
             for seed, epoch, stream in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))
         ]
         assert all(a != b for number, a in enumerate(orders) for b in orders[:number])
@@ -52,7 +52,7 @@ def test_seeds_epochs_and_streams_have_orders_of_their_own() -> None:
 def test_shard_after_shard_a_part_of_the_batch_reads_few_of_them_at_a_time() -> None:
     batch, size = BatchConfig(shards=4, clips_per_shard=4), 50
     shards_V = in_shards(2000, size)
-    order = epoch_order(2000, batch, seed=0, epoch=0, stream="train", shards_V=shards_V)
+    order = epoch_order(2000, batch, seed=0, epoch=0, stream="train", pack_shards_V=shards_V)
     for first in range(0, len(order), WINDOW_STEPS):
         for part in range(4):
             columns = slice(part * 4, part * 4 + 4)
@@ -67,7 +67,7 @@ def test_all_shards_come_in_another_order_each_epoch() -> None:
     batch = BatchConfig(shards=1, clips_per_shard=10)
     shards_V = in_shards(1000, 100)
     first = [
-        shards_V[epoch_order(1000, batch, seed=0, epoch=epoch, stream="train", shards_V=shards_V)[0]].tolist()
+        shards_V[epoch_order(1000, batch, seed=0, epoch=epoch, stream="train", pack_shards_V=shards_V)[0]].tolist()
         for epoch in range(5)
     ]
     assert len({tuple(shards) for shards in first}) > 2

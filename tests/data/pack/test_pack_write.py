@@ -19,8 +19,8 @@ import pytest
 
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import open_pack, pack_videos, verify_pack
-from pvnas.data.pack.encode import encode_video
-from pvnas.data.pack.plan import list_digest, plan_shards, spread_order
+from pvnas.data.pack.shard import encode_video
+from pvnas.data.pack.write import list_digest, plan_shards, spread_order
 from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
 
@@ -122,20 +122,20 @@ def test_times_and_frames_are_those_of_a_full_decode(shared_data: Path) -> None:
         ("decord_video_90.mov", None),
         ("mmaction2_test.avi", 64),
     ):
-        encoded = encode_video(clips / name, short_side=64, quality=90)
+        encoded, (height, width) = encode_video(clips / name, short_side=64, quality=90)
         decoded = decode_video(clips / name, short_side=64)
         assert (encoded.times_T == decoded.times_T).all()
         assert encoded.duration == decoded.duration
-        assert (len(encoded.frames), encoded.height, encoded.width) == (
+        assert (len(encoded.kept), height, width) == (
             len(decoded.frames_TCHW),
             *decoded.frames_TCHW.shape[2:],
         )
-        assert min(encoded.height, encoded.width) == (size or 64)
+        assert min(height, width) == (size or 64)
 
 
 def test_a_smaller_video_is_not_blown_up(shapes: Catalog) -> None:
-    encoded = encode_video(shapes.root / shapes.videos[0].path, short_side=200, quality=90)
-    assert (encoded.height, encoded.width) == (64, 64)
+    _, size = encode_video(shapes.root / shapes.videos[0].path, short_side=200, quality=90)
+    assert size == (64, 64)
 
 
 # Another pack in the folder

@@ -1,16 +1,18 @@
-"""The verdict on one video: every frame is decoded and counted, none is kept, so that a film needs no more than a clip.
+"""What is wrong with one video: every frame is decoded and counted, none kept: a film needs no more than a clip.
 
-Headers lie (a truncated file still claims all its frames), so the verdict is on what decodes.
+Headers lie (a truncated file still claims all its frames), so what counts is what decodes.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pvnas.data.check.results import KINDS, MEMORY, CheckResult, VerdictKind
+from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
+from pvnas.data.processes import Tell, more_memory
 from pvnas.data.video.container import FrameReader, VideoError, average_rate, open_video, reason
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
@@ -21,72 +23,105 @@ DETAIL_CHARACTERS = 300
 CONVERTED_SIDE = 64
 
 
-def judge(file: str | Path) -> CheckResult:
-    """Decode a file to its end and return the verdict, without the path (worker processes send it). Raises nothing."""
+class Job(NamedTuple):
+    """A file to examine."""
+
+    path: str
+    """As in the catalog."""
+    file: str
+    size: int
+    """Bytes."""
+    modified_ns: int
+
+
+def examine_within_limits(job: Job, tell: Tell, memory: int) -> CheckResult:
+    """Return what is found of a file, refused where it needs more memory than the process may take (in bytes).
+
+    FFmpeg takes memory that it does not get for damage of the video, and goes on: what seems damaged is read once more
+    with twice the memory. What is damaged is so again; what was short of memory gets further.
+    """
+    result = examine(job.file)
+    if result.verdict in ("ok", "refused"):
+        return result
+    with more_memory(memory) as limited:
+        if not limited or examine(job.file) == result:
+            return result
+    return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
+
+
+def examine(file: str | Path) -> CheckResult:
+    """Decode a file to its end and return what was found, without the path. Raises nothing."""
     try:
-        return _judged(file)
+        return _examined(file)
     except VideoError as error:
-        return verdict_of("", error)
+        return result_of("", error)
     except MemoryError:  # Python's own; FFmpeg's cannot be told from damage here
         return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
     except Exception as error:  # whatever a file makes of PyAV is that file's fault
         return CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
 
 
-def verdict_of(path: str, error: VideoError) -> CheckResult:
-    """Return the verdict that an error means."""
-    kind: VerdictKind = next((kind for kind in KINDS if kind == error.kind), "unreadable")
-    return CheckResult(path, kind, error.text[:DETAIL_CHARACTERS])
+def result_of(path: str, error: VideoError) -> CheckResult:
+    """Return the result that an error means."""
+    verdict: Verdict = next((kind for kind in KINDS if kind == error.kind), "unreadable")
+    return CheckResult(path, verdict, error.text[:DETAIL_CHARACTERS])
 
 
-def shortened(verdict: CheckResult, shortest_seconds: float) -> tuple[VerdictKind, str]:
-    """Return verdict and detail of a video whose frames all decode: short for one frame, or less than that duration."""
+def with_length(result: CheckResult, shortest_seconds: float) -> CheckResult:
+    """Return the result with ok and short told apart: short are one frame, and less than that duration.
+
+    Whatever length an earlier check asked for.
+    """
+    if result.verdict not in ("ok", "short"):
+        return result
     # A clip's window counted in frames is a sum of rounded times: a microsecond is no lack.
-    if verdict.frames == 1 or verdict.seconds < shortest_seconds - 1e-6:
-        return "short", f"{_frames(verdict.frames)}, {verdict.seconds:.3f} s"
-    return "ok", ""
+    if result.frames == 1 or result.seconds < shortest_seconds - 1e-6:
+        frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
+        return replace(result, verdict="short", detail=f"{frames}, {result.seconds:.3f} s")
+    return replace(result, verdict="ok", detail="")
 
 
 def file_stamp(file: str | Path) -> tuple[int, int]:
     """Return size in bytes and time of the last change in ns. Raises VideoError for what is no file with a content."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except (FileNotFoundError, NotADirectoryError):
         raise VideoError("missing", "no such file") from None
     except (OSError, ValueError) as error:
         raise VideoError("unreadable", reason(error)) from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise VideoError("refused", "it is no regular file")
-    if not found.st_size:
+    if not status.st_size:
         raise VideoError("unreadable", "the file has no bytes")
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
-def _judged(file: str | Path) -> CheckResult:
+def _examined(file: str | Path) -> CheckResult:
     """Return ok or partial. Raises VideoError for all others, and MemoryError."""
     file_stamp(file)
     with open_video(file) as (container, stream):
         reader, clock = FrameReader(container, stream), _Clock(float(stream.time_base or 0), average_rate(stream))
-        first: Any = None
-        sizes: set[tuple[int, int, int]] = set()
+        shapes: dict[tuple[int, int, int], None] = {}  # in the order of their first frames
         for frame in reader.frames():
-            if first is None:
-                first = frame
+            if not shapes:
                 _convert(frame)
             clock.add(frame.pts)
-            sizes.add(_shown(frame))
-        if first is None:
+            shapes[_shape(frame)] = None
+        if not shapes:
             raise VideoError("empty", "no frame decodes")
-        width, height, rotation = _shown(first)
         codec = stream.codec_context.name
         rate, seconds, variable = clock.reading()
-        counted = max(0, stream.frames - reader.hidden)
-        claimed = counted or _estimated(_claimed_seconds(container, stream), rate, clock.count)
+        counted = claimed = max(0, stream.frames - reader.hidden)
+        if not counted:
+            claimed = round(_claimed_seconds(container, stream) * rate)
+            if abs(claimed - clock.count) <= 1:  # rounded times are no claim of one frame more or less
+                claimed = clock.count
     faults = []
     if reader.bad or clock.count < COMPLETE_SHARE * claimed:
         faults.append(f"{clock.count} of {'' if counted else 'about '}{max(claimed, clock.count)} frames decode")
     if reader.bad:
         faults.append(f"{reader.bad} packets or frames are corrupt")
+    width, height, rotation = next(iter(shapes))
     return CheckResult(
         "",
         "partial" if faults else "ok",
@@ -98,7 +133,7 @@ def _judged(file: str | Path) -> CheckResult:
         rotation=rotation,
         width=width,
         height=height,
-        resized=len(sizes) > 1,
+        resized=len(shapes) > 1,
         codec=codec,
         seconds=round(seconds, 6),
     )
@@ -137,7 +172,7 @@ class _Clock:
         return rate, span + 1 / rate, differ > ROUNDING_SECONDS * (1 + 1e-6)
 
 
-def _shown(frame: Any) -> tuple[int, int, int]:
+def _shape(frame: Any) -> tuple[int, int, int]:
     """Return width and height as shown, and the degrees, clockwise, that the stored picture is turned by for it."""
     degrees = round(-(frame.rotation or 0) / 90) % 4 * 90
     return (frame.height, frame.width, degrees) if degrees % 180 else (frame.width, frame.height, degrees)
@@ -148,11 +183,9 @@ def _convert(frame: Any) -> None:
     import av
     from av.video.reformatter import VideoReformatter
 
-    width, height = min(frame.width, CONVERTED_SIDE), min(frame.height, CONVERTED_SIDE)
+    size = {"width": min(frame.width, CONVERTED_SIDE), "height": min(frame.height, CONVERTED_SIDE)}
     try:
-        VideoReformatter().reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
-        )
+        VideoReformatter().reformat(frame, **size, format="rgb24", interpolation="BILINEAR", threads=1)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError("unreadable", f"its pictures cannot be turned into RGB ({reason(error)})") from None
 
@@ -169,13 +202,3 @@ def _claimed_seconds(container: Any, stream: Any) -> float:
         pass
     alone = len(container.streams) == 1  # sound may well be longer than the pictures
     return container.duration / 1e6 if alone and container.duration else 0.0
-
-
-def _estimated(seconds: float, rate: float, frames: int) -> int:
-    """Return how many frames a duration makes, 0 for none; rounded times are no claim of one frame more or less."""
-    claimed = round(seconds * rate)
-    return frames if abs(claimed - frames) <= 1 else claimed
-
-
-def _frames(number: int) -> str:
-    return f"{number} frame" if number == 1 else f"{number} frames"

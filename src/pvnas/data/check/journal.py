@@ -6,7 +6,6 @@ journal is gone when the check is finished: the list of verdicts then says the s
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results
 from pvnas.errors import UserError
@@ -79,13 +80,13 @@ def open_journal(folder: Path | None, limits: tuple[float, ...]) -> Iterator[Jou
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another check writes there; wait for it, or name another folder") from None
-        except OSError:
-            pass  # a file system without locks: two checks at once are then the person's own care
-        _remove_half_written(path.parent)
+        with suppress(OSError):  # a file system without locks: two checks at once are then the person's own care
+            if not lock_descriptor(descriptor, blocking=False):
+                raise UserError(f"{folder}: another check writes there; wait for it, or name another folder")
+        for name in (JSON_NAME, CSV_NAME):  # what a killed check was writing
+            for half_written in path.parent.glob(f"{TEMPORARY}*-{name}"):
+                if not is_held(half_written):
+                    half_written.unlink(missing_ok=True)
         yield Journal(descriptor, path, limits)
     finally:
         os.close(descriptor)
@@ -111,11 +112,3 @@ def _replayed(descriptor: int, limits: list[float]) -> dict[str, CheckResult]:
             if verdict.verdict in KINDS and (written_under == limits or not verdict.passing):
                 found[verdict.path] = verdict
     return found
-
-
-def _remove_half_written(folder: Path) -> None:
-    """Remove the lists that a killed check was writing."""
-    for name in (JSON_NAME, CSV_NAME):
-        for path in folder.glob(f"{TEMPORARY}*-{name}"):
-            if not is_held(path):
-                path.unlink(missing_ok=True)

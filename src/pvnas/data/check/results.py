@@ -20,8 +20,8 @@ from pvnas.data.catalog import Catalog
 from pvnas.errors import UserError
 from pvnas.runtime.files import write_atomic
 
-VerdictKind = Literal["ok", "short", "partial", "unreadable", "refused", "timeout", "missing", "no-video", "empty"]
-KINDS: tuple[VerdictKind, ...] = get_args(VerdictKind)
+Verdict = Literal["ok", "short", "partial", "unreadable", "refused", "timeout", "missing", "no-video", "empty"]
+KINDS: tuple[Verdict, ...] = get_args(Verdict)
 USABLE = frozenset({"ok", "short", "partial"})
 JSON_NAME, CSV_NAME = "verdicts.json", "verdicts.csv"
 # How the detail of a verdict begins that the limits or the machine decided, not the file alone.
@@ -37,7 +37,7 @@ class CheckResult:
 
     path: str
     """As in the catalog."""
-    verdict: VerdictKind
+    verdict: Verdict
     """ok; short or partial (both usable); the others are not usable."""
     detail: str = ""
     """Why, in one line; `n of m frames decode` for a partial video."""

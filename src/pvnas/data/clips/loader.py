@@ -72,7 +72,7 @@ def training_batches(
     each gets the clips of its own logical shards. Raises UserError for a video that cannot be read and where a worker
     process is killed.
     """
-    order = epoch_order(len(source), batch, seed=seed, epoch=epoch, stream=stream, shards_V=source.shards())
+    order = epoch_order(len(source), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=source.pack_shards())
     positions = part.positions(batch)
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
     places = ([(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order)))

@@ -52,24 +52,24 @@ def epoch_order(
     seed: int,
     epoch: int,
     stream: str,
-    shards_V: NDArray[np.int64] | None = None,
+    pack_shards_V: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Return the videos (steps, N) of an epoch; the remainder is left out.
 
     A permutation of all videos by (seed, epoch, stream); given the shard of a pack that each video lies in, one that
-    goes through the shards in a random order (see ``_shard_order``).
+    goes through the shards in a random order (see ``_pack_order``).
     """
     if n_videos == 0:
         raise UserError("no training videos; add some, or lower --data.validation_share and --data.test_share")
     draw = generator(seed, stream, "order", epoch)
     steps = steps_per_epoch(n_videos, batch)
-    if shards_V is not None and n_videos >= batch.clips:
-        return _shard_order(shards_V, batch, steps, draw)
+    if pack_shards_V is not None and n_videos >= batch.clips:
+        return _pack_order(pack_shards_V, batch, steps, draw)
     return np.resize(_permutation(n_videos, draw), (steps, batch.clips))
 
 
-def _shard_order(
-    shards_V: NDArray[np.int64], batch: BatchConfig, steps: int, draw: torch.Generator
+def _pack_order(
+    pack_shards_V: NDArray[np.int64], batch: BatchConfig, steps: int, draw: torch.Generator
 ) -> NDArray[np.int64]:
     """Return an order (steps, N) in which each logical shard of the batch reads its own stretch of the pack.
 
@@ -77,7 +77,7 @@ def _shard_order(
     WINDOW_STEPS steps, and a window into one stretch for each logical shard, which takes its videos in a random order.
     So a process reads a few neighbouring megabytes at a time, and the order is the same for any number of processes.
     """
-    names, ranks_V = np.unique(shards_V, return_inverse=True)
+    names, ranks_V = np.unique(pack_shards_V, return_inverse=True)
     place = np.argsort(_permutation(len(names), draw))
     line = np.argsort(place[ranks_V], kind="stable")
     order = np.empty((steps, batch.clips), dtype=np.int64)

@@ -109,25 +109,41 @@ def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Paint
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
     """Return pictures (H, W, C) as (T, C, H, W), a view of (T, H, W, C) in memory: what resizing is fastest on."""
-    import torch
+    return channels_first(np.stack(pictures))
 
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+def channels_first(frames_THWC: NDArray[np.uint8]) -> Tensor:
+    """Return frames as a tensor (T, C, H, W), a view of the array."""
+    import torch  # not above: the processes that check and pack videos start quickly and stay small without it
+
+    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
 
 class Painter:
-    """Converts frames to upright RGB arrays of one size, (H, W, 3) uint8."""
+    """Converts frames to upright RGB arrays of one size, (H, W, 3) uint8.
 
-    def __init__(self, short_side: int | None) -> None:
+    ``enlarges``: whether a video whose shorter side has fewer pixels than ``short_side`` is scaled up to it.
+    """
+
+    def __init__(self, short_side: int | None, *, enlarges: bool = True) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.short_side = short_side
+        self.short_side, self.enlarges = short_side, enlarges
         self.size = (0, 0)
         self.turns: int | None = None  # quarters, counter-clockwise
         self.reformatter = VideoReformatter()
 
     def fit(self, width: int, height: int) -> None:
         """Take the size of the video's first frame: a later one of another size is scaled to it."""
-        self.size = _scaled(width, height, self.short_side)
+        short_side = self.short_side
+        if short_side is None or (not self.enlarges and short_side > min(width, height)):
+            self.size = width, height
+            return
+        factor = short_side / min(width, height)
+        self.size = max(1, round(width * factor)), max(1, round(height * factor))
+        if math.prod(self.size) > MAX_PIXELS:  # a line of pixels, blown up
+            scaled = "{}x{}".format(*self.size)
+            raise VideoError("refused", f"{width}x{height} scaled to {scaled} pixels, more than {MAX_PIXELS}")
 
     def paint(self, frame: Any) -> NDArray[np.uint8]:
         """Return one frame upright, scaled and turned as the first one is, whatever it says of itself."""
@@ -138,16 +154,6 @@ class Painter:
         if self.turns is None:
             self.turns = round((frame.rotation or 0) / 90) % 4
         return np.rot90(rgb.to_ndarray(), self.turns)
-
-
-def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    if short_side is None:
-        return width, height
-    factor = short_side / min(width, height)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    if math.prod(size) > MAX_PIXELS:  # a line of pixels, blown up
-        raise VideoError("refused", f"{width}x{height} scaled to {size[0]}x{size[1]} pixels, more than {MAX_PIXELS}")
-    return size
 
 
 def shown_times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.search.derive import derive
-from pvnas.search.run import SearchStage, StepBatches
+from pvnas.search.stage import SearchStage, StepBatches
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import EpochLog
 
@@ -149,7 +149,7 @@ def test_passes_share_work_only_where_there_are_two_of_the_same_clips(
         entered.append(network)
         yield
 
-    monkeypatch.setattr("pvnas.search.run.shared_passes", noted)
+    monkeypatch.setattr("pvnas.search.stage.shared_passes", noted)
     stage = make_stage(config, sources, tmp_path)
     stage.step(0, 0, next(stage.batches(0, 0)))
     assert entered == [stage.network] * shares
@@ -226,13 +226,13 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sou
 
 @pytest.mark.parametrize("too_large", [lambda: torch.empty(2**55), lambda: raise_(torch.OutOfMemoryError("CUDA"))])
 def test_want_of_memory_says_what_to_type(too_large, sources, tmp_path, monkeypatch):
-    monkeypatch.setattr("pvnas.search.run.apply_gradients", lambda *_: too_large())
+    monkeypatch.setattr("pvnas.search.stage.apply_gradients", lambda *_: too_large())
     with pytest.raises(UserError, match=r"^search: a step asks for more memory than there is; --search\.checkpointing"):
         run(small_config(), sources, tmp_path)
 
 
 def test_other_errors_of_a_step_are_not_taken_for_want_of_memory(sources, tmp_path, monkeypatch):
-    monkeypatch.setattr("pvnas.search.run.apply_gradients", lambda *_: raise_(RuntimeError("a bug")))
+    monkeypatch.setattr("pvnas.search.stage.apply_gradients", lambda *_: raise_(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run(small_config(), sources, tmp_path)
 

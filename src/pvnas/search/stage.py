@@ -18,6 +18,7 @@ from pvnas.data.clips.loader import Batch, training_batches
 from pvnas.data.clips.order import steps_per_epoch
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
+from pvnas.fast.accelerate import accelerate, shared_passes
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.finite import FiniteCheck
@@ -37,7 +38,6 @@ from pvnas.search.objective import (
     weight_gradient,
 )
 from pvnas.space.genotype import Genotype
-from pvnas.fast.accelerate import accelerate, shared_passes
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet, frozen_statistics
 from pvnas.training.evaluate import validate

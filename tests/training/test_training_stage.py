@@ -21,7 +21,7 @@ from pvnas.space.genotype import random_genotype
 from pvnas.training.evaluate import score_table, score_views, validate
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
-from pvnas.training.train import TrainStage
+from pvnas.training.stage import TrainStage
 
 CPU = torch.device("cpu")
 
