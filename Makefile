@@ -1,5 +1,8 @@
-# make demo   the whole job on generated videos, six to fifteen minutes on two cores
-# make test   every check and test
+# make demo       the whole job on generated videos, six to fifteen minutes on two cores
+# make test       every check and test; on a processor with AVX-512 the numerical tests a second time with AVX2
+# make quick      lint, types, contract and the fastest tests, in under a minute
+# make test-avx2  the numerical tests with all vectors held to AVX2
+# make docs       the documentation as a site, build/docs/index.html
 # Each sets up .venv first and does so again only when what it is made from has changed.
 
 PYTHON ?= python3
@@ -7,17 +10,40 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test clean
+# What computes: the last bits hang on how wide a processor's vectors are.
+NUMERICAL := tests/space tests/search
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PVNAS_CXXFLAGS=-mno-avx512f
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+.PHONY: demo test quick checks test-avx2 docs clean
 
 demo: $(READY)
 	$(BIN)/pvnas demo
 
-test: $(READY)
+test: checks
+	$(MAKE) -j2 mypy-3.12 mypy-3.13
+	$(PYTEST) --durations=10
+	@if grep -qs avx512f /proc/cpuinfo; then $(MAKE) test-avx2; \
+	else echo 'AVX2: no second run of the numerical tests, this processor has no wider vectors'; fi
+
+quick: checks
+	$(PYTEST) $(QUICK)
+
+checks: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --durations=10
+	$(BIN)/pre-commit validate-config
+
+mypy-%: $(READY)
+	$(BIN)/mypy --python-version $*
+
+test-avx2: $(READY)
+	$(AVX2) $(PYTEST) $(NUMERICAL)
+
+docs: $(READY)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs build/docs
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -17,7 +17,7 @@ from pathlib import Path
 PROGRAM = """
 import json, resource, sys, time
 started = time.perf_counter()
-from pvnas.data.readers import read_catalog
+from pvnas.data.listing import read_catalog
 catalog = read_catalog(sys.argv[1], format="kinetics", as_listed=True)
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,14 @@ def command_line() -> str:
     """The command that was typed, with names in place of the machine's paths, for the record."""
     script, *words = (Path(word).name for word in sys.argv)
     return " ".join(["python", f"benchmarks/{script}", *words])
+
+
+def in_one_line(main: Callable[[], None]) -> None:
+    """Run a script; a mistake that a person can mend is one line and exit code 2."""
+    from pvnas.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

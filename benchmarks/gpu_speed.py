@@ -25,9 +25,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common import command_line, describe_machine, environment
-from pvnas.bench.estimate import Plan, estimate
+from estimate import Plan, estimate
 from pvnas.bench.search import Shape, bench_search, make_batch, make_stage
-from pvnas.data.transforms import normalise
+from pvnas.data.clips.augment import normalise
 from pvnas.training.log import autocast
 
 PAPER = Shape(width=64, batch=32, frames=8, height=112, side=112, classes=400, device="cuda", precision="bf16")

@@ -1,11 +1,12 @@
 """PV-NAS-L beside R(2+1)D-18, SlowOnly-R50 and X3D-M: milliseconds of a forward pass and of a training step.
 
     python benchmarks/model_speed.py OUT [--genotype FILE] [--batches 1 8] [--training-batch 4] [--device cuda ...]
+    python benchmarks/model_speed.py OUT --no-peers --width 24 --clip 8 72 72 --classes 20 --compile
 
 Each network runs at the clip that it was published for, randomly initialised, in processes of its own that take turns.
 Ours runs as `pvnas test` and `pvnas predict` run it (fast), as torch.compile makes it (compiled, left out without
 --compile) and written with PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table, case by
-case as they are measured.
+case as they are measured: seconds, clips/s, peak memory, MACs, bytes and the share of the roofline.
 """
 
 from __future__ import annotations
@@ -17,29 +18,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common import command_line
+from common import command_line, in_one_line
+from derived_network import ModelShape
 from peer_networks import PEERS
-from pvnas.bench.model import ModelShape
-from pvnas.bench.sides import side_by_side
+from pvnas.bench.variants import compare, measure_variants
 from pvnas.runtime.device import describe_machine
 from pvnas.space.genotype import Genotype, random_genotype
 
-SCRIPT = Path(__file__).with_name("peer_networks.py")
+OURS = Path(__file__).with_name("derived_network.py")
+THEIRS = Path(__file__).with_name("peer_networks.py")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--genotype", type=Path, help="a genotype file [random, seed 0]")
+    parser.add_argument("--width", type=int, default=64, help="channels of our first cells")
+    parser.add_argument("--repeat", type=int, default=1, help="our normal cells in a row")
+    parser.add_argument("--stem", choices=("stride4", "stride2"), default="stride4")
+    parser.add_argument("--classes", type=int, default=400, help="of our network")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="clips of a forward pass")
     parser.add_argument("--training-batch", type=int, default=2, help="clips of a training step, 0: none")
     parser.add_argument("--clip", type=int, nargs=3, help="frames, height and width for all [as published]")
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too (a minute, a C++ compiler)")
+    parser.add_argument("--no-peers", action="store_true", help="measure our network alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
 
     genotype = Genotype.load(args.genotype) if args.genotype else random_genotype(0)
@@ -59,28 +66,33 @@ def main() -> None:
 def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: bool) -> dict[str, Any]:
     """Measure all networks at one batch."""
     machine = {"device": args.device, "precision": args.precision, "threads": args.threads}
-    shape = ModelShape(genotype=genotype.to_json(), batch=batch, training=training, **machine)
+    network = {"width": args.width, "repeat": args.repeat, "stem": args.stem, "classes": args.classes}
+    shape = ModelShape(genotype=genotype.to_json(), batch=batch, training=training, **network, **machine)
     if args.clip:
         shape = replace(shape, **dict(zip(("frames", "height", "side"), args.clip, strict=True)))
-    ways = ["fast", "plain", *(["compiled"] if args.compile and not training else [])]
+    variants = ["fast", "plain", *(["compiled"] if args.compile and not training else [])]
     turns = {"clips": batch, "rounds": args.rounds}
-    ours = side_by_side("pvnas.bench.model", ways, {"shape": asdict(shape), "repeats": args.repeats}, **turns)
+    ours = measure_variants(OURS, variants, {"shape": asdict(shape), "repeats": args.repeats}, **turns)
+    result: dict[str, Any] = {"batch": batch, "training": training, "shape": asdict(shape)}
+    result |= compare(ours["fast"], ours["plain"])
+    if "compiled" in ours:
+        result["compiled_speedup"] = compare(ours["compiled"], ours["plain"])["speedup"]
     settings = {"batch": batch, "training": training, "repeats": args.repeats, **machine}
     settings |= {"clip": args.clip} if args.clip else {}
-    peers = side_by_side(SCRIPT, list(PEERS), settings, **turns)
-    networks = {f"PV-NAS-L, {way}": found for way, found in ours.items()} | peers
-    return {"batch": batch, "training": training, "networks": networks}
+    peers = measure_variants(THEIRS, [] if args.no_peers else list(PEERS), settings, **turns)
+    return result | {"networks": {f"PV-NAS-L, {name}": measured for name, measured in ours.items()} | peers}
 
 
-def show(found: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
     """Print the milliseconds of one case."""
-    print(f"\n{'training step' if found['training'] else 'forward pass'}, batch {found['batch']}")
-    for name, network in found["networks"].items():
+    print(f"\n{'training step' if result['training'] else 'forward pass'}, batch {result['batch']}")
+    for name, network in result["networks"].items():
         times = f"{1000 * network['seconds']:9.1f} ms {network['clips_per_s']:8.2f} clips/s"
         print(
             f"  {name:20}{times} {network['gmacs_per_clip']:8.2f} GMACs a clip {network['peak_bytes'] / 2**20:7.0f} MiB"
         )
+    print(f"  fast over plain: {result['speedup']:.2f} times the clips/s, {result['memory_share']:.2f} of the memory")
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -1,7 +1,7 @@
 """Three published video networks, written here to be measured beside ours: R(2+1)D-18, SlowOnly-R50 and X3D-M.
 
 Randomly initialised; every size follows the paper it comes from, and ``PEERS`` names the parameters and
-multiply-accumulates that the papers or their authors' code state, which ``tests/bench/test_peer_networks.py`` checks.
+multiply-accumulates that the papers or their authors' code state (``tests/benchmarks/test_peer_networks.py`` checks).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.bench.model import measure_network
-from pvnas.bench.sides import answer
+from derived_network import measure_network
+from pvnas.bench.variants import answer
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ are its published 54.52 G at 256 pixels, at 224."""
 
 
 def measure(
-    way: str,
+    variant: str,
     batch: int,
     device: str,
     precision: str,
@@ -189,9 +189,9 @@ def measure(
     count: bool,
     clip: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Measure one network at its published clip, or another, as ``pvnas.bench.model`` measures ours."""
+    """Measure one network at its published clip, or another, as ``derived_network.py`` measures ours."""
     torch.set_num_threads(threads)
-    peer = PEERS[way]
+    peer = PEERS[variant]
     torch.manual_seed(0)
     network = peer.build().to(device)
     network.train(training)

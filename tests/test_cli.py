@@ -189,16 +189,12 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("data verify .", "pack"),
         ("run . --data.split 4", "data.split must be between 1 and 3"),
         ("run . --train.augment.flip maybe", "train.augment.flip takes one of auto, true, false, swap"),
-        ("bench", "pvnas bench takes one of data, search, model, estimate"),
+        ("bench", "pvnas bench takes one of data, search"),
         ("bench data --clips 0", "--clips must be at least 1, not 0"),
         ("bench data --footage nothing.mp4", "no video file 'nothing.mp4'"),
         ("bench data nowhere", "nowhere"),
         ("bench search --clip 8x64", "--clip takes frames x height x width"),
         ("bench search --batch 0", "--batch must be at least 1, not 0"),
-        ("bench model --stem deep", "--stem takes stride4 or stride2, not 'deep'"),
-        ("bench estimate --price -1", "--price takes the money for one device for an hour, not -1.0"),
-        ("bench estimate --train-clip 8", "--clip takes frames x height x width"),
-        ("bench model nowhere.json", "nowhere.json"),
         ("bench search --device tpu", "--device takes cpu or cuda, not 'tpu'"),
     ],
 )
@@ -428,15 +424,6 @@ def test_bench_search_refuses_a_bad_one_of_several_before_it_measures(run: Run) 
 def test_bench_search_says_why_a_supernet_does_not_get_through(run: Run) -> None:
     options = ("--width", "2", "--batch", "2", "--clip", "2x8x8", "--steps", "1", "--rounds", "1")
     assert "does not get through" in assert_one_line(run("bench", "search", *options))
-
-
-def test_bench_model_measures_the_network_beside_plain_layers(run: Run) -> None:
-    options = ("--width", "2", "--clip", "2x64x64", "--stem", "stride2", "--repeats", "1", "--rounds", "1")
-    found = json.loads(run("bench", "model", *options, "--train", "--json").out)
-    assert found["fast"]["clips_per_s"] > 0
-    assert found["plain"]["peak_bytes"] > 0
-    assert found["shape"]["training"] is True
-    assert found["fast"]["gmacs_per_clip"] == found["plain"]["gmacs_per_clip"]
 
 
 def test_bench_data_measures_every_way(run: Run, tiny_shapes: Path) -> None:

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from pvnas.config import tiny
-from pvnas.data.opening import list_videos
+from pvnas.data.dataset import list_videos
 from pvnas.data.pack import pack_videos
 from pvnas.errors import UserError
+from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.pipeline import default_run_dir, load_videos, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
-from pvnas.space.kernels import kind_on
 
 SMALL = (
     "--search.layout=S-NC T-RC",
@@ -77,7 +77,7 @@ def test_a_finished_run_holds_what_every_later_tool_reads(whole):
         "environment.json",
     } <= names
     machine = json.loads((whole / "environment.json").read_text())
-    assert machine["kernels"] == kind_on(torch.device("cpu"))
+    assert {name: machine[name] for name in ("kernels", "kernels_selftest")} == kernel_facts(torch.device("cpu"))
     results = json.loads((whole / "results.json").read_text())
     assert {"top1", "top5", "mean_class", "n_videos", "n_failed", "views", "params", "macs_per_view", "classes"} <= set(
         results

@@ -11,6 +11,7 @@ people; for programs the public names are here and are imported when they are fi
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
     from pvnas.config import RunConfig
     from pvnas.deploy.predict import predict
     from pvnas.errors import UserError
+    from pvnas.fast.inference import for_inference
     from pvnas.settings import load_config
     from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype, random_genotype
-    from pvnas.space.inference import for_inference
     from pvnas.space.models import create_model, list_models
 
 __version__ = "0.1.0"
+
+# GCC's OpenMP runtime, which PyTorch brings on Linux, lets a thread that waits at a barrier spin 300,000 times before
+# it sleeps. Beside another busy process it takes the core from the very thread that it waits for, and a step takes many
+# times as long. The runtime reads this once, when torch is loaded: hence here, and for processes started from this one.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # Public name -> where it is defined.
 _HOMES = {
@@ -32,7 +39,7 @@ _HOMES = {
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
     "create_model": "pvnas.space.models",
-    "for_inference": "pvnas.space.inference",
+    "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",

@@ -14,6 +14,25 @@ PAPER_SEARCH_LAYOUT = "S-NC S-RC T-NC T-RC"
 PAPER_LAYOUT = "S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K"
 
 
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What makes a derived network beside genotype and classes; model.json holds it. The default is PV-NAS-L."""
+
+    layout: str = PAPER_LAYOUT
+    """Cells of the network; *K repeats a cell `repeat` times."""
+    width: int = 64
+    """Channels of the first cells."""
+    repeat: int = 1
+    """Normal cells between two reductions, the K of the layout."""
+    stem: Literal["stride4", "stride2"] = "stride4"
+    """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution."""
+    head: Literal["normalised", "plain"] = "normalised"
+    """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
+
+
+PV_NAS_L = NetworkConfig()
+
+
 @dataclass
 class DataConfig:
     """Where the videos are and how they are read."""
@@ -247,6 +266,12 @@ class RunConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The derived network that this run trains."""
+        train = self.train
+        return NetworkConfig(train.layout, train.width, train.repeat, self.stem, train.head)
 
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.

@@ -20,16 +20,15 @@ from typing import Any
 import torch
 
 from pvnas.config import RunConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.check import check_videos
-from pvnas.data.flips import flip_message
-from pvnas.data.opening import open_videos
-from pvnas.data.pool import Limits
-from pvnas.data.source import VideoSource
-from pvnas.data.table import SPLITS
-from pvnas.data.verdicts import Verdict, read_verdicts, usable
+from pvnas.data.catalog import SPLITS, Catalog
+from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.results import CheckResult, read_check_results, usable
+from pvnas.data.clips.augment import flip_message
+from pvnas.data.dataset import VideoDataset, open_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
+from pvnas.fast.inference import ready
+from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
@@ -41,16 +40,14 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import StopRequest
-from pvnas.search.run import SearchStage
+from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
-from pvnas.space.inference import ready
-from pvnas.space.kernels import kind_on
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
-from pvnas.training.train import TrainStage
+from pvnas.training.stage import TrainStage
 
 GENOTYPE, RESULTS = "genotype.json", "results.json"
 
@@ -59,9 +56,9 @@ GENOTYPE, RESULTS = "genotype.json", "results.json"
 class Videos:
     """The readable videos of a run, by split."""
 
-    train: VideoSource
-    validation: VideoSource
-    test: VideoSource
+    train: VideoDataset
+    validation: VideoDataset
+    test: VideoDataset
     test_excluded: int
     """Test videos that cannot be read."""
 
@@ -145,7 +142,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         keep_freed_memory()
         device = choose_device(config.device)
         environment = describe_machine() | {
-            "kernels": kind_on(device),
+            **kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }
@@ -179,7 +176,7 @@ def load_videos(config: RunConfig, run_dir: Path, progress: Progress, device: to
     _tell_of_flips(config, catalog, progress)
     side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
     opened = replace(opened, catalog=good)
-    train, validation, test = (opened.source(split, side) for split in SPLITS)
+    train, validation, test = (opened.dataset(split, side) for split in SPLITS)
     for source in (train, validation, test):
         source.prepare_cache(device, progress)
     return Videos(train, validation, test, excluded.get("test", 0))
@@ -197,11 +194,11 @@ def _write_catalog(run_dir: Path, catalog: Catalog, excluded: int) -> None:
     write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
 
 
-def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[Verdict]:
+def _verdicts(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:
     """Return the verdicts of an earlier start of this run, or check what it has not checked and write the lists."""
     path = run_dir / "verdicts.json"
     if path.exists():
-        verdicts = read_verdicts(path)
+        verdicts = read_check_results(path)
         if [v.path for v in verdicts] == list(catalog.videos.paths):
             return verdicts
     with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any
@@ -281,21 +278,16 @@ def _test(session: Session, *, again: bool = False, compile_it: bool = False) ->
 
 def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: int) -> dict[str, Any]:
     """Return cost, geometry and digests of a run, as results.json holds them."""
-    train, test = config.train, config.test
+    test = config.test
     clip = (config.clip.frames, test.crop, test.crop)
-    options: dict[str, Any] = {
-        "width": train.width,
-        "repeat": train.repeat,
-        "layout": train.layout,
-        "stem": config.stem,
-    }
-    cost = network_cost(genotype, clip=clip, classes=classes, **options)
+    geometry = {name: getattr(config.network, name) for name in ("width", "repeat", "layout", "stem")}
+    cost = network_cost(genotype, config.network, clip=clip, classes=classes)
     views = cost.over_views(test.temporal_views * test.spatial_views)
     kept = ("params", "activations", "macs_per_view", "macs_per_video", "clip")
     return {name: views[name] for name in kept} | {
         "digest": run_digest(run_dir),
         "genotype_digest": digest({}, genotype.with_about().to_json()),
-        **options,
+        **geometry,
         "sampling": config.clip.sampling,
         "rule": test.rule,
         "short_videos": config.clip.short_videos,

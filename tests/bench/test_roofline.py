@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pvnas.bench.roofline import Machine, Work, count_bytes, count_macs
-from pvnas.space.kernels.cpu import KERNELS
-from pvnas.space.kernels.cpu.library import compiler, supported
+from pvnas.fast.kernels import cpp
+from pvnas.fast.kernels.cpp_library import compiler, supported
 
 A, B = torch.ones(8, 16), torch.ones(8, 16)
 BYTES = A.nbytes
@@ -28,7 +28,7 @@ def test_bytes_of_operations(step, expected):
 @pytest.mark.skipif(compiler() is None or not supported(), reason="needs Linux and a C++ compiler")
 def test_bytes_of_kernels_of_our_own():
     x = torch.ones(2, 4, 4, 16).permute(0, 3, 1, 2)
-    assert count_bytes(lambda: KERNELS.every_other(x, 0)) == x.nbytes + x.nbytes // 4
+    assert count_bytes(lambda: cpp.pick_pixels(x, 0)) == x.nbytes + x.nbytes // 4
 
 
 def test_macs_and_the_longer_of_two_times():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.cost import count_macs, count_parameters, measure_latency, network_cost
 from pvnas.space.genotype import Genotype, random_genotype
@@ -31,7 +32,8 @@ def test_published_geometry_equals_an_independent_count(row):
 @pytest.mark.parametrize("clip", [(8, 112, 112), (4, 75, 58)])
 def test_macs_are_half_of_what_pytorch_counts(clip):
     with torch.device("meta"):
-        network = PVNASNetwork(random_genotype(5), num_classes=11, width=10, stem="stride2", layers=PLAIN).eval()
+        config = NetworkConfig(width=10, stem="stride2")
+        network = PVNASNetwork(random_genotype(5), config, num_classes=11, layers=PLAIN).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, *clip))
     assert 2 * count_macs(network, clip)[0] == counter.get_total_flops()
@@ -47,7 +49,7 @@ def test_macs_and_parameters_by_hand():
 
 
 def test_counting_leaves_the_network_as_it_was():
-    network = PVNASNetwork(random_genotype(0), num_classes=3, width=4, stem="stride2").train()
+    network = PVNASNetwork(random_genotype(0), NetworkConfig(width=4, stem="stride2"), num_classes=3).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     count_macs(network, (2, 16, 16))
     assert network.training
@@ -69,7 +71,7 @@ def test_over_views_and_latency():
     cost = network_cost(random_genotype(0), width=4, clip=(4, 32, 32), classes=5)
     table = cost.over_views(30)
     assert table["macs_per_video"] == 30 * table["macs_per_view"] == 30 * cost.macs
-    network = PVNASNetwork(random_genotype(0), num_classes=5, width=4)
+    network = PVNASNetwork(random_genotype(0), NetworkConfig(width=4), num_classes=5)
     times = measure_latency(network, (2, 32, 32), repeats=3, warmup=1)
     assert 0 < times["min_ms"] <= times["median_ms"] <= times["max_ms"]
 

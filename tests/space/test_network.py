@@ -1,22 +1,34 @@
 """The derived network: timm's interface, odd sizes, drop-path, plain layers against folded ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Genotype, operations_of, random_genotype
-from pvnas.space.layers import FOLDED, PLAIN, FoldedConv, fold_time, to_channels_last, unfold_time
-from pvnas.space.layout import parse_layout, place_cells
+from pvnas.space.layers import (
+    FOLDED,
+    PLAIN,
+    FactorizedReduction,
+    FoldedConv,
+    fold_time,
+    to_channels_last,
+    unfold_time,
+)
+from pvnas.space.layout import cell_specs, parse_layout
 from pvnas.space.models import create_model, list_models
 from pvnas.space.network import HEAD_LENGTH, DerivedCell, PVNASNetwork, drop_path
-from pvnas.space.operations import FactorizedReduction, build_operation
+from pvnas.space.operations import build_operation, build_relaxed
+
+SMALL = NetworkConfig(width=4, stem="stride2")
 
 
-def small(**options):
-    defaults = {"num_classes": 5, "width": 4, "stem": "stride2"}
-    return PVNASNetwork(random_genotype(1), **{**defaults, **options})
+def small(**changes):
+    return PVNASNetwork(random_genotype(1), replace(SMALL, **changes), num_classes=5)
 
 
 def test_folding_copies_nothing_on_channels_last_memory():
@@ -39,12 +51,13 @@ def test_folded_convolutions_stay_in_channels_last_memory(kernel):
 @pytest.mark.parametrize("name", [n for n in operations_of("T-NC") if n != "zero"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(7, 9), (8, 6), (1, 1)])
-def test_folded_operations_equal_plain_ones(name, stride, size):
+@pytest.mark.parametrize("build", [build_operation, build_relaxed])
+def test_folded_operations_equal_plain_ones(build, name, stride, size):
     if name == "avg_pool_1x3x3" and size == (1, 1):
         size = (3, 3)  # PyTorch's 3-D average pooling refuses sizes below its kernel
     torch.manual_seed(0)
-    plain = build_operation(name, 6, stride, PLAIN, affine=True, pool_norm=True).double()
-    folded = build_operation(name, 6, stride, FOLDED, affine=True, pool_norm=True).double()
+    plain = build(name, 6, stride, PLAIN).double()
+    folded = build(name, 6, stride, FOLDED).double()
     folded.load_state_dict(plain.state_dict())
     x = torch.randn(2, 6, 3, *size, dtype=torch.float64)
     inputs = [
@@ -63,15 +76,15 @@ def test_folded_operations_equal_plain_ones(name, stride, size):
 @pytest.mark.parametrize("size", [7, 9])
 @pytest.mark.parametrize("category", ["S-RC", "T-RC"])
 def test_reduction_cells_take_odd_sizes(category, size, layers):
-    place = place_cells(("S-RC", category), 4)[1]
-    assert place.reduced_before
+    spec = cell_specs(("S-RC", category), 4)[1]
+    assert spec.reduced_before
     x0, x1 = torch.randn(2, 4, 3, 2 * size - 1, 2 * size - 1), torch.randn(2, 32, 3, size, size)
     everything = [("identity", "avg_pool_1x3x3"), ("max_pool_1x3x3", "sep_conv_1x3x3")]
     everything += [("dil_sep_conv_1x3x3", "identity"), (operations_of(category)[-1], operations_of(category)[-2])]
     cell = Genotype.from_cells({category: [[(0, a), (1, b)] for a, b in everything]}).cells[category]
-    y = DerivedCell(cell, place, layers)(x0, x1)
+    y = DerivedCell(cell, spec, layers)(x0, x1)
     half = (size + 1) // 2
-    assert y.shape == (2, 4 * place.channels, 3, half, half)
+    assert y.shape == (2, 4 * spec.channels, 3, half, half)
 
 
 def test_factorized_reduction_sees_every_pixel():
@@ -97,7 +110,7 @@ def test_drop_path_drops_samples_not_channels_where_n_equals_c():
 def test_drop_path_leaves_identity_alone():
     nodes = [[(0, "identity"), (1, "identity")]] * 4
     genotype = Genotype.from_cells({"S-NC": nodes})
-    network = PVNASNetwork(genotype, num_classes=3, width=4, layout="S-NC", stem="stride2", drop_path_rate=0.99)
+    network = PVNASNetwork(genotype, replace(SMALL, layout="S-NC"), num_classes=3, drop_path_rate=0.99)
     x = torch.randn(2, 3, 2, 8, 8)
     torch.testing.assert_close(network.train()(x), network.train()(x))
 
@@ -155,7 +168,7 @@ def test_create_model_reads_files_and_refuses_what_is_not_there(tmp_path):
 
 def test_layouts():
     assert parse_layout("S-NC*K S-RC T-NC*3", 2) == ("S-NC", "S-NC", "S-RC", "T-NC", "T-NC", "T-NC")
-    widths = [(p.channels, p.channels_before) for p in place_cells(("S-NC", "S-RC", "T-NC"), 8)]
+    widths = [(p.channels, p.channels_before) for p in cell_specs(("S-NC", "S-RC", "T-NC"), 8)]
     assert widths == [(8, (8, 8)), (16, (8, 32)), (16, (32, 64))]
     for layout in ("", "S-NC*0", "S-XX", "S-NC*K*2", "s-nc", "S-NC*9999 S-NC"):
         with pytest.raises(UserError, match="layout"):
@@ -163,9 +176,9 @@ def test_layouts():
     with pytest.raises(UserError, match="repeat"):
         parse_layout("S-NC", 0)
     with pytest.raises(UserError, match="width"):
-        place_cells(("S-NC",), 1)
+        cell_specs(("S-NC",), 1)
     with pytest.raises(UserError, match="no cell T-NC"):
-        PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), width=4)
+        PVNASNetwork(random_genotype(0, categories=CATEGORIES[:2]), SMALL)
 
 
 def test_a_normalised_head_gives_the_classifier_features_of_one_length():
@@ -184,7 +197,7 @@ def test_the_folded_network_equals_the_plain_one_in_every_gradient(size, seed):
     found = []
     for layers in (PLAIN, FOLDED):
         torch.manual_seed(5)
-        network = PVNASNetwork(genotype, num_classes=3, width=6, stem="stride2", layers=layers).double()
+        network = PVNASNetwork(genotype, replace(SMALL, width=6), num_classes=3, layers=layers).double()
         scores = network(x)
         F.cross_entropy(scores, torch.tensor([0, 2])).backward()
         found.append(
@@ -204,7 +217,7 @@ def test_a_folded_network_makes_each_relu_once():
 
     counts = []
     for layers in (PLAIN, FOLDED):
-        network = PVNASNetwork(random_genotype(0), num_classes=3, width=4, stem="stride2", layers=layers)
+        network = PVNASNetwork(random_genotype(0), SMALL, num_classes=3, layers=layers)
         with Counted() as counted:
             network(torch.randn(1, 3, 2, 64, 64))
         counts.append(counted.relus)

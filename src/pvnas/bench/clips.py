@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from pvnas.bench.peers import Read, installed_peers
 from pvnas.config import AugmentConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.container import open_video
-from pvnas.data.decode import Painter, decode_video, stacked
+from pvnas.data.clips.augment import crop_batch, random_crop_box
+from pvnas.data.clips.sampling import training_indices
+from pvnas.data.dataset import VideoDataset
 from pvnas.data.pack import open_pack, pack_videos
-from pvnas.data.sampling import training_indices
-from pvnas.data.seek import decode_runs, packets_and_table
-from pvnas.data.source import VideoSource
-from pvnas.data.transforms import crop_batch, random_crop_box
+from pvnas.data.video.container import open_video
+from pvnas.data.video.decode import Painter, decode_video, stacked
+from pvnas.data.video.seek import decode_runs, packets_and_table
 from pvnas.runtime.random import generator
 
 ROUNDS = 5
@@ -60,7 +60,7 @@ def measure_ways(
     """
     clip, wanted = ClipConfig(), wanted_clips(len(catalog.videos), clips)
     ways = {
-        "direct.pvnas": _through(VideoSource(catalog, DataConfig(cache="none"), short_side), clip),
+        "direct.pvnas": _through(VideoDataset(catalog, DataConfig(cache="none"), short_side), clip),
         "packed": _through(_packed(catalog, folder, short_side), clip),
         "ram": _through(_in_memory(catalog, short_side), clip),
     }
@@ -76,23 +76,23 @@ def measure_ways(
     return {name: clips / median(found) for name, found in seconds.items()}
 
 
-def _through(source: VideoSource, clip: ClipConfig) -> Way:
+def _through(source: VideoDataset, clip: ClipConfig) -> Way:
     def read(wanted: Wanted) -> Any:
         return source.frames(wanted.video, lambda times_T, length: training_indices(times_T, length, clip, [wanted.u]))
 
     return read
 
 
-def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoSource:
+def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoDataset:
     pack_videos(catalog, folder, short_side=short_side)
     pack = open_pack(str(folder))
     row_of = {path: row for row, path in enumerate(pack.catalog.videos.paths)}
     ordered = pack.catalog.take([row_of[path] for path in catalog.videos.paths])
-    return VideoSource(ordered, DataConfig(cache="none"), short_side, pack.reader())
+    return VideoDataset(ordered, DataConfig(cache="none"), short_side, pack.reader())
 
 
-def _in_memory(catalog: Catalog, short_side: int) -> VideoSource:
-    source = VideoSource(catalog, DataConfig(cache="ram"), short_side)
+def _in_memory(catalog: Catalog, short_side: int) -> VideoDataset:
+    source = VideoDataset(catalog, DataConfig(cache="ram"), short_side)
     source.prepare_cache()
     return source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import torch
 from pvnas.bench.clips import measure_stages, measure_ways
 from pvnas.bench.footage import FRAMES, RATE, write_footage
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.loader import training_batches
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.clips.loader import training_batches
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.device import describe_machine
 
 GOPS = (12, 250)
@@ -52,14 +51,6 @@ def bench_catalog(catalog: Catalog, *, clips: int, short_side: int, workers: int
     return _described(about, clips, short_side) | found
 
 
-def reading_rate(paths: Sequence[Path], augment: AugmentConfig, clips: int) -> float:
-    """Return the clips per second of whole training batches, read from these files in one process."""
-    videos = [Video(path.name, number % 2, "train") for number, path in enumerate(paths)]
-    source = VideoSource(Catalog.of(paths[0].parent, ("a", "b"), videos), DataConfig(cache="none"), 128)
-    rate: float = _loader(source, "files", augment, 0, clips)["clips_per_s"]
-    return rate
-
-
 def _described(about: dict[str, Any], clips: int, short_side: int) -> dict[str, Any]:
     clip = ClipConfig()
     shape = {"frames": clip.frames, "window": clip.window, "short_side": short_side, "clips": clips}
@@ -88,19 +79,19 @@ def _loaders(
 ) -> Iterator[dict[str, Any]]:
     """Yield the speed of whole batches: from files, by workers, from memory, and from a GPU if there is one."""
     for number in sorted({0, 1, workers}):
-        yield _loader(VideoSource(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
+        yield loader_speed(VideoDataset(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
     kept = {"memory": torch.device("cpu")} | ({"gpu": torch.device("cuda")} if torch.cuda.is_available() else {})
     for name, device in kept.items():
-        source = VideoSource(catalog, DataConfig(cache="gpu"), short_side)
+        source = VideoDataset(catalog, DataConfig(cache="gpu"), short_side)
         source.prepare_cache(device)
-        yield _loader(source, name, augment, 0, KEPT_CLIPS * clips)
+        yield loader_speed(source, name, augment, 0, KEPT_CLIPS * clips)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def _loader(source: VideoSource, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
+def loader_speed(source: VideoDataset, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
     """Return clips and frames per second of whole batches with so many worker processes, after the first batch."""
     repeated = source.select([n % len(source) for n in range(max(clips, 3 * LOADER_CLIPS_PER_BATCH))])
     batch, clip = BatchConfig(clips_per_shard=LOADER_CLIPS_PER_BATCH), ClipConfig()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pvnas.space.kernels.cpu.library import watched
+from pvnas.fast.kernels.cpp_library import watched
 
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}

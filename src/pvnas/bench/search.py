@@ -10,18 +10,17 @@ from typing import Any
 import torch
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.sides import Setting, answer, compare, measure_work, side_by_side
+from pvnas.bench.variants import Setting, answer, compare, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.loader import Batch
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
-from pvnas.data.transforms import normalise
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import Batch
+from pvnas.data.dataset import VideoDataset
+from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
-from pvnas.search.run import SearchStage, StepBatches
-from pvnas.space.kernels import by_pytorch
+from pvnas.search.stage import SearchStage, StepBatches
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the
@@ -50,12 +49,12 @@ def bench_search(shape: Shape, *, steps: int, rounds: int, plain: bool = True) -
 
     Raises UserError where a supernet does not get through, for want of memory most likely.
     """
-    ways = SUPERNETS if plain else SUPERNETS[:1]
     settings = {"shape": asdict(shape), "steps": steps}
-    found = side_by_side("pvnas.bench.search", ways, settings, clips=shape.batch, rounds=rounds)
-    result = {"shape": asdict(shape), "steps": steps, "rounds": rounds, **found}
+    supernets = SUPERNETS if plain else SUPERNETS[:1]
+    measured = measure_variants("pvnas.bench.search", supernets, settings, clips=shape.batch, rounds=rounds)
+    result = settings | {"rounds": rounds, **measured}
     if plain:
-        result |= compare(found["fast"], found["plain"])
+        result |= compare(measured["fast"], measured["plain"])
     return result | {"machine": describe_machine()}
 
 
@@ -67,7 +66,7 @@ def make_stage(shape: Shape, *, plain: bool) -> SearchStage:
     config.search.batch = BatchConfig(shards=1, clips_per_shard=shape.batch)
     classes = [f"class {n}" for n in range(shape.classes)]
     videos = [Video(f"{n}.mp4", n % shape.classes, "train") for n in range(shape.batch)]
-    source = VideoSource(Catalog.of(Path("."), classes, videos), config.data, shape.height)
+    source = VideoDataset(Catalog.of(Path("."), classes, videos), config.data, shape.height)
     log = EpochLog(Path("."), Progress(), ScalarLog(Path("."), False))
     return SearchStage(config, source, source, Path("."), torch.device(shape.device), log, plain=plain)
 
@@ -83,14 +82,14 @@ def make_batch(shape: Shape) -> StepBatches:
     return StepBatches(batch, batch)
 
 
-def measure(way: str, shape: dict[str, Any], steps: int, count: bool) -> dict[str, Any]:
+def measure(variant: str, shape: dict[str, Any], steps: int, count: bool) -> dict[str, Any]:
     """Measure one supernet in this process."""
     setting = Shape(**shape)
     torch.set_num_threads(setting.threads)
-    if way != "plain":  # which is PyTorch as it comes
+    if variant != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
     device = torch.device(setting.device)
-    stage, batch = make_stage(setting, plain=way == "plain"), make_batch(setting)
+    stage, batch = make_stage(setting, plain=variant == "plain"), make_batch(setting)
 
     def step() -> None:
         stage.step(0, 0, batch)

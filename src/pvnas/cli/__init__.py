@@ -24,6 +24,8 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.platform == "win32":
+        return _fail("pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -35,7 +35,7 @@ def run_bench_data(args: Namespace) -> None:
     if args.footage is not None and not Path(args.footage).is_file():
         raise UserError(f"no video file {args.footage!r}; give one to encode, or leave --footage away")
     from pvnas.bench.data import bench_catalog, bench_generated
-    from pvnas.data.opening import list_videos
+    from pvnas.data.dataset import list_videos
     from pvnas.runtime.device import set_threads
 
     set_threads(args.threads)
@@ -127,112 +127,6 @@ def _print_grid(settings: list[Namespace], found: list[dict[str, Any]]) -> None:
         row = (one.width, one.batch, one.clip, fast["clips_per_s"], fast["peak_bytes"] >> 20, fast["gmacs_per_clip"])
         rows.append((*row, fast["roofline"]["share"], *(each[name] for name in _COMPARED if name in each)))
     print_table([*heads, *(text for name, text in _COMPARED.items() if name in found[0])], rows)
-
-
-def add_bench_model(parser: ArgumentParser) -> None:
-    """Arguments of ``bench model``."""
-    parser.add_argument("genotype", metavar="GENOTYPE", nargs="?", default=None, help="genotype file [a random one]")
-    parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="normal cells in a row [1]")
-    parser.add_argument("--stem", default="stride4", metavar="NAME", help="stride4 or stride2 [stride4]")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="clips at once [1]")
-    parser.add_argument("--clip", default="8x224x224", metavar="TxHxW", help="frames x height x width [8x224x224]")
-    parser.add_argument("--classes", type=int, default=400, metavar="N", help="classes [400]")
-    parser.add_argument("--train", action="store_true", help="a training step in place of a forward pass")
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile too (a minute, a C++ compiler)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of a round, after two more [5]")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each way [2]")
-    _add_machine(parser)
-
-
-def run_bench_model(args: Namespace) -> None:
-    """Seconds, memory, MACs and bytes of a derived network, beside the same with PyTorch's 3-D layers."""
-    _check_least(args, width=2, repeat=1, batch=1, classes=2, repeats=1, rounds=1, threads=1)
-    _check_known(args, stem=("stride4", "stride2"))
-    setting = _setting(args)
-    from pvnas.bench.model import ModelShape, bench_model
-    from pvnas.space.genotype import Genotype, random_genotype
-
-    genotype = random_genotype(0) if args.genotype is None else Genotype.load(args.genotype)
-    shape = ModelShape(
-        genotype=genotype.to_json(),
-        width=args.width,
-        repeat=args.repeat,
-        stem=args.stem,
-        training=args.train,
-        **setting,
-    )
-    found = bench_model(shape, repeats=args.repeats, rounds=args.rounds, compile_too=args.compile)
-    _print_sides("training step" if args.train else "forward pass", found, ("fast", "compiled", "plain"), args.json)
-
-
-def add_bench_estimate(parser: ArgumentParser) -> None:
-    """Arguments of ``bench estimate``."""
-    parser.add_argument("--width", type=int, default=64, metavar="N", help="channels of the first cells [64]")
-    parser.add_argument("--search-batch", type=int, default=2, metavar="N", help="clips of a search step [2]")
-    parser.add_argument("--train-batch", type=int, default=1, metavar="N", help="clips of a training step [1]")
-    parser.add_argument("--search-clip", default="8x112x112", metavar="TxHxW", help="clip of the search [8x112x112]")
-    parser.add_argument("--train-clip", default="8x224x224", metavar="TxHxW", help="clip of training [8x224x224]")
-    parser.add_argument("--videos", type=int, default=225_946, metavar="N", help="videos of an epoch [225946]")
-    parser.add_argument("--workers", type=int, default=None, metavar="N", help="reading processes a device [all cores]")
-    parser.add_argument("--price", type=float, default=None, metavar="X", help="money for one device for an hour")
-    parser.add_argument("--repeats", type=int, default=2, metavar="N", help="measured steps, after two more [2]")
-    parser.add_argument("--reading-clips", type=int, default=48, metavar="N", help="clips read to measure reading [48]")
-    _add_machine(parser)
-
-
-def run_bench_estimate(args: Namespace) -> None:
-    """Hours and money for the paper's search and both retrainings on Kinetics-400, from speeds measured here."""
-    numbers = ("width", "search_batch", "train_batch", "videos", "repeats", "reading_clips", "threads")
-    _check_least(args, **{name: 2 if name == "width" else 1 for name in numbers})
-    if args.workers is not None:
-        _check_least(args, workers=1)
-    if args.price is not None and not 0 <= args.price < 1e9:
-        raise UserError(f"--price takes the money for one device for an hour, not {args.price}")
-    search_clip, train_clip = clip_shape(args.search_clip), clip_shape(args.train_clip)
-    machine = _machine(args)
-    from pvnas.bench.estimate import Plan, estimate
-    from pvnas.runtime.device import usable_cores
-
-    plan = Plan(
-        width=args.width,
-        search_batch=args.search_batch,
-        train_batch=args.train_batch,
-        videos=args.videos,
-        workers=args.workers or usable_cores(),
-        price=args.price,
-        search_clip=search_clip,
-        train_clip=train_clip,
-        **machine,
-    )
-    print("measuring a search step, two training steps and reading; some minutes on a CPU", file=sys.stderr)
-    found = estimate(plan, repeats=args.repeats, reading_clips=args.reading_clips)
-    if args.json:
-        print_json(found)
-        return
-    _print_estimate(found, plan.workers)
-
-
-def _print_estimate(found: dict[str, Any], workers: int) -> None:
-    stages = found["stages"].items()
-    devices = list(next(iter(found["stages"].values()))["hours"])
-    heads = ["stage", "epochs", "clips/s", f"read, {workers} processes", "limit", *(f"hours, {n}" for n in devices)]
-    rows = [
-        (
-            stage,
-            row["epochs"],
-            row["clips_per_s"],
-            round(workers * row["reading_clips_per_s_and_worker"], 2),
-            row["limited_by"],
-            *row["hours"].values(),
-        )
-        for stage, row in stages
-    ]
-    print_table(heads, rows)
-    total = sum(row["device_days"] for _, row in stages)
-    money = [row["money"] for _, row in stages if row["money"] is not None]
-    cost = f", {sum(money):,.2f} in all" if money else "; give --price for one device and hour to see the money"
-    print(f"{total:,.1f} device-days{cost}; devices are taken to scale evenly")
 
 
 def _add_machine(parser: ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pvnas.cli.data import generate_shapes
 from pvnas.cli.output import print_json, print_table
 from pvnas.cli.parsing import checked_preset, clip_shape
-from pvnas.config import PAPER_LAYOUT, PRESETS, RunConfig
+from pvnas.config import PAPER_LAYOUT, PRESETS, NetworkConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, shown
 
@@ -277,10 +277,10 @@ def run_cost(args: Namespace) -> None:
     cost = network_cost(genotype, clip=clip, classes=args.classes, **shape).over_views(args.views)
     cost |= {"classes": args.classes, **shape}
     if args.latency:
-        from pvnas.space.inference import for_inference
+        from pvnas.fast.inference import for_inference
         from pvnas.space.network import PVNASNetwork
 
-        network = PVNASNetwork(genotype, num_classes=args.classes, **shape)
+        network = PVNASNetwork(genotype, NetworkConfig(**shape), num_classes=args.classes)
         cost["latency"] = measure_latency(for_inference(network), clip)
     if args.json:
         print_json(cost)

@@ -14,8 +14,8 @@ from pvnas.settings import all_fields
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
-    from pvnas.data.pool import Limits
-    from pvnas.data.verdicts import Verdict
+    from pvnas.data.check import Limits
+    from pvnas.data.check.results import CheckResult
 
 ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
@@ -60,7 +60,7 @@ def data_config(args: Namespace) -> DataConfig:
 
 def _listed(args: Namespace) -> Catalog:
     """The videos as the lists name them; of plain folders with the splits that training would make."""
-    from pvnas.data.opening import list_videos, open_videos
+    from pvnas.data.dataset import list_videos, open_videos
 
     catalog = list_videos(data_config(args))
     return open_videos(data_config(args), seed=0).catalog if catalog.format == "folders" else catalog
@@ -110,8 +110,8 @@ def run_check(args: Namespace) -> None:
     """Reads every video once and says what is wrong with which."""
     from dataclasses import asdict
 
-    from pvnas.data.pool import Limits
-    from pvnas.data.verdicts import by_class, counts, summary
+    from pvnas.data.check import Limits
+    from pvnas.data.check.results import by_class, counts, summary
 
     limits = Limits(args.workers, args.deadline, args.memory_mib)
     catalog = _listed(args)
@@ -134,7 +134,7 @@ def run_check(args: Namespace) -> None:
     print(f"{len(verdicts)} videos: {summary(verdicts)}")
 
 
-def _checked(catalog: Catalog, limits: Limits, out: Path | None) -> list[Verdict]:
+def _checked(catalog: Catalog, limits: Limits, out: Path | None) -> list[CheckResult]:
     """The verdicts; a stop leaves the same command where it can go on, if there is a folder to go on in."""
     from contextlib import nullcontext
 
@@ -168,7 +168,7 @@ def run_pack(args: Namespace) -> None:
     """Rewrites the videos as shards made for training."""
     import time
 
-    from pvnas.data.opening import list_videos
+    from pvnas.data.dataset import list_videos
     from pvnas.data.pack import pack_videos
     from pvnas.runtime.progress import Progress
 

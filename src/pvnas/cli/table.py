@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pvnas.cli.bench import (
     add_bench_data,
-    add_bench_estimate,
-    add_bench_model,
     add_bench_search,
     run_bench_data,
-    run_bench_estimate,
-    run_bench_model,
     run_bench_search,
 )
 from pvnas.cli.commands import (
@@ -204,22 +200,6 @@ COMMANDS: dict[str, Command] = {
             "pvnas bench search --width 16 32 64 --batch 2 4 --clip 8x64x64 8x112x112 --rounds 1",
             add_bench_search,
             run_bench_search,
-        ),
-        Command(
-            "bench model",
-            "[GENOTYPE] [--width 64] [--batch 1] [--clip 8x224x224] [--train] [--compile] [--threads 1] [--json] ...",
-            "Measure a derived network beside the same one written with PyTorch's 3-D layers.",
-            "pvnas bench model genotype.json --batch 8\npvnas bench model --train --batch 4 --clip 8x112x112",
-            add_bench_model,
-            run_bench_model,
-        ),
-        Command(
-            "bench estimate",
-            "[--device cpu] [--price X] [--workers N] [--search-batch 2] [--train-batch 1] [--json] ...",
-            "Estimate hours and money for the paper's search and retrainings on this hardware, from measured speeds.",
-            "pvnas bench estimate --device cuda --precision bf16 --search-batch 32 --train-batch 8 --price 2.5",
-            add_bench_estimate,
-            run_bench_estimate,
         ),
         Command(
             "config show",

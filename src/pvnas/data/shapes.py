@@ -29,8 +29,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.progress import Progress, begin
 from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress, begin
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
-from pvnas.data.transforms import MEAN, STD
+from pvnas.config import ClipConfig, NetworkConfig, RunConfig, TestConfig, TrainConfig
+from pvnas.data.clips.augment import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
@@ -33,19 +33,12 @@ def save_model(
     folder: Path, network: PVNASNetwork, genotype: Genotype, classes: tuple[str, ...], config: RunConfig
 ) -> None:
     """Write weights and description; the weights come last, so that their presence means a whole model."""
-    train = config.train
     description = {
         "format": FORMAT,
         "version": VERSION,
         "genotype": json.loads(genotype.to_json()),
         "classes": list(classes),
-        "network": {
-            "layout": train.layout,
-            "width": train.width,
-            "repeat": train.repeat,
-            "stem": config.stem,
-            "head": train.head,
-        },
+        "network": asdict(config.network),
         "clip": asdict(config.clip),
         "test": asdict(config.test),
         "mean": list(MEAN),
@@ -67,7 +60,7 @@ def load_model(folder: Path) -> Model:
         config = _config_from(data)
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
-        network = PVNASNetwork(genotype, num_classes=len(classes), **data["network"])
+        network = PVNASNetwork(genotype, NetworkConfig(**data["network"]), num_classes=len(classes))
         network.load_state_dict(load_tensors(folder / WEIGHTS))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error

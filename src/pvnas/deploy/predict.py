@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from pvnas.config import DataConfig
-from pvnas.data.catalog import Catalog
-from pvnas.data.source import VideoSource
-from pvnas.data.table import Video
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.dataset import VideoDataset
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
-from pvnas.space.inference import ready
+from pvnas.fast.inference import ready
 from pvnas.training.evaluate import score_views
 
 
@@ -47,7 +46,7 @@ def predict_one(model: Model, network: nn.Module, video: Path, top: int, device:
     if not video.is_file():
         raise UserError(f"{video}: no such video")
     catalog = Catalog.of(video.parent, model.classes, (Video(video.name, 0, "test", None),))
-    source = VideoSource(catalog, DataConfig(cache="none"), model.config.test.short_side)
+    source = VideoDataset(catalog, DataConfig(cache="none"), model.config.test.short_side)
     scores_K = score_views(network, source, model.config, device)[0]
     if model.config.test.average == "logits":
         scores_K = scores_K.softmax(0)

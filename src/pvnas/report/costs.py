@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from pvnas.config import PAPER_LAYOUT
 from pvnas.errors import UserError
 from pvnas.report.html import Section, number, percent, right, scaled, table_of, td
 from pvnas.report.record import RunRecord
@@ -80,14 +79,7 @@ def _published_size(genotype: Genotype) -> list[tuple[str, list[str]]]:
     rows = []
     for name, width, repeat in (("L: width 64, K = 1", 64, 1), ("M: width 100, K = 2", 100, 2)):
         try:
-            cost = network_cost(
-                genotype,
-                width=width,
-                repeat=repeat,
-                clip=PUBLISHED_CLIP,
-                classes=PUBLISHED_CLASSES,
-                layout=PAPER_LAYOUT,
-            )
+            cost = network_cost(genotype, width=width, repeat=repeat, clip=PUBLISHED_CLIP, classes=PUBLISHED_CLASSES)
         except UserError:
             return []
         size = [right(scaled(cost.params)), right(scaled(cost.macs)), right(str(PUBLISHED_VIEWS))]

@@ -19,7 +19,8 @@ from pvnas.report.style import (
     epoch_axis,
     new_figure,
 )
-from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, Cell, operations_of
+from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, ZERO, Cell, operations_of
+from pvnas.space.operations import is_parameter_free
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +138,7 @@ def parameter_free_figure(search: Entries, collapsed_at: int, cells: Mapping[str
 
 def _free_share(category: str) -> float:
     operations = operations_of(category)
-    return len(PARAMETER_FREE.intersection(operations)) / (len(operations) - (ZERO in operations))
+    return sum(map(is_parameter_free, operations)) / (len(operations) - (ZERO in operations))
 
 
 def entropy_figure(search: Entries, cells: Mapping[str, Any]) -> Figure:

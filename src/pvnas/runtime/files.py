@@ -7,13 +7,14 @@ process left behind can be told from what another process is writing now.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from pvnas.errors import UserError
 
@@ -111,7 +112,7 @@ def write_all(descriptor: int, content: bytes) -> None:
 def hold(descriptor: int) -> None:
     """Mark an open file or folder as being written; the mark ends with the process, however that ends."""
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_descriptor(descriptor, blocking=False)
 
 
 def is_held(path: Path) -> bool:
@@ -120,14 +121,11 @@ def is_held(path: Path) -> bool:
         return False
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock_descriptor(descriptor, blocking=False)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    return False
 
 
 @contextmanager

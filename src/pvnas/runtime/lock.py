@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from filelock import lock_descriptor, unlock_descriptor
 
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, remove_strays
@@ -32,18 +33,18 @@ class RunLock:
         with explained(self.path):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = self._holder()
-            self._close()
-            raise UserError(
-                f"{self.path.parent}: {holder} is running in this directory; wait for it, or name another directory"
-            ) from None
+            locked = lock_descriptor(self._descriptor, blocking=False)
         except OSError as error:
             self._close()
             raise UserError(
                 f"{self.path.parent}: its file system has no locks ({error.strerror}); put the run on another one"
             ) from error
+        if not locked:
+            self._close()
+            raise UserError(
+                f"{self.path.parent}: {self._holder()} is running in this directory; wait for it, or name another "
+                "directory"
+            )
         # A forked worker must not keep the lock when this process is killed.
         os.register_at_fork(after_in_child=self._close)
         self._write_holder()
@@ -55,7 +56,7 @@ class RunLock:
     ) -> None:
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing is not enough while a fork is still being born
+            unlock_descriptor(self._descriptor)  # closing is not enough while a fork is still being born
         self._close()
 
     def _close(self) -> None:

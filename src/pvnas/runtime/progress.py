@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -79,6 +80,11 @@ class Progress:
         if self._bars is not None and self._open_tasks <= 0:
             self._bars.stop()
             self._bars, self._open_tasks = None, 0
+
+
+def begin(progress: Progress | None, title: str, total: int) -> Task:
+    """Return the context of a task of ``total`` steps, which is shown to nobody without a ``progress``."""
+    return (progress or Progress(io.StringIO())).task(title, total)
 
 
 class Task:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pvnas.config import PAPER_LAYOUT
+from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
@@ -77,21 +77,22 @@ def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int
 
 def network_cost(
     genotype: Genotype,
+    config: NetworkConfig = PV_NAS_L,
     *,
-    width: int = 64,
-    repeat: int = 1,
     clip: tuple[int, int, int] = (8, 224, 224),
     classes: int = 400,
-    layout: str = PAPER_LAYOUT,
-    stem: str = "stride4",
+    **changes: Any,
 ) -> Cost:
-    """Return the cost of the network of a genotype without allocating it."""
+    """Return the cost of the network of a genotype without allocating it.
+
+    ``changes``: fields of the network's config by name, such as width=32.
+    """
     if min(clip) < 1 or clip[0] > 4096 or max(clip[1:]) > 16384:
         raise UserError(f"clip is {'x'.join(map(str, clip))}; write frames x height x width, for example 8x224x224")
     if not 1 <= classes <= 10_000_000:
         raise UserError(f"classes is {classes}; must be at least 1")
     with torch.device("meta"):
-        network = PVNASNetwork(genotype, num_classes=classes, width=width, repeat=repeat, layout=layout, stem=stem)
+        network = PVNASNetwork(genotype, replace(config, **changes), num_classes=classes)
     macs, activations = count_macs(network, clip)
     return Cost(count_parameters(network), macs, activations, clip)
 

@@ -15,21 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pvnas.errors import UserError
+from pvnas.space.operations import ZERO, is_parameter_free, operations_of
 
 FORMAT, VERSION = "pvnas-genotype", 1
 CATEGORIES = ("S-NC", "S-RC", "T-NC", "T-RC")
 INPUTS, NODES, KEPT_EDGES = 2, 4, 2
-ZERO = "zero"
-SPATIAL_OPERATIONS = (
-    "identity",
-    ZERO,
-    "avg_pool_1x3x3",
-    "max_pool_1x3x3",
-    "sep_conv_1x3x3",
-    "dil_sep_conv_1x3x3",
-)
-TEMPORAL_OPERATIONS = (*SPATIAL_OPERATIONS, "temporal_conv_3+3x3", "temporal_conv_3+1x1")
-PARAMETER_FREE = frozenset({"identity", "avg_pool_1x3x3", "max_pool_1x3x3"})
 # The 14 candidate edges (node, source) in the order of the rows of alpha: node 2 from 0, 1; node 3 from 0, 1, 2; ...
 EDGES = tuple((node, source) for node in range(INPUTS, INPUTS + NODES) for source in range(node))
 MAX_JSON_BYTES = 1 << 20
@@ -43,11 +33,6 @@ class Edge(NamedTuple):
 
 
 Cell = tuple[tuple[Edge, Edge], ...]
-
-
-def operations_of(category: str) -> tuple[str, ...]:
-    """Return the candidate operations of a category, in the order of the columns of alpha."""
-    return TEMPORAL_OPERATIONS if category.startswith("T-") else SPATIAL_OPERATIONS
 
 
 def is_reduction(category: str) -> bool:
@@ -150,7 +135,7 @@ class Genotype:
         """Count the kept operations without parameters (identity, pooling): per category, and ``total``."""
         counts = dict.fromkeys(self.cells, 0)
         for category, _, edge in self.edges():
-            counts[category] += edge.operation in PARAMETER_FREE
+            counts[category] += is_parameter_free(edge.operation)
         return {**counts, "total": sum(counts.values())}
 
 
@@ -170,8 +155,8 @@ def random_genotype(seed: int, min_convolutions: int = 0, categories: tuple[str,
 def _random_cell(draw: random.Random, category: str, min_convolutions: int) -> Cell:
     """Draw the number of convolutions by its share of all cells, then the cell: exact and without rejection."""
     operations = [name for name in operations_of(category) if name != ZERO]
-    free = [name for name in operations if name in PARAMETER_FREE]
-    convolutions = [name for name in operations if name not in PARAMETER_FREE]
+    free = [name for name in operations if is_parameter_free(name)]
+    convolutions = [name for name in operations if not is_parameter_free(name)]
     slots = KEPT_EDGES * NODES
     counts = range(min_convolutions, slots + 1)
     shares = [math.comb(slots, n) * len(convolutions) ** n * len(free) ** (slots - n) for n in counts]

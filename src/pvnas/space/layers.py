@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.space.dense import average_3x3, even_pixels
+from pvnas.space.dense import average_3x3, even_and_odd_pixels, even_pixels, side_by_side
 
 
 def fold_time(x_NCTHW: Tensor) -> Tensor:
@@ -127,10 +128,10 @@ class FoldedAvgPool(nn.AvgPool3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled (N, C, T, H', W') clips."""
-        if x.is_cuda:
+        if x.is_cuda and self.kernel_size[1] == 3:  # type: ignore[index]
             return unfold_time(average_3x3(fold_time(x), self.stride[1]), x.shape[2])  # type: ignore[index]
         y = F.avg_pool2d(
-            fold_time(x),
+            fold_time(x).contiguous() if x.is_cuda else fold_time(x),  # as for ``average_3x3``
             self.kernel_size[1:],  # type: ignore[index]
             self.stride[1:],  # type: ignore[index]
             self.padding[1:],  # type: ignore[index]
@@ -182,3 +183,37 @@ class Layers:
 
 FOLDED = Layers(FoldedConv, BatchNorm, FoldedAvgPool, FoldedMaxPool)
 PLAIN = Layers(nn.Conv3d, nn.BatchNorm3d, nn.AvgPool3d, nn.MaxPool3d)
+
+
+class Rectified(nn.Sequential):
+    """Layers behind a ReLU, the first of them."""
+
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
+        """``rectified``: x is through the ReLU already, which several operations may share."""
+        for layer in islice(self, int(rectified), None):
+            x = layer(x)
+        return x
+
+
+class FactorizedReduction(nn.Module):
+    """ReLU, then two pointwise convolutions at stride 2, the second offset by one pixel, concatenated, BN.
+
+    (N, C, T, H, W) to (N, out_channels, T, ceil(H/2), ceil(W/2)). At odd sizes the offset half is padded with zeros.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, layers: Layers, *, affine: bool) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.even = layers.conv(in_channels, half, 1, stride=(1, 2, 2), bias=False)
+        self.odd = layers.conv(in_channels, out_channels - half, 1, stride=(1, 2, 2), bias=False)
+        self.norm = layers.norm(out_channels, affine=affine)
+
+    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
+        """``rectified``: x is through the ReLU already."""
+        x = x if rectified else F.relu(x)
+        if isinstance(self.even, FoldedConv) and isinstance(self.odd, FoldedConv):
+            even, odd = (unfold_time(pixels, x.shape[2]) for pixels in even_and_odd_pixels(fold_time(x)))
+            return self.norm(side_by_side([self.even(even, picked=True), self.odd(odd, picked=True)]))
+        h, w = x.shape[3:]
+        offset = F.pad(x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[:, :, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x), self.odd(offset)], 1))

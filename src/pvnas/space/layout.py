@@ -13,7 +13,7 @@ _TOKEN = re.compile(r"(?P<category>[A-Z]-[A-Z]+)(?:\*(?P<times>K|[1-9]\d{0,3}))?
 
 
 @dataclass(frozen=True)
-class CellPlace:
+class CellSpec:
     """One cell of a network: what it is, its width, and what the two cells before it put out."""
 
     category: str
@@ -42,14 +42,14 @@ def parse_layout(layout: str, repeat: int = 1) -> tuple[str, ...]:
     return tuple(categories)
 
 
-def place_cells(categories: tuple[str, ...], width: int) -> tuple[CellPlace, ...]:
+def cell_specs(categories: tuple[str, ...], width: int) -> tuple[CellSpec, ...]:
     """Return each cell's width: ``width`` at first, doubled by each reduction; a cell puts out 4 times its width."""
     if not 2 <= width <= 4096:
         raise UserError(f"width is {width}; must be from 2 to 4096 channels")
-    places: list[CellPlace] = []
+    specs: list[CellSpec] = []
     channels, before, reduced = width, (width, width), False
     for category in categories:
         channels *= 2 if is_reduction(category) else 1
-        places.append(CellPlace(category, channels, before, reduced))
+        specs.append(CellSpec(category, channels, before, reduced))
         before, reduced = (before[1], NODES * channels), is_reduction(category)
-    return tuple(places)
+    return tuple(specs)

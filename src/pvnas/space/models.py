@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 
-# Width and repeat of the paper's networks (section 4.2) and of small ones of ours.
-MODELS: dict[str, dict[str, Any]] = {
-    "pvnas_m": {"width": 100, "repeat": 2},
-    "pvnas_l": {"width": 64, "repeat": 1},
-    "pvnas_l_half": {"width": 32, "repeat": 1},
-    "pvnas_l_double": {"width": 128, "repeat": 1},
-    "pvnas_tiny": {"width": 16, "repeat": 1, "stem": "stride2"},
+# The paper's networks (section 4.2) and small ones of ours.
+MODELS = {
+    "pvnas_m": NetworkConfig(width=100, repeat=2),
+    "pvnas_l": PV_NAS_L,
+    "pvnas_l_half": NetworkConfig(width=32),
+    "pvnas_l_double": NetworkConfig(width=128),
+    "pvnas_tiny": NetworkConfig(width=16, stem="stride2"),
 }
 
 
@@ -39,8 +41,9 @@ def create_model(
 ) -> nn.Module:
     """Return a network of this name built from a genotype or a genotype file.
 
-    ``options`` are PVNASNetwork's: drop_rate, drop_path_rate, width, repeat, layout, stem. With ``features_only`` the
-    network returns the outputs of its stem and cells. Raises UserError for unknown names and for what does not exist.
+    ``options`` are PVNASNetwork's (drop_rate, drop_path_rate) and NetworkConfig's (width, repeat, layout, stem, head).
+    With ``features_only`` the network returns the outputs of its stem and cells. Raises UserError for unknown names and
+    for what does not exist.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1) or [", ".join(list_models())]
@@ -51,7 +54,8 @@ def create_model(
         raise UserError(f"in_chans is {in_chans}; the networks take 3 channels (RGB)")
     if not isinstance(genotype, Genotype):
         genotype = Genotype.load(genotype)
-    network = PVNASNetwork(genotype, num_classes=num_classes, **{**MODELS[name], **options})
+    changes = {field.name: options.pop(field.name) for field in fields(NetworkConfig) if field.name in options}
+    network = PVNASNetwork(genotype, replace(MODELS[name], **changes), num_classes=num_classes, **options)
     return FeatureExtractor(network) if features_only else network
 
 

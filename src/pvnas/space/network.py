@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pvnas.config import PAPER_LAYOUT
+from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.dense import side_by_side
 from pvnas.space.genotype import INPUTS, NODES, Cell, Genotype, is_reduction
-from pvnas.space.layers import FOLDED, Layers, to_channels_last
-from pvnas.space.layout import CellPlace, parse_layout, place_cells
-from pvnas.space.operations import FactorizedReduction, Rectified, build_operation, build_stem, cell_inputs
+from pvnas.space.layers import FOLDED, FactorizedReduction, Layers, Rectified, to_channels_last
+from pvnas.space.layout import CellSpec, cell_specs, parse_layout
+from pvnas.space.operations import build_operation
+from pvnas.space.stem import build_stem, cell_inputs
 
 # Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on
 # real video their squared length is in the thousands, and with dropout a linear layer on them diverges at usual rates.
@@ -38,18 +39,14 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
 class DerivedCell(nn.Module):
     """Two (N, C, T, H, W) inputs to (N, 4 * width, T, H', W'): each node sums two operations."""
 
-    def __init__(self, cell: Cell, place: CellPlace, layers: Layers) -> None:
+    def __init__(self, cell: Cell, spec: CellSpec, layers: Layers) -> None:
         super().__init__()
         self.sources = [tuple(edge.source for edge in node) for node in cell]
-        self.input0, self.input1 = cell_inputs(
-            place.channels_before, place.channels, place.reduced_before, layers, affine=True
-        )
+        self.input0, self.input1 = cell_inputs(spec, layers, affine=True)
         self.operations = nn.ModuleList()  # two per node
         for source, operation in (edge for node in cell for edge in node):
-            stride = 2 if is_reduction(place.category) and source < INPUTS else 1
-            self.operations.append(
-                build_operation(operation, place.channels, stride, layers, affine=True, pool_norm=False)
-            )
+            stride = 2 if is_reduction(spec.category) and source < INPUTS else 1
+            self.operations.append(build_operation(operation, spec.channels, stride, layers))
         self.shares_relu = layers is FOLDED  # the plain network stays as it is written
         self.drop_path_rate = 0.0
 
@@ -88,32 +85,28 @@ class PVNASNetwork(nn.Module):
     def __init__(
         self,
         genotype: Genotype,
+        config: NetworkConfig = PV_NAS_L,
         *,
         num_classes: int = 400,
-        width: int = 64,
-        repeat: int = 1,
-        layout: str = PAPER_LAYOUT,
-        stem: str = "stride4",
-        head: str = "normalised",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layers: Layers = FOLDED,
     ) -> None:
         super().__init__()
-        categories = parse_layout(layout, repeat)
+        categories = parse_layout(config.layout, config.repeat)
         missing = [category for category in dict.fromkeys(categories) if category not in genotype.cells]
         if missing:
-            raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {layout!r} needs")
-        places = place_cells(categories, width)
-        self.stem = build_stem(stem, width, layers)
-        cells = [DerivedCell(genotype.cells[place.category], place, layers) for place in places]
+            raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {config.layout!r} needs")
+        specs = cell_specs(categories, config.width)
+        self.stem = build_stem(config.stem, config.width, layers)
+        cells = [DerivedCell(genotype.cells[spec.category], spec, layers) for spec in specs]
         self.cells = nn.ModuleList(cells)
-        self.num_features = NODES * places[-1].channels
+        self.num_features = NODES * specs[-1].channels
         self.num_classes = num_classes
-        self.head = head
+        self.head = config.head
         self.drop_rate = drop_rate
         self.classifier = _classifier(self.num_features, num_classes)
-        self.feature_info = _feature_info(places, stem)
+        self.feature_info = _feature_info(specs, config.stem)
         self.grad_checkpointing = False
         self.shares_relu = layers is FOLDED
         self.set_drop_path(drop_path_rate)
@@ -176,10 +169,10 @@ def _classifier(features: int, classes: int) -> nn.Module:
     return nn.Linear(features, classes) if classes else nn.Identity()
 
 
-def _feature_info(places: tuple[CellPlace, ...], stem: str) -> list[dict[str, Any]]:
+def _feature_info(specs: tuple[CellSpec, ...], stem: str) -> list[dict[str, Any]]:
     """Channels and spatial reduction of every cell's output, as timm lists them."""
     reduction, info = (4 if stem == "stride4" else 2), []
-    for index, place in enumerate(places):
-        reduction *= 2 if is_reduction(place.category) else 1
-        info.append({"num_chs": NODES * place.channels, "reduction": reduction, "module": f"cells.{index}"})
+    for index, spec in enumerate(specs):
+        reduction *= 2 if is_reduction(spec.category) else 1
+        info.append({"num_chs": NODES * spec.channels, "reduction": reduction, "module": f"cells.{index}"})
     return info

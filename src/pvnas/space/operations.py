@@ -1,58 +1,164 @@
-"""The candidate operations of the paper (section 3.1, figure 3) and the layers around them.
+"""The candidate operations of the paper (section 3.1, figure 3), each declared once.
 
 Every operation maps (N, C, T, H, W) to (N, C, T, ceil(H/stride), ceil(W/stride)); time is never strided. What the paper
 leaves open follows DARTS (Liu, Simonyan, Yang, 2019): ReLU - convolution - BN, separable convolutions applied twice,
 identity at stride 2 as a factorised reduction.
+
+To add one, write a function that builds it and put ``register_operation`` above it; nothing else has to know. It then
+has a column in alpha, is searched, derived, trained, counted (its Conv3d and Linear layers), drawn and reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from pvnas.space.dense import even_and_odd_pixels, side_by_side
-from pvnas.space.layers import FoldedConv, Layers, fold_time, unfold_time
+from pvnas.space.layers import FactorizedReduction, Layers, Rectified
 
+SETS = ("spatial", "temporal")
+ZERO = "zero"
 SPATIAL_KERNEL, SPATIAL_PADDING = (1, 3, 3), (0, 1, 1)
 
 
-def build_operation(
-    name: str, channels: int, stride: int, layers: Layers, *, affine: bool, pool_norm: bool
-) -> nn.Module:
-    """Return one operation of ``channels`` channels in and out. ``zero`` has none: it is never computed.
+class Builder(Protocol):
+    """Builds an operation of ``channels`` channels in and out; ``affine``: BN with parameters (derived networks)."""
 
-    ``affine``: BN with parameters (derived networks). ``pool_norm``: BN after pooling (the supernet).
+    def __call__(self, channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A candidate operation."""
+
+    name: str
+    """What genotypes call it."""
+    sets: tuple[str, ...]
+    """The operation sets that it belongs to: spatial cells choose from ``spatial``, temporal ones from ``temporal``."""
+    has_parameters: bool
+    """At stride 1. The search watches how many operations without parameters it keeps."""
+    norm_in_search: bool
+    """Whether the supernet puts a BN without parameters behind it, as DARTS does behind pooling."""
+    kind: str
+    """How figures draw it: identity, pooling, spatial or temporal."""
+    label: str
+    """What figures call it."""
+    build: Builder
+
+
+_OPERATIONS: dict[str, Operation] = {}
+
+
+def register_operation(
+    name: str,
+    *,
+    sets: tuple[str, ...] = SETS,
+    has_parameters: bool = True,
+    norm_in_search: bool | None = None,
+    kind: str = "spatial",
+    label: str = "",
+) -> Callable[[Builder], Builder]:
+    """Add the operation that the decorated function builds to the end of operation sets, see ``Operation``.
+
+    ``norm_in_search`` defaults to operations without parameters. Raises ValueError where the name is taken or a set is
+    unknown.
     """
-    match name:
-        case "identity":
-            return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, layers, affine=affine)
-        case "avg_pool_1x3x3":
-            pool = layers.avg_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING, count_include_pad=False)
-            return nn.Sequential(pool, layers.norm(channels, affine=affine)) if pool_norm else pool
-        case "max_pool_1x3x3":
-            pool = layers.max_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING)
-            return nn.Sequential(pool, layers.norm(channels, affine=affine)) if pool_norm else pool
-        case "sep_conv_1x3x3":
-            first, second = (_separable(channels, s, 1, layers, affine) for s in (stride, 1))
-            return Rectified(*first, *second)
-        case "dil_sep_conv_1x3x3":
-            return Rectified(*_separable(channels, stride, 2, layers, affine))
-        case "temporal_conv_3+3x3":
-            return _temporal(channels, stride, 3, layers, affine)
-        case "temporal_conv_3+1x1":
-            return _temporal(channels, stride, 1, layers, affine)
-    raise ValueError(f"no operation {name!r}")
+    if name in _OPERATIONS or not set(sets) <= set(SETS):
+        raise ValueError(f"operation {name!r} in {sets}: the name is taken, or a set is not one of {SETS}")
+
+    def registered(build: Builder) -> Builder:
+        norm = not has_parameters if norm_in_search is None else norm_in_search
+        _OPERATIONS[name] = Operation(name, sets, has_parameters, norm, kind, label or name, build)
+        return build
+
+    return registered
 
 
-def build_relaxed(names: Iterable[str], channels: int, stride: int, layers: Layers) -> nn.ModuleDict:
-    """Return operations of the supernet by name: BN without parameters, and after every pooling."""
-    return nn.ModuleDict(
-        {name: build_operation(name, channels, stride, layers, affine=False, pool_norm=True) for name in names}
-    )
+def unregister_operation(name: str) -> None:
+    """Take an operation out of all sets. Genotypes and alphas that have it can no longer be read."""
+    del _OPERATIONS[name]
+
+
+def operation(name: str) -> Operation:
+    """Return a registered operation. Raises KeyError."""
+    return _OPERATIONS[name]
+
+
+def operations_of(category: str) -> tuple[str, ...]:
+    """Return the candidate operations of a cell category, in the order of the columns of alpha."""
+    own = "temporal" if category.startswith("T-") else "spatial"
+    return tuple(name for name, operation in _OPERATIONS.items() if own in operation.sets)
+
+
+def is_parameter_free(name: str) -> bool:
+    """Return whether an operation that a cell may keep has no parameters (at stride 1)."""
+    return name != ZERO and not _OPERATIONS[name].has_parameters
+
+
+def build_operation(name: str, channels: int, stride: int, layers: Layers, *, affine: bool = True) -> nn.Module:
+    """Return an operation as a derived network has it."""
+    return _OPERATIONS[name].build(channels, stride, layers, affine=affine)
+
+
+def build_relaxed(name: str, channels: int, stride: int, layers: Layers) -> nn.Module:
+    """Return an operation as the supernet has it: BN without parameters, one more behind poolings."""
+    built = build_operation(name, channels, stride, layers, affine=False)
+    norm = _OPERATIONS[name].norm_in_search
+    return nn.Sequential(built, layers.norm(channels, affine=False)) if norm else built
+
+
+# ---- the paper's operations
+
+
+@register_operation("identity", has_parameters=False, norm_in_search=False, kind="identity", label="identity")
+def identity(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """The node itself; at stride 2 a factorised reduction."""
+    return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, layers, affine=affine)
+
+
+@register_operation(ZERO, has_parameters=False, norm_in_search=False, kind="identity", label="zero")
+def zero(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """Nothing: it takes its share of the softmax, adds nothing to a sum, so is never built, and is never kept."""
+    raise ValueError("zero is never built")
+
+
+@register_operation("avg_pool_1x3x3", has_parameters=False, kind="pooling", label="avg pool 3×3")
+def average_pool(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """1x3x3 average pooling, which leaves padding out of its count."""
+    return layers.avg_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING, count_include_pad=False)
+
+
+@register_operation("max_pool_1x3x3", has_parameters=False, kind="pooling", label="max pool 3×3")
+def max_pool(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """1x3x3 max pooling."""
+    return layers.max_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING)
+
+
+@register_operation("sep_conv_1x3x3", label="separable 3×3")
+def separable(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """(ReLU, depthwise 1x3x3, pointwise, BN) twice, the stride in the first."""
+    first, second = (_separable(channels, s, 1, layers, affine) for s in (stride, 1))
+    return Rectified(*first, *second)
+
+
+@register_operation("dil_sep_conv_1x3x3", label="dilated sep. 3×3")
+def dilated_separable(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """ReLU, depthwise 1x3x3 of dilation 2, pointwise, BN."""
+    return Rectified(*_separable(channels, stride, 2, layers, affine))
+
+
+@register_operation("temporal_conv_3+3x3", sets=("temporal",), kind="temporal", label="temporal 3+3×3")
+def temporal_3x3(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """ReLU, 1x3x3, 3x1x1, BN."""
+    return _temporal(channels, stride, 3, layers, affine)
+
+
+@register_operation("temporal_conv_3+1x1", sets=("temporal",), kind="temporal", label="temporal 3+1×1")
+def temporal_1x1(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
+    """ReLU, 1x1x1, 3x1x1, BN."""
+    return _temporal(channels, stride, 1, layers, affine)
 
 
 def _separable(channels: int, stride: int, dilation: int, layers: Layers, affine: bool) -> list[nn.Module]:
@@ -79,67 +185,3 @@ def _temporal(channels: int, stride: int, kernel: int, layers: Layers, affine: b
     )
     temporal = layers.conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
     return Rectified(nn.ReLU(), spatial, temporal, layers.norm(channels, affine=affine))
-
-
-class Rectified(nn.Sequential):
-    """Layers behind a ReLU, the first of them."""
-
-    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
-        """``rectified``: x is through the ReLU already, which several operations may share."""
-        for layer in islice(self, int(rectified), None):
-            x = layer(x)
-        return x
-
-
-class FactorizedReduction(nn.Module):
-    """ReLU, then two pointwise convolutions at stride 2, the second offset by one pixel, concatenated, BN.
-
-    (N, C, T, H, W) to (N, out_channels, T, ceil(H/2), ceil(W/2)). At odd sizes the offset half is padded with zeros.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, layers: Layers, *, affine: bool) -> None:
-        super().__init__()
-        half = out_channels // 2
-        self.even = layers.conv(in_channels, half, 1, stride=(1, 2, 2), bias=False)
-        self.odd = layers.conv(in_channels, out_channels - half, 1, stride=(1, 2, 2), bias=False)
-        self.norm = layers.norm(out_channels, affine=affine)
-
-    def forward(self, x: Tensor, rectified: bool = False) -> Tensor:
-        """``rectified``: x is through the ReLU already."""
-        x = x if rectified else F.relu(x)
-        if isinstance(self.even, FoldedConv) and isinstance(self.odd, FoldedConv):
-            even, odd = (unfold_time(pixels, x.shape[2]) for pixels in even_and_odd_pixels(fold_time(x)))
-            return self.norm(side_by_side([self.even(even, picked=True), self.odd(odd, picked=True)]))
-        h, w = x.shape[3:]
-        offset = F.pad(x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[:, :, :, 1:, 1:]
-        return self.norm(torch.cat([self.even(x), self.odd(offset)], 1))
-
-
-def pointwise_input(in_channels: int, channels: int, layers: Layers, *, affine: bool) -> Rectified:
-    """ReLU, 1x1x1 convolution, BN: brings a cell's input to the cell's width."""
-    return Rectified(nn.ReLU(), layers.conv(in_channels, channels, 1, bias=False), layers.norm(channels, affine=affine))
-
-
-def cell_inputs(
-    channels_before: tuple[int, int], channels: int, reduced_before: bool, layers: Layers, *, affine: bool
-) -> tuple[nn.Module, nn.Module]:
-    """Return what brings a cell's inputs x0 and x1 to its width; x0 is halved where the cell before was a reduction."""
-    older, newer = channels_before
-    first: nn.Module
-    if reduced_before:
-        first = FactorizedReduction(older, channels, layers, affine=affine)
-    else:
-        first = pointwise_input(older, channels, layers, affine=affine)
-    return first, pointwise_input(newer, channels, layers, affine=affine)
-
-
-def build_stem(kind: str, channels: int, layers: Layers) -> nn.Sequential:
-    """Return the first layers: (N, 3, T, H, W) to (N, channels, T, H/4, W/4) or, for ``stride2``, H/2 and W/2."""
-    kernel = 7 if kind == "stride4" else 3
-    conv = layers.conv(
-        3, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
-    )
-    stem = [conv, layers.norm(channels), nn.ReLU()]
-    if kind == "stride4":
-        stem.append(layers.max_pool(SPATIAL_KERNEL, (1, 2, 2), SPATIAL_PADDING))
-    return nn.Sequential(*stem)

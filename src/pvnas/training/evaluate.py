@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import AugmentConfig, RunConfig
-from pvnas.data.source import VideoSource
-from pvnas.data.transforms import normalise
-from pvnas.data.views import test_batches, validation_batches
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import test_batches, validation_batches
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.progress import Progress
 from pvnas.training.log import autocast
 from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
@@ -21,7 +21,7 @@ TOP_K = 5
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, videos: VideoSource, config: RunConfig, augment: AugmentConfig, device: torch.device
+    network: nn.Module, videos: VideoDataset, config: RunConfig, augment: AugmentConfig, device: torch.device
 ) -> dict[str, float]:
     """Return val_loss, val_top1 and val_top5 (percent) on the centre crop of each video's centre clip.
 
@@ -45,11 +45,11 @@ def validate(
 
 @torch.inference_mode()
 def score_views(
-    network: nn.Module, videos: VideoSource, config: RunConfig, device: torch.device, progress: Progress | None = None
+    network: nn.Module, videos: VideoDataset, config: RunConfig, device: torch.device, progress: Progress | None = None
 ) -> Tensor:
     """Return the (V, K) scores of every video, averaged over all its views, by a network in evaluation mode.
 
-    Networks made ``ready`` (pvnas.space.inference) are faster. Raises ValueError that names the video when a view is
+    Networks made ``ready`` (pvnas.fast.inference) are faster. Raises ValueError that names the video when a view is
     missing or counted twice.
     """
     test, catalog = config.test, videos.catalog

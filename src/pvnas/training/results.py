@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.source import VideoSource
-from pvnas.data.verdicts import inert
-from pvnas.data.views import display_frames
+from pvnas.data.check.results import inert
+from pvnas.data.clips.loader import display_frames
+from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 
@@ -24,7 +24,7 @@ SCORE_DIGITS = 6
 
 
 def write_results(
-    run_dir: Path, videos: VideoSource, scores_VK: Tensor, config: RunConfig, about: dict[str, Any]
+    run_dir: Path, videos: VideoDataset, scores_VK: Tensor, config: RunConfig, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the test's files and return the content of results.json; ``about`` is added to it as it is."""
     catalog, test = videos.catalog, config.test
@@ -48,7 +48,7 @@ def write_results(
     return results
 
 
-def _predictions_csv(videos: VideoSource, scores_VK: Tensor) -> str:
+def _predictions_csv(videos: VideoDataset, scores_VK: Tensor) -> str:
     """One line per video: path, label, prediction, correct, score, then the score of every class."""
     catalog, text = videos.catalog, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -61,7 +61,7 @@ def _predictions_csv(videos: VideoSource, scores_VK: Tensor) -> str:
     return text.getvalue()
 
 
-def write_samples(folder: Path, videos: VideoSource, scores_VK: Tensor, config: RunConfig) -> None:
+def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config: RunConfig) -> None:
     """Write strips of frames of up to SAMPLES test videos, evenly spread over the list, and samples.json."""
     from matplotlib.image import imsave
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.data.catalog import Catalog
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import pack_videos
-from pvnas.data.table import Video
 
 
 @pytest.fixture(scope="session")

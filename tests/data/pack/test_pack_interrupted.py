@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pvnas.data.catalog import Catalog
-from pvnas.data.pack import open_pack, pack_videos, shard, workers
+from pvnas.data.pack import open_pack, pack_videos, shard, write
 from pvnas.errors import UserError
 
 OPTIONS: dict[str, Any] = {"short_side": 48, "videos_per_shard": 10}
@@ -24,7 +24,7 @@ import csv, sys, time
 from pathlib import Path
 from pvnas.data.catalog import Catalog
 from pvnas.data.pack import pack_videos
-from pvnas.data.table import Video
+from pvnas.data.catalog import Video
 
 if __name__ == "__main__":
     root, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -101,18 +101,18 @@ def test_finished_shards_are_not_packed_again(
     shapes: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Path
 ) -> None:
     out, done = tmp_path / "out", []
-    real = workers.pack_shard
+    real = write.pack_shard
 
-    def fail_at_the_third(job: shard.ShardJob, *rest: Any) -> shard.ShardRecord:
+    def fail_at_the_third(job: shard.PackShardJob, *rest: Any, **options: Any) -> shard.PackShardRecord:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(job.name)
-        return real(job, *rest)
+        return real(job, *rest, **options)
 
-    monkeypatch.setattr(workers, "pack_shard", fail_at_the_third)
+    monkeypatch.setattr(write, "pack_shard", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         pack_videos(shapes, out, **OPTIONS, workers=0)
-    monkeypatch.setattr(workers, "pack_shard", lambda job, *rest: (done.append(job.name), real(job, *rest))[1])
+    monkeypatch.setattr(write, "pack_shard", lambda job, *a, **b: (done.append(job.name), real(job, *a, **b))[1])
     pack_videos(shapes, out, **OPTIONS, workers=0)
     assert len(done) == len(set(done)) == 6
     assert digests(out) == digests(pack)
@@ -157,13 +157,13 @@ def test_a_full_disk_is_one_line_and_finished_shards_stay(
 ) -> None:
     real, written = shard.write_all, [0]
 
-    def write(descriptor: int, content: bytes) -> None:
+    def write_some(descriptor: int, content: bytes) -> None:
         written[0] += len(content)
         if written[0] > 1_000_000:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor, content)
 
-    monkeypatch.setattr(shard, "write_all", write)
+    monkeypatch.setattr(shard, "write_all", write_some)
     with pytest.raises(UserError, match=r"No space left on device.*free some space, then type the same command"):
         pack_videos(shapes, tmp_path / "out", **OPTIONS, workers=0)
     there = sorted(path.name for path in (tmp_path / "out").glob("[!.]*.tar"))

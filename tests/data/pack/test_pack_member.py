@@ -14,16 +14,15 @@ import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pvnas.data.pack.info import DamageError, parse_info, shown
-from pvnas.data.pack.member import parse_sample
-from pvnas.data.pack.reader import decode_jpeg
+from pvnas.data.pack.format import DamageError, parse_info, parse_member, shown
+from pvnas.data.pack.read import decode_jpeg
 
 GOOD = {"times": [0.0, 0.04, 0.08], "sizes": [5, 6, 7], "duration": 0.12, "height": 4, "width": 6, "path": "a.mp4"}
 
 
 def sample(about: Any) -> None:
     content = about if isinstance(about, bytes) else json.dumps(about).encode()
-    parse_sample(content, frames=3, size=18, height=4, width=6)
+    parse_member(content, frames=3, size=18, height=4, width=6)
 
 
 def test_a_good_member_is_taken() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import multiprocessing
 import os
 import pickle
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -16,13 +19,22 @@ import pytest
 import simplejpeg
 import torch
 
-from pvnas.data.catalog import Catalog
-from pvnas.data.decode import decode_video
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import PackReader, is_pack, open_pack, storage
-from pvnas.data.pack.index import Places, index_bytes, parse_index
-from pvnas.data.pack.info import CatalogFile, PackInfo, PackOptions, ShardInfo, SourceInfo
-from pvnas.data.pack.shard import BLOCK, END, padded
-from pvnas.data.table import Video
+from pvnas.data.pack.format import (
+    BLOCK,
+    END,
+    CatalogFile,
+    MemberIndex,
+    PackedList,
+    PackInfo,
+    PackOptions,
+    PackShard,
+    index_bytes,
+    padded,
+    parse_index,
+)
+from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
 
 CLIP = np.array([3, 7, 11, 15, 19, 23, 27, 31])
@@ -64,13 +76,13 @@ def test_frames_and_times_are_those_of_the_source(shapes: Catalog, pack: Path, r
 
 
 def test_frames_are_bit_for_bit_those_of_their_jpeg_files(pack: Path, reader: PackReader) -> None:
-    places = open_pack(pack).places
+    members = open_pack(pack).members
     names = [shard.name for shard in open_pack(pack).info.shards]
     for row in (0, 17, 47):
-        content = (pack / names[places.shards[row]]).read_bytes()
-        start = places.mjpeg_offsets[row]
-        body = content[start : start + places.mjpeg_sizes[row]]
-        starts = reader._sample(row).starts
+        content = (pack / names[members.shards[row]]).read_bytes()
+        start = members.mjpeg_offsets[row]
+        body = content[start : start + members.mjpeg_sizes[row]]
+        starts = reader.member(row).starts
         files = [body[a:b] for a, b in pairwise(starts)]
         expected = np.stack([simplejpeg.decode_jpeg(files[i], fastdct=False, fastupsample=False) for i in CLIP])
         assert (reader.frames(row, CLIP).permute(0, 2, 3, 1).numpy() == expected).all()
@@ -90,15 +102,15 @@ def test_only_the_bytes_of_the_clip_are_read(pack: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(storage.FolderStorage, "gap", -1)
     found = open_pack(pack)
     reader = found.reader()
-    starts = reader._sample(9).starts
-    json_size = found.places.json_sizes.item(9)
+    starts = reader.member(9).starts
+    json_size = found.members.json_sizes.item(9)
     assert reader.bytes_read == json_size
     reader.frames(9, CLIP)
     assert reader.bytes_read == json_size + int((starts[CLIP + 1] - starts[CLIP]).sum())
     reader.times(9)  # kept
     assert reader.bytes_read == json_size + int((starts[CLIP + 1] - starts[CLIP]).sum())
     reader.size(3), reader.length(3)
-    assert len(reader._kept) == 1
+    assert reader.member.cache_info().currsize == 1
 
 
 def test_a_reader_can_be_pickled_forked_and_shared_by_threads(pack: Path) -> None:
@@ -121,32 +133,46 @@ def _sums(work: tuple[PackReader, int]) -> int:
 
 def test_a_forked_reader_does_not_wait_for_its_parents_threads(pack: Path) -> None:
     reader = open_pack(pack).reader()
-    reader.frames(0, CLIP)
-    with reader._lock, reader._storage._lock:  # type: ignore[attr-defined]
-        child = multiprocessing.get_context("fork").Process(target=reader.frames, args=(1, CLIP))
-        child.start()
-        child.join(20)
-        assert child.exitcode == 0
+    done = threading.Event()
+
+    def read() -> None:
+        for row in itertools.cycle(range(48)):
+            reader.frames(row, CLIP)
+            if done.is_set():
+                return
+
+    with ThreadPoolExecutor(2) as threads:
+        reading = [threads.submit(read) for _ in range(2)]
+        for row in range(8):
+            child = multiprocessing.get_context("fork").Process(target=reader.frames, args=(row, CLIP))
+            child.start()
+            child.join(20)
+            assert child.exitcode == 0
+        done.set()
+        for each in reading:
+            each.result()
 
 
 def test_few_shards_stay_open(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "OPEN_FILES", 2)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     reader = open_pack(pack).reader()
     for row in range(48):
         reader.times(row)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     del reader
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_near_ranges_are_read_at_once() -> None:
-    from pvnas.data.pack.reader import _runs
+    from pvnas.data.pack.read import near_groups
 
     bounds = [(0, 0, 10), (1, 10, 20), (5, 30, 40), (9, 80, 90)]
-    assert [len(run) for run in _runs(bounds, 0)] == [2, 1, 1]
-    assert [len(run) for run in _runs(bounds, 10)] == [3, 1]
-    assert [len(run) for run in _runs(bounds, 1000)] == [4]
+    assert [len(run) for run in near_groups(bounds, 0)] == [2, 1, 1]
+    assert [len(run) for run in near_groups(bounds, 10)] == [3, 1]
+    assert [len(run) for run in near_groups(bounds, 1000)] == [4]
 
 
 # A pack of the size of Kinetics
@@ -167,17 +193,16 @@ def large_index(videos: int, per_shard: int) -> tuple[PackInfo, bytes]:
         offset = body + padded(mjpeg_size)
         counts[-1] += 1
         sizes[-1] = offset + len(END)
-    content = index_bytes(
-        [Video(f"class_{r % 400}/video_{r:011d}_000010.mp4", r % 400, "train") for r in range(videos)], Places.of(rows)
-    )
+    listed = [Video(f"class_{r % 400}/video_{r:011d}_000010.mp4", r % 400, "train") for r in range(videos)]
+    content = index_bytes(listed, MemberIndex.of(rows))
     shards = [
-        ShardInfo(f"train-{i:05d}.tar", size, "0" * 64, n)
+        PackShard(f"train-{i:05d}.tar", size, "0" * 64, n)
         for i, (size, n) in enumerate(zip(sizes, counts, strict=True))
     ]
     info = PackInfo(
         made_by="",
         options=PackOptions(128, 90, per_shard, 0),
-        source=SourceInfo("list", videos, "0" * 64),
+        source=PackedList("list", videos, "0" * 64),
         classes=tuple(f"class {i}" for i in range(400)),
         counts={"train": videos, "val": 0, "test": 0},
         frames=300 * videos,
@@ -196,13 +221,13 @@ def test_a_hundred_thousand_videos_open_in_bounded_memory() -> None:
     parse_index(content, info)
     print(f"100,000 videos opened in {time.perf_counter() - started:.2f} s, {len(content) / 1e6:.1f} MB")
     tracemalloc.start()
-    table, places = parse_index(content, info)
+    table, members = parse_index(content, info)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(table) == 100_000
     assert held < 2.5 * len(content)  # the starts of the texts are wider in memory than their lengths in the file
     assert peak < 6 * len(content)
-    assert places.frames.sum() == info.frames
+    assert members.frames.sum() == info.frames
 
 
 def test_damage_is_named_with_video_and_shard(pack: Path, tmp_path: Path) -> None:
@@ -212,7 +237,7 @@ def test_damage_is_named_with_video_and_shard(pack: Path, tmp_path: Path) -> Non
     found = open_pack(tmp_path / "copy")
     path = tmp_path / "copy" / "train-00000.tar"
     content = bytearray(path.read_bytes())
-    start = found.places.mjpeg_offsets.item(0)
+    start = found.members.mjpeg_offsets.item(0)
 
     def problem(change: bytes | None, offset: int, read: Any) -> str:
         damaged = bytearray(content)
@@ -231,7 +256,7 @@ def test_damage_is_named_with_video_and_shard(pack: Path, tmp_path: Path) -> Non
     assert "frame 0 is no JPEG" in problem(b"\0\0", start, clip)
     assert "frame 0 is no whole JPEG" in problem(b"\xff\xd9" * 100, start + 640, clip)
     assert "train-00000.tar ends before byte" in problem(None, start + 10, clip)
-    assert "its json is no JSON" in problem(b"[", found.places.json_offsets.item(0), clip)
+    assert "its json is no JSON" in problem(b"[", found.members.json_offsets.item(0), clip)
     assert "its json has a duration" in problem(
         content[BLOCK : start - BLOCK].replace(b'"duration":', b'"xuration":'), BLOCK, lambda reader: reader.times(0)
     )

@@ -11,8 +11,8 @@ import torch
 
 from conftest import Served
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
-from pvnas.data.loader import Batch, training_batches
-from pvnas.data.opening import list_videos, open_videos
+from pvnas.data.clips.loader import Batch, training_batches
+from pvnas.data.dataset import list_videos, open_videos
 from pvnas.errors import UserError
 
 CLIP = ClipConfig(frames=4, window=24)
@@ -22,7 +22,7 @@ BATCH = BatchConfig(shards=2, clips_per_shard=4)
 
 def epoch(path: str, *, order: str = "shards", cache: str = "none", workers: int = 0) -> list[Batch]:
     config = DataConfig(path=path, order=order, cache=cache)  # type: ignore[arg-type]
-    source = open_videos(config, seed=0).source("train", 48)
+    source = open_videos(config, seed=0).dataset("train", 48)
     source.prepare_cache()
     return list(training_batches(source, CLIP, AUGMENT, BATCH, seed=1, epoch=2, workers=workers))
 

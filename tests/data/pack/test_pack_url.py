@@ -55,11 +55,11 @@ def test_a_server_is_asked_for_the_needed_ranges_alone(pack: Path, served: Serve
     served.ranges.clear()
     reader = found.reader()
     reader.frames(20, CLIP)
-    shard = found.info.shards[found.places.shards.item(20)].name
-    starts = reader._sample(20).starts
+    shard = found.info.shards[found.members.shards.item(20)].name
+    starts = reader.member(20).starts
     assert served.ranges == [
-        (shard, found.places.json_offsets.item(20), found.places.json_sizes.item(20)),
-        (shard, found.places.mjpeg_offsets.item(20) + starts.item(3), int(starts[32] - starts[3])),
+        (shard, found.members.json_offsets.item(20), found.members.json_sizes.item(20)),
+        (shard, found.members.mjpeg_offsets.item(20) + starts.item(3), int(starts[32] - starts[3])),
     ]
     assert sum(size for _, _, size in served.ranges) == reader.bytes_read
     assert sum(size for _, _, size in served.ranges) < (pack / shard).stat().st_size / 5

@@ -17,12 +17,11 @@ import av
 import numpy as np
 import pytest
 
-from pvnas.data.catalog import Catalog
-from pvnas.data.decode import decode_video
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import open_pack, pack_videos, verify_pack
-from pvnas.data.pack.encode import encode_video
-from pvnas.data.pack.plan import list_digest, plan_shards, spread_order
-from pvnas.data.table import Video
+from pvnas.data.pack.shard import encode_video
+from pvnas.data.pack.write import list_digest, plan_shards, spread_order
+from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
 
 OPTIONS: dict[str, Any] = {"short_side": 48, "videos_per_shard": 10}
@@ -123,20 +122,20 @@ def test_times_and_frames_are_those_of_a_full_decode(shared_data: Path) -> None:
         ("decord_video_90.mov", None),
         ("mmaction2_test.avi", 64),
     ):
-        encoded = encode_video(clips / name, short_side=64, quality=90)
+        encoded, (height, width) = encode_video(clips / name, short_side=64, quality=90)
         decoded = decode_video(clips / name, short_side=64)
         assert (encoded.times_T == decoded.times_T).all()
         assert encoded.duration == decoded.duration
-        assert (len(encoded.frames), encoded.height, encoded.width) == (
+        assert (len(encoded.kept), height, width) == (
             len(decoded.frames_TCHW),
             *decoded.frames_TCHW.shape[2:],
         )
-        assert min(encoded.height, encoded.width) == (size or 64)
+        assert min(height, width) == (size or 64)
 
 
 def test_a_smaller_video_is_not_blown_up(shapes: Catalog) -> None:
-    encoded = encode_video(shapes.root / shapes.videos[0].path, short_side=200, quality=90)
-    assert (encoded.height, encoded.width) == (64, 64)
+    _, size = encode_video(shapes.root / shapes.videos[0].path, short_side=200, quality=90)
+    assert size == (64, 64)
 
 
 # Another pack in the folder
@@ -237,7 +236,7 @@ def test_a_shard_may_lose_all_its_videos(some: Catalog, tmp_path: Path) -> None:
 
 
 def test_a_video_of_too_many_bytes_is_left_out_with_the_reason(shapes: Catalog) -> None:
-    from pvnas.data.container import VideoError
+    from pvnas.data.video.container import VideoError
 
     with pytest.raises(VideoError, match="refused: its frames take more than 0 MiB as JPEG"):
         encode_video(shapes.root / shapes.videos[0].path, short_side=48, quality=90, limit=5000)

@@ -1,7 +1,9 @@
-"""One tar file of a pack: samples of two members, ``{key}.json`` and ``{key}.mjpeg``, one after another.
+"""One tar file of a pack: for each video two members, ``{key}.json`` and ``{key}.mjpeg``, one after another.
 
-Headers carry no time and no owner, so that the bytes depend on the videos and the options alone. A shard gets its name
-when all of it is on the disk; a record beside it then says that it is finished, and where its members lie.
+A video is decoded once from its first frame to its last; frames are coded as they come, so that memory holds one
+picture, however long the video is. Headers carry no time and no owner, so that the bytes depend on the videos and the
+options alone. A tar file gets its name when all of it is on the disk; a record beside it then says that it is finished,
+and where its members lie.
 """
 
 from __future__ import annotations
@@ -10,91 +12,140 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pvnas.data.container import VideoError
-from pvnas.data.pack.encode import EncodedVideo, encode_video
-from pvnas.data.pack.info import PackOptions, load_object
-from pvnas.data.table import Video
+import numpy as np
+import simplejpeg
+
+from pvnas.data.catalog import Video
+from pvnas.data.pack.format import END, PackOptions, load_object, padded
+from pvnas.data.processes import Tell
+from pvnas.data.video.container import VideoError
+from pvnas.data.video.decode import InOrder, Painter, decode_in_order, measured_rate
+from pvnas.errors import UserError
 from pvnas.runtime.files import explained, hold, sync_folder, temporary_path, write_all
 
-BLOCK = tarfile.BLOCKSIZE
-END = bytes(2 * BLOCK)
+# JPEG frames of a single video, which are held in memory: more than an hour of 170x128 pixels.
+VIDEO_BYTES_LIMIT = 1 << 30
+JPEG_SIDE_LIMIT = 65500
 
 
 @dataclass(frozen=True)
-class ShardJob:
-    """What a process needs to pack a shard."""
+class PackShardJob:
+    """What a process needs to write a tar file."""
 
     name: str
     root: Path
-    keys: tuple[str, ...]
     videos: tuple[Video, ...]
     classes: tuple[str, ...]
     """Class name of each video."""
 
 
 @dataclass(frozen=True)
-class ShardRecord:
-    """What is known of a finished shard."""
+class PackShardRecord:
+    """What is known of a finished tar file."""
 
     name: str
     bytes: int
     sha256: str
     samples: tuple[tuple[int, ...], ...]
-    """(place in the job, offset and size of the json, offset and size of the mjpeg, height, width, frames)."""
+    """(number in the job, offset and size of the json, offset and size of the mjpeg, height, width, frames)."""
     left_out: tuple[tuple[int, str, str], ...]
-    """(place in the job, reason, state of the file): the shard is packed again where the state is another one."""
+    """(number in the job, reason, state of the file): the tar file is written again where the state is another one."""
 
     def to_json(self) -> str:
         """Return the text of the record's file."""
         return json.dumps(asdict(self))
 
 
-def pack_shard(job: ShardJob, folder: Path, options: PackOptions, on_video: Callable[[str], None]) -> ShardRecord:
-    """Write a shard into the folder and return its record; ``on_video`` is told the path before each video is opened.
+def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOptions) -> PackShardRecord:
+    """Write a tar file into the folder and return its record; ``tell`` is told each path before the video is opened.
 
     Videos that cannot be read are left out with the reason. Raises UserError where the disk is full.
     """
     samples: list[tuple[int, ...]] = []
     left_out: list[tuple[int, str, str]] = []
+    stem = job.name.removesuffix(".tar")
     with _new_file(folder / job.name) as file:
-        for place, (key, video, name) in enumerate(zip(job.keys, job.videos, job.classes, strict=True)):
-            on_video(video.path)
-            state = file_state(job.root / video.path)
+        for number, (video, name) in enumerate(zip(job.videos, job.classes, strict=True)):
+            tell(video.path)
+            path = job.root / video.path
+            state = file_state(path)
             try:
-                encoded = encode_video(job.root / video.path, short_side=options.short_side, quality=options.quality)
+                jpegs, size = encode_video(path, short_side=options.short_side, quality=options.quality)
             except VideoError as error:
-                left_out.append((place, str(error), state))
+                left_out.append((number, str(error), state))
                 continue
+            key = f"{stem}-{number:05d}"  # without a dot, as WebDataset asks
             with explained(folder / job.name):
-                head = file.member(f"{key}.json", [describe(video, name, encoded)])
-                body = file.member(f"{key}.mjpeg", encoded.frames)
-            samples.append((place, *head, *body, encoded.height, encoded.width, len(encoded.frames)))
+                head = file.member(f"{key}.json", [_describe(video, name, jpegs, size)])
+                body = file.member(f"{key}.mjpeg", jpegs.kept)
+            samples.append((number, *head, *body, *size, len(jpegs.kept)))
         with explained(folder / job.name):
             file.write(END)
-    return ShardRecord(job.name, file.size, file.digest.hexdigest(), tuple(samples), tuple(left_out))
+    return PackShardRecord(job.name, file.size, file.digest.hexdigest(), tuple(samples), tuple(left_out))
 
 
-def describe(video: Video, class_name: str, encoded: EncodedVideo) -> bytes:
-    """Return the json member of a sample: the row of the list, size, times in seconds and bytes of each frame."""
+def encode_video(
+    path: Path, *, short_side: int, quality: int, limit: int = VIDEO_BYTES_LIMIT
+) -> tuple[InOrder, tuple[int, int]]:
+    """Return all frames as upright JPEG files with their times, and their height and width.
+
+    The shorter side is scaled down to ``short_side`` pixels, never up: that is cheaper after reading than in every byte
+    read. Frames and times are those of ``decode_video``. Raises VideoError, also where the JPEG files are more than
+    ``limit`` bytes, and UserError where the computer has too little memory, which is no fault of the video.
+    """
+    painter = Painter(short_side, enlarges=False)
+    total, shape = 0, None
+
+    def encode(frame: Any) -> bytes:
+        nonlocal total, shape
+        picture_HWC = np.ascontiguousarray(painter.paint(frame))
+        shape = shape or picture_HWC.shape
+        if picture_HWC.shape != shape:
+            raise VideoError("refused", "its pictures are turned in the middle of the video")
+        if max(shape) > JPEG_SIDE_LIMIT:
+            raise VideoError("refused", f"{shape[1]}x{shape[0]} pixels are more than a JPEG file can hold")
+        # The fast transform differs between processors; the slow one gives the same bits everywhere.
+        content: bytes = simplejpeg.encode_jpeg(
+            picture_HWC, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+        )
+        total += len(content)
+        if total > limit:
+            raise VideoError("refused", f"its frames take more than {limit >> 20} MiB as JPEG")
+        return content
+
+    try:
+        jpegs = decode_in_order(path, encode, painter)
+    except MemoryError:
+        raise UserError(
+            f"too little memory to decode {str(path)!r}; type the command again, with fewer --workers"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise VideoError("unreadable", f"{type(error).__name__}: {error}") from None
+    assert shape is not None
+    return jpegs, (shape[0], shape[1])
+
+
+def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, int]) -> bytes:
+    """Return the json member of a video: the row of the list, size, times in seconds and bytes of each frame."""
     about = {
         "path": video.path,
         "class": class_name,
         "label": video.label,
         "split": video.split,
         "group": video.group,
-        "height": encoded.height,
-        "width": encoded.width,
-        "rate": encoded.rate,
-        "duration": encoded.duration,
-        "frames_bad": encoded.frames_bad,
-        "times": encoded.times_T.tolist(),
-        "sizes": [len(frame) for frame in encoded.frames],
+        "height": size[0],
+        "width": size[1],
+        "rate": measured_rate(jpegs.times_T, 1.0 / jpegs.duration),
+        "duration": jpegs.duration,
+        "frames_bad": jpegs.frames_bad,
+        "times": jpegs.times_T.tolist(),
+        "sizes": [len(frame) for frame in jpegs.kept],
     }
     return json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
 
@@ -106,18 +157,13 @@ def member_header(name: str, size: int) -> bytes:
     return entry.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
 
 
-def padded(size: int) -> int:
-    """Return the bytes that a member's data takes in a tar file."""
-    return -(-size // BLOCK) * BLOCK
-
-
-def read_record(path: Path) -> ShardRecord | None:
-    """Return a record that a finished shard left, or None where there is none or it is not whole."""
+def read_record(path: Path) -> PackShardRecord | None:
+    """Return a record that a finished tar file left, or None where there is none or it is not whole."""
     try:
-        found: dict[str, Any] = load_object(path.read_bytes(), path.name)
-        samples = tuple(tuple(map(int, row)) for row in found["samples"])
-        left_out = tuple((int(place), str(reason), str(state)) for place, reason, state in found["left_out"])
-        return ShardRecord(str(found["name"]), int(found["bytes"]), str(found["sha256"]), samples, left_out)
+        values = load_object(path.read_bytes(), path.name)
+        samples = tuple(tuple(map(int, row)) for row in values["samples"])
+        left_out = tuple((int(number), str(reason), str(state)) for number, reason, state in values["left_out"])
+        return PackShardRecord(str(values["name"]), int(values["bytes"]), str(values["sha256"]), samples, left_out)
     except Exception:
         return None
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvnas.data.pack.info import DamageError, shown
+from pvnas.data.pack.format import DamageError, shown
 from pvnas.errors import UserError
 
 OPEN_FILES = 64
@@ -28,7 +27,7 @@ TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 class Storage(Protocol):
     """The files of one pack. May be shared by threads, pickled, and used on after a fork."""
 
-    place: str
+    address: str
     gap: int
     """Ranges no farther apart than this are read as one."""
 
@@ -46,29 +45,21 @@ def storage_of(path_or_url: str | Path) -> Storage:
 
 
 class FolderStorage:
-    """A folder. Its shards stay open, the most recently used ones up to a limit."""
+    """A folder. Its files stay open, the most recently used ones up to a limit."""
 
     gap = LOCAL_GAP
 
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self._reset()
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # A file is closed when it leaves the cache and the last thread that reads it is done.
+        self._open = lru_cache(OPEN_FILES)(lambda name: _OpenFile(os.path.join(address, name)))
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.place}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.place = state["place"]
-        self._reset()
+    def __reduce__(self) -> tuple[type[FolderStorage], tuple[str]]:
+        return FolderStorage, (self.address,)
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
-        file = self._file(name)
+        file = self._open(name)
         try:
             content = os.pread(file.descriptor, size, start)
             while len(content) < size:
@@ -77,29 +68,16 @@ class FolderStorage:
                     raise DamageError(f"{name} ends before byte {start + size}")
                 content += more
         except OSError as error:
-            raise UserError(f"{self.place}/{name} cannot be read ({error.strerror})") from None
+            raise UserError(f"{self.address}/{name} cannot be read ({error.strerror})") from None
         return content
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is no such file."""
         try:
-            status = os.stat(os.path.join(self.place, name))
+            status = os.stat(os.path.join(self.address, name))
         except OSError:
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-    def _file(self, name: str) -> _OpenFile:
-        if self._pid != os.getpid():  # the parent's lock may have been held when this process was forked
-            self._reset()
-        with self._lock:
-            file = self._open.get(name)
-            if file is None:
-                self._open[name] = file = _OpenFile(os.path.join(self.place, name))
-                if len(self._open) > OPEN_FILES:
-                    self._open.popitem(last=False)  # closed when the last thread that reads it is done
-            else:
-                self._open.move_to_end(name)
-        return file
 
 
 class _OpenFile:
@@ -125,12 +103,12 @@ class UrlStorage:
 
     gap = REMOTE_GAP
 
-    def __init__(self, place: str) -> None:
-        self.place = place.rstrip("/")
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
-        url = f"{self.place}/{name}"
+        url = f"{self.address}/{name}"
         content = _tried(url, lambda files, path: files.cat_file(path, start=start, end=start + size))
         if content is None:
             raise UserError(f"{url} does not exist")
@@ -142,7 +120,7 @@ class UrlStorage:
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is no such file. Raises UserError."""
-        found = _tried(f"{self.place}/{name}", lambda files, path: files.info(path))
+        found = _tried(f"{self.address}/{name}", lambda files, path: files.info(path))
         if found is None:
             return None
         size = found.get("size")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pvnas.data.pack.index import Places
-from pvnas.data.pack.info import DamageError, shown
-from pvnas.data.pack.member import Sample, parse_sample
-from pvnas.data.pack.opening import Pack, open_pack
-from pvnas.data.pack.reader import check_jpeg
-from pvnas.data.pack.shard import BLOCK, END, member_header, padded
+from pvnas.data.pack.format import BLOCK, END, DamageError, padded, parse_member, shown
+from pvnas.data.pack.read import Pack, check_jpeg, open_pack
+from pvnas.data.pack.shard import member_header
 from pvnas.data.pack.storage import Storage
-from pvnas.data.progress import Progress, begin
-from pvnas.data.table import Video
 from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress, begin
 
 PIECE = 8 << 20  # bytes read at once
 
@@ -22,8 +18,8 @@ PIECE = 8 << 20  # bytes read at once
 def verify_pack(path_or_url: str | Path, progress: Progress | None = None) -> list[str]:
     """Read all of a pack and return what is wrong with it, one line each; an empty list for a sound one.
 
-    Each shard must have the SHA-256 of `pack.json`, and its members be those of the catalogue, with JPEG frames of the
-    recorded size. Of each shard the first problem is named.
+    Each tar file must have the SHA-256 of `pack.json`, and its members be those of the catalogue, with JPEG frames of
+    the recorded size. Of each tar file the first problem is named.
     """
     try:
         pack = open_pack(path_or_url)
@@ -31,11 +27,11 @@ def verify_pack(path_or_url: str | Path, progress: Progress | None = None) -> li
         return [str(error)]
     problems = []
     with begin(progress, "verifying shards", len(pack.info.shards)) as bar:
-        for number in range(len(pack.info.shards)):
+        for number, shard in enumerate(pack.info.shards):
             try:
                 _verify_shard(pack, number)
             except DamageError as damage:
-                problems.append(f"{pack.info.shards[number].name}: {damage}")
+                problems.append(f"{shard.name}: {damage}")
             except UserError as error:
                 problems.append(str(error))
             bar.advance(1)
@@ -43,80 +39,60 @@ def verify_pack(path_or_url: str | Path, progress: Progress | None = None) -> li
 
 
 def _verify_shard(pack: Pack, number: int) -> None:
-    """Raise DamageError, or UserError where the shard cannot be read, with the first problem of a shard."""
+    """Raise DamageError, or UserError where the file cannot be read, with the first problem of a tar file."""
     shard = pack.info.shards[number]
     size = pack.storage.size(shard.name)
     if size is None:
         raise DamageError("is missing")
     if size >= 0 and size != shard.bytes:
         raise DamageError(f"has {size} bytes, not {shard.bytes}")
-    first = int(pack.places.shards.searchsorted(number))
+    first = int(pack.members.shards.searchsorted(number))
     file = _Sequence(pack.storage, shard.name, shard.bytes)
-    members = None
+    problem = ""
     try:
         for row in range(first, first + shard.videos):
-            _verify_sample(pack, row, file)
+            _verify_video(pack, row, file)
         if file.take(len(END)) != END:
             raise DamageError("does not end as a tar file does")
     except DamageError as damage:
-        members = str(damage)
+        problem = str(damage)
     file.finish()
     if file.digest.hexdigest() != shard.sha256:
-        raise DamageError(f"is not what was written (SHA-256{'' if members is None else '; ' + members})")
-    if members is not None:
-        raise DamageError(members)
+        raise DamageError(f"is not what was written (SHA-256{problem and '; ' + problem})")
+    if problem:
+        raise DamageError(problem)
 
 
-def _verify_sample(pack: Pack, row: int, file: _Sequence) -> None:
-    video, places = pack.catalog.videos[row], pack.places
-    name = shown(video.path)
+def _verify_video(pack: Pack, row: int, file: _Sequence) -> None:
+    """Raise DamageError unless the two members of a video come next in the file."""
+    video, members = pack.catalog.videos[row], pack.members
+    height, width = members.heights.item(row), members.widths.item(row)
+    json_size, mjpeg_size = members.json_sizes.item(row), members.mjpeg_sizes.item(row)
     head = file.take(BLOCK)
     key = head[:100].rstrip(b"\0").removesuffix(b".json").decode("ascii", "replace")
-    shard = file.name.removesuffix(".tar")
-    json_size, mjpeg_size = places.json_sizes.item(row), places.mjpeg_sizes.item(row)
-    if not key.startswith(f"{shard}-") or head != member_header(f"{key}.json", json_size):
+    stem = file.name.removesuffix(".tar")
+    name = shown(video.path)
+    if not key.startswith(f"{stem}-") or head != member_header(f"{key}.json", json_size):
         raise DamageError(f"video {name} has no json member where it should begin")
-    content = file.take(padded(json_size))
+    content = file.take(padded(json_size))[:json_size]
     if file.take(BLOCK) != member_header(f"{key}.mjpeg", mjpeg_size):
         raise DamageError(f"video {name} has no mjpeg member where it should begin")
     try:
-        sample = _sample(content[:json_size], places, row)
-        _compare(sample, video, pack.catalog.classes[video.label])
-        for index, size in enumerate((sample.starts[1:] - sample.starts[:-1]).tolist()):
-            _verify_frame(file.take(size), index, places, row)
+        frames = members.frames.item(row)
+        member = parse_member(content, frames=frames, size=mjpeg_size, height=height, width=width)
+        listed = {"path": video.path, "class": pack.catalog.classes[video.label], "label": video.label}
+        for field, value in {**listed, "split": video.split, "group": video.group}.items():
+            if member.about.get(field) != value:
+                raise DamageError(f"its json and the catalogue differ in {field}")
+        for index, size in enumerate((member.starts[1:] - member.starts[:-1]).tolist()):
+            jpeg = file.take(size)
+            try:
+                check_jpeg(jpeg, height, width)
+            except DamageError as damage:
+                raise DamageError(f"frame {index} {damage}") from None
     except DamageError as damage:
         raise DamageError(f"video {name}: {damage}") from None
     file.take(padded(mjpeg_size) - mjpeg_size)
-
-
-def _sample(content: bytes, places: Places, row: int) -> Sample:
-    return parse_sample(
-        content,
-        frames=places.frames.item(row),
-        size=places.mjpeg_sizes.item(row),
-        height=places.heights.item(row),
-        width=places.widths.item(row),
-    )
-
-
-def _verify_frame(content: bytes, index: int, places: Places, row: int) -> None:
-    try:
-        check_jpeg(content, places.heights.item(row), places.widths.item(row))
-    except DamageError as damage:
-        raise DamageError(f"frame {index} {damage}") from None
-
-
-def _compare(sample: Sample, video: Video, class_name: str) -> None:
-    expected = {
-        "path": video.path,
-        "class": class_name,
-        "label": video.label,
-        "split": video.split,
-        "group": video.group,
-    }
-    for name, value in expected.items():
-        if sample.about.get(name) != value:
-            raise DamageError(f"its json and the catalogue differ in {name}")
 
 
 class _Sequence:

@@ -1,9 +1,11 @@
-"""`pvnas data pack`: a list of videos rewritten as shards that are read in sequence, or a clip at a time.
+"""`pvnas data pack`: a list of videos rewritten as tar files that are read in sequence, or a clip at a time.
 
-    catalogue ─ plan ─▶ jobs ─ processes: decode, JPEG, tar ─▶ shards + records ─▶ catalog.safetensors, pack.json
+    catalogue ─ plan ─▶ jobs ─ processes: decode, JPEG, tar ─▶ tar files + records ─▶ catalog.safetensors, pack.json
 
-Until `pack.json` is there, which is written last, the folder is an unfinished pack: the same command goes on with what
-is missing. Which bytes come out depends on the list and the options alone.
+The plan is a pure function of the list and the options, known before anything is decoded. So tar files can be written
+in any order, by any number of processes and after any interruption, with the same bytes. Until `pack.json` is there,
+which is written last, the folder is an unfinished pack: the same command goes on with what is missing. What the pack is
+to be, and a record of each finished tar file, lie in a folder of their own until then.
 """
 
 from __future__ import annotations
@@ -11,27 +13,45 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pvnas.data.catalog import Catalog
-from pvnas.data.pack import unfinished
-from pvnas.data.pack.index import Places, index_bytes
-from pvnas.data.pack.info import CATALOG, INFO, CatalogFile, LeftOut, PackInfo, PackOptions, ShardInfo, SourceInfo
-from pvnas.data.pack.plan import ShardPlan, list_digest, plan_shards
-from pvnas.data.pack.shard import ShardJob, ShardRecord
-from pvnas.data.pack.workers import pack_shards
-from pvnas.data.progress import Bar, Progress, begin
-from pvnas.data.table import SPLITS, Video
+from pvnas.data.catalog import SPLITS, Catalog, Video
+from pvnas.data.pack.format import (
+    CATALOG,
+    FORMAT,
+    INFO,
+    VERSION,
+    CatalogFile,
+    DamageError,
+    LeftOut,
+    MemberIndex,
+    PackedList,
+    PackInfo,
+    PackOptions,
+    PackShard,
+    index_bytes,
+    load_object,
+    parse_info,
+    shown,
+)
+from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard, read_record
+from pvnas.data.processes import Failure, run_jobs
 from pvnas.errors import UserError
-from pvnas.runtime.files import explained, make_folder, remove_strays, write_atomic
+from pvnas.runtime.files import TEMPORARY, explained, make_folder, remove_folder, remove_strays, write_atomic
+from pvnas.runtime.lock import FILE as LOCK
 from pvnas.runtime.lock import RunLock
+from pvnas.runtime.progress import Progress, begin
 
-LEFT_OUT = "left_out.json"
-Records = Generator[ShardRecord, None, None]
+LEFT_OUT, UNFINISHED, GOAL = "left_out.json", "unfinished", "goal.json"
 
 
 def pack_videos(
@@ -55,129 +75,277 @@ def pack_videos(
     read; what is finished stays and the same command goes on.
     """
     options = PackOptions(short_side, quality, videos_per_shard, seed)
-    _check_options(options, catalog)
+    for name, low, high in (
+        ("short_side", 16, 4352),
+        ("quality", 1, 100),
+        ("videos_per_shard", 1, 100_000),
+        ("seed", 0, (1 << 53) - 1),
+    ):
+        if not low <= getattr(options, name) <= high:
+            raise UserError(f"{name} is {getattr(options, name)}; give a number from {low} to {high}")
+    if not len(catalog.videos):
+        raise UserError(f"no videos to pack in {catalog.root}")
     plans = plan_shards(catalog, videos_per_shard, seed)
-    source = SourceInfo(catalog.format, len(catalog.videos), list_digest(catalog))
+    packed = PackedList(catalog.format, len(catalog.videos), list_digest(catalog))
     folder = Path(folder)
     with explained(folder):
         make_folder(folder)
     with RunLock(folder):
-        finished = unfinished.begin(folder, options, source, catalog.classes)
-        if finished is not None:
-            return finished
-        records = _packed(catalog, folder, options, plans, workers, progress)
-        return _finish(catalog, folder, options, source, plans, records, max_bad_share)
+        info = _begin(folder, _goal(options, packed, catalog.classes))
+        if info is None:
+            with begin(progress, "packing videos", len(catalog.videos)) as bar:
+                records = _write_shards(catalog, folder, options, plans, workers, bar.advance)
+            info = _finish(catalog, folder, options, packed, plans, records, max_bad_share)
+        with explained(folder):
+            if (folder / UNFINISHED).is_dir():
+                remove_folder(folder / UNFINISHED)
+        (folder / LEFT_OUT).unlink(missing_ok=True)
+        return info
 
 
-def _check_options(options: PackOptions, catalog: Catalog) -> None:
-    for name, value, low, high in (
-        ("short_side", options.short_side, 16, 4352),
-        ("quality", options.quality, 1, 100),
-        ("videos_per_shard", options.videos_per_shard, 1, 100_000),
-        ("seed", options.seed, 0, (1 << 53) - 1),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"{name} is {value}; give a number from {low} to {high}")
-    if not len(catalog.videos):
-        raise UserError(f"no videos to pack in {catalog.root}")
+# ---- which video goes into which tar file
 
 
-def _packed(
+class PackShardPlan(NamedTuple):
+    """The videos of one tar file, in their order."""
+
+    name: str
+    rows: NDArray[np.int64]
+    """Rows of the catalogue."""
+
+
+def plan_shards(catalog: Catalog, videos_per_shard: int, seed: int) -> list[PackShardPlan]:
+    """Return the tar files of all splits, each of ``videos_per_shard`` videos but for the last of its split.
+
+    Whoever reads them in sequence sees every class and every group spread evenly: see ``spread_order``.
+    """
+    plans = []
+    for split in SPLITS:
+        rows = np.flatnonzero(catalog.videos.splits == SPLITS.index(split))
+        order = spread_order(list(catalog.videos.take(rows)), seed)
+        for number, first in enumerate(range(0, len(order), videos_per_shard)):
+            plans.append(PackShardPlan(f"{split}-{number:05d}.tar", rows[order[first : first + videos_per_shard]]))
+    return plans
+
+
+def spread_order(videos: list[Video], seed: int) -> NDArray[np.int64]:
+    """Return a random order (N,) by (seed, names) in which neighbours differ in class, and within a class in group.
+
+    A class of n videos has one at a random place in each n-th of the whole, and a group of m one in each m-th of its
+    class. The order of the list does not matter.
+    """
+    names = [f"{seed}\0{video.path}\0{video.label}" for video in videos]
+    digests = [hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest() for name in names]
+    draws_N = np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64).reshape(-1)
+    jitter_N = (draws_N >> np.uint64(11)).astype(np.float64) / 2.0**53
+    order = np.argsort(np.array(names, dtype=object), kind="stable")  # a tie must not fall back on the list's order
+    order = order[np.argsort(draws_N[order], kind="stable")]
+    labels_N = np.array([video.label for video in videos], dtype=np.int64)
+    groups = {name: code for code, name in enumerate(dict.fromkeys(video.group for video in videos))}
+    groups_N = np.array([groups[video.group] for video in videos], dtype=np.int64)
+    for codes_N in (labels_N * (len(groups) + 1) + groups_N, labels_N):
+        # Sort by (rank within the video's own code + jitter) / (number of that code); ranks are those of the order.
+        codes = codes_N[order]
+        by_code = np.argsort(codes, kind="stable")
+        _, starts, counts = np.unique(codes[by_code], return_index=True, return_counts=True)
+        rank = np.empty(len(order), dtype=np.float64)
+        rank[by_code] = np.arange(len(order)) - np.repeat(starts, counts)
+        size = np.empty(len(order), dtype=np.float64)
+        size[by_code] = np.repeat(counts, counts)
+        order = order[np.argsort((rank + jitter_N[order]) / size, kind="stable")]
+    return order
+
+
+def list_digest(catalog: Catalog) -> str:
+    """Return the SHA-256 of the list of videos, whatever its order."""
+    total = hashlib.sha256()
+    for row in sorted((v.path, catalog.classes[v.label], v.split, v.group or "") for v in catalog.videos):
+        total.update(json.dumps(row).encode() + b"\n")
+    return total.hexdigest()
+
+
+# ---- what the pack is to be
+
+
+def _goal(options: PackOptions, packed: PackedList, classes: tuple[str, ...]) -> dict[str, Any]:
+    names = hashlib.sha256(json.dumps(classes).encode()).hexdigest()
+    about = {"source format": packed.format, "number of videos": packed.videos, "list of videos": packed.sha256}
+    return {"format": FORMAT, "version": VERSION, **asdict(options), "classes": names, **about}
+
+
+def _begin(folder: Path, goal: dict[str, Any]) -> PackInfo | None:
+    """Note what the pack is to be; return what it holds where it is finished already.
+
+    Raises UserError where the folder holds a pack of other options or another list, naming one field that differs, or
+    anything else.
+    """
+    info, file = None, folder / UNFINISHED / GOAL
+    if (folder / INFO).is_file():
+        info = _finished(folder)
+        there = _goal(info.options, info.source, info.classes)
+    elif file.is_file():
+        try:
+            there = load_object(file.read_bytes(), GOAL)
+        except (OSError, DamageError) as error:
+            raise UserError(f"{file} cannot be read ({error}); remove {folder} to pack anew") from None
+    else:
+        others = [path.name for path in folder.iterdir() if not path.name.startswith((TEMPORARY, LOCK, UNFINISHED))]
+        if others:
+            raise UserError(f"{folder} holds {min(others)!r} and is no pack; name a new or an empty folder")
+        write_atomic(file, json.dumps(goal, indent=1) + "\n")
+        return None
+    for name, value in goal.items():
+        if there.get(name) != value:
+            digests = name in ("classes", "list of videos")
+            both = "" if digests else f" ({shown(there.get(name))} there, {shown(value)} asked for)"
+            raise UserError(f"{folder} holds a pack that differs in {name}{both}; name another folder, or remove it")
+    return info
+
+
+def _finished(folder: Path) -> PackInfo:
+    try:
+        info = parse_info((folder / INFO).read_bytes())
+    except (OSError, DamageError) as error:
+        raise UserError(f"{folder}: {error}; remove the folder to pack anew") from None
+    for shard in info.shards:
+        path = folder / shard.name
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise UserError(f"{path} is missing or not whole; copy it back, or remove {folder} to pack anew")
+    return info
+
+
+# ---- the tar files
+
+
+def _write_shards(
     catalog: Catalog,
     folder: Path,
     options: PackOptions,
-    plans: Sequence[ShardPlan],
+    plans: Sequence[PackShardPlan],
     workers: int,
-    progress: Progress | None,
-) -> list[ShardRecord]:
-    """Return the records of all shards in the order of the plans, packing those that are not there yet."""
+    advance: Callable[[int], None],
+) -> list[PackShardRecord]:
+    """Return the records of all tar files in the order of the plans, writing those that are not there yet."""
     records = {}
-    with begin(progress, "packing videos", len(catalog.videos)) as bar:
-        jobs = []
-        for plan in plans:
-            record = unfinished.finished_shard(folder, plan, catalog)
-            if record is None:
-                jobs.append(_job(plan, catalog))
-            else:
-                records[record.name] = record
-                bar.advance(len(plan.rows))
-        for record in _run(jobs, folder, options, workers, bar):
-            unfinished.save_record(folder, record)
+    jobs = []
+    for plan in plans:
+        record = _record_of(folder, plan, catalog)
+        if record is None:
+            videos = tuple(catalog.videos.take(plan.rows))
+            names = tuple(catalog.classes[video.label] for video in videos)
+            # Absolute, since a process of its own must not depend on where this one stands.
+            jobs.append(PackShardJob(plan.name, catalog.root.absolute(), videos, names))
+        else:
             records[record.name] = record
+            advance(len(plan.rows))
+    work = partial(pack_shard, folder=folder.absolute(), options=options)
+    try:
+        with closing(_packed(work, jobs, workers, lambda path: advance(1))) as finished:
+            for record in finished:
+                write_atomic(_record_path(folder, record.name), record.to_json())
+                records[record.name] = record
+    finally:
+        remove_strays(folder)  # what ended processes have written half
     return [records[plan.name] for plan in plans]
 
 
-def _run(jobs: Sequence[ShardJob], folder: Path, options: PackOptions, workers: int, bar: Bar) -> Records:
-    shards = pack_shards(jobs, folder, options, min(workers, len(jobs)), lambda path: bar.advance(1))
+def _packed(
+    work: Callable[..., PackShardRecord], jobs: Sequence[PackShardJob], workers: int, tell: Callable[[str], None]
+) -> Generator[PackShardRecord, None, None]:
+    """Yield the record of each tar file when it is finished, in any order; 0 workers pack in this process.
+
+    Raises UserError for a full disk, and for a worker that died, naming the video it was at.
+    """
+    if workers < 1:
+        for job in jobs:
+            yield work(job, tell)
+        return
+    with closing(run_jobs(work, jobs, min(workers, len(jobs)), tries=1, on_note=tell)) as answers:
+        for answer in answers:
+            if answer is None:
+                continue
+            job, record = answer
+            if isinstance(record, Failure):
+                raise _death(job, record)
+            yield record
+
+
+def _death(job: PackShardJob, failure: Failure) -> Exception:
+    if failure.kind == "error":
+        return RuntimeError(failure.text)
+    code = failure.code
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+    # A repr keeps a file name with control characters on one line.
+    at = f"at video {failure.note!r}" if failure.note else "before its first video"
+    return UserError(
+        f"the process that packed {job.name} was ended {how} {at}; finished shards are kept: type the same "
+        "command again, and if it ends there again, with fewer --workers or without that video"
+    )
+
+
+def _record_of(folder: Path, plan: PackShardPlan, catalog: Catalog) -> PackShardRecord | None:
+    """Return the record of a tar file that need not be written again.
+
+    It is written again where it is not there in full, and where a video that was left out has changed since.
+    """
+    record = read_record(_record_path(folder, plan.name))
+    if record is None or record.name != plan.name:
+        return None
     try:
-        yield from shards
-    finally:
-        shards.close()  # ends the processes, whose half-written files can go then
-        remove_strays(folder)
+        if (folder / plan.name).stat().st_size != record.bytes:
+            return None
+    except OSError:
+        return None
+    for number, _, state in record.left_out:
+        if file_state(catalog.root / catalog.videos[plan.rows.item(number)].path) != state:
+            return None
+    return record
 
 
-def _job(plan: ShardPlan, catalog: Catalog) -> ShardJob:
-    videos = tuple(catalog.videos.take(plan.rows))
-    keys = tuple(plan.key(place) for place in range(len(videos)))
-    # Absolute, since a process of its own must not depend on where this one stands.
-    return ShardJob(plan.name, catalog.root.absolute(), keys, videos, tuple(catalog.classes[v.label] for v in videos))
+def _record_path(folder: Path, name: str) -> Path:
+    return folder / UNFINISHED / f"{name}.json"
+
+
+# ---- what stands beside them
 
 
 def _finish(
     catalog: Catalog,
     folder: Path,
     options: PackOptions,
-    source: SourceInfo,
-    plans: Sequence[ShardPlan],
-    records: Sequence[ShardRecord],
+    packed: PackedList,
+    plans: Sequence[PackShardPlan],
+    records: Sequence[PackShardRecord],
     max_bad_share: float,
 ) -> PackInfo:
-    """Write what stands beside the shards, `pack.json` last."""
-    left_out = _left_out(catalog, plans, records)
-    videos, rows = _packed_rows(catalog, plans, records)
+    """Write `catalog.safetensors` and, last, `pack.json`."""
+    videos: list[Video] = []
+    rows: list[tuple[int, ...]] = []
+    left_out = []
+    for shard, (plan, record) in enumerate(zip(plans, records, strict=True)):
+        videos += catalog.videos.take(plan.rows[np.array([sample[0] for sample in record.samples], dtype=np.int64)])
+        rows += [(shard, *sample[1:]) for sample in record.samples]
+        for number, reason, _ in record.left_out:
+            video = catalog.videos[plan.rows.item(number)]
+            left_out.append(LeftOut(video.path, video.split, reason))
     if left_out:
-        text = json.dumps([{"path": v.path, "split": v.split, "reason": v.reason} for v in left_out], indent=1)
-        write_atomic(folder / LEFT_OUT, text + "\n")
+        write_atomic(folder / LEFT_OUT, json.dumps([asdict(video) for video in left_out], indent=1) + "\n")
         _check_left_out(catalog, left_out, videos, max_bad_share, folder)
-    content = index_bytes(videos, Places.of(rows))
+    content = index_bytes(videos, MemberIndex.of(rows))
     write_atomic(folder / CATALOG, content)
     info = PackInfo(
         made_by=", ".join(f"{name} {version(name)}" for name in ("pvnas", "av", "simplejpeg")),
         options=options,
-        source=source,
+        source=packed,
         classes=catalog.classes,
         counts={split: sum(video.split == split for video in videos) for split in SPLITS},
         frames=sum(row[-1] for row in rows),
-        shards=tuple(ShardInfo(r.name, r.bytes, r.sha256, len(r.samples)) for r in records),
+        shards=tuple(PackShard(r.name, r.bytes, r.sha256, len(r.samples)) for r in records),
         left_out=tuple(left_out),
         catalog=CatalogFile(len(content), hashlib.sha256(content).hexdigest()),
     )
     write_atomic(folder / INFO, info.to_json())
-    unfinished.clear(folder)
-    (folder / LEFT_OUT).unlink(missing_ok=True)
     return info
-
-
-def _packed_rows(
-    catalog: Catalog, plans: Sequence[ShardPlan], records: Sequence[ShardRecord]
-) -> tuple[list[Video], list[tuple[int, ...]]]:
-    """Return the videos of the pack in its order, and the row of each for the columns of Places."""
-    videos: list[Video] = []
-    rows: list[tuple[int, ...]] = []
-    for number, (plan, record) in enumerate(zip(plans, records, strict=True)):
-        places = np.array([sample[0] for sample in record.samples], dtype=np.int64)
-        videos += catalog.videos.take(plan.rows[places])
-        rows += [(number, *sample[1:]) for sample in record.samples]
-    return videos, rows
-
-
-def _left_out(catalog: Catalog, plans: Sequence[ShardPlan], records: Sequence[ShardRecord]) -> list[LeftOut]:
-    found = []
-    for plan, record in zip(plans, records, strict=True):
-        for place, reason, _ in record.left_out:
-            video = catalog.videos[plan.rows.item(place)]
-            found.append(LeftOut(video.path, video.split, reason))
-    return found
 
 
 def _check_left_out(

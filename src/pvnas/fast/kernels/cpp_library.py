@@ -23,7 +23,8 @@ from torch import Tensor
 FOLDER = Path(__file__).parent
 SOURCES = sorted(FOLDER.glob("*/cpu.cpp"))
 INCLUDE = FOLDER / "include"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
+# $PVNAS_CXXFLAGS come last and win: `-mno-avx512f` holds vectors to AVX2, as `make test-avx2` does.
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", *os.environ.get("PVNAS_CXXFLAGS", "").split())
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
 _watchers: list[Callable[[object], None]] = []
@@ -64,15 +65,10 @@ def supported() -> bool:
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
     """Return the kernels for numbers of a type, compiled if they have never been. Raises CannotCompileError."""
-    path = _path_in_cache(dtype)
+    path = library_path(dtype)
     if not path.exists():
         _compile(path, TYPES[dtype])
     return ctypes.CDLL(str(path))
-
-
-def tested_file(dtype: torch.dtype) -> Path:
-    """Return the file, there or not, that says line by line in what cases a library has passed its self-test."""
-    return _path_in_cache(dtype).with_suffix(".tested")
 
 
 def cache_folder() -> Path:
@@ -86,7 +82,8 @@ def compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def _path_in_cache(dtype: torch.dtype) -> Path:
+def library_path(dtype: torch.dtype) -> Path:
+    """Return the file of the kernels for numbers of a type, there or not."""
     return cache_folder() / f"{TYPES[dtype]}-{_fingerprint()}.so"
 
 

@@ -1,0 +1,204 @@
+"""What is wrong with one video: every frame is decoded and counted, none kept: a film needs no more than a clip.
+
+Headers lie (a truncated file still claims all its frames), so what counts is what decodes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
+from pvnas.data.processes import Tell, more_memory
+from pvnas.data.video.container import FrameReader, VideoError, average_rate, open_video, reason
+
+# Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
+COMPLETE_SHARE = 0.95
+# Many writers round times to milliseconds before the container rounds them to its own ticks.
+ROUNDING_SECONDS = 1e-3
+DETAIL_CHARACTERS = 300
+CONVERTED_SIDE = 64
+
+
+class Job(NamedTuple):
+    """A file to examine."""
+
+    path: str
+    """As in the catalog."""
+    file: str
+    size: int
+    """Bytes."""
+    modified_ns: int
+
+
+def examine_within_limits(job: Job, tell: Tell, memory: int) -> CheckResult:
+    """Return what is found of a file, refused where it needs more memory than the process may take (in bytes).
+
+    FFmpeg takes memory that it does not get for damage of the video, and goes on: what seems damaged is read once more
+    with twice the memory. What is damaged is so again; what was short of memory gets further.
+    """
+    result = examine(job.file)
+    if result.verdict in ("ok", "refused"):
+        return result
+    with more_memory(memory) as limited:
+        if not limited or examine(job.file) == result:
+            return result
+    return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
+
+
+def examine(file: str | Path) -> CheckResult:
+    """Decode a file to its end and return what was found, without the path. Raises nothing."""
+    try:
+        return _examined(file)
+    except VideoError as error:
+        return result_of("", error)
+    except MemoryError:  # Python's own; FFmpeg's cannot be told from damage here
+        return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
+    except Exception as error:  # whatever a file makes of PyAV is that file's fault
+        return CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
+
+
+def result_of(path: str, error: VideoError) -> CheckResult:
+    """Return the result that an error means."""
+    verdict: Verdict = next((kind for kind in KINDS if kind == error.kind), "unreadable")
+    return CheckResult(path, verdict, error.text[:DETAIL_CHARACTERS])
+
+
+def with_length(result: CheckResult, shortest_seconds: float) -> CheckResult:
+    """Return the result with ok and short told apart: short are one frame, and less than that duration.
+
+    Whatever length an earlier check asked for.
+    """
+    if result.verdict not in ("ok", "short"):
+        return result
+    # A clip's window counted in frames is a sum of rounded times: a microsecond is no lack.
+    if result.frames == 1 or result.seconds < shortest_seconds - 1e-6:
+        frames = "1 frame" if result.frames == 1 else f"{result.frames} frames"
+        return replace(result, verdict="short", detail=f"{frames}, {result.seconds:.3f} s")
+    return replace(result, verdict="ok", detail="")
+
+
+def file_stamp(file: str | Path) -> tuple[int, int]:
+    """Return size in bytes and time of the last change in ns. Raises VideoError for what is no file with a content."""
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        raise VideoError("unreadable", reason(error)) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError("refused", "it is no regular file")
+    if not status.st_size:
+        raise VideoError("unreadable", "the file has no bytes")
+    return status.st_size, status.st_mtime_ns
+
+
+def _examined(file: str | Path) -> CheckResult:
+    """Return ok or partial. Raises VideoError for all others, and MemoryError."""
+    file_stamp(file)
+    with open_video(file) as (container, stream):
+        reader, clock = FrameReader(container, stream), _Clock(float(stream.time_base or 0), average_rate(stream))
+        shapes: dict[tuple[int, int, int], None] = {}  # in the order of their first frames
+        for frame in reader.frames():
+            if not shapes:
+                _convert(frame)
+            clock.add(frame.pts)
+            shapes[_shape(frame)] = None
+        if not shapes:
+            raise VideoError("empty", "no frame decodes")
+        codec = stream.codec_context.name
+        rate, seconds, variable = clock.reading()
+        counted = claimed = max(0, stream.frames - reader.hidden)
+        if not counted:
+            claimed = round(_claimed_seconds(container, stream) * rate)
+            if abs(claimed - clock.count) <= 1:  # rounded times are no claim of one frame more or less
+                claimed = clock.count
+    faults = []
+    if reader.bad or clock.count < COMPLETE_SHARE * claimed:
+        faults.append(f"{clock.count} of {'' if counted else 'about '}{max(claimed, clock.count)} frames decode")
+    if reader.bad:
+        faults.append(f"{reader.bad} packets or frames are corrupt")
+    width, height, rotation = next(iter(shapes))
+    return CheckResult(
+        "",
+        "partial" if faults else "ok",
+        "; ".join(faults),
+        frames=clock.count,
+        claimed=claimed,
+        rate=round(rate, 4),
+        variable_rate=variable,
+        rotation=rotation,
+        width=width,
+        height=height,
+        resized=len(shapes) > 1,
+        codec=codec,
+        seconds=round(seconds, 6),
+    )
+
+
+class _Clock:
+    """Count, rate and duration of frames from their time stamps, as `decode_video` has them, one stamp at a time."""
+
+    def __init__(self, base: float, rate: float) -> None:
+        self.base, self.rate = base, rate
+        self.count, self.first, self.last = 0, 0, 0
+        self.least, self.most = 0, 0
+        self.rising = base > 0
+
+    def add(self, stamp: int | None) -> None:
+        """Count a frame; its stamp is in units of `base` seconds."""
+        self.count += 1
+        if stamp is None:
+            self.rising = False
+        elif self.count == 1:
+            self.first = self.last = stamp
+        else:
+            gap, self.last = stamp - self.last, stamp
+            self.rising = self.rising and gap > 0
+            self.least, self.most = (min(self.least, gap), max(self.most, gap)) if self.count > 2 else (gap, gap)
+
+    def reading(self) -> tuple[float, float, bool]:
+        """Return average frames per second, seconds, and whether the gaps differ by more than rounding."""
+        if self.count < 2 or not self.rising:
+            return self.rate, self.count / self.rate, False
+        span = (self.last - self.first) * self.base
+        rate = (self.count - 1) / span
+        period = 1 / (self.rate * self.base)
+        rounded = abs(period - round(period)) > 1e-6  # one frame is no whole number of ticks: gaps differ by one
+        differ = (self.most - self.least - rounded) * self.base
+        return rate, span + 1 / rate, differ > ROUNDING_SECONDS * (1 + 1e-6)
+
+
+def _shape(frame: Any) -> tuple[int, int, int]:
+    """Return width and height as shown, and the degrees, clockwise, that the stored picture is turned by for it."""
+    degrees = round(-(frame.rotation or 0) / 90) % 4 * 90
+    return (frame.height, frame.width, degrees) if degrees % 180 else (frame.width, frame.height, degrees)
+
+
+def _convert(frame: Any) -> None:
+    """Turn a frame into the RGB that training needs, scaled down. Raises VideoError where that cannot be done."""
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    size = {"width": min(frame.width, CONVERTED_SIDE), "height": min(frame.height, CONVERTED_SIDE)}
+    try:
+        VideoReformatter().reformat(frame, **size, format="rgb24", interpolation="BILINEAR", threads=1)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError("unreadable", f"its pictures cannot be turned into RGB ({reason(error)})") from None
+
+
+def _claimed_seconds(container: Any, stream: Any) -> float:
+    """Return the duration of the video in the header, 0 where there is none that is surely the video's."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    hours, _, rest = str(stream.metadata.get("DURATION", "")).partition(":")  # Matroska: 00:01:02.345000000
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        pass
+    alone = len(container.streams) == 1  # sound may well be longer than the pictures
+    return container.duration / 1e6 if alone and container.duration else 0.0

@@ -1,0 +1,160 @@
+"""What the check has found in each video: the lists of it, sums by class, and whether a run may go on without the rest.
+
+File and class names come from anywhere. In JSON they are exact; in csv no cell is a formula or steers a terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from pvnas.data.catalog import Catalog
+from pvnas.errors import UserError
+from pvnas.runtime.files import write_atomic
+
+Verdict = Literal["ok", "short", "partial", "unreadable", "refused", "timeout", "missing", "no-video", "empty"]
+KINDS: tuple[Verdict, ...] = get_args(Verdict)
+USABLE = frozenset({"ok", "short", "partial"})
+JSON_NAME, CSV_NAME = "verdicts.json", "verdicts.csv"
+# How the detail of a verdict begins that the limits or the machine decided, not the file alone.
+CRASHED, MEMORY = "crashed", "memory"
+# What steers a terminal: control characters, marks that turn the direction of writing, and line breaks of other kinds.
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What decoding a video to its end has shown; zeros where nothing is known."""
+
+    path: str
+    """As in the catalog."""
+    verdict: Verdict
+    """ok; short or partial (both usable); the others are not usable."""
+    detail: str = ""
+    """Why, in one line; `n of m frames decode` for a partial video."""
+    frames: int = 0
+    """Frames that decode."""
+    claimed: int = 0
+    """Frames that the header claims to be shown; where it has no count, its duration over the rate of the frames."""
+    rate: float = 0.0
+    """Average frames per second."""
+    variable_rate: bool = False
+    """Whether the gaps between the frames' time stamps differ by more than rounding."""
+    rotation: int = 0
+    """Degrees, clockwise, that the stored picture is turned by to be upright: 0, 90, 180 or 270."""
+    width: int = 0
+    height: int = 0
+    """Size as shown, in pixels, of the first frame."""
+    resized: bool = False
+    """Whether a later frame has another size or rotation; it is scaled to the first's size."""
+    codec: str = ""
+    seconds: float = 0.0
+    """Duration of the frames that decode."""
+    bytes: int = 0
+    """Size of the file."""
+    modified_ns: int = 0
+    """When the file was last written, in nanoseconds; with its size what tells a changed file."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the video can be trained on."""
+        return self.verdict in USABLE
+
+    @property
+    def passing(self) -> bool:
+        """Whether time, memory or a crash decided, so that another check may find otherwise."""
+        return self.verdict == "timeout" or self.detail.startswith((CRASHED, MEMORY))
+
+
+def write_check_results(verdicts: Sequence[CheckResult], folder: str | Path) -> None:
+    """Write verdicts.json (exact, one line per video) and verdicts.csv (for a spreadsheet), each whole or not at all.
+
+    Raises UserError where the place cannot be written.
+    """
+    rows = ",\n".join(json.dumps(asdict(verdict)) for verdict in verdicts)
+    write_atomic(Path(folder) / JSON_NAME, f"[\n{rows}\n]\n" if rows else "[]\n")
+    names = [field.name for field in fields(CheckResult) if field.name != "modified_ns"]
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(names)
+    lines.writerows([inert(getattr(verdict, name)) for name in names] for verdict in verdicts)
+    write_atomic(Path(folder) / CSV_NAME, table.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def read_check_results(path: str | Path) -> list[CheckResult]:
+    """Return what `write_check_results` wrote as JSON. Raises UserError for a file that is not such a list."""
+    try:
+        verdicts = [CheckResult(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not a list of verdicts ({error}); delete it to check the videos again") from None
+    if any(verdict.verdict not in KINDS for verdict in verdicts):
+        raise UserError(f"{path} holds an unknown verdict; delete it to check the videos again")
+    return verdicts
+
+
+def inert(cell: object) -> str:
+    """Return a csv cell that a spreadsheet shows and never runs: no formula, nothing that steers a terminal."""
+    text = STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), str(cell))
+    return f"'{text}" if text.startswith(FORMULA) and not isinstance(cell, int | float) else text
+
+
+def counts(verdicts: Iterable[CheckResult]) -> dict[str, int]:
+    """Return how many videos have each verdict, without those that no video has."""
+    found = Counter(verdict.verdict for verdict in verdicts)
+    return {kind: found[kind] for kind in KINDS if found[kind]}
+
+
+def summary(verdicts: Iterable[CheckResult]) -> str:
+    """Return one line that counts the verdicts, such as `46 ok, 1 partial, 1 unreadable`."""
+    return ", ".join(f"{number} {kind}" for kind, number in counts(verdicts).items()) or "no videos"
+
+
+def by_class(catalog: Catalog, verdicts: Sequence[CheckResult]) -> dict[str, dict[str, int]]:
+    """Return for each class, in the catalog's order, how many of its videos have each verdict.
+
+    `verdicts` are those of the catalog's videos, in its order.
+    """
+    found = Counter(zip(catalog.videos.labels.tolist(), (verdict.verdict for verdict in verdicts), strict=True))
+    return {
+        name: {kind: found[label, kind] for kind in KINDS if found[label, kind]}
+        for label, name in enumerate(catalog.classes)
+    }
+
+
+def usable(catalog: Catalog, verdicts: Iterable[CheckResult], max_bad_share: float) -> Catalog:
+    """Return the catalog without the videos that cannot be used.
+
+    Raises UserError when they are more than `max_bad_share` of the catalog, or all of a class's training videos; write
+    the verdicts first, so that the person finds the list.
+    """
+    known = set(catalog.videos.paths)
+    bad = [verdict for verdict in verdicts if verdict.path in known and not verdict.usable]
+    remaining = catalog.without({verdict.path for verdict in bad})
+    if not bad:
+        return remaining
+    # A repr keeps a file name with control characters on one line.
+    first = f"the first is {bad[0].path!r} ({bad[0].verdict}: {bad[0].detail}); all are in {CSV_NAME}"
+    if len(bad) > max_bad_share * len(catalog.videos):
+        raise UserError(
+            f"{len(bad)} of {len(catalog.videos)} videos cannot be used, more than max_bad_share={max_bad_share:g} "
+            f"allows; {first}; mend or remove them, or allow more: --data.max_bad_share {_enough(bad, catalog)}"
+        )
+    before, after = catalog.counts()["train"], remaining.counts()["train"]
+    for name in catalog.classes:
+        if before[name] and not after[name]:
+            raise UserError(f"no training video of class {name!r} can be used; {first}; mend them or remove the class")
+    return remaining
+
+
+def _enough(bad: Sequence[CheckResult], catalog: Catalog) -> str:
+    """Return the least share, rounded up to a thousandth, that would allow so many bad videos."""
+    return f"{math.ceil(1000 * len(bad) / len(catalog.videos)) / 1000:g}"

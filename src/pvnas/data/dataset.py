@@ -1,0 +1,248 @@
+"""Videos opened as a config says, and their frames: out of files, a pack of them, or what is kept decoded in memory.
+
+torch is imported when frames are asked for: listing a folder needs none. Legend: T frames, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvnas.config import DataConfig
+from pvnas.data.catalog import SPLITS, Catalog
+from pvnas.data.listing import read_catalog
+from pvnas.data.listing.assemble import VALIDATION_IS_TEST, check_classes, check_shares
+from pvnas.data.listing.entries import Entry
+from pvnas.data.listing.hold_out import hold_out
+from pvnas.data.pack.format import INFO, PackInfo
+from pvnas.data.pack.read import Pack, PackReader, open_pack
+from pvnas.data.video.container import VideoError
+from pvnas.data.video.decode import DecodedVideo, decode_video, probe
+from pvnas.data.video.seek import Choose, read_frames
+from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress, begin
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+GIB = 1 << 30
+CACHE_THREADS = 2
+FRAMES_OF_UNKNOWN_LENGTH = 300
+
+
+class VideoDataset:
+    """The videos of a catalogue, decoded on demand, read from a pack, or kept decoded at ``short_side`` pixels.
+
+    Raises UserError for a video that cannot be read, with its path: it was whole when it was listed, and no other video
+    takes its place.
+
+    Worker processes are forked after the cache is filled and read it where it is. Shared memory in its place would cost
+    an open file for each video, more than a process may have by default.
+    """
+
+    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int, pack: PackReader | None = None) -> None:
+        self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
+        self._cache: list[DecodedVideo] | None = None
+
+    def __len__(self) -> int:
+        return len(self.catalog.videos)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames are."""
+        import torch
+
+        return self._cache[0].frames_TCHW.device if self._cache else torch.device("cpu")
+
+    def workers(self, asked: int) -> int:
+        """Return how many processes may read: what lies on the GPU needs none, and none can reach it."""
+        return 0 if self.device.type == "cuda" else asked
+
+    def pins_memory(self) -> bool:
+        """Return whether batches go through page-locked memory on their way to a GPU."""
+        import torch
+
+        return torch.cuda.is_available() and self.device.type == "cpu"
+
+    def pack_shards(self) -> NDArray[np.int64] | None:
+        """Return the shard (V,) of the pack that each video lies in, None unless an epoch goes shard after shard."""
+        if self.config.order != "shards":
+            return None
+        if self.pack is None:
+            raise UserError("data.order shards is for packs; write one with: pvnas data pack DATA PACK")
+        return self.pack.pack_shards[self.catalog.videos.rows]
+
+    def select(self, indices: Sequence[int]) -> VideoDataset:
+        """Return a source of some of the videos that shares what is cached."""
+        part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack)
+        part._cache = None if self._cache is None else [self._cache[i] for i in indices]
+        return part
+
+    def frames(self, index: int, choose: Choose) -> Tensor:
+        """Return the (T, C, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
+        if self._cache is not None:
+            video = self._cache[index]
+            return _taken(video.frames_TCHW, choose(video.times_T, video.duration))
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            times_T, duration = self.pack.times(row)
+            return self.pack.frames(row, choose(times_T, duration))
+        with self._named(index) as path:
+            return read_frames(path, choose, short_side=self.short_side)
+
+    def prepare_cache(self, device: torch.device | None = None, progress: Progress | None = None) -> bool:
+        """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
+        where = self.config.cache
+        if where == "none" or not len(self) or (where == "auto" and self._too_large()):
+            return False
+        on_device = device if where == "gpu" else None
+        cache = []
+        with (
+            begin(progress, "decoding videos into memory", len(self)) as bar,
+            ThreadPoolExecutor(CACHE_THREADS) as pool,
+        ):
+            try:
+                for video in pool.map(self.whole, range(len(self))):
+                    cache.append(video if on_device is None else video.to(on_device))
+                    bar.advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        self._cache = cache
+        return True
+
+    def whole(self, index: int) -> DecodedVideo:
+        """Return a whole video, its shorter side scaled to ``short_side``; as it is kept, if it is."""
+        if self._cache is not None:
+            return self._cache[index]
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            times_T, duration = self.pack.times(row)
+            return DecodedVideo(self.pack.frames(row, np.arange(len(times_T))), times_T, duration)
+        with self._named(index) as path:
+            return decode_video(path, short_side=self.short_side)
+
+    def _too_large(self) -> bool:
+        return self.estimated_bytes() > self.config.cache_gib * GIB
+
+    def estimated_bytes(self, sample: int = 32) -> float:
+        """Return the memory that a cache takes, from what up to ``sample`` videos say of themselves."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, sample).astype(int)).tolist()
+        return float(np.mean([self._estimated_bytes_of(index) for index in chosen])) * len(self)
+
+    def _estimated_bytes_of(self, index: int) -> float:
+        if self.pack is not None:
+            row = self.catalog.videos.rows.item(index)
+            height, width = self.pack.size(row)
+            return 3.0 * height * width * self.pack.length(row)
+        with self._named(index) as path:
+            info = probe(path)
+        frames = info.frames or round(info.seconds * info.rate) or FRAMES_OF_UNKNOWN_LENGTH
+        return 3.0 * frames * self.short_side**2 * max(info.width, info.height) / max(1, min(info.width, info.height))
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[Path]:
+        """Yield a video's path; a VideoError becomes a UserError with the path in it."""
+        path = self.catalog.root / self.catalog.videos[index].path
+        try:
+            yield path
+        except VideoError as error:
+            # A repr keeps a file name with control characters on one line.
+            raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
+
+
+def _taken(frames_TCHW: Tensor, indices: NDArray[np.int64]) -> Tensor:
+    """Return some of the frames. Numpy copies whole frames, where torch's indexing goes from number to number."""
+    import torch
+
+    if frames_TCHW.is_cuda:
+        return frames_TCHW[torch.from_numpy(indices)]
+    return torch.from_numpy(frames_TCHW.permute(0, 2, 3, 1).numpy()[indices]).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class OpenedVideos:
+    """A catalogue and how its frames are read."""
+
+    catalog: Catalog
+    config: DataConfig
+    pack: PackReader | None = None
+    info: PackInfo | None = None
+    """What the pack says of itself."""
+
+    def dataset(self, split: str, short_side: int) -> VideoDataset:
+        """Return the videos of one split (train, val or test)."""
+        return VideoDataset(self.catalog.select(split), self.config, short_side, self.pack)
+
+
+def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
+    """Return the videos to train on, with all splits: those that are named, the others held out of train.
+
+    A pack and the files that it was made of have the same videos in the same order and the same splits. Raises
+    UserError.
+    """
+    pack = _pack(config)
+    if pack is None:
+        return OpenedVideos(_read(config, seed, as_listed=False), config)
+    check_shares(config.validation_share, config.test_share)
+    catalog = pack.catalog
+    catalog = catalog.take(np.array(sorted(range(len(catalog.videos)), key=list(catalog.videos.paths).__getitem__)))
+    splits = _all_splits(catalog, pack.info.source.format, config, seed)
+    catalog = replace(catalog, videos=replace(catalog.videos, splits=splits))
+    shares = {"val": config.validation_share, "test": config.test_share}
+    check_classes(catalog, [split for split, share in shares.items() if share > 0])
+    return OpenedVideos(catalog, config, pack.reader(), pack.info)
+
+
+def list_videos(config: DataConfig) -> Catalog:
+    """Return the catalogue of a folder, list or pack as its lists say. Raises UserError."""
+    pack = _pack(config)
+    return pack.catalog if pack is not None else _read(config, 0, as_listed=True)
+
+
+def _pack(config: DataConfig) -> Pack | None:
+    """Return the pack that the config names, None for files."""
+    remote = "://" in config.path
+    if config.format != "pack" and not (config.format == "auto" and (remote or (Path(config.path) / INFO).is_file())):
+        if remote:
+            raise UserError(f"{config.path} cannot be read as {config.format}: behind a URL there can only be a pack")
+        return None
+    return open_pack(config.path)
+
+
+def _read(config: DataConfig, seed: int, *, as_listed: bool) -> Catalog:
+    return read_catalog(
+        config.path,
+        format=config.format,
+        split=config.split,
+        annotations=config.annotations,
+        allow_outside=config.allow_outside,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        seed=seed,
+        as_listed=as_listed,
+    )
+
+
+def _all_splits(catalog: Catalog, format: str, config: DataConfig, seed: int) -> NDArray[np.uint8]:
+    """Return the split of each video as an index into SPLITS: a pack keeps only the splits that its list named."""
+    videos = list(catalog.videos)
+    named = {video.split for video in videos} - {"train"}
+    as_test = format in VALIDATION_IS_TEST and "test" not in named
+    if as_test:
+        named = {"test"} if "val" in named else set()
+    entries = [
+        Entry(v.path, catalog.classes[v.label], "test" if as_test and v.split == "val" else v.split, v.group)
+        for v in videos
+    ]
+    shares = {"val": config.validation_share, "test": config.test_share}
+    splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
+    return np.array([SPLITS.index(splits[video.path]) for video in videos], dtype=np.uint8)

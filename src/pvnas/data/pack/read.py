@@ -1,0 +1,213 @@
+"""A finished pack, opened without reading its tar files, and clips out of it: the frames they need and nothing else.
+
+row ─ catalogue ─▶ json range ─▶ times, sizes ─ indices ─▶ ranges of frames ─▶ JPEG ─▶ (T, C, H, W)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from pvnas.data.catalog import Catalog
+from pvnas.data.pack.format import (
+    CATALOG,
+    INFO,
+    INFO_LIMIT,
+    DamageError,
+    MemberIndex,
+    PackedFrames,
+    PackInfo,
+    parse_index,
+    parse_info,
+    parse_member,
+    shown,
+)
+from pvnas.data.pack.storage import Storage, storage_of
+from pvnas.data.video.decode import channels_first
+from pvnas.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CATALOG_LIMIT = 4 << 30  # bytes; ten million videos are a quarter of it
+MEMBERS_KEPT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """What is known of a pack once it is open."""
+
+    storage: Storage
+    info: PackInfo
+    catalog: Catalog
+    """Format "pack"; ``videos.rows`` are the rows that the reader asks for, a path is that of the packed video."""
+    members: MemberIndex
+
+    def reader(self) -> PackReader:
+        """Return a reader of its clips."""
+        return PackReader(self)
+
+
+def is_pack(path_or_url: str | Path) -> bool:
+    """Return whether a finished pack lies there. Raises UserError for a URL that does not answer."""
+    return storage_of(path_or_url).size(INFO) is not None
+
+
+def open_pack(path_or_url: str | Path) -> Pack:
+    """Return the pack of a folder or URL. Raises UserError where there is none, and for what does not fit."""
+    storage = storage_of(path_or_url)
+    try:
+        info = parse_info(_content(storage, INFO, INFO_LIMIT))
+        content = _content(storage, CATALOG, CATALOG_LIMIT)
+        if len(content) != info.catalog.bytes or hashlib.sha256(content).hexdigest() != info.catalog.sha256:
+            raise DamageError(f"{CATALOG} is not the one that {INFO} was written with (SHA-256)")
+        table, members = parse_index(content, info)
+    except DamageError as damage:
+        raise UserError(f"{storage.address}: {damage}; copy the pack anew, or write it anew") from None
+    return Pack(storage, info, Catalog(Path(storage.address), info.classes, table, "pack"), members)
+
+
+def _content(storage: Storage, name: str, limit: int) -> bytes:
+    size = storage.size(name)
+    if size is None:
+        what = "is no finished pack: it has no" if name == INFO else "lacks"
+        raise UserError(f"{storage.address} {what} {name}; finish it with the command that it was begun with")
+    if not 0 <= size <= limit:
+        raise DamageError(f"{name} has {size} bytes" if size >= 0 else f"its server does not say how large {name} is")
+    return storage.read(name, 0, size) if size else b""
+
+
+class PackReader:
+    """Reads clips by a video's row in the pack (``VideoTable.rows``); threads and forked processes may share one.
+
+    All methods raise UserError, in one line with video and tar file, for what is damaged or cannot be read.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack, self.members = pack, pack.members
+        self.bytes_read = 0
+        """Bytes read in this process so far."""
+        self.member = lru_cache(MEMBERS_KEPT)(self._member)
+        """Return the json member of a video, by row; the last ones are kept."""
+
+    def __len__(self) -> int:
+        return len(self.pack.catalog.videos)
+
+    def __reduce__(self) -> tuple[type[PackReader], tuple[Pack]]:
+        return PackReader, (self.pack,)
+
+    @property
+    def pack_shards(self) -> NDArray[np.int64]:
+        """Return the tar file (N,) that each video lies in, as an index."""
+        return self.members.shards.astype(np.int64)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Return height and width of a video's frames in pixels, without reading."""
+        return self.members.heights.item(row), self.members.widths.item(row)
+
+    def length(self, row: int) -> int:
+        """Return the number of a video's frames, without reading."""
+        return self.members.frames.item(row)
+
+    def times(self, row: int) -> tuple[NDArray[np.float64], float]:
+        """Return when a video's frames begin (T,), from 0, and its duration, in seconds."""
+        member = self.member(row)
+        return member.times_T, member.duration
+
+    def about(self, row: int) -> dict[str, Any]:
+        """Return what else the video's json member says; claims, to be shown and compared at most."""
+        return self.member(row).about
+
+    def frames(self, row: int, indices: NDArray[np.int64]) -> Tensor:
+        """Return the (T, C, H, W) uint8 RGB frames at these indices, a view of (T, H, W, C) in memory."""
+        member = self.member(row)
+        wanted = indices.tolist()
+        if wanted and not (min(wanted) >= 0 and max(wanted) < len(member.times_T)):
+            raise IndexError(f"frames {min(wanted)} to {max(wanted)} of a video with {len(member.times_T)}")
+        frames_THWC = np.empty((len(wanted), *self.size(row), 3), dtype=np.uint8)
+        jpegs = self._jpegs(row, member, sorted(set(wanted)))
+        first: dict[int, int] = {}
+        for number, index in enumerate(wanted):
+            if index in first:
+                frames_THWC[number] = frames_THWC[first[index]]
+                continue
+            first[index] = number
+            try:
+                decode_jpeg(jpegs[index], frames_THWC[number])
+            except DamageError as damage:
+                raise self._fault(row, f"frame {index} {damage}") from None
+        return channels_first(frames_THWC)
+
+    def _member(self, row: int) -> PackedFrames:
+        members, (height, width) = self.members, self.size(row)
+        content = self._bytes(row, members.json_offsets.item(row), members.json_sizes.item(row))
+        size = members.mjpeg_sizes.item(row)
+        try:
+            return parse_member(content, frames=self.length(row), size=size, height=height, width=width)
+        except DamageError as damage:
+            raise self._fault(row, str(damage)) from None
+
+    def _jpegs(self, row: int, member: PackedFrames, indices: list[int]) -> dict[int, memoryview]:
+        """Return the JPEG files of frames in rising order; near ones are read at once."""
+        offset = self.members.mjpeg_offsets.item(row)
+        jpegs: dict[int, memoryview] = {}
+        for group in near_groups([(i, *member.starts[i : i + 2].tolist()) for i in indices], self.pack.storage.gap):
+            first, end = group[0][1], group[-1][2]
+            content = memoryview(self._bytes(row, offset + first, end - first))
+            jpegs |= {index: content[start - first : stop - first] for index, start, stop in group}
+        return jpegs
+
+    def _bytes(self, row: int, start: int, size: int) -> bytes:
+        try:
+            content = self.pack.storage.read(self._file(row), start, size)
+        except DamageError as damage:
+            raise self._fault(row, str(damage)) from None
+        self.bytes_read += size
+        return content
+
+    def _file(self, row: int) -> str:
+        return self.pack.info.shards[self.members.shards.item(row)].name
+
+    def _fault(self, row: int, text: str) -> UserError:
+        path = shown(self.pack.catalog.videos.paths[row])
+        return UserError(
+            f"{self.pack.storage.address}/{self._file(row)}: video {path}: {text}; copy the shard anew: "
+            "what is damaged can be found with pvnas data verify"
+        )
+
+
+def near_groups(ranges: list[tuple[int, int, int]], gap: int) -> list[list[tuple[int, int, int]]]:
+    """Return ranges (index, start, end) in groups of which each is cheaper to read at once."""
+    groups: list[list[tuple[int, int, int]]] = []
+    for one in ranges:
+        if groups and one[1] - groups[-1][-1][2] <= gap:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def decode_jpeg(content: memoryview | bytes, frame_HWC: NDArray[np.uint8]) -> None:
+    """Decode a JPEG file of exactly this size into an array. Raises DamageError, before decoding for another size."""
+    check_jpeg(content, *frame_HWC.shape[:2])
+    try:
+        simplejpeg.decode_jpeg(content, colorspace="RGB", fastdct=False, fastupsample=False, buffer=frame_HWC)
+    except ValueError as error:
+        raise DamageError(f"is no whole JPEG ({error})") from None
+
+
+def check_jpeg(content: memoryview | bytes, height: int, width: int) -> None:
+    """Raise DamageError unless the header is that of a JPEG file of this size."""
+    try:
+        header = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        raise DamageError("is no JPEG") from None
+    if header[:2] != (height, width):
+        raise DamageError(f"is {header[1]}x{header[0]}, not {width}x{height} pixels")

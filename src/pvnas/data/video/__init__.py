@@ -1,0 +1,1 @@
+"""One video file: opened, decoded whole, and a clip's frames alone."""

@@ -1,0 +1,173 @@
+"""Whole videos as tensors: frames in the order they are shown, upright, with their times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvnas.data.video.container import MAX_PIXELS, FrameReader, VideoError, average_rate, open_video
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file's header claims; headers lie, only decoding tells."""
+
+    frames: int
+    """Number of frames, 0 where the header has none."""
+    rate: float
+    """Average frames per second."""
+    width: int
+    height: int
+    """Stored size in pixels, before rotation."""
+    seconds: float
+    """Duration, 0 where the header has none."""
+    codec: str
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """Frames of a video in the order they are shown."""
+
+    frames_TCHW: Tensor
+    """uint8 RGB, upright."""
+    times_T: NDArray[np.float64]
+    """When each frame begins, in seconds; the first at 0."""
+    duration: float
+    """Seconds from the first frame to the end of the last."""
+    frames_bad: int = 0
+    """Packets and frames that did not decode or are marked corrupt."""
+
+    @property
+    def rate(self) -> float:
+        """Average frames per second."""
+        return measured_rate(self.times_T, 1.0 / self.duration)
+
+    def to(self, device: torch.device) -> DecodedVideo:
+        """Return the video with its frames on a device."""
+        return replace(self, frames_TCHW=self.frames_TCHW.to(device))
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Return what the header says. Raises VideoError."""
+    with open_video(path) as (container, stream):
+        context = stream.codec_context
+        duration = container.duration / 1e6 if container.duration else 0.0
+        return VideoInfo(stream.frames, average_rate(stream), context.width, context.height, duration, context.name)
+
+
+def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedVideo:
+    """Return all frames of the best video stream.
+
+    ``short_side`` scales the frames so that the shorter side has this many pixels. Times are the file's time stamps
+    where they rise, else the count of frames over the average rate. Raises VideoError.
+    """
+    painter = Painter(short_side)
+    decoded = decode_in_order(path, painter.paint, painter)
+    frames_TCHW = stacked(decoded.kept)
+    return DecodedVideo(frames_TCHW, decoded.times_T, decoded.duration, decoded.frames_bad)
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """What a decode from the first frame to the last has shown."""
+
+    kept: list[Any]
+    """What was made of each frame, in the order they are shown."""
+    times_T: NDArray[np.float64]
+    duration: float
+    frames_bad: int
+
+
+def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Painter) -> InOrder:
+    """Decode a file from its first frame to its last; ``keep`` makes of each frame what is kept. Raises VideoError."""
+    kept: list[Any] = []
+    stamps: list[int | None] = []
+    with open_video(path) as (container, stream):
+        reader = FrameReader(container, stream)
+        for frame in reader.frames():
+            if not stamps:
+                painter.fit(frame.width, frame.height)
+            stamps.append(frame.pts)
+            kept.append(keep(frame))
+        rate, base = average_rate(stream), float(stream.time_base or 0)
+    if not stamps:
+        raise VideoError("empty", "no frame decodes")
+    times_T = shown_times(stamps, base, rate)
+    duration = float(times_T[-1]) + 1.0 / measured_rate(times_T, rate)
+    return InOrder(kept, times_T, duration, reader.bad)
+
+
+def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+    """Return pictures (H, W, C) as (T, C, H, W), a view of (T, H, W, C) in memory: what resizing is fastest on."""
+    return channels_first(np.stack(pictures))
+
+
+def channels_first(frames_THWC: NDArray[np.uint8]) -> Tensor:
+    """Return frames as a tensor (T, C, H, W), a view of the array."""
+    import torch  # not above: the processes that check and pack videos start quickly and stay small without it
+
+    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+
+
+class Painter:
+    """Converts frames to upright RGB arrays of one size, (H, W, 3) uint8.
+
+    ``enlarges``: whether a video whose shorter side has fewer pixels than ``short_side`` is scaled up to it.
+    """
+
+    def __init__(self, short_side: int | None, *, enlarges: bool = True) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.short_side, self.enlarges = short_side, enlarges
+        self.size = (0, 0)
+        self.turns: int | None = None  # quarters, counter-clockwise
+        self.reformatter = VideoReformatter()
+
+    def fit(self, width: int, height: int) -> None:
+        """Take the size of the video's first frame: a later one of another size is scaled to it."""
+        short_side = self.short_side
+        if short_side is None or (not self.enlarges and short_side > min(width, height)):
+            self.size = width, height
+            return
+        factor = short_side / min(width, height)
+        self.size = max(1, round(width * factor)), max(1, round(height * factor))
+        if math.prod(self.size) > MAX_PIXELS:  # a line of pixels, blown up
+            scaled = "{}x{}".format(*self.size)
+            raise VideoError("refused", f"{width}x{height} scaled to {scaled} pixels, more than {MAX_PIXELS}")
+
+    def paint(self, frame: Any) -> NDArray[np.uint8]:
+        """Return one frame upright, scaled and turned as the first one is, whatever it says of itself."""
+        width, height = self.size
+        rgb = self.reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
+        )
+        if self.turns is None:
+            self.turns = round((frame.rotation or 0) / 90) % 4
+        return np.rot90(rgb.to_ndarray(), self.turns)
+
+
+def shown_times(stamps: list[int | None], base: float, rate: float) -> NDArray[np.float64]:
+    """Return the stamps, in units of ``base`` seconds, from 0 on where all are there and rise, else counted frames.
+
+    Counted frames are those of the average ``rate``.
+    """
+    if base > 0 and all(stamp is not None for stamp in stamps):
+        ticks_T = np.array(stamps, dtype=np.int64)
+        if (np.diff(ticks_T) > 0).all():
+            return (ticks_T - ticks_T[0]) * base
+    return np.arange(len(stamps)) / rate
+
+
+def measured_rate(times_T: NDArray[np.float64], rate: float) -> float:
+    """Return the average rate of the frames that are there; the header's for a single one."""
+    return (len(times_T) - 1) / float(times_T[-1]) if len(times_T) > 1 else rate

@@ -1,0 +1,101 @@
+"""Operations that leave one node and have no kernels: autograd takes them, each as ``space`` builds it.
+
+Legend: N clips, C channels of the cell, T frames, F = N*T folded frames, k edges that leave the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pvnas.fast.mixing import MixingGrad, MixingWeights
+from pvnas.space.layers import fold_time, unfold_time
+from pvnas.space.supernet import frozen_statistics
+
+
+class Term(NamedTuple):
+    """One operation: of one of the k edges, or (None) shared by all since it has no parameters."""
+
+    module: nn.Module
+    column: int
+    """Of the operation in alpha."""
+    edge: int | None
+
+
+class SavedTerms(NamedTuple):
+    """What the backward pass needs: the node as a leaf of autograd's graph, and what each term made of it."""
+
+    x: Tensor
+    outputs: list[Tensor]
+
+
+class AutogradOperations:
+    """Those of one node. ``per_edge``: modules by name, one for each edge that leaves; ``shared``: one by name."""
+
+    def __init__(
+        self, columns: Mapping[str, int], per_edge: Mapping[str, Sequence[nn.Module]], shared: Mapping[str, nn.Module]
+    ) -> None:
+        self.terms = [
+            Term(one, columns[name], edge) for name, each in per_edge.items() for edge, one in enumerate(each)
+        ]
+        self.terms += [Term(module, columns[name], None) for name, module in shared.items()]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of all terms."""
+        return [parameter for term in self.terms for parameter in term.module.parameters()]
+
+    def forward(
+        self, x_FCHW: Tensor, frames: int, sums: Sequence[Tensor], weights: MixingWeights, edges: slice,
+        *, wants_grads: bool, moves_statistics: bool,
+    ) -> SavedTerms:  # fmt: skip
+        """Add all terms, times their weights, to the sums (F, C, H', W') of the k nodes that the edges lead to."""
+        # A copy: a node lies among others, whose sums go on being made, and autograd wants what it saves unchanged.
+        x = unfold_time(x_FCHW.clone(memory_format=torch.channels_last), frames).detach().requires_grad_(wants_grads)
+        half = x.dtype in (torch.bfloat16, torch.float16)
+        outputs = []
+        for module, column, edge in self.terms:
+            with (
+                torch.set_grad_enabled(wants_grads),
+                torch.autocast(x.device.type, x.dtype if half else torch.bfloat16, enabled=half),
+                nullcontext() if moves_statistics else frozen_statistics(module),
+            ):
+                outputs.append(module(x))
+            y_FCHW = fold_time(outputs[-1].detach())
+            weights_k = weights.of(edges, (column,))
+            for reached in range(len(sums)) if edge is None else (edge,):
+                sums[reached].add_((weights_k[reached] * y_FCHW).to(x.dtype))
+        return SavedTerms(x, outputs)
+
+    def backward(
+        self, grads: Sequence[Tensor], saved: SavedTerms, weights: MixingWeights, edges: slice,
+        weights_grad: MixingGrad | None,
+    ) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
+        """Return the gradients for the node (F, C, H, W) and ``parameters``, from those of the k nodes reached.
+
+        None where ``forward`` was not told that it wants them.
+        """
+        columns = tuple(dict.fromkeys(term.column for term in self.terms))
+        dtype = weights.of(edges, columns).dtype
+        of_weights = {column: grads[0].new_zeros(len(grads), dtype=dtype) for column in columns}
+        output_grads = []
+        for (_, column, edge), y in zip(self.terms, saved.outputs, strict=True):
+            weights_k, y_FCHW = weights.of(edges, (column,)), fold_time(y.detach())
+            reached = range(len(grads)) if edge is None else (edge,)
+            if weights_grad is not None:
+                for node in reached:
+                    of_weights[column][node] = (grads[node] * y_FCHW).sum(dtype=dtype)
+            mixed = torch.stack([weights_k[node] * grads[node] for node in reached]).sum(0).to(y.dtype)
+            output_grads.append(unfold_time(mixed, y.shape[2]))
+        if weights_grad is not None:
+            weights_grad.set(edges, columns, torch.stack([of_weights[column] for column in columns], 1))
+        if not saved.x.requires_grad:
+            return None, [None] * len(self.parameters())
+        wanted = [saved.x, *(p for p in self.parameters() if p.requires_grad)]
+        x_grad, *found = torch.autograd.grad(saved.outputs, wanted, output_grads, allow_unused=True)
+        rest = iter(found)
+        of_parameters = [next(rest) if p.requires_grad else None for p in self.parameters()]
+        return None if x_grad is None else fold_time(x_grad), of_parameters

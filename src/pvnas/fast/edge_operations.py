@@ -1,0 +1,333 @@
+"""The operations with parameters of all edges that leave one node, computed together, forward and backward.
+
+All edges that leave a node see the same ReLU(x). So a convolution of each is one convolution to k times the channels,
+and whatever follows goes on in k groups: a depthwise convolution has groups anyway, a BN never mixes channels. The
+parameters stay where ``space`` has them; here their kernels lie one after another along the output channels.
+
+The backward pass is written out since autograd would keep every tensor on the way, the k copies of the input among
+them: an operation keeps what its own backward pass reads, and the inputs of convolutions only where the gradients of
+their kernels are asked for, which the architecture step does not.
+
+Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pvnas.fast.batchnorm import EdgeNorms, batch_norm_grad
+from pvnas.fast.kernels.interface import Kernels, Normed
+from pvnas.fast.kernels.tensors import empty_pictures, tap_by_tap
+from pvnas.space.layers import joined_kernel
+
+ConvKernels = Sequence[Tensor]
+Saved = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class EdgeGroup:
+    """The edges that leave one node, and what is asked of them in a pass."""
+
+    edges: int
+    stride: int
+    frames: int
+    """T, the frames of a clip."""
+    of_batch: bool
+    """Whether the batch's own statistics normalise."""
+    kernel_grads: bool
+    """Whether the gradients of the kernels will be asked for."""
+    input_grad: bool
+    """Whether the gradient of the node will be asked for, or else those of the mixing weights alone."""
+
+
+class NodeInput:
+    """A node x (F, C, H, W), and the forms of its ReLU that several operations read, each made once."""
+
+    def __init__(self, kernels: Kernels, x_FCHW: Tensor, group: EdgeGroup) -> None:
+        self.kernels, self.x_FCHW, self.group = kernels, x_FCHW, group
+
+    @cached_property
+    def relu(self) -> Tensor:
+        """ReLU(x), dense in channels-last memory."""
+        return torch.clamp_min(self.x_FCHW, 0, out=empty_pictures(self.x_FCHW, *self.x_FCHW.shape))
+
+    @cached_property
+    def even(self) -> Tensor:
+        """ReLU(x) at the even rows and columns."""
+        return self.kernels.pick_pixels(self.x_FCHW, 0)
+
+    @cached_property
+    def odd(self) -> Tensor:
+        """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
+        return self.kernels.pick_pixels(self.x_FCHW, 1)
+
+    def convolved(self, x: Any, kernel: Tensor, norms: EdgeNorms, frames: int = 1, relu: bool = False) -> Normed:
+        """Return a convolution over channels (F, kC, H', W') of all edges as its BN, ``norms``, sees it."""
+        k = self.group.edges
+        if not norms.of_batch:
+            return norms.of(self.kernels, self.kernels.channel_conv(x, kernel, k, frames, relu))
+        z, statistics = self.kernels.channel_conv_statistics(x, kernel, k, frames, relu, norms.eps)
+        return norms.with_statistics(z, statistics)
+
+
+class EdgeGrad(NamedTuple):
+    """What the backward pass of an operation returns."""
+
+    relu: Tensor
+    """For ReLU(x), added to what earlier operations have given."""
+    kernels: Sequence[Tensor | None]
+
+
+class EdgeOperation(ABC):
+    """One kind of operation up to its last BN, whose scale, the mixing weight, and sum are made for all at once."""
+
+    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
+        """Return the edges' kernels in the form in which a pass reads them, with what is made of them alone."""
+        return kernels
+
+    @abstractmethod
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        """Return what the last BN sees, and what else a backward pass may need. ``norms``: all BN, in their order."""
+
+    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
+        """Return what the backward pass of this group needs of the second that ``forward`` has returned."""
+        return rest
+
+    @abstractmethod
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Return the gradients for ReLU(x), added to ``into``, and for the kernels.
+
+        ``grad``: that for the last BN's input, as ``Kernels.per_edge_grads`` gives it.
+        """
+
+
+class Separable(EdgeOperation):
+    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first, whose depthwise output is made again."""
+
+    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
+        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
+        return tap_by_tap(depthwise1), pointwise1, tap_by_tap(depthwise2), pointwise2
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
+        y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise1, inputs.group.stride)
+        first = inputs.convolved(y, pointwise1, norms[0])
+        y = inputs.kernels.depthwise(first.z, depthwise2, norm=first)
+        return inputs.convolved(y, pointwise2, norms[1]), (first, y)
+
+    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
+        """Keep the second depthwise output for the gradient of the kernel after it alone."""
+        first, y = rest
+        return first, y if group.kernel_grads else None
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through both halves."""
+        group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
+        k, stride = group.edges, group.stride
+        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
+        first, y = saved
+        kernel_grads: list[Tensor | None] = [None] * 4
+        if group.kernel_grads:
+            kernel_grads[3] = fast.channel_conv_kernel_grad(grad, y, pointwise2, k)
+        g = fast.channel_conv_input_grad(grad, pointwise2, k)
+        if group.kernel_grads:
+            kernel_grads[2] = fast.depthwise_kernel_grad(g, first.z, norm=first)
+        g, sums = fast.depthwise_norm_grad(g, depthwise2, first)
+        g = batch_norm_grad(fast, g, first, of_batch=group.of_batch, sums=sums)
+        if group.kernel_grads:
+            y = fast.depthwise(x, depthwise1, stride)
+            kernel_grads[1] = fast.channel_conv_kernel_grad(g, y, pointwise1, k)
+            del y
+        g = fast.channel_conv_input_grad(g, pointwise1, k)
+        if group.kernel_grads:
+            kernel_grads[0] = fast.depthwise_kernel_grad(g, x, stride)
+        return EdgeGrad(fast.depthwise_input_grad(g, depthwise1, x, stride, into=into), kernel_grads)
+
+
+class DilatedSeparable(EdgeOperation):
+    """ReLU, depthwise 3x3 of dilation 2, pointwise, BN. The depthwise output is made again."""
+
+    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
+        depthwise, pointwise = kernels
+        return tap_by_tap(depthwise), pointwise
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        depthwise, pointwise = kernels
+        y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise, inputs.group.stride, 2)
+        return inputs.convolved(y, pointwise, norms[0]), ()
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through the pointwise, then the depthwise convolution."""
+        group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
+        depthwise, pointwise = kernels
+        kernel_grads: list[Tensor | None] = [None] * 2
+        if group.kernel_grads:
+            y = fast.depthwise(x, depthwise, group.stride, 2)
+            kernel_grads[1] = fast.channel_conv_kernel_grad(grad, y, pointwise, group.edges)
+        g = fast.channel_conv_input_grad(grad, pointwise, group.edges)
+        if group.kernel_grads:
+            kernel_grads[0] = fast.depthwise_kernel_grad(g, x, group.stride, 2)
+        return EdgeGrad(fast.depthwise_input_grad(g, depthwise, x, group.stride, 2, into=into), kernel_grads)
+
+
+class Temporal3x3(EdgeOperation):
+    """ReLU, dense 1x3x3, 3x1x1, BN. The dense convolution, bound by arithmetic, is PyTorch's."""
+
+    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
+        """Lay the dense kernel as the pictures lie: else PyTorch copies it whenever it reads it."""
+        spatial, temporal = kernels
+        return spatial.contiguous(memory_format=torch.channels_last), temporal
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        spatial, temporal = kernels
+        y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
+        return inputs.convolved(y, temporal, norms[0], inputs.group.frames), (y,)
+
+    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
+        """Keep what the temporal convolution saw for the gradient of its kernel alone."""
+        return rest if group.kernel_grads else (None,)
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through both convolutions."""
+        group, (spatial, temporal) = inputs.group, kernels
+        temporal_grad = None
+        if group.kernel_grads:
+            temporal_grad = inputs.kernels.channel_conv_kernel_grad(grad, saved[0], temporal, group.edges, group.frames)
+        g = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
+        stride, wanted = (group.stride, group.stride), [True, group.kernel_grads, False]
+        relu_grad, spatial_grad, _ = torch.ops.aten.convolution_backward(
+            g, inputs.relu, spatial, None, stride, (1, 1), (1, 1), False, (0, 0), 1, wanted
+        )
+        if spatial_grad is not None:  # dense as its parameter: optimisers take many such tensors at once
+            spatial_grad = spatial_grad.contiguous()
+        return EdgeGrad(_added(relu_grad, into), (spatial_grad, temporal_grad))
+
+
+class Temporal1x1(EdgeOperation):
+    """ReLU, 1x1x1, 3x1x1, BN: nothing lies between the two convolutions, so one with the product of both kernels does.
+
+    The product is taken of the kernels, (C, C) by (C, C, 3), and not once per pixel.
+    """
+
+    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
+        """Return both kernels and their product."""
+        spatial, temporal = kernels
+        c = spatial.shape[1]
+        product = joined_kernel(spatial.view(edges, c, c), temporal.view(edges, c, c, 3))
+        return spatial, temporal, product.reshape(edges * c, c, 3, 1)
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        return inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True), ()
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through the one convolution, then to both kernels through their product."""
+        group, (spatial, temporal, product) = inputs.group, kernels
+        k, frames = group.edges, group.frames
+        kernel_grads: tuple[Tensor | None, ...] = (None, None)
+        if group.kernel_grads:
+            product_grad = inputs.kernels.channel_conv_kernel_grad(
+                grad, self._read(inputs), product, k, frames, relu=True
+            )
+            spatial, temporal = (kernel.to(product_grad.dtype) for kernel in (spatial, temporal))
+            kernel_grads = _joined_kernel_grads(product_grad, spatial, temporal, k)
+        relu_grad = inputs.kernels.channel_conv_input_grad(grad, product, k, frames, shared=True)
+        if group.stride == 2:
+            return EdgeGrad(inputs.kernels.spread_pixels(relu_grad, None, inputs.x_FCHW, into), kernel_grads)
+        return EdgeGrad(_added(relu_grad, into), kernel_grads)
+
+    @staticmethod
+    def _read(inputs: NodeInput) -> Tensor:
+        return inputs.even if inputs.group.stride == 2 else inputs.x_FCHW
+
+
+class Pointwise(EdgeOperation):
+    """ReLU, pointwise convolution, BN: what brings a cell's input to the cell's width, and alone reads it.
+
+    So the backward pass gives the gradient for x itself.
+    """
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        return inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True), ()
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through the convolution."""
+        (kernel,) = kernels
+        kernel_grad = None
+        if inputs.group.kernel_grads:
+            kernel_grad = inputs.kernels.channel_conv_kernel_grad(grad, inputs.x_FCHW, kernel, 1, relu=True)
+        x_grad = inputs.kernels.channel_conv_input_grad(grad, kernel, 1, behind_relu=inputs.x_FCHW)
+        return EdgeGrad(_added(x_grad, into), (kernel_grad,))
+
+
+class Reduction(EdgeOperation):
+    """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
+
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+        k, even = inputs.group.edges, inputs.even
+        halves = [len(kernel) // k for kernel in kernels]
+        f, _, h, w = even.shape
+        z = empty_pictures(even, f, k * sum(halves), h, w)
+        for x, kernel, first in zip((even, inputs.odd), kernels, (0, halves[0]), strict=True):
+            inputs.kernels.channel_conv(x, kernel, k, into=z[:, first:], step=sum(halves))
+        return norms[0].of(inputs.kernels, z), ()
+
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
+    ) -> EdgeGrad:
+        """Go backwards through both convolutions and put their pixels together."""
+        group, fast, k = inputs.group, inputs.kernels, inputs.group.edges
+        step, firsts = grad.shape[1] // k, (0, len(kernels[0]) // k)
+        even, odd = (
+            fast.channel_conv_input_grad(grad, kernel, k, shared=True, first=first, step=step)
+            for kernel, first in zip(kernels, firsts, strict=True)
+        )
+        kernel_grads: list[Tensor | None] = [None, None]
+        if group.kernel_grads:
+            kernel_grads = [
+                fast.channel_conv_kernel_grad(grad, x, kernel, k, first=first, step=step)
+                for x, kernel, first in zip((inputs.even, inputs.odd), kernels, firsts, strict=True)
+            ]
+        return EdgeGrad(fast.spread_pixels(even, odd, inputs.x_FCHW, into), kernel_grads)
+
+
+# By the name that the search space gives them. Identity has parameters at stride 2 alone.
+EDGE_OPERATIONS: dict[str, EdgeOperation] = {
+    "identity": Reduction(),
+    "sep_conv_1x3x3": Separable(),
+    "dil_sep_conv_1x3x3": DilatedSeparable(),
+    "temporal_conv_3+3x3": Temporal3x3(),
+    "temporal_conv_3+1x1": Temporal1x1(),
+}
+
+
+def _joined_kernel_grads(grad: Tensor, spatial: Tensor, temporal: Tensor, edges: int) -> tuple[Tensor, Tensor]:
+    """Return the gradients for both kernels whose product ``Temporal1x1.prepare`` makes."""
+    c = spatial.shape[1]
+    first_kCC, later_kCCt, g_kCCt = (x.view(edges, c, c, -1) for x in (spatial, temporal, grad))
+    first_grad = torch.einsum("kamt,kabt->kmb", later_kCCt, g_kCCt)
+    later_grad = torch.einsum("kabt,kmb->kamt", g_kCCt, first_kCC.squeeze(3))
+    return first_grad.reshape(spatial.shape), later_grad.reshape(temporal.shape)
+
+
+def _added(grad: Tensor, into: Tensor | None) -> Tensor:
+    return grad if into is None else into.add_(grad)

@@ -1,0 +1,212 @@
+"""The fast form of ``space.network.DerivedCell`` for predictions on a CPU, by the kernels in C++.
+
+Each convolution reads through the ReLU before it, a pointwise one through the depthwise one before it too, and the last
+of an operation adds to its node's sum where that lies in the cell's output: between them nothing is written that is
+only read once.
+
+Legend: F folded frames, C channels of the cell, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvnas.fast.kernels import cpp
+from pvnas.fast.kernels.channel_conv.cpu import channel_conv_into, lay_out
+from pvnas.fast.kernels.choice import kernels_for
+from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
+from pvnas.fast.kernels.pool.cpu import pool_single
+from pvnas.fast.kernels.tensors import empty_pictures
+from pvnas.space.genotype import NODES
+from pvnas.space.layers import (
+    FactorizedReduction,
+    FoldedAvgPool,
+    FoldedConv,
+    FoldedMaxPool,
+    Rectified,
+    fold_time,
+    unfold_time,
+)
+from pvnas.space.network import DerivedCell
+
+ConvInput = Tensor | DeferredDepthwise
+
+
+class PredictionCell(nn.Module):
+    """A derived cell whose norms are part of its convolutions; where there are no kernels, the cell as it is."""
+
+    def __init__(self, cell: DerivedCell) -> None:
+        super().__init__()
+        self.cell = cell
+        self.layouts = _Layouts()
+        self.strides = [_stride(layers) for layers in (cell.input0, cell.input1, cell.operations[0])]
+
+    def forward(self, x0: Tensor, x1: Tensor, rectified: bool = False) -> Tensor:
+        """Two (N, C', T, H, W) inputs, which may be through their ReLU, to (N, 4C, T, H', W')."""
+        if not _works_on(x0):
+            y: Tensor = self.cell(x0, x1, rectified)
+            return y
+        run, cell = _Pass(x0.shape[2], self.layouts), self.cell
+        nodes = [run.entered(cell.input0, fold_time(x0)), run.entered(cell.input1, fold_time(x1))]
+        (f, c, h, w), operations = nodes[0].shape, iter(cell.operations)
+        stride = self.strides[2]  # of the first operation, which reads an input, as all have that leave one
+        y_FCHW = empty_pictures(x0, f, NODES * c, -(-h // stride), -(-w // stride))
+        for node, sources in enumerate(cell.sources):
+            sum_FCHW = y_FCHW[:, node * c : (node + 1) * c]
+            for number, source in enumerate(sources):
+                run.operate(next(operations), nodes[source], _Sum(sum_FCHW, begun=number > 0))
+            nodes.append(sum_FCHW)
+        return unfold_time(y_FCHW, x0.shape[2])
+
+
+class PredictionPool(nn.Module):
+    """A folded 3x3 pooling of the stem."""
+
+    def __init__(self, pool: FoldedMaxPool) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled (N, C, T, H', W') clips."""
+        if not _works_on(x):
+            y: Tensor = self.pool(x)
+            return y
+        return unfold_time(pool_single(fold_time(x), _stride(self.pool), averages=False), x.shape[2])
+
+
+def _works_on(x: Tensor) -> bool:
+    """Neither autograd, autocast, torch.compile nor an export sees the kernels."""
+    seen = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    seen = seen or (torch.is_grad_enabled() and x.requires_grad)
+    return x.device.type == "cpu" and not seen and kernels_for(x) is cpp
+
+
+class _Sum(NamedTuple):
+    """Where an operation's last convolution writes."""
+
+    values_FCHW: Tensor
+    begun: bool
+
+    def add(self, y_FCHW: Tensor) -> None:
+        if self.begun:
+            self.values_FCHW.add_(y_FCHW)
+        else:
+            self.values_FCHW.copy_(y_FCHW)
+
+    def of(self, channels: slice) -> _Sum:
+        return _Sum(self.values_FCHW[:, channels], self.begun)
+
+
+class _Layouts:
+    """The kernels of a cell's channel convolutions, laid out for the processor once, not for each batch."""
+
+    def __init__(self) -> None:
+        self._laid_out: dict[int, tuple[object, Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
+        return _Layouts, ()  # neither copied nor saved: another processor may read them in another order
+
+    def of(self, conv: FoldedConv) -> Tensor:
+        weight = conv.weight
+        state = (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
+        before, laid_out = self._laid_out.get(id(conv), (None, weight))
+        if before != state:
+            laid_out = lay_out(weight.squeeze(-1), 1)
+            self._laid_out[id(conv)] = state, laid_out
+        return laid_out
+
+
+class _Pass:
+    """One pass through a cell."""
+
+    def __init__(self, frames: int, layouts: _Layouts) -> None:
+        self.frames, self.layouts = frames, layouts
+        self.after_relu: dict[int, Tensor] = {}
+
+    def entered(self, layers: nn.Module, x_FCHW: Tensor) -> Tensor:
+        """Return an input at the cell's width, (F, C, H, W)."""
+        f, _, h, w = x_FCHW.shape
+        convolutions = [layer for layer in layers.children() if isinstance(layer, FoldedConv)]
+        c, stride = sum(conv.out_channels for conv in convolutions), _stride(layers)
+        y_FCHW = empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride))
+        self.operate(layers, x_FCHW, _Sum(y_FCHW, begun=False))
+        return y_FCHW
+
+    def operate(self, operation: nn.Module, x_FCHW: Tensor, to: _Sum) -> None:
+        """Add what an operation makes of (F, C, H, W)."""
+        if isinstance(operation, nn.Identity):
+            to.add(x_FCHW)
+        elif isinstance(operation, FactorizedReduction):
+            even, odd = (conv for conv in operation.children() if isinstance(conv, FoldedConv))
+            self._conv(even, cpp.pick_pixels(x_FCHW, 0), to.of(slice(even.out_channels)))
+            self._conv(odd, cpp.pick_pixels(x_FCHW, 1), to.of(slice(even.out_channels, None)))
+        elif isinstance(operation, Rectified) and _has_kernels(operation):
+            self._convolve(operation, x_FCHW, to)
+        elif isinstance(operation, FoldedAvgPool | FoldedMaxPool) and operation.kernel_size == (1, 3, 3):
+            averages = isinstance(operation, FoldedAvgPool)
+            pool_single(x_FCHW, _stride(operation), averages=averages, into=to.values_FCHW, added=to.begun)
+        else:  # any other operation, as it is
+            to.add(fold_time(operation(unfold_time(x_FCHW, self.frames))))
+
+    def _convolve(self, layers: Rectified, x_FCHW: Tensor, to: _Sum) -> None:
+        """Convolution after convolution, each of what the one before it has made."""
+        read: ConvInput = x_FCHW
+        *_, last = convolutions = [layer for layer in layers if isinstance(layer, FoldedConv)]
+        behind_relu = {id(after) for before, after in pairwise(layers) if isinstance(before, nn.ReLU)}
+        for conv in convolutions:
+            rectified, stride = id(conv) in behind_relu, conv.stride[1]
+            if isinstance(read, DeferredDepthwise) or conv.kernel_size[1] == 1:
+                if stride == 2 and isinstance(read, Tensor):
+                    read, rectified = cpp.pick_pixels(read, 0), False
+                read = self._conv(conv, read, to if conv is last else None, rectified)
+            elif conv.groups > 1:
+                read = cpp.depthwise(read, conv.weight.squeeze(2), stride, conv.dilation[1])
+            else:  # bound by arithmetic: PyTorch's
+                read = F.conv2d(self._rectified(read), conv.weight.squeeze(2), conv.bias, stride, int(conv.padding[1]))
+
+    def _conv(self, conv: FoldedConv, x: ConvInput, to: _Sum | None, rectified: bool = False) -> Tensor:
+        """A pointwise convolution, or one over time."""
+        into, begun = to or (None, False)
+        return channel_conv_into(
+            x, conv.weight.squeeze(-1), 1, self.frames, rectified,
+            into=into, bias=conv.bias, added=begun, laid_out=self.layouts.of(conv),
+        )  # fmt: skip
+
+    def _rectified(self, x_FCHW: Tensor) -> Tensor:
+        """ReLU(x), once for all that read it."""
+        if id(x_FCHW) not in self.after_relu:
+            self.after_relu[id(x_FCHW)] = F.relu(x_FCHW)
+        return self.after_relu[id(x_FCHW)]
+
+
+def _has_kernels(layers: Rectified) -> bool:
+    """Whether they are such as the search space's own operations have; others may be registered."""
+    convolutions = [layer for layer in layers if isinstance(layer, FoldedConv)]
+    known = all(isinstance(layer, nn.ReLU | FoldedConv) for layer in layers)
+    return known and bool(convolutions) and not isinstance(layers[-1], nn.ReLU) and all(map(_kernel_of, convolutions))
+
+
+def _kernel_of(conv: FoldedConv) -> Callable[..., object] | None:
+    """Return what computes a convolution, None: nothing here."""
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+    match conv.kernel_size:
+        case (1, 1, 1) | (3, 1, 1) if conv.groups == 1 and conv.padding[0] == conv.kernel_size[0] // 2:
+            return channel_conv_into
+        case (1, 3, 3) if depthwise and conv.padding[1] == conv.dilation[1] and conv.bias is None:
+            return cpp.depthwise
+        case (1, 3, 3) if conv.groups == 1 and conv.dilation[1] == 1 and conv.padding[1] == 1:
+            return F.conv2d
+    return None
+
+
+def _stride(layers: nn.Module) -> int:
+    """Return the stride in space of layers, whose first convolution has it, or of a pooling; of no layers 1."""
+    first = next((layer for layer in layers.children() if isinstance(layer, FoldedConv)), layers)
+    stride = getattr(first, "stride", (1, 1, 1))
+    return int(stride[1]) if isinstance(stride, tuple) else int(stride)

@@ -1,0 +1,37 @@
+"""The layers before the first cell, and those that bring each cell's two inputs to its width."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pvnas.space.layers import FactorizedReduction, Layers, Rectified
+from pvnas.space.layout import CellSpec
+from pvnas.space.operations import SPATIAL_KERNEL, SPATIAL_PADDING
+
+
+def pointwise_input(in_channels: int, channels: int, layers: Layers, *, affine: bool) -> Rectified:
+    """ReLU, 1x1x1 convolution, BN: brings a cell's input to the cell's width."""
+    return Rectified(nn.ReLU(), layers.conv(in_channels, channels, 1, bias=False), layers.norm(channels, affine=affine))
+
+
+def cell_inputs(spec: CellSpec, layers: Layers, *, affine: bool) -> tuple[nn.Module, nn.Module]:
+    """Return what brings a cell's inputs x0 and x1 to its width; x0 is halved where the cell before was a reduction."""
+    older, newer = spec.channels_before
+    first: nn.Module
+    if spec.reduced_before:
+        first = FactorizedReduction(older, spec.channels, layers, affine=affine)
+    else:
+        first = pointwise_input(older, spec.channels, layers, affine=affine)
+    return first, pointwise_input(newer, spec.channels, layers, affine=affine)
+
+
+def build_stem(kind: str, channels: int, layers: Layers) -> nn.Sequential:
+    """Return the first layers: (N, 3, T, H, W) to (N, channels, T, H/4, W/4) or, for ``stride2``, H/2 and W/2."""
+    kernel = 7 if kind == "stride4" else 3
+    conv = layers.conv(
+        3, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
+    )
+    stem = [conv, layers.norm(channels), nn.ReLU()]
+    if kind == "stride4":
+        stem.append(layers.max_pool(SPATIAL_KERNEL, (1, 2, 2), SPATIAL_PADDING))
+    return nn.Sequential(*stem)

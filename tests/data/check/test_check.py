@@ -1,0 +1,232 @@
+"""The check of many videos in real processes: order, time, memory, crashes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import active_children
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from test_faults import catalog_of, write
+
+from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.results import CheckResult, summary, usable
+from pvnas.data.shapes import draw_video, encode
+from pvnas.data.video.container import VideoError
+from pvnas.data.video.decode import decode_video
+from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def good(path: Path) -> Path:
+    encode(path, draw_video("grow", np.random.default_rng(0), frames=8))
+    return path
+
+
+def film(path: Path, repeats: int, size: tuple[int, int] = (320, 240)) -> Path:
+    """Write a picture so many times over: seconds of decoding, made in a moment."""
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"tune": "zerolatency", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        ramp = np.linspace(0, 255, width * height * 3).astype(np.uint8).reshape(height, width, 3)
+        (packet,) = stream.encode(av.VideoFrame.from_ndarray(ramp, format="rgb24"))
+        content, base = bytes(packet), packet.time_base
+        for number in range(repeats):
+            packet = av.Packet(content)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, base, True
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    return path
+
+
+class Watcher:
+    """Asked between two verdicts as a stop request is, it may look at the workers, or end them."""
+
+    def __init__(self, look: Callable[[int], None]) -> None:
+        self.look = look
+
+    @property
+    def requested(self) -> bool:
+        for worker in active_children():
+            assert worker.pid
+            self.look(worker.pid)
+        return False
+
+
+def killer(number: int) -> Watcher:
+    """Return what sends one signal to a worker that has decoded for a while."""
+    asked: list[int] = []
+
+    def look(pid: int) -> None:
+        asked.append(pid)
+        if len(asked) == 3:
+            os.kill(pid, number)
+
+    return Watcher(look)
+
+
+def memory(pid: int, field: str) -> float:
+    """Return VmRSS (memory held) or VmHWM (the most ever held) of a process in MiB."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def kinds(verdicts: list[CheckResult]) -> dict[str, str]:
+    return {verdict.path: verdict.verdict for verdict in verdicts}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a film that takes seconds to decode between two good videos."""
+    root = tmp_path_factory.mktemp("films")
+    good(root / "a.mp4")
+    film(root / "b.mp4", repeats=10_000)
+    good(root / "c.mp4")
+    return root
+
+
+FILMS = ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_verdicts_come_in_the_order_of_the_catalog_whatever_the_workers(films: Path) -> None:
+    names = [*FILMS, "gone.mp4", "a.mp4"]  # a video may be listed twice
+    with Progress(io.StringIO()) as progress:  # what the program uses, so that the two fit each other
+        first = check_videos(catalog_of(films, names), Limits(workers=3), progress=progress)
+    assert [(each.path, each.verdict) for each in first] == [
+        ("a.mp4", "ok"),
+        ("b.mp4", "ok"),
+        ("c.mp4", "ok"),
+        ("gone.mp4", "missing"),
+        ("a.mp4", "ok"),
+    ]
+    assert first[1].frames == first[1].claimed == 10_000
+    assert check_videos(catalog_of(films, names), Limits(workers=1)) == first
+
+
+def test_the_generated_set_is_all_ok(tiny_shapes: Path) -> None:
+    names = sorted(str(path.relative_to(tiny_shapes)) for path in tiny_shapes.rglob("*.mp4"))
+    catalog = catalog_of(tiny_shapes, names)
+    verdicts = check_videos(catalog)
+    assert summary(verdicts) == "48 ok"
+    assert usable(catalog, verdicts, 0.0) == catalog
+
+
+def test_a_file_that_takes_too_long_costs_only_its_own_verdict(films: Path) -> None:
+    verdicts = check_videos(catalog_of(films, FILMS), Limits(workers=1, deadline=0.3))
+    assert kinds(verdicts) == {"a.mp4": "ok", "b.mp4": "timeout", "c.mp4": "ok"}
+    assert verdicts[1].detail.startswith("decoding it takes more than 0.3")
+
+
+def test_long_files_have_longer() -> None:
+    assert Limits(deadline=60.0).seconds_for(0) == 60
+    assert Limits(deadline=60.0).seconds_for(4 << 30) > 4000
+
+
+@linux_only
+def test_a_worker_that_crashes_costs_only_its_file(films: Path) -> None:
+    verdicts = check_videos(catalog_of(films, FILMS), Limits(workers=1), stop=killer(signal.SIGKILL))
+    assert kinds(verdicts) == {"a.mp4": "ok", "b.mp4": "unreadable", "c.mp4": "ok"}
+    assert verdicts[1].detail == "crashed: the decoder's process was ended by SIGKILL"
+
+
+@linux_only
+def test_a_worker_that_is_told_to_end_costs_nothing(films: Path) -> None:
+    """A scheduler that ends a job tells all of its processes: no fault of the file that one of them reads."""
+    verdicts = check_videos(catalog_of(films, FILMS), Limits(workers=1), stop=killer(signal.SIGTERM))
+    assert kinds(verdicts) == dict.fromkeys(FILMS, "ok")
+
+
+@linux_only
+def test_idle_workers_that_are_killed_are_replaced(films: Path) -> None:
+    ended: list[int] = []
+
+    def look(pid: int) -> None:
+        if len(ended) < 6:
+            ended.append(pid)
+            with suppress(ProcessLookupError):  # it may have ended between being listed and now
+                os.kill(pid, signal.SIGKILL)
+
+    verdicts = check_videos(catalog_of(films, ["a.mp4", "c.mp4"]), Limits(workers=2), stop=Watcher(look))
+    assert all(each.verdict == "ok" or each.detail.startswith("crashed") for each in verdicts)
+
+
+@linux_only
+def test_a_video_that_needs_more_memory_than_is_allowed_is_refused(films: Path, tmp_path: Path) -> None:
+    film(tmp_path / "large.mp4", repeats=2, size=(2560, 1440))
+    names = [str(films / "a.mp4"), "large.mp4", str(films / "c.mp4")]
+    verdicts = check_videos(catalog_of(tmp_path, names), Limits(workers=1, memory_mib=8))
+    assert [each.verdict for each in verdicts] == ["ok", "refused", "ok"]
+    assert verdicts[1].detail.startswith("memory: ")
+    assert [each.verdict for each in check_videos(catalog_of(tmp_path, names))] == ["ok"] * 3
+
+
+@linux_only
+def test_memory_stays_flat_over_many_videos_and_a_long_one(films: Path, tmp_path: Path) -> None:
+    for number in range(220):
+        (tmp_path / f"{number:03d}.mp4").symlink_to(films / ("a.mp4", "c.mp4")[number % 2])
+    held: dict[int, list[float]] = {}
+
+    def look(pid: int) -> None:
+        held.setdefault(pid, []).append(memory(pid, "VmRSS"))
+
+    names = sorted(os.listdir(tmp_path))
+    check_videos(catalog_of(tmp_path, [*names, str(films / "b.mp4")]), Limits(workers=1), stop=Watcher(look))
+    ((_, values),) = held.items()  # one worker has read them all
+    print(f"{min(values):.1f} MiB at the beginning, {values[-1]:.1f} after {len(names)} videos and a film")
+    assert len(values) > 200
+    assert values[-1] - values[30] < 8
+
+
+def test_a_script_needs_no_guard_and_workers_no_torch(films: Path, tmp_path: Path) -> None:
+    """Multiprocessing would run the script again in each worker."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pvnas.data.catalog import Catalog\n"
+        "from pvnas.data.check import check_videos\n"
+        "from pvnas.data.catalog import Video\n"
+        "print('begins')\n"
+        f"catalog = Catalog.of(Path({str(films)!r}), ('a',), [Video('a.mp4', 0, 'train')])\n"
+        "print(check_videos(catalog)[0].verdict, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["begins", "ok", "False"]
+
+
+@pytest.mark.parametrize("limits", [{"workers": 0}, {"deadline": 0.0}, {"deadline": float("nan")}, {"memory_mib": 0}])
+def test_limits_that_cannot_be_meant_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(UserError):
+        Limits(**limits)
+
+
+def test_damage_of_any_kind_has_one_verdict_and_no_other_count_than_training(tmp_path: Path) -> None:
+    """Damage may claim gigabytes: FFmpeg then says that it lacks memory, with a limit and without one."""
+    rng = np.random.default_rng(1)
+    for ending, form in (("mp4", "mp4"), ("mkv", "matroska"), ("ts", "mpegts"), ("avi", "avi"), ("flv", "flv")):
+        whole = write(tmp_path / f"whole.{ending}", container_format=form).read_bytes()
+        for number in range(0, 72, 3):
+            raw = np.frombuffer(whole, np.uint8).copy()
+            raw[rng.integers(0, len(raw), 1 + number)] ^= rng.integers(1, 256, dtype=np.uint8)
+            (tmp_path / f"{number}.{ending}").write_bytes(raw[: rng.integers(10, len(raw))] if number % 4 == 0 else raw)
+    catalog = catalog_of(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    verdicts = check_videos(catalog)
+    assert check_videos(catalog) == verdicts
+    for verdict in verdicts:
+        try:
+            frames = len(decode_video(tmp_path / verdict.path, short_side=16).frames_TCHW)
+        except VideoError:
+            frames = 0
+        assert frames == verdict.frames, verdict

@@ -1,0 +1,212 @@
+"""Crops: boxes of peers' tests to the pixel, random boxes that stay inside, and one resize that looks right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pvnas.config import AugmentConfig
+from pvnas.data.clips import augment
+from pvnas.data.clips.augment import (
+    CropBox,
+    centre_box,
+    crop_batch,
+    crop_resize,
+    normalise,
+    random_crop_box,
+    spatial_view_box,
+    validation_box,
+)
+from pvnas.runtime.random import generator
+
+
+def ramp(height: int, width: int, frames: int = 2) -> Tensor:
+    """Return frames (T, 3, H, W) whose channels are the row, the column and the frame's number."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([torch.stack([rows, columns, torch.full_like(rows, t)]) for t in range(frames)]).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "corners"),
+    [
+        (256, 340, [(0, 0), (0, 42), (0, 84)]),
+        (256, 341, [(0, 0), (0, 43), (0, 85)]),  # ceil: 42.5 is 43
+        (455, 256, [(0, 0), (100, 0), (199, 0)]),
+        (256, 256, [(0, 0), (0, 0), (0, 0)]),
+    ],
+)
+def test_three_views_lie_along_the_longer_side(height: int, width: int, corners: list[tuple[int, int]]) -> None:
+    boxes = [spatial_view_box(height, width, 256, 256, view, 3) for view in range(3)]
+    assert boxes == [CropBox(top, left, 256) for top, left in corners]
+
+
+def test_a_crop_smaller_than_the_short_side_is_centred_across() -> None:
+    assert [spatial_view_box(64, 80, 56, 64, view, 3) for view in range(3)] == [
+        CropBox(4, 0, 56),
+        CropBox(4, 12, 56),
+        CropBox(4, 24, 56),
+    ]
+    assert spatial_view_box(64, 64, 56, 64, 0, 3) == CropBox(4, 0, 56)
+
+
+def test_one_view_is_the_centre() -> None:
+    assert spatial_view_box(64, 80, 56, 64, 0, 1) == centre_box(64, 80, 56, 64) == CropBox(4, 12, 56)
+
+
+def test_boxes_are_in_the_sources_pixels_whatever_its_size() -> None:
+    assert centre_box(128, 170, 56, 64) == CropBox(8, 29, 112)
+    assert centre_box(32, 32, 64, 64) == CropBox(0, 0, 32)
+    assert validation_box(80, 100, AugmentConfig(short_side_min=60, short_side_max=80, crop=56)).side == 64
+
+
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    crop=st.integers(8, 64),
+    room=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    view=st.integers(0, 2),
+    seed=st.integers(0, 100),
+)
+def test_any_box_is_a_square_inside_the_source(
+    height: int, width: int, crop: int, room: tuple[int, int], view: int, seed: int
+) -> None:
+    low = crop + room[0]
+    augment = AugmentConfig(short_side_min=low, short_side_max=low + room[1], crop=crop)
+    boxes = [
+        random_crop_box(height, width, augment, generator(seed), may_flip=True),
+        validation_box(height, width, augment),
+        spatial_view_box(height, width, crop, low, view, 3),
+    ]
+    for box in boxes:
+        assert 1 <= box.side <= min(height, width)
+        assert 0 <= box.top <= height - box.side
+        assert 0 <= box.left <= width - box.side
+
+
+def test_random_boxes_fill_sizes_places_and_flips() -> None:
+    augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
+    boxes = [random_crop_box(80, 106, augment, generator(0, i), may_flip=True) for i in range(2000)]
+    sides = {box.side for box in boxes}
+    assert (min(sides), max(sides)) == (56, 75)  # 80 x 56/80 and 80 x 56/60
+    of_one_size = [box for box in boxes if box.side == 60]
+    assert {box.top for box in of_one_size} == set(range(80 - 60 + 1))
+    assert (min(b.left for b in boxes), max(b.left for b in boxes)) == (0, 106 - 56)
+    assert 0.45 < np.mean([box.flip for box in boxes]) < 0.55
+
+
+def test_the_draw_of_a_box_does_not_depend_on_the_flip_being_on() -> None:
+    augment = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
+    for i in range(20):
+        a, b = (random_crop_box(80, 106, augment, generator(0, i), may_flip=flip) for flip in (True, False))
+        assert (a.top, a.left, a.side) == (b.top, b.left, b.side)
+        assert not b.flip
+
+
+def test_a_crop_without_scaling_is_a_copy_of_the_pixels() -> None:
+    clip_CTHW = crop_resize(ramp(20, 30), CropBox(3, 5, 8), 8)
+    assert clip_CTHW.shape == (3, 2, 8, 8)
+    assert clip_CTHW.dtype == torch.uint8
+    assert clip_CTHW[0, 0, :, 0].tolist() == list(range(3, 11))
+    assert clip_CTHW[1, 0, 0].tolist() == list(range(5, 13))
+    assert clip_CTHW[2, :, 0, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("box", "size"), [(CropBox(3, 5, 16), 8), (CropBox(0, 9, 11), 24), (CropBox(2, 0, 17), 13)])
+def test_a_scaled_crop_is_torchs_own_of_the_cut_out_pixels(box: CropBox, size: int) -> None:
+    frames_TCHW = torch.randint(0, 256, (4, 3, 20, 30), dtype=torch.uint8, generator=generator(0))
+    cut = frames_TCHW[:, :, box.top : box.top + box.side, box.left : box.left + box.side].clone()
+    expected = torch.nn.functional.interpolate(cut, size=(size, size), mode="bilinear", antialias=True)
+    assert torch.equal(crop_resize(frames_TCHW, box, size), expected.transpose(0, 1))
+
+
+def test_a_flip_mirrors_left_to_right_only() -> None:
+    plain, flipped = (crop_resize(ramp(20, 30), CropBox(3, 5, 16, flip), 8) for flip in (False, True))
+    assert torch.equal(plain.flip(3), flipped)
+
+
+def test_half_size_is_the_antialiased_mean_and_of_a_ramp_the_ramp() -> None:
+    half = crop_resize(ramp(64, 64), CropBox(0, 0, 64), 32)
+    expected = torch.arange(32) * 2 + 0.5
+    inside = slice(2, -2)  # the filter is cut off at the borders
+    assert (half[1, 0, 7, inside] - expected[inside]).abs().max() <= 1
+    checkers = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 255).to(torch.uint8).expand(1, 3, 64, 64)
+    grey = crop_resize(checkers, CropBox(0, 0, 64), 16)
+    assert (grey.int() - 128).abs().max() <= 4  # without antialiasing all black or all white
+
+
+def test_uint8_differs_from_exact_arithmetic_by_rounding_only() -> None:
+    frames_TCHW = torch.randint(0, 256, (4, 3, 80, 107), dtype=torch.uint8, generator=generator(0))
+    for side in (40, 60, 71, 80):
+        crop = frames_TCHW[:, :, :side, :side].double()
+        exact = torch.nn.functional.interpolate(crop, size=(56, 56), mode="bilinear", antialias=True)
+        assert (crop_resize(frames_TCHW, CropBox(0, 0, side), 56).transpose(0, 1) - exact).abs().max() < 1.01
+
+
+def test_a_frame_is_resized_the_same_alone_and_among_others() -> None:
+    frames_TCHW = torch.randint(0, 256, (8, 3, 80, 107), dtype=torch.uint8, generator=generator(0))
+    together = crop_resize(frames_TCHW, CropBox(2, 3, 71, True), 56)
+    for t in range(8):
+        assert torch.equal(together[:, t : t + 1], crop_resize(frames_TCHW[t : t + 1], CropBox(2, 3, 71, True), 56))
+
+
+def test_normalised_clips_are_floats_about_zero() -> None:
+    clips_NCTHW = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1, 1).expand(2, 3, 4, 5, 6)
+    x_NCTHW = normalise(clips_NCTHW)
+    assert x_NCTHW.shape == clips_NCTHW.shape
+    assert x_NCTHW.dtype == torch.float32
+    assert x_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(x_NCTHW[0], torch.tensor(-2.0))
+    assert torch.allclose(x_NCTHW[1], torch.tensor(0.55 / 0.225))
+    assert int(clips_NCTHW[1, 0, 0, 0, 0]) == 255  # the input stays as it was
+
+
+# What a GPU does, on the CPU: the same crops by matrices
+
+
+def smooth(height: int, width: int, seed: int) -> Tensor:
+    """Return (3, 3, H, W) smooth random frames: on noise, rounding twice differs by more."""
+    coarse = torch.rand((3, 3, 5, 7), generator=torch.Generator().manual_seed(seed)) * 255
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+def test_crops_by_matrices_are_those_of_torchs_resize() -> None:
+    clips = [smooth(40, 60, 0), smooth(60, 40, 1), smooth(40, 60, 2), smooth(33, 33, 3)]
+    boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17), CropBox(2, 3, 28, True)]
+    for size in (28, 16, 40):
+        expected = crop_batch(clips, boxes, size)
+        found = augment._crop_by_matrices(clips, boxes, size)
+        assert found.shape == expected.shape == (4, 3, 3, size, size)
+        assert found.dtype == torch.uint8
+        assert int((found.int() - expected.int()).abs().max()) <= 1
+
+
+@given(length=st.integers(1, 90), data=st.data(), size=st.integers(1, 60))
+def test_rows_of_resize_matrices_are_weights_inside_the_box(length: int, data: st.DataObject, size: int) -> None:
+    side = data.draw(st.integers(1, length))
+    start = data.draw(st.integers(0, length - side))
+    (matrix_SL,) = augment.resize_matrices(length, [start], [CropBox(start, start, side)], size)
+    assert torch.allclose(matrix_SL.sum(1), torch.ones(size), atol=1e-5)
+    assert (matrix_SL >= 0).all()
+    assert not matrix_SL[:, :start].any()
+    assert not matrix_SL[:, start + side :].any()
+
+
+def test_a_batch_lies_channels_last_and_holds_each_crop() -> None:
+    clips, boxes = [ramp(20, 30), ramp(30, 20)], [CropBox(3, 5, 16, True), CropBox(0, 0, 12)]
+    batch_NCTHW = crop_batch(clips, boxes, 8)
+    assert batch_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)
+    for number in range(2):
+        assert torch.equal(batch_NCTHW[number], crop_resize(clips[number], boxes[number], 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_crops_on_a_gpu_are_those_of_the_cpu() -> None:
+    clips = [smooth(40, 60, 0), smooth(60, 40, 1), smooth(40, 60, 2)]
+    boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17)]
+    found = crop_batch([clip.cuda() for clip in clips], boxes, 28)
+    assert found.is_cuda
+    assert int((found.cpu().int() - crop_batch(clips, boxes, 28).int()).abs().max()) <= 1

@@ -1,0 +1,124 @@
+"""The training stage, validation, the test over views, and what they write."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from pvnas.config import RunConfig, tiny
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import test_batches as view_batches
+from pvnas.data.dataset import VideoDataset
+from pvnas.data.listing import read_catalog
+from pvnas.runtime.checkpoint import load_checkpoint
+from pvnas.runtime.digest import digest
+from pvnas.runtime.loop import run_epochs
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.scalars import ScalarLog
+from pvnas.runtime.signals import Interrupted, StopRequest
+from pvnas.space.genotype import random_genotype
+from pvnas.training.evaluate import score_table, score_views, validate
+from pvnas.training.log import EpochLog
+from pvnas.training.results import write_results
+from pvnas.training.stage import TrainStage
+
+CPU = torch.device("cpu")
+
+
+def small_config() -> RunConfig:
+    config = tiny()
+    config.clip.frames, config.train.width, config.train.layout = 2, 2, "S-NC T-RC"
+    config.train.dropout, config.train.drop_path = 0.3, 0.2
+    config.train.augment.short_side_min, config.train.augment.short_side_max, config.train.augment.crop = 14, 16, 12
+    config.test.short_side, config.test.crop, config.test.spatial_views = 16, 12, 3
+    return config
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_shapes):
+    catalog, config = read_catalog(tiny_shapes), tiny()
+    parts = [VideoDataset(catalog.select(split), config.data, 16) for split in ("train", "val", "test")]
+    for part in parts:
+        part.prepare_cache()
+    return parts
+
+
+def make_stage(sources, run_dir):
+    log = EpochLog(run_dir, Progress(), ScalarLog(run_dir / "tensorboard", False))
+    return TrainStage(small_config(), random_genotype(3), *sources[:2], CPU, log)
+
+
+def run(sources, run_dir, stop=None):
+    stage = make_stage(sources, run_dir)
+    folder = run_dir / "checkpoints"
+    run_epochs(stage, folder, load_checkpoint(folder), stop or StopRequest(), Progress(), checkpoint_minutes=99)
+    return stage
+
+
+def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(sources, tmp_path, stop_after):
+    whole = run(sources, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="nothing is lost"):
+        run(sources, tmp_path / "parts", stop_after(5))
+    resumed = run(sources, tmp_path / "parts")
+    assert digest(resumed.tensors(), None) == digest(whole.tensors(), None)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert len(lines[0]["loss_per_class"]) == 8
+
+
+def test_validation_equals_a_plain_loop_over_the_videos(sources, tmp_path):
+    stage = make_stage(sources, tmp_path)
+    config = stage.config
+    measures = validate(stage.network, sources[1], config, config.train.augment, CPU)
+    again = validate(stage.network, sources[1], config, config.train.augment, CPU)
+    assert measures == again
+    assert set(measures) == {"val_loss", "val_top1", "val_top5"}
+    assert measures["val_top1"] in [12.5 * k for k in range(9)]
+    empty = VideoDataset(sources[1].catalog.without({v.path for v in sources[1].catalog.videos}), config.data, 16)
+    assert validate(stage.network, empty, config, config.train.augment, CPU) == {}
+
+
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+def test_scores_are_the_mean_over_all_views(average, sources, tmp_path):
+    stage = make_stage(sources, tmp_path)
+    stage.config.test.average = average
+    scores = score_views(stage.network, sources[2], stage.config, CPU)
+    views = stage.config.test.temporal_views * stage.config.test.spatial_views
+    expected = torch.zeros(8, 8, dtype=torch.float64)
+    stage.network.eval()
+    for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1, workers=0):
+        with torch.no_grad():
+            one = stage.network(normalise(batch.clips_NCTHW)).double()[0]
+        expected[int(batch.videos_N)] += (one.softmax(0) if average == "softmax" else one) / views
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_score_table_by_hand():
+    scores = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0], [0.5, 0.1, 0.4]])
+    table = score_table(scores, torch.tensor([0, 1, 1, 2]), ("a", "b", "c"))
+    assert table["top1"] == 50.0
+    assert table["mean_class"] == 50.0  # 100, 50 and 0 %
+    assert (table["top5"], table["k"]) == (100.0, 3)
+    assert table["confusion"] == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    assert table["class_accuracy"] == [100.0, 50.0, 0.0]
+    assert score_table(scores[:1], torch.tensor([0]), ("a", "b", "c"))["class_accuracy"] == [100.0, None, None]
+
+
+def test_what_a_test_writes(sources, tmp_path):
+    stage = make_stage(sources, tmp_path)
+    scores = score_views(stage.network, sources[2], stage.config, CPU)
+    results = write_results(tmp_path, sources[2], scores, stage.config, {"n_failed": 3})
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert (results["n_videos"], results["n_failed"], results["views"]) == (8, 3, 6)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert len(rows) == 8
+    correct = sum(int(row["correct"]) for row in rows)
+    assert results["top1"] == round(100 * correct / 8, 2)
+    for row in rows:
+        by_class = {name: float(row[name]) for name in results["classes"]}
+        assert max(by_class, key=by_class.get) == row["prediction"]
+        assert sum(by_class.values()) == pytest.approx(1.0, abs=1e-4)
+    samples = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    assert len(samples) == 8
+    assert all((tmp_path / "samples" / sample["file"]).stat().st_size > 100 for sample in samples)
