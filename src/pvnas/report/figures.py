@@ -6,38 +6,31 @@ Legend of array suffixes: P epochs, E the 14 candidate edges, O operations, K cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from pvnas.report.style import (
-    CATEGORY_STYLES,
-    INK,
-    LINE,
-    MUTED,
-    SHORT_NAMES,
-    clean,
-    epoch_axis,
-    new_figure,
-)
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, epoch_axis, new_figure, operation_style
+from pvnas.report.text import clean
+from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
 from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, ZERO, Cell, operations_of
 from pvnas.space.operations import is_parameter_free
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
 Entries = Sequence[Mapping[str, Any]]
 
-OPERATIONS_PER_CELL = 8
 CONFUSION_NUMBERS_UP_TO, CONFUSION_NAMES_UP_TO, CONFUSION_COLUMNS_UP_TO = 30, 120, 120
 TRAIN_COLOUR, VALIDATION_COLOUR, EXTRA_COLOUR = "#5f6b7a", "#1a6fc4", "#bf3278"
 
 
 def softmax(alpha_PEO: NDArray[Any]) -> NDArray[Any]:
     """Return softmax over the operations, (P, E, O), as float64: the share of each operation on its edge."""
-    import numpy as np
-
     shifted = np.exp(alpha_PEO.astype(np.float64) - alpha_PEO.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
@@ -58,10 +51,9 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
     undecided = 1 / len(operations)
     limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
-    kept = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
-    image = None
-    for row, (node, source) in enumerate(EDGES):
-        ax = axes[node - INPUTS, source]
+    chosen = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
+    for row, (node, tail) in enumerate(EDGES):
+        ax = axes[node - INPUTS, tail]
         image = ax.imshow(
             share_PEO[:, row].T,
             aspect="auto",
@@ -70,44 +62,38 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
             vmax=limits[1],
             extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5),
         )
-        _style_alpha_map(ax, node, source, operations, kept.get((node, source)))
+        _style_alpha_map(ax, node, tail, operations, chosen.get((node, tail)))
     for row, column in ((r, c) for r in range(NODES) for c in range(r + INPUTS, columns)):
         axes[row, column].set_axis_off()
-    if image is not None:
-        bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
-        bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=_percent)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
-        bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
+    bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
+    bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=PercentFormatter(1, 1, " %"))
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
+    bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
     return figure
 
 
-def _percent(value: float, _: object) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _style_alpha_map(ax: Axes, node: int, source: int, operations: Sequence[str], kept: str | None) -> None:
-    name = f"input {source}" if source < INPUTS else f"node {source}"
-    ax.set_title(f"{name} → node {node}", fontsize=8, fontweight="bold" if kept else "normal", pad=3)
+def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], chosen: str | None) -> None:
+    name = f"input {tail}" if tail < INPUTS else f"node {tail}"
+    ax.set_title(f"{name} → node {node}", fontsize=8, fontweight="bold" if chosen else "normal", pad=3)
     ax.grid(visible=False)
     ax.tick_params(length=0, pad=2, labelsize=7.5)
-    if source == 0:
-        ax.set_yticks(range(len(operations)), [SHORT_NAMES[name] for name in operations])
-    else:
-        ax.set_yticks([])
+    ax.set_yticks(range(len(operations)) if tail == 0 else [])
+    if tail == 0:
+        ax.set_yticklabels([operation_style(name)[0] for name in operations])
     if node == INPUTS + NODES - 1:
         epoch_axis(ax)
     else:
         ax.set_xticks([])
     for spine in ax.spines.values():
-        spine.set(visible=True, color=INK if kept else LINE, linewidth=1.8 if kept else 0.6)
-    if kept:
+        spine.set(visible=True, color=INK if chosen else LINE, linewidth=1.8 if chosen else 0.6)
+    if chosen:
         right = ax.get_xlim()[1]
-        ax.plot([right], [operations.index(kept)], marker=">", markersize=6.5, color=INK, clip_on=False, zorder=5)
+        ax.plot([right], [operations.index(chosen)], marker=">", markersize=6.5, color=INK, clip_on=False, zorder=5)
 
 
-def parameter_free_figure(search: Entries, collapsed_at: int, cells: Mapping[str, Any]) -> Figure:
-    """Return parameter-free operations among the kept ones over the epochs: per cell, and in all (stacked)."""
+def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
+    """Return operations without parameters in the ``cells`` of every epoch, by category: per cell, and stacked."""
     figure = new_figure(10.4, 2.9)
     left, right = figure.subplots(1, 2)
     epochs = [int(entry["epoch"]) for entry in search]
@@ -115,8 +101,8 @@ def parameter_free_figure(search: Entries, collapsed_at: int, cells: Mapping[str
     counts = {c: [float(entry["parameter_free"][c]) for entry in search] for c in categories}
     for category in categories:
         left.plot(epochs, counts[category], label=category, **CATEGORY_STYLES[category])
-    left.axhline(collapsed_at, color=INK, lw=1, ls=(0, (4, 3)))
-    left.text(epochs[0], collapsed_at + 0.12, f"collapse warning: {collapsed_at} of {OPERATIONS_PER_CELL}", fontsize=8)
+    left.axhline(COLLAPSED_AT, color=INK, lw=1, ls=(0, (4, 3)))
+    left.text(epochs[0], COLLAPSED_AT + 0.12, f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}", fontsize=8)
     left.set_ylim(-0.3, OPERATIONS_PER_CELL + 0.4)
     left.set_yticks(range(0, OPERATIONS_PER_CELL + 1, 2))
     left.set_title("per cell, of 8 operations")
@@ -141,10 +127,8 @@ def _free_share(category: str) -> float:
     return sum(map(is_parameter_free, operations)) / (len(operations) - (ZERO in operations))
 
 
-def entropy_figure(search: Entries, cells: Mapping[str, Any]) -> Figure:
+def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
-    import math
-
     figure = new_figure(10.4, 2.7)
     ax = figure.subplots()
     epochs = [int(entry["epoch"]) for entry in search]
@@ -184,8 +168,6 @@ def schedule_figure(search: Entries, train: Entries) -> Figure:
 
 def _rate_axis(ax: Axes) -> None:
     """Make a logarithmic axis with plain numbers, also between the powers of ten where the rates span few of them."""
-    from matplotlib.ticker import LogLocator
-
     ax.set_yscale("log")
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
@@ -228,8 +210,6 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
 
     With counts in the fields up to 30 classes, with names up to 120; beyond that the diagonal has to speak.
     """
-    import numpy as np
-
     n = len(classes)
     totals = matrix_KK.sum(1, keepdims=True)
     share_KK = np.divide(100.0 * matrix_KK, totals, out=np.zeros(matrix_KK.shape), where=totals > 0)
@@ -249,10 +229,8 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _confusion_map() -> Any:
+def _confusion_map() -> Colormap:
     """Blues of the page, from nearly the paper's colour, so that an empty field is a quiet one."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     return LinearSegmentedColormap.from_list("confusion", ["#eef2f6", "#9cc4ec", "#1a6fc4", "#0b3d75"])
 
 
@@ -270,8 +248,6 @@ def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
 
 
 def _write_counts(ax: Axes, matrix_KK: NDArray[Any], share_KK: NDArray[Any], size: float) -> None:
-    import numpy as np
-
     for truth, prediction in np.argwhere(matrix_KK > 0):
         # These two colours belong to the field behind them, not to the page: never turned into CSS variables.
         colour = "#fdfdfd" if share_KK[truth, prediction] > 45 else "#20242a"
