@@ -12,7 +12,7 @@ import pytest
 from pvnas.report import cells
 from pvnas.report.cell_layout import lay_out
 from pvnas.report.style import drawing, ink_on, inline_svg, operation_style, save_figure
-from pvnas.space.genotype import CATEGORIES, TEMPORAL_OPERATIONS, ZERO, Edge, Genotype, is_reduction, random_genotype
+from pvnas.space.genotype import CATEGORIES, ZERO, Edge, Genotype, is_reduction, operations_of, random_genotype
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -87,7 +87,7 @@ def test_same_genotype_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_operation_has_a_name_and_a_colour_of_its_own() -> None:
-    styles = [operation_style(name) for name in TEMPORAL_OPERATIONS if name != ZERO]
+    styles = [operation_style(name) for name in operations_of("T-NC") if name != ZERO]
     labels, colours = zip(*styles, strict=True)
     assert len(set(labels)) == len(set(colours)) == len(styles)
     assert all(ink_on(colour) == "#fdfdfd" for colour in colours)
