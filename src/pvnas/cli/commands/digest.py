@@ -1,4 +1,4 @@
-"""``pvnas report`` and ``digest``: what is made of a finished run directory."""
+"""``pvnas digest``: did two runs end in the same bits?"""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from argparse import Namespace
 
 from pvnas.cli.arguments import RUN, run_directory
 from pvnas.cli.command import command
-
-
-@command("report", RUN, example="pvnas report runs/demo/run")
-def report(args: Namespace) -> None:
-    """Write report.html and the figures again."""
-    run_dir = run_directory(args.run)
-    from pvnas.report.page import write_report
-
-    print(write_report(run_dir))
 
 
 @command("digest", RUN, example="pvnas digest runs/demo/run")
