@@ -53,6 +53,7 @@ def test_alpha_figure_names_each_edge_and_marks_the_kept_ones(tmp_path: Path) ->
 def test_figures_take_any_number_of_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     names = ("identity", "zero", *(f"operation {k}" for k in range(n - 2)))
     monkeypatch.setattr(figures, "operations_of", lambda category: names)
+    monkeypatch.setattr(figures, "is_parameter_free", lambda name: name == "identity")
     alpha_PEO = np.random.default_rng(0).normal(size=(2, 14, n)).astype(np.float32)
     with drawing("alpha"):
         shown = svg_texts(figures.alpha_figure("S-NC", alpha_PEO, [0, 1], None), tmp_path)
