@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, epoch_axis, new_figure, operation_style
 from pvnas.report.text import clean
 from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
-from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, Cell, operations_of
+from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, Cell, operations_of
 
 Entries = Sequence[Mapping[str, Any]]
 
-CONFUSION_NUMBERS_UP_TO, CONFUSION_NAMES_UP_TO, CONFUSION_COLUMNS_UP_TO = 30, 120, 120
+CONFUSION_NUMBERS_UP_TO, CONFUSION_NAMES_UP_TO = 30, 120
+# Blues of the page, from nearly the paper's colour, so that an empty field is a quiet one.
+CONFUSION_MAP = LinearSegmentedColormap.from_list("confusion", ["#eef2f6", "#9cc4ec", "#1a6fc4", "#0b3d75"])
 TRAIN_COLOUR, VALIDATION_COLOUR, EXTRA_COLOUR = "#5f6b7a", "#1a6fc4", "#bf3278"
 
 
@@ -77,9 +79,8 @@ def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], 
     ax.set_title(f"{name} → node {node}", fontsize=8, fontweight="bold" if chosen else "normal", pad=3)
     ax.grid(visible=False)
     ax.tick_params(length=0, pad=2, labelsize=7.5)
-    ax.set_yticks(range(len(operations)) if tail == 0 else [])
-    if tail == 0:
-        ax.set_yticklabels([operation_style(name)[0] for name in operations])
+    labels = [operation_style(name)[0] for name in operations] if tail == 0 else []
+    ax.set_yticks(range(len(labels)), labels)
     if node == INPUTS + NODES - 1:
         epoch_axis(ax)
     else:
@@ -96,22 +97,19 @@ def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
     figure = new_figure(10.4, 2.9)
     left, right = figure.subplots(1, 2)
     epochs = [int(entry["epoch"]) for entry in search]
-    categories = [c for c in CATEGORIES if c in cells]
-    counts = {c: [float(entry["parameter_free"][c]) for entry in search] for c in categories}
-    for category in categories:
-        left.plot(epochs, counts[category], label=category, **CATEGORY_STYLES[category])
+    _plot_categories(left, search, "parameter_free", cells)
     left.axhline(COLLAPSED_AT, color=INK, lw=1, ls=(0, (4, 3)))
     left.text(epochs[0], COLLAPSED_AT + 0.12, f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}", fontsize=8)
     left.set_ylim(-0.3, OPERATIONS_PER_CELL + 0.4)
     left.set_yticks(range(0, OPERATIONS_PER_CELL + 1, 2))
-    left.set_title("per cell, of 8 operations")
-    left.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    bottom = [0.0] * len(epochs)
-    for category in categories:
-        right.bar(epochs, counts[category], bottom=bottom, width=0.8, color=CATEGORY_STYLES[category]["color"])
-        bottom = [a + b for a, b in zip(bottom, counts[category], strict=True)]
-    total = OPERATIONS_PER_CELL * len(categories)
-    chance = sum(OPERATIONS_PER_CELL * _free_share(category) for category in categories)
+    left.set_title(f"per cell, of {OPERATIONS_PER_CELL} operations")
+    bottom, total, chance = np.zeros(len(epochs)), OPERATIONS_PER_CELL * len(cells), 0.0
+    for category in cells:
+        counts = np.array([float(entry["parameter_free"][category]) for entry in search])
+        right.bar(epochs, counts, bottom=bottom, width=0.8, color=CATEGORY_STYLES[category]["color"])
+        bottom += counts
+        operations = set(operations_of(category)) - {ZERO}
+        chance += OPERATIONS_PER_CELL * len(operations & PARAMETER_FREE) / len(operations)
     right.axhline(chance, color=INK, lw=1, ls=":", label=f"mean of random cells: {chance:.1f}")
     right.set_ylim(0, total)
     right.legend(loc="upper right")
@@ -121,23 +119,23 @@ def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
     return figure
 
 
-def _free_share(category: str) -> float:
-    operations = operations_of(category)
-    return len(PARAMETER_FREE.intersection(operations)) / (len(operations) - (ZERO in operations))
+def _plot_categories(ax: Axes, search: Entries, key: str, cells: Collection[str]) -> None:
+    epochs = [int(entry["epoch"]) for entry in search]
+    for category in cells:
+        values = [float(entry[key][category]) for entry in search]
+        ax.plot(epochs, values, label=category, **CATEGORY_STYLES[category])
+    ax.legend(ncols=len(cells), loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
     figure = new_figure(10.4, 2.7)
     ax = figure.subplots()
-    epochs = [int(entry["epoch"]) for entry in search]
-    for category in (c for c in CATEGORIES if c in cells):
-        values = [float(entry["alpha_entropy"][category]) for entry in search]
-        ax.plot(epochs, values, label=category, **CATEGORY_STYLES[category])
-    for name, operations in (("spatial", operations_of("S-NC")), ("temporal", operations_of("T-NC"))):
-        undecided = math.log(len(operations))
+    _plot_categories(ax, search, "alpha_entropy", cells)
+    for name, category in (("spatial", "S-NC"), ("temporal", "T-NC")):
+        undecided = math.log(len(operations_of(category)))
         ax.axhline(undecided, color=MUTED, lw=0.9, ls=":")
-        text = f"undecided ({name}: ln {len(operations)})"
+        text = f"undecided ({name}: ln {len(operations_of(category))})"
         ax.annotate(
             text, (1, undecided), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
             fontsize=7.5, color=MUTED, ha="right",
@@ -145,7 +143,6 @@ def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     ax.set_ylabel("entropy of α, nats")
     ax.margins(y=0.12)
     epoch_axis(ax)
-    ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.24))
     return figure
 
 
@@ -215,22 +212,18 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
     side = min(10.4, 3.6 + 0.36 * n)
     figure = new_figure(side, side * 0.9 if n <= CONFUSION_NUMBERS_UP_TO else side * 0.96)
     ax = figure.subplots()
-    image = ax.imshow(share_KK, cmap=_confusion_map(), vmin=0, vmax=100)
+    image = ax.imshow(share_KK, cmap=CONFUSION_MAP, vmin=0, vmax=100)
     ax.grid(visible=False)
     ax.set_xlabel("prediction")
     ax.set_ylabel("truth")
     _name_classes(ax, classes)
     if n <= CONFUSION_NUMBERS_UP_TO:
         _write_counts(ax, matrix_KK, share_KK, 9 if n <= 12 else 7)
-    bar = figure.colorbar(image, ax=ax, shrink=0.5, aspect=28, pad=0.02, format="%d %%")
+    bar = figure.colorbar(
+        image, ax=ax, shrink=0.5, aspect=28, pad=0.02, format="%d %%", label="share of the true class"
+    )
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label("share of the true class")
     return figure
-
-
-def _confusion_map() -> Colormap:
-    """Blues of the page, from nearly the paper's colour, so that an empty field is a quiet one."""
-    return LinearSegmentedColormap.from_list("confusion", ["#eef2f6", "#9cc4ec", "#1a6fc4", "#0b3d75"])
 
 
 def _name_classes(ax: Axes, classes: Sequence[str]) -> None:

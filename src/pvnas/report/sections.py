@@ -173,7 +173,7 @@ def costs(record: RunRecord, draw: Draw) -> dict[str, Any]:
         params, macs, views, top1, top5 = map(results.get, ("params", "macs_per_view", "views", "top1", "top5"))
         k = results.get("k", 5)
         own = _cost_row(clean(record.name, 40), clean(Path(data).name or data, 40), params, macs, top1, top5, views)
-        own[-1] += f" (top-{k})" if k != 5 else ""
+        own[-1] += f" (top-{clean(k, 10)})" if k != 5 else ""
         rows += [["This run"], [Markup("<b>{}</b>").format(cell) for cell in own]]
     if record.latest_genotype and (same := _at_published_size(record.latest_genotype)):
         rows += [["The cells of this run at the published size (not trained)"], *same]
