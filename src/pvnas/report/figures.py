@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, epoch_axis, new_figure, operation_style
+from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, operation_style
 from pvnas.report.text import clean
 from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
 from pvnas.space.genotype import EDGES, INPUTS, NODES, PARAMETER_FREE, ZERO, Cell, operations_of
@@ -36,6 +36,12 @@ def softmax(alpha_PEO: NDArray[Any]) -> NDArray[Any]:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
+def epoch_axis(ax: Axes) -> None:
+    """Label an axis of epochs: whole numbers only."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    ax.set_xlabel("epoch")
+
+
 def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], cell: Cell | None) -> Figure:
     """Return a small heat map for each of the 14 edges: operations downwards, epochs to the right, colour the share.
 
@@ -46,7 +52,7 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     columns = INPUTS + NODES - 1
     map_height, gap = 0.135 * len(operations), 0.26
     height = NODES * (map_height + gap) + 0.42
-    figure = new_figure(10.4, height, layout=None)
+    figure = Figure(figsize=(10.4, height))
     grid = {"left": 0.118, "right": 0.985, "top": 1 - 0.2 / height, "bottom": 0.44 / height, "wspace": 0.1}
     axes = figure.subplots(NODES, columns, squeeze=False, gridspec_kw={**grid, "hspace": gap / map_height})
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
@@ -94,7 +100,7 @@ def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], 
 
 def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return operations without parameters in the ``cells`` of every epoch, by category: per cell, and stacked."""
-    figure = new_figure(10.4, 2.9)
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [int(entry["epoch"]) for entry in search]
     _plot_categories(left, search, "parameter_free", cells)
@@ -129,7 +135,7 @@ def _plot_categories(ax: Axes, search: Entries, key: str, cells: Collection[str]
 
 def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
-    figure = new_figure(10.4, 2.7)
+    figure = Figure(figsize=(10.4, 2.7), layout="constrained")
     ax = figure.subplots()
     _plot_categories(ax, search, "alpha_entropy", cells)
     for name, category in (("spatial", "S-NC"), ("temporal", "T-NC")):
@@ -149,7 +155,7 @@ def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
 def schedule_figure(search: Entries, train: Entries) -> Figure:
     """Return the learning rates at the end of every epoch: weights and alpha in the search, weights in the training."""
     stages = [(name, entries) for name, entries in (("search", search), ("training", train)) if entries]
-    figure = new_figure(10.4, 2.5)
+    figure = Figure(figsize=(10.4, 2.5), layout="constrained")
     panels = figure.subplots(1, len(stages), squeeze=False)[0]
     for ax, (name, entries) in zip(panels, stages, strict=True):
         _plot_series(ax, entries, "lr", "weights", TRAIN_COLOUR, "-")
@@ -174,7 +180,7 @@ def _rate_axis(ax: Axes) -> None:
 
 def learning_figure(entries: Entries) -> Figure:
     """Return loss and accuracy over the epochs of one stage, training beside validation."""
-    figure = new_figure(10.4, 2.9)
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     _plot_series(loss, entries, "loss", "training", TRAIN_COLOUR, "--")
     _plot_series(loss, entries, "val_loss", "validation", VALIDATION_COLOUR, "-")
@@ -210,7 +216,7 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
     totals = matrix_KK.sum(1, keepdims=True)
     share_KK = np.divide(100.0 * matrix_KK, totals, out=np.zeros(matrix_KK.shape), where=totals > 0)
     side = min(10.4, 3.6 + 0.36 * n)
-    figure = new_figure(side, side * 0.9 if n <= CONFUSION_NUMBERS_UP_TO else side * 0.96)
+    figure = Figure(figsize=(side, side * 0.9 if n <= CONFUSION_NUMBERS_UP_TO else side * 0.96), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(share_KK, cmap=CONFUSION_MAP, vmin=0, vmax=100)
     ax.grid(visible=False)
