@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from pvnas.report.cell_layout import CellLayout, Point, lay_out
-from pvnas.report.style import CATEGORY_NAMES, INK, MUTED, SURFACE, ink_on, new_figure, operation_style
+from pvnas.report.style import INK, MUTED, SURFACE, category_name, ink_on, operation_style
 from pvnas.space.genotype import INPUTS, Cell, Genotype, is_reduction
 from pvnas.space.operations import is_parameter_free
 
@@ -32,7 +32,7 @@ def draw_cell(category: str, cell: Cell) -> Figure:
     }
     widest = max(TextPath((0, 0), label, size=PILL_FONT).get_extents().width for label in labels.values())
     layout = lay_out(cell, max(PILL_WIDTH, widest + 12))
-    ax = _canvas(layout, f"{category} · {CATEGORY_NAMES[category]}")
+    ax = _canvas(layout, f"{category} · {category_name(category)}")
     for (tail, head), points in layout.lines.items():
         edge = edges.get(tail) or edges.get(head)
         _draw_line(ax, points, edge.operation if edge else None, arrow=tail in edges)
@@ -54,7 +54,7 @@ def draw_legend(genotype: Genotype) -> Figure:
     handles = [Line2D([], [], label=operation_style(name)[0], **_line_style(name)) for name in kept]
     handles.append(Line2D([], [], label="to the output", **_line_style(None)))
     rows = math.ceil(len(handles) / 6)
-    figure = new_figure(10.4, 0.1 + 0.2 * rows, layout=None)
+    figure = Figure(figsize=(10.4, 0.1 + 0.2 * rows))
     columns = math.ceil(len(handles) / rows)
     figure.legend(handles=handles, ncols=columns, loc="center left", borderaxespad=0, handlelength=3)
     return figure
@@ -73,7 +73,7 @@ def _canvas(layout: CellLayout, heading: str) -> Axes:
     boxes = [(*layout.centres[name], *layout.sizes[name]) for name in layout.centres]
     right = max(x + width / 2 for x, _, width, _ in boxes) + MARGIN
     bottom, top = min(y - h / 2 for _, y, _, h in boxes) - MARGIN, max(y + h / 2 for _, y, _, h in boxes) + HEADING
-    figure = new_figure((right + MARGIN) / POINTS, (top - bottom) / POINTS, layout=None)
+    figure = Figure(figsize=((right + MARGIN) / POINTS, (top - bottom) / POINTS))
     ax = figure.add_axes((0, 0, 1, 1), xlim=(-MARGIN, right), ylim=(bottom, top))
     ax.set_axis_off()
     ax.text(0, top - 11, heading, fontsize=10.5, fontweight="bold", color=INK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class RunRecord:
 
     folder: Path
     config_text: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings as nested dictionaries; empty where they cannot be read."""
     genotype: Genotype | None = None
     epoch_genotypes: dict[int, Genotype] = field(default_factory=dict)
     alphas: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -76,15 +79,6 @@ class RunRecord:
         if self.genotype is None and self.epoch_genotypes:
             return self.epoch_genotypes[max(self.epoch_genotypes)]
         return self.genotype
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The settings as nested dictionaries; empty where they cannot be read."""
-        try:
-            settings = yaml.safe_load(self.config_text) if self.config_text else {}
-        except (yaml.YAMLError, RecursionError):
-            return {}
-        return settings if isinstance(settings, dict) else {}
 
     def setting(self, name: str) -> Any:
         """Return a setting by its dotted name, or None."""
@@ -145,6 +139,13 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _read_config(record: RunRecord, path: Path) -> None:
+    record.config_text = _read_text(path)
+    with suppress(yaml.YAMLError, RecursionError):
+        settings = yaml.safe_load(record.config_text)
+        record.config = settings if isinstance(settings, dict) else {}
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     data = json.loads(_read_text(path))
     if not isinstance(data, dict):
@@ -170,9 +171,9 @@ def _read_alphas(record: RunRecord, path: Path) -> None:
                 raise ValueError(f"{clean(name)} has the shape {alpha.shape}")
             epochs_of[category][int(epoch.removeprefix("epoch_"))] = alpha
     searched = {category: epochs for category, epochs in epochs_of.items() if epochs}
-    common = sorted(set.intersection(*map(set, searched.values()))) if searched else []
-    record.alpha_epochs = common
-    record.alphas = {c: np.stack([epochs[e] for e in common]) for c, epochs in searched.items() if common}
+    if searched and (common := sorted(set.intersection(*map(set, searched.values())))):
+        record.alpha_epochs = common
+        record.alphas = {category: np.stack([epochs[e] for e in common]) for category, epochs in searched.items()}
 
 
 def _read_metrics(record: RunRecord, path: Path) -> None:
@@ -220,7 +221,7 @@ def _field(name: str, read: Callable[[Path], Any]) -> Reader:
 
 # What a finished run has: in which words the page says that it is not there, and what reads it.
 _FILES: dict[str, tuple[str, Reader]] = {
-    "config.yaml": ("settings", _field("config_text", _read_text)),
+    "config.yaml": ("settings", _read_config),
     "genotype.json": ("searched cells", _field("genotype", Genotype.load)),
     "alphas.safetensors": ("architecture parameters of every epoch", _read_alphas),
     "metrics.jsonl": ("losses and accuracies of every epoch", _read_metrics),

@@ -20,7 +20,7 @@ from pvnas.errors import UserError
 from pvnas.report import figures
 from pvnas.report.cells import draw_cell, draw_legend
 from pvnas.report.record import RunRecord
-from pvnas.report.style import CATEGORY_NAMES
+from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
 from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
 from pvnas.space.cost import network_cost
@@ -67,7 +67,7 @@ def cells(record: RunRecord, draw: Draw) -> dict[str, Any]:
     graphs = [draw("cells_legend", "Colours by operation; dashed: without parameters", draw_legend, genotype)]
     for category, cell in genotype.cells.items():
         words = "; ".join(f"node {n} from {e.source} by {e.operation}" for c, n, e in genotype.edges() if c == category)
-        title = f"{category}, {CATEGORY_NAMES[category]}: {words}"
+        title = f"{category}, {category_name(category)}: {words}"
         graphs.append(draw(f"cell_{category}", title, draw_cell, category, cell))
     operations = OPERATIONS_PER_CELL * len(genotype.cells)
     return {"genotype": genotype, "graphs": graphs, "operations": operations}
@@ -90,7 +90,7 @@ def search(record: RunRecord, draw: Draw) -> dict[str, Any]:
         title = f"Share of every operation on the 14 edges of {category} over the epochs"
         data = category, alpha_PEO, record.alpha_epochs, cell
         alphas.append(
-            (category, CATEGORY_NAMES[category], draw(f"alpha_{category}", title, figures.alpha_figure, *data))
+            (category, category_name(category), draw(f"alpha_{category}", title, figures.alpha_figure, *data))
         )
     return {"collapsed": collapsed, "parameter_free": parameter_free, "entropy": entropy, "alphas": alphas}
 
@@ -173,7 +173,7 @@ def costs(record: RunRecord, draw: Draw) -> dict[str, Any]:
         params, macs, views, top1, top5 = map(results.get, ("params", "macs_per_view", "views", "top1", "top5"))
         k = results.get("k", 5)
         own = _cost_row(clean(record.name, 40), clean(Path(data).name or data, 40), params, macs, top1, top5, views)
-        own[-1] += f" (top-{k})" if k != 5 else ""
+        own[-1] += f" (top-{clean(k, 10)})" if k != 5 else ""
         rows += [["This run"], [Markup("<b>{}</b>").format(cell) for cell in own]]
     if record.latest_genotype and (same := _at_published_size(record.latest_genotype)):
         rows += [["The cells of this run at the published size (not trained)"], *same]

@@ -17,12 +17,11 @@ from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pvnas.report.text import clean
+from pvnas.space.genotype import is_reduction
 from pvnas.space.operations import registered_operations
 
 # Neutral colours. Each is written nowhere else in a figure, so that the page can replace it.
@@ -35,18 +34,11 @@ CATEGORY_STYLES: dict[str, dict[str, Any]] = {
     "T-NC": {"color": "#bf3278", "linestyle": "-", "marker": "^"},
     "T-RC": {"color": "#e070a8", "linestyle": "--", "marker": "D"},
 }
-CATEGORY_NAMES = {
-    "S-NC": "spatial normal cell",
-    "S-RC": "spatial reduction cell",
-    "T-NC": "temporal normal cell",
-    "T-RC": "temporal reduction cell",
-}
 # Short label and colour of every operation. Each colour has a contrast above 4.5 with white text, and of 3 with a dark
 # page.
 _OTHER_COLOURS = ("#2f7d32", "#6d5bd0", "#64742a", "#3f6f9e", "#a33d9b", "#7a5c2e", "#a4462b")
 
 _RC: dict[str, Any] = {
-    "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
     "font.size": 9,
     "text.parse_math": False,  # a class may be called "$x$"
@@ -75,10 +67,14 @@ _RC: dict[str, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,
     "lines.markersize": 3.5,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
     "svg.fonttype": "none",  # text stays text
 }
+
+
+def category_name(category: str) -> str:
+    """Return the full name of a category of cells, as: spatial normal cell."""
+    space = "temporal" if category.startswith("T-") else "spatial"
+    return f"{space} {'reduction' if is_reduction(category) else 'normal'} cell"
 
 
 def operation_style(name: str) -> tuple[str, str]:
@@ -104,17 +100,6 @@ def drawing(name: str) -> Iterator[None]:
         # A class name in a script that the font lacks: an SVG still carries the text, a PNG shows boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
-
-
-def new_figure(width: float = 10.4, height: float = 3.0, **layout: Any) -> Figure:
-    """Return an empty figure of so many inches, laid out so that nothing overlaps."""
-    return Figure(figsize=(width, height), layout=layout.pop("layout", "constrained"), **layout)
-
-
-def epoch_axis(ax: Axes) -> None:
-    """Label an axis of epochs: whole numbers only."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    ax.set_xlabel("epoch")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> str:
