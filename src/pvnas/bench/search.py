@@ -19,7 +19,8 @@ from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
-from pvnas.search.stage import SearchStage, StepBatches
+from pvnas.search.stage import SearchStage
+from pvnas.search.step import StepBatches
 from pvnas.space.kernels import by_pytorch
 from pvnas.training.log import EpochLog
 
