@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 
 # What computes: the last bits hang on how wide a processor's vectors are.
 NUMERICAL := tests/space tests/search
+# What takes seconds. A change of one part wants that part's tests, too.
+QUICK := tests/runtime tests/data/listing tests/search/test_derive.py tests/search/test_objective.py \
+  tests/space/test_genotype.py tests/training/test_metrics.py tests/test_settings.py tests/test_project.py
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PVNAS_CXXFLAGS=-mno-avx512f
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
@@ -27,7 +30,7 @@ test: checks
 	else echo 'AVX2: no second run of the numerical tests, this processor has no wider vectors'; fi
 
 quick: checks
-	$(PYTEST) $(QUICK)
+	$(PYTEST) $(QUICK) --ignore tests/runtime/test_checkpoint.py
 
 checks: $(READY)
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from pvnas.runtime.optimizers import SGD
 from pvnas.space.genotype import Genotype
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
-from pvnas.training.log import autocast
+from pvnas.training.step import autocast
 
 FORWARDS_OF_A_STEP = 3  # in multiply-accumulates: forward, the gradient of the inputs, that of the weights
 

@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_jhmdb.py JHMDB_FOLDER OUT_FOLDER [--widths 32 64] [any option of `pvnas run` ...]
 
-Runs from a checkout without installation (needs torch, numpy, av, safetensors, PyYAML, rich, jsonargparse,
-docstring_parser, matplotlib and pygraphviz; GPU.md says how to carry those that a machine lacks). Writes
+Runs from a checkout without installation (needs torch, numpy, av, safetensors, PyYAML, rich and matplotlib; GPU.md says
+how to carry those that a machine lacks). Writes
 OUT_FOLDER/gpu_jhmdb.json after each width: hardware, versions, date, command, settings and results. Run again with the
 same arguments after an interruption: what is finished is kept. Later options win, so `--train.epochs 4` makes a trial.
 """

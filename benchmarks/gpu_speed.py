@@ -28,7 +28,7 @@ from common import command_line, describe_machine, environment
 from estimate import Plan, estimate
 from pvnas.bench.search import Shape, bench_search, make_batch, make_stage
 from pvnas.data.clips.augment import normalise
-from pvnas.training.log import autocast
+from pvnas.training.step import autocast
 
 PAPER = Shape(width=64, batch=32, frames=8, height=112, side=112, classes=400, device="cuda", precision="bf16")
 MOST = 60

@@ -16,7 +16,8 @@ import yaml
 
 import pvnas
 from pvnas import cli, pipeline
-from pvnas.cli.table import COMMANDS
+from pvnas.cli import commands
+from pvnas.cli.overview import all_commands
 from pvnas.config import PRESETS, laptop
 from pvnas.errors import UserError
 from pvnas.report import page
@@ -35,6 +36,7 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+COMMANDS = all_commands()
 
 
 @pytest.fixture
@@ -118,6 +120,35 @@ def test_every_field_is_an_option_and_the_main_ones_come_first(run: Run) -> None
     assert "[80]" in run("run", "--preset", "pvnas-l", "--help").out.partition("--search.epochs")[2][:100]
 
 
+NEW_COMMAND = '''
+from pvnas.cli.command import Argument, command
+
+@command(
+    "hello",
+    Argument("name", "whom", metavar="NAME"),
+    Argument("--times", "how often", 1, least=1),
+    example="pvnas hello Ada",
+)
+def hello(args):
+    """Say hello."""
+    print(f"hello {args.name}! " * args.times)
+'''
+
+
+def test_a_command_costs_one_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hello.py").write_text(NEW_COMMAND, encoding="utf-8")
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    all_commands.cache_clear()
+    try:
+        assert run("hello", "Ada", "--times", "2").out == "hello Ada! hello Ada! \n"
+        assert "--times must be at least 1, not 0" in assert_one_line(run("hello", "Ada", "--times", "0"))
+        assert "Say hello." in run().out
+        assert "usage: pvnas hello NAME [--times N]" in run("hello", "--help").out
+    finally:
+        all_commands.cache_clear()
+        sys.modules.pop("pvnas.cli.commands.hello", None)
+
+
 def test_version(run: Run) -> None:
     assert run("--version").out == f"pvnas {pvnas.__version__}\n"
 
@@ -160,6 +191,12 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("report nowhere", "'nowhere' is no run directory"),
         ("digest nowhere", "'nowhere' is no run directory"),
         ("predict --dir x", "pvnas predict needs VIDEO"),
+        ("predict", "pvnas predict needs VIDEO and --dir RUN; see: pvnas predict --help"),
+        ("predict --dri x", "no option '--dri' (did you mean --dir?)"),
+        ("predict --dir nowhere -- -odd.mp4", "'nowhere' is no run directory"),
+        ("run . --tensorboard maybe", "tensorboard takes true or false, not 'maybe'"),
+        ("run . --preset=", "no preset ''; there are tiny, demo"),
+        ("cost genotype.json --json=3", "--json: ignored explicit argument '3'"),
         ("predict x.mp4", "pvnas predict needs --dir RUN"),
         ("cost", "pvnas cost needs GENOTYPE"),
         ("cost nothing.json", "nothing.json: cannot read the genotype"),
@@ -195,7 +232,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("bench data nowhere", "nowhere"),
         ("bench search --clip 8x64", "--clip takes frames x height x width"),
         ("bench search --batch 0", "--batch must be at least 1, not 0"),
-        ("bench search --device tpu", "--device takes cpu or cuda, not 'tpu'"),
+        ("bench search --device tpu", "--device takes one of cpu, cuda, not 'tpu'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, genotype_file: Path, line: str, says: str) -> None:

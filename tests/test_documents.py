@@ -83,6 +83,11 @@ def test_every_place_in_the_sources_that_a_document_names_exists(page: Path) -> 
     assert [f"{file}: {name}" for file, name in places if not _exists(file, name)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_merge_is_left_half_done(page: Path) -> None:
+    assert re.findall(r"^(?:<{7}|>{7}) .*", page.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
 def _exists(file: str, name: str) -> bool:
     """Whether a file of the package or the repository is there and defines a name such as ``SearchCell.forward``."""
     folders = [SOURCES, ROOT, *(ROOT / folder for folder in ("tests", "benchmarks", "examples"))]

@@ -67,6 +67,12 @@ def test_every_make_target_that_a_document_names_is_there(document: str) -> None
     assert set(named) <= makefile_targets()
 
 
+def test_every_test_that_the_makefile_names_is_there() -> None:
+    named = re.findall(r"\btests/[\w/.]+", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_public_ci_covers_what_the_metadata_promises() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     matrix = workflow["jobs"]["test"]["strategy"]["matrix"]

@@ -7,12 +7,15 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -66,10 +69,18 @@ def _fields_of(part: type, prefix: str) -> Iterator[Field]:
         yield from _fields_of(kind, longer_prefix)  # type: ignore[arg-type]
 
 
+@cache
 def _attribute_docstrings(part: type) -> dict[str, str]:
-    import docstring_parser  # slow to import, and only texts need it
-
-    return {item.arg_name: item.description or "" for item in docstring_parser.parse_from_object(part).params}
+    """The text below each field of a dataclass, which Python itself does not keep."""
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+    except OSError:  # installed without its source
+        return {}
+    texts = {}
+    for line, below in pairwise(definition.body):  # type: ignore[attr-defined]
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            texts[ast.unparse(line.target)] = inspect.cleandoc(ast.literal_eval(below.value))
+    return texts
 
 
 def section_help(section: str) -> str:
@@ -97,13 +108,14 @@ def load_config(
     Without a preset the file's is taken, and ``laptop`` where it names none. A file may be partial.
     """
     in_file = _flatten(read_yaml(file), where=str(file)) if file is not None else {}
-    base = preset or str(_checked(all_fields()["preset"], in_file.get("preset", DEFAULT_PRESET), f"{file}: "))
-    config = preset_config(base)
+    if preset is None:
+        preset = str(checked(all_fields()["preset"], in_file.get("preset", DEFAULT_PRESET), f"{file}: "))
+    config = preset_config(preset)
     for name, value in in_file.items():
         set_field(config, name, value, where=f"{file}: ")
     for name, value in (overrides or {}).items():
         set_field(config, name, value)
-    config.preset = base
+    config.preset = preset
     check_config(config)
     return config
 
@@ -148,7 +160,7 @@ def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -
     if field is None:
         raise UserError(f"{where}no field {shown(name)}{nearest(name, all_fields())}; see: pvnas config show laptop")
     section, _, leaf = name.rpartition(".")
-    setattr(get_field(config, section) if section else config, leaf, _checked(field, value, where))
+    setattr(get_field(config, section) if section else config, leaf, checked(field, value, where))
 
 
 def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -177,11 +189,11 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
 
 
 def _difference(name: str, old: object, new: object) -> str:
-    return f"{name}: {_plain(old)} -> {_plain(new)}"
+    return f"{name}: {_plain(old) or repr('')} -> {_plain(new) or repr('')}"
 
 
 def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else (str(value) or "''")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # Values
@@ -208,35 +220,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
-def wrong_value(field: Field, value: object, where: str = "") -> UserError:
-    """The error for a value that the field does not take."""
-    hint = nearest(value, get_args(field.kind)) if isinstance(value, str) and get_origin(field.kind) is Literal else ""
-    return UserError(f"{where}{field.name} takes {field.takes}, not {shown(value)}{hint}")
-
-
-def _checked(field: Field, value: object, where: str) -> object:
+def checked(field: Field, value: object, where: str = "") -> object:
+    """The value as the field's type: of a text out of a command line, or of what YAML reads. UserError for another."""
     kind = field.kind
-    if kind in (int, float):
-        return _number(field, value, where)
-    if isinstance(value, bool) and str(value).lower() in get_args(kind):  # YAML reads true and false as such
-        return str(value).lower()
-    accepted = value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
-    if not accepted or not isinstance(value, str | bool):
-        raise wrong_value(field, value, where)
-    return value
-
-
-def _number(field: Field, value: object, where: str) -> int | float:
-    numbers = int | str if field.kind is int else int | float | str  # texts: YAML 1.1 reads 1e-3 as one
-    if isinstance(value, bool) or not isinstance(value, numbers):
-        raise wrong_value(field, value, where)
-    try:
-        number: int | float = field.kind(value)
-    except (ValueError, OverflowError):
-        raise wrong_value(field, value, where) from None
-    if isinstance(number, float) and not math.isfinite(number):
-        raise wrong_value(field, value, where)
-    return number
+    # YAML reads the texts true and false as booleans, and 1e-3 as a text.
+    text = str(value).lower() if isinstance(value, bool) or kind is bool else value
+    if kind is bool and text in ("true", "false"):
+        return text == "true"
+    if kind is str and isinstance(value, str):
+        return value
+    if text in get_args(kind):
+        return text
+    if kind in (int, float) and isinstance(value, str | int | kind) and not isinstance(value, bool):
+        try:
+            number: int | float = kind(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if abs(number) < math.inf:
+            return number
+    hint = nearest(value, get_args(kind)) if isinstance(value, str) and get_args(kind) else ""
+    raise UserError(f"{where}{field.name} takes {field.takes}, not {shown(value)}{hint}")
 
 
 # Ranges: by the last word of the name, or by the full name where one word means two things.

@@ -18,7 +18,7 @@ LAYOUT = "S-NC S-RC T-NC T-RC"
 def two_more_operations():
     """A 1x5x5 average without parameters in all cells, and a dense 1x5x5 convolution in spatial ones."""
 
-    @register_operation("avg_pool_1x5x5", has_parameters=False, kind="pooling")
+    @register_operation("avg_pool_1x5x5", has_parameters=False)
     def average(channels, stride, layers, *, affine):
         return layers.avg_pool((1, 5, 5), (1, stride, stride), (0, 2, 2), count_include_pad=False)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pvnas.report import figures
-from pvnas.report.style import clean, drawing, save_figure
+from pvnas.report.style import drawing, save_figure
+from pvnas.report.text import clean
 from pvnas.space.genotype import random_genotype
 
 ENTRIES = [
@@ -48,10 +49,23 @@ def test_alpha_figure_names_each_edge_and_marks_the_kept_ones(tmp_path: Path) ->
     assert "temporal 3+3×3" in shown
 
 
+@pytest.mark.parametrize("n", [5, 20])
+def test_figures_take_any_number_of_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    names = ("identity", "zero", *(f"operation {k}" for k in range(n - 2)))
+    monkeypatch.setattr(figures, "operations_of", lambda category: names)
+    monkeypatch.setattr(figures, "is_parameter_free", lambda name: name == "identity")
+    alpha_PEO = np.random.default_rng(0).normal(size=(2, 14, n)).astype(np.float32)
+    with drawing("alpha"):
+        shown = svg_texts(figures.alpha_figure("S-NC", alpha_PEO, [0, 1], None), tmp_path)
+        assert all(shown.count(name) == 4 for name in names)
+        assert f"undecided (spatial: ln {n})" in svg_texts(figures.entropy_figure(ENTRIES, ["S-NC"]), tmp_path)
+        figures.parameter_free_figure(ENTRIES, ["S-NC"])
+
+
 def test_figures_of_one_epoch_and_of_missing_values(tmp_path: Path) -> None:
     cells = random_genotype(0).cells
     with drawing("search"):
-        assert "collapse warning: 7 of 8" in svg_texts(figures.parameter_free_figure(ENTRIES[:1], 7, cells), tmp_path)
+        assert "collapse warning: 7 of 8" in svg_texts(figures.parameter_free_figure(ENTRIES[:1], cells), tmp_path)
         assert "S-RC" in svg_texts(figures.entropy_figure(ENTRIES[:1], cells), tmp_path)
         assert "training" in svg_texts(figures.learning_figure(ENTRIES[:1]), tmp_path)
         shown = svg_texts(figures.schedule_figure(ENTRIES, []), tmp_path)

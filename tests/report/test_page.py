@@ -14,7 +14,7 @@ from PIL import Image
 from run_directory import HOSTILE, build_run
 
 from pvnas.errors import UserError
-from pvnas.report import facts, html, searching, testing
+from pvnas.report import sections, text
 from pvnas.report.page import write_report
 from pvnas.report.record import read_run
 
@@ -107,6 +107,26 @@ def test_hostile_class_names_are_inert(finished: Path) -> None:
     assert "<script" not in (finished / "figures/confusion.svg").read_text(encoding="utf-8")
 
 
+def test_whatever_a_file_says_is_escaped_and_cleaned(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=1)
+    for name in ("results.json", "environment.json", "catalog.json"):
+        content = json.loads((run / name).read_text())
+        hostile = {key: HOSTILE for key, value in content.items() if isinstance(value, str)}
+        (run / name).write_text(json.dumps({**content, **hostile, HOSTILE: HOSTILE}))
+    verdict = {"path": HOSTILE, "verdict": HOSTILE, "detail": HOSTILE}
+    (run / "verdicts.json").write_text(json.dumps([verdict]))
+    sample = {"path": HOSTILE, "file": "00.png", "truth": HOSTILE, "prediction": HOSTILE, "score": 0.5}
+    (run / "samples/samples.json").write_text(json.dumps([sample]))
+    with (run / "config.yaml").open("a") as file:
+        file.write("# " + HOSTILE.replace("\x1b", "") + "\n# </pre>")
+    (run / "alphas.safetensors").unlink()
+    html = write_report(run).read_text(encoding="utf-8")
+    assert FAILED not in html
+    assert html.count("&lt;script&gt;alert(1)") > 10
+    assert "&lt;/pre&gt;" in html
+    assert not any(part in html for part in ("<script", "\x1b", "\u202e"))
+
+
 def test_figures_lie_beside_the_page_as_svg_and_png(finished: Path) -> None:
     names = {path.stem for path in (finished / "figures").glob("*.svg")}
     assert names == {path.stem for path in (finished / "figures").glob("*.png")}
@@ -125,7 +145,7 @@ def test_figures_lie_beside_the_page_as_svg_and_png(finished: Path) -> None:
 def test_same_run_same_page(finished: Path) -> None:
     before = (finished / "report.html").read_bytes()
     assert write_report(finished).read_bytes() == before
-    assert not list(finished.glob(".report-*"))
+    assert not list(finished.glob(".*"))
 
 
 def test_search_that_is_running(make_run: MakeRun) -> None:
@@ -162,10 +182,11 @@ def test_damaged_files_cost_their_section_only(make_run: MakeRun) -> None:
     (run / "confusion.json").write_text('{"classes": ["a"], "matrix": [[1, 2]]}')
     (run / "genotype.json").write_text("{")
     (run / "results.json").write_text(json.dumps({"top1": "high", "classes": 3, "n_videos": None}))
-    text = Page(write_report(run).read_text(encoding="utf-8")).text
+    shown = Page(write_report(run).read_text(encoding="utf-8")).text
     for name in ("alphas.safetensors", "confusion.json", "genotype.json"):
-        assert f"Not readable: {name}" in text
-    assert "Costs beside the published networks" in text
+        assert f"Not readable: {name}" in shown
+    assert "The result could not be read" in shown
+    assert "Costs beside the published networks" in shown
 
 
 def test_no_run_is_one_line_for_the_person(tmp_path: Path) -> None:
@@ -188,7 +209,7 @@ def test_large_strips_are_compacted(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (256, 2048, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "strip.png")
     png = (tmp_path / "strip.png").read_bytes()
-    kind, data = testing._compact(png)
+    kind, data = sections.compact_strip(png)
     assert kind == "jpeg"
     assert len(data) < len(png) / 4
 
@@ -200,7 +221,7 @@ def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> Non
     record = read_run(run)
     assert record.genotype is not None
     changed = record.epoch_genotypes[3] != record.genotype
-    assert searching._same_epoch(record, record.genotype) is not changed
+    assert sections.is_last_epoch(record, record.genotype) is not changed
 
 
 @pytest.mark.parametrize(
@@ -208,7 +229,7 @@ def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> Non
     [(19.65e6, "19.65 M"), (22_140_000_000, "22.14 G"), (999, "999"), (None, "–"), (float("nan"), "–"), ("x", "–")],
 )
 def test_scaled_numbers(value: object, shown: str) -> None:
-    assert html.scaled(value) == shown
+    assert text.scaled(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -216,9 +237,9 @@ def test_scaled_numbers(value: object, shown: str) -> None:
     [(4.24, "4.2 s"), (59.6, "1 min 0 s"), (723, "12 min 3 s"), (14_820, "4 h 07 min"), (None, "–")],
 )
 def test_durations(seconds: object, shown: str) -> None:
-    assert html.duration(seconds) == shown
+    assert text.duration(seconds) == shown
 
 
-def test_the_command_is_shown_without_the_place_of_its_script() -> None:
-    assert facts._without_place(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
-    assert facts._without_place(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]
+def test_the_command_is_shown_as_a_person_types_it() -> None:
+    assert sections.typed_command(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
+    assert sections.typed_command(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]

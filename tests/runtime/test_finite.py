@@ -9,8 +9,9 @@ from pvnas.runtime.finite import FiniteCheck
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_on_a_cpu_at_once(bad):
     check = FiniteCheck(torch.device("cpu"))
+    check.step = "step 3"
     check.require("all", [torch.ones(3), torch.zeros(2, 2)])
-    with pytest.raises(FloatingPointError, match=r"^the second$"):
+    with pytest.raises(FloatingPointError, match=r"^the second is not a number in step 3$"):
         check.require("the second", [torch.ones(3), torch.tensor([[0.0, bad]])])
     check.settle()  # nothing is left
 
@@ -25,5 +26,28 @@ def test_on_a_gpu_without_waiting():
         check.require("bad", [bad])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    with pytest.raises(FloatingPointError, match=r"^bad$"):
+    with pytest.raises(FloatingPointError, match=r"^bad is not"):
         check.settle()
+
+
+class Arrived(FiniteCheck):
+    """What a GPU does, with answers that have always arrived."""
+
+    def __init__(self):
+        super().__init__(torch.device("cuda"))
+
+    def _ask(self, what, finite):
+        self._asked.append((self.step, what, finite, self))
+
+    def synchronize(self):
+        pass
+
+
+def test_a_step_reads_what_the_step_before_asked():
+    check = Arrived()
+    check.step = "step 1"
+    check.require("the loss", [torch.tensor(float("nan"))])
+    check.require("the gradient", [torch.ones(2)])  # of the same step: nothing is read
+    check.step = "step 2"
+    with pytest.raises(FloatingPointError, match=r"^the loss is not a number in step 1$"):
+        check.require("the loss", [torch.ones(2)])

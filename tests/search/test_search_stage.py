@@ -25,7 +25,8 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.search.derive import derive
-from pvnas.search.stage import SearchStage, StepBatches
+from pvnas.search.stage import SearchStage
+from pvnas.search.step import StepBatches
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import EpochLog
 
@@ -80,23 +81,21 @@ def test_each_half_step_leaves_the_others_parameters_untouched(sources, tmp_path
         step = optimizer.step
 
         def watched(*args, **kwargs):
-            before = copies(stage.alphas), copies(stage.weights)
+            before = copies(stage.network.architecture_parameters()), copies(stage.network.weight_parameters())
             step(*args, **kwargs)
-            after = copies(stage.alphas), copies(stage.weights)
+            after = copies(stage.network.architecture_parameters()), copies(stage.network.weight_parameters())
             moved = [any(not torch.equal(a[n], b[n]) for n in a) for a, b in zip(before, after, strict=True)]
             seen.append((name, *moved))
 
         optimizer.step = watched
 
-    watch(stage.alpha_optimizer, "alpha")
-    watch(stage.weight_optimizer, "weight")
+    watch(stage.alphas.optimizer, "alpha")
+    watch(stage.weights.optimizer, "weight")
     buffers = {n: b.clone() for n, b in stage.network.named_buffers()}
     stage.step(0, 0, batch)
     assert seen == [("alpha", True, False), ("weight", False, True)]
     assert any(not torch.equal(b, buffers[n]) for n, b in stage.network.named_buffers())
-    ids = [
-        {id(p) for g in o.param_groups for p in g["params"]} for o in (stage.alpha_optimizer, stage.weight_optimizer)
-    ]
+    ids = [{id(p) for p in optimizer.parameters} for optimizer in (stage.alphas, stage.weights)]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {id(p) for p in stage.network.parameters()}
 
@@ -115,10 +114,10 @@ def test_every_objective_makes_a_step_on_the_batches_it_should(search, same_batc
     stage = make_stage(small_config(**search), sources, tmp_path)
     batch = next(stage.batches(0, 0))
     assert (batch.alpha is batch.weight) == same_batch
-    before = copies(stage.alphas)
+    before = copies(stage.network.architecture_parameters())
     measures = stage.step(0, 0, batch)
     assert torch.isfinite(measures["loss"])
-    assert any(not torch.equal(a, before[c]) for c, a in stage.alphas.items())
+    assert any(not torch.equal(a, before[c]) for c, a in stage.network.architecture_parameters().items())
     if stage.alpha_videos is not None:
         parts = [{v.path for v in s.catalog.videos} for s in (stage.alpha_videos, stage.weight_videos)]
         assert not parts[0] & parts[1]
@@ -149,7 +148,7 @@ def test_passes_share_work_only_where_there_are_two_of_the_same_clips(
         entered.append(network)
         yield
 
-    monkeypatch.setattr("pvnas.search.stage.shared_passes", noted)
+    monkeypatch.setattr("pvnas.search.step.shared_passes", noted)
     stage = make_stage(config, sources, tmp_path)
     stage.step(0, 0, next(stage.batches(0, 0)))
     assert entered == [stage.network] * shares
@@ -217,22 +216,22 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sou
     stage = make_stage(small_config(), sources, tmp_path)
     with torch.no_grad():
         stage.network.classifier.weight.fill_(float("nan"))
-    weights = copies(stage.weights)
+    weights = copies(stage.network.weight_parameters())
     with pytest.raises(UserError, match="not a number"):
         run_epochs(stage, tmp_path / "checkpoints", None, StopRequest(), Progress(), checkpoint_minutes=99)
-    assert all(torch.equal(p, weights[n]) or "classifier" in n for n, p in stage.weights.items())
+    assert all(torch.equal(p, weights[n]) or "classifier" in n for n, p in stage.network.weight_parameters().items())
     assert load_checkpoint(tmp_path / "checkpoints") is None
 
 
 @pytest.mark.parametrize("too_large", [lambda: torch.empty(2**55), lambda: raise_(torch.OutOfMemoryError("CUDA"))])
 def test_want_of_memory_says_what_to_type(too_large, sources, tmp_path, monkeypatch):
-    monkeypatch.setattr("pvnas.search.stage.apply_gradients", lambda *_: too_large())
+    monkeypatch.setattr("pvnas.search.stage.search_step", lambda *_, **__: too_large())
     with pytest.raises(UserError, match=r"^search: a step asks for more memory than there is; --search\.checkpointing"):
         run(small_config(), sources, tmp_path)
 
 
 def test_other_errors_of_a_step_are_not_taken_for_want_of_memory(sources, tmp_path, monkeypatch):
-    monkeypatch.setattr("pvnas.search.stage.apply_gradients", lambda *_: raise_(RuntimeError("a bug")))
+    monkeypatch.setattr("pvnas.search.stage.search_step", lambda *_, **__: raise_(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run(small_config(), sources, tmp_path)
 
@@ -275,7 +274,7 @@ def test_a_step_waits_for_two_answers_or_on_a_gpu_for_none(layout, late, waits, 
     stage.finite = LateCheck() if late else stage.finite
     batch = next(stage.batches(0, 0))
     stage.step(0, 0, batch)
-    counters = {state["step"].data_ptr() for state in stage.alpha_optimizer.state.values()}  # Adam's own, on the CPU
+    counters = {state["step"].data_ptr() for state in stage.alphas.optimizer.state.values()}  # Adam's own, on the CPU
     with HostReads() as reads:
         stage.step(0, 1, batch)
     with_the_host = counters | {x.data_ptr() for x in stage.finite.answers} if late else counters
@@ -370,7 +369,7 @@ class LateCheck(FiniteCheck):
 
     def _ask(self, what, finite):
         self.answers.append(finite.clone())
-        self._asked.append((what, self.answers[-1], self))
+        self._asked.append((self.step, what, self.answers[-1], self))
 
 
 def test_half_steps_that_share_a_batch_bring_it_to_the_device_once(sources, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pvnas.space.cost import count_macs, count_parameters, measure_latency, netw
 from pvnas.space.genotype import Genotype, random_genotype
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
-from pvnas.space.operations import build_stem
+from pvnas.space.stem import build_stem
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

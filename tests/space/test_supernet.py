@@ -59,7 +59,6 @@ def test_folded_layers_give_the_numbers_of_three_dimensional_ones(size):
         assert (a - b).abs().max() <= 1e-9 * a.abs().max() + 1e-12
 
 
-@pytest.mark.usefixtures("each_set")
 @pytest.mark.parametrize("build", [lambda network: network, accelerate], ids=["plain", "fast"])
 def test_alpha_gradient_by_finite_differences(build):
     network = build(network_of(FOLDED, layout="S-NC T-RC"))
@@ -111,7 +110,6 @@ def test_cells_of_one_category_share_their_alphas():
     assert sorted(network.alphas) == ["S-NC", "T-NC"]
 
 
-@pytest.mark.usefixtures("each_set")
 @pytest.mark.parametrize("build", [lambda network: network, accelerate], ids=["plain", "fast"])
 def test_frozen_statistics_normalise_by_the_batch_but_remember_nothing(build):
     network = build(Supernet(3, width=4, stem="stride2")).train()

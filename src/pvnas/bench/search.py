@@ -20,7 +20,8 @@ from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.scalars import ScalarLog
-from pvnas.search.stage import SearchStage, StepBatches
+from pvnas.search.stage import SearchStage
+from pvnas.search.step import StepBatches
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the

@@ -44,28 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("PVNAS_TRACEBACK"):
             raise
-        place = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{place}")
+        file = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{file}")
 
 
 def _run(arguments: list[str]) -> int:
-    from pvnas.cli.parsing import find_command, parse_arguments, print_overview, print_version
+    from pvnas.cli.command import parse
+    from pvnas.cli.overview import find_command, print_overview
+    from pvnas.runtime.signals import Interrupted
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print_overview()
         return 0
     if arguments[0] == "--version":
-        print_version()
+        from pvnas import __version__
+
+        print(f"pvnas {__version__}")
         return 0
     command, rest = find_command(arguments)
     if command is None:  # the help of a group such as `pvnas data --help`
         print_overview(arguments[0])
         return 0
-    parsed = parse_arguments(command, rest)
+    parsed = parse(command, rest)
     if parsed is None:  # help was asked for
         return 0
-    from pvnas.runtime.signals import Interrupted
-
     try:
         command.run(parsed)
     except Interrupted as stop:

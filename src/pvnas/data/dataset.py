@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import SPLITS, Catalog
-from pvnas.data.listing import read_catalog
-from pvnas.data.listing.assemble import VALIDATION_IS_TEST, check_classes, check_shares
-from pvnas.data.listing.entries import Entry
-from pvnas.data.listing.hold_out import hold_out
+from pvnas.data.listing import FORMATS, read_catalog
+from pvnas.data.listing.registry import Entry
+from pvnas.data.listing.splits import check_classes, check_shares, complete_splits
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, PackReader, open_pack
 from pvnas.data.video.container import VideoError
@@ -192,13 +191,17 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
     pack = _pack(config)
     if pack is None:
         return OpenedVideos(_read(config, seed, as_listed=False), config)
-    check_shares(config.validation_share, config.test_share)
-    catalog = pack.catalog
-    catalog = catalog.take(np.array(sorted(range(len(catalog.videos)), key=list(catalog.videos.paths).__getitem__)))
-    splits = _all_splits(catalog, pack.info.source.format, config, seed)
-    catalog = replace(catalog, videos=replace(catalog.videos, splits=splits))
     shares = {"val": config.validation_share, "test": config.test_share}
-    check_classes(catalog, [split for split, share in shares.items() if share > 0])
+    check_shares(shares)
+    paths = list(pack.catalog.videos.paths)
+    catalog = pack.catalog.take(np.array(sorted(range(len(paths)), key=paths.__getitem__)))
+    # A pack keeps only the splits that its list named.
+    entries = [Entry(v.path, catalog.classes[v.label], v.split, v.group) for v in catalog.videos]
+    format = FORMATS.get(pack.info.source.format)
+    splits = complete_splits(entries, format is not None and format.validation_is_test, shares, seed)
+    codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
+    catalog = replace(catalog, videos=replace(catalog.videos, splits=codes))
+    check_classes(catalog, shares)
     return OpenedVideos(catalog, config, pack.reader(), pack.info)
 
 
@@ -230,19 +233,3 @@ def _read(config: DataConfig, seed: int, *, as_listed: bool) -> Catalog:
         seed=seed,
         as_listed=as_listed,
     )
-
-
-def _all_splits(catalog: Catalog, format: str, config: DataConfig, seed: int) -> NDArray[np.uint8]:
-    """Return the split of each video as an index into SPLITS: a pack keeps only the splits that its list named."""
-    videos = list(catalog.videos)
-    named = {video.split for video in videos} - {"train"}
-    as_test = format in VALIDATION_IS_TEST and "test" not in named
-    if as_test:
-        named = {"test"} if "val" in named else set()
-    entries = [
-        Entry(v.path, catalog.classes[v.label], "test" if as_test and v.split == "val" else v.split, v.group)
-        for v in videos
-    ]
-    shares = {"val": config.validation_share, "test": config.test_share}
-    splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
-    return np.array([SPLITS.index(splits[video.path]) for video in videos], dtype=np.uint8)

@@ -69,31 +69,37 @@ def run_jobs(
     seconds_for: Callable[[Job], float] = lambda job: math.inf,
     memory: int = 0,
     tries: int = TRIES,
+    ahead: int = 0,
     on_note: Tell = lambda note: None,
 ) -> Generator[tuple[Job, Result | Failure] | None, None, None]:
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
     ``seconds_for``: how long a job may take; ``memory``: bytes that a worker may take beyond what it holds before its
-    first job (0: no limit; Linux only); ``on_note`` is given what ``tell`` is in the worker. A job whose process is
-    ended by no fault of its own is tried again. Close the generator to end the workers early. Raises the UserError of
-    a job, and one where workers cannot be started.
+    first job (0: no limit; Linux only); ``on_note`` is given what ``tell`` is in the worker; ``ahead``: jobs that a
+    worker is given while it is at another, so that it need not wait for this process. A job whose process is ended by
+    no fault of its own is tried again. Close the generator to end the workers early. Raises the UserError of a job, and
+    one where workers cannot be started.
     """
     todo, again, barren = map(_Task, jobs), list[_Task](), 0
     crew = [_Worker(work, memory) for _ in range(workers)]
     try:
         while True:
-            for worker in crew:
-                if worker.task is None and (task := again.pop() if again else next(todo, None)) is not None:
-                    worker.give(task)
-            busy = [worker for worker in crew if worker.task]
+            for depth in range(1 + ahead):
+                for worker in crew:
+                    if len(worker.tasks) == depth and (task := again.pop() if again else next(todo, None)):
+                        worker.give(task)
+            busy = [worker for worker in crew if worker.tasks]
             if not busy:
                 return
             ready = _ready(busy)
             for worker in ready:
-                task, outcome = worker.task, worker.outcome(seconds_for, on_note)
-                if task is None or outcome is None:
+                outcome = worker.outcome(seconds_for, on_note)
+                if outcome is None:
                     continue
-                worker.task = None
+                task = worker.tasks.pop(0)
+                if worker.process is None:
+                    again += worker.tasks
+                    worker.tasks = []
                 if not isinstance(outcome, Failure) or not outcome.blameless:
                     barren = 0
                     yield task.job, outcome
@@ -119,19 +125,26 @@ class _Worker:
         self.work, self.memory = work, memory
         self.process: BaseProcess | None = None
         self.connection: Connection | None = None
-        self.task: _Task | None = None
+        self.tasks: list[_Task] = []
+        """What it is at, and what comes after that."""
+        self.note, self.begun, self.ends = "", False, math.inf
 
     def give(self, task: _Task) -> None:
-        """Let it begin a job, in a process that is started if need be."""
-        self.task, self.note, self.begun, self.ends = task, "", False, time.monotonic() + START_SECONDS
+        """Let it do a job, in a process that is started if need be, after those that it has."""
+        self.tasks.append(task)
         try:
-            if self.process is None:
-                self._start()
-            assert self.connection is not None
-            self.jobs += 1
-            self.connection.send(task.job)
-        except (OSError, EOFError):  # no process more, or it was ended while it waited
-            self.end()
+            if len(self.tasks) == 1:
+                self._await_begin()
+                if self.process is None:
+                    self._start()
+            if self.connection is not None:
+                self.connection.send(task.job)
+        except (OSError, EOFError):  # no process more, or it has been ended
+            if len(self.tasks) == 1:
+                self.end()
+
+    def _await_begin(self) -> None:
+        self.note, self.begun, self.ends = "", False, time.monotonic() + START_SECONDS
 
     def _start(self) -> None:
         context = _Context()
@@ -145,7 +158,6 @@ class _Worker:
 
     def outcome(self, seconds_for: Callable[[Any], float], on_note: Tell) -> Any:
         """Return what has come of its job, None where it is still at it. Raises the job's UserError."""
-        assert self.task is not None
         if self.connection is None:
             return Failure("ended", blameless=True)
         if not self.connection.poll():  # its time is over
@@ -156,15 +168,18 @@ class _Worker:
         except (EOFError, OSError):
             return self._death()
         if message is None:
-            self.begun, self.ends = True, time.monotonic() + seconds_for(self.task.job)
+            self.begun, self.ends = True, time.monotonic() + seconds_for(self.tasks[0].job)
         elif isinstance(message, str):
             self.note = message
             on_note(message)
             message = None
         elif isinstance(message, UserError):
             raise message
-        elif self.jobs >= JOBS_PER_WORKER:
-            self.end()
+        else:
+            self._await_begin()
+            self.jobs += 1
+            if self.jobs >= JOBS_PER_WORKER:
+                self.end()
         return message
 
     def _death(self) -> Failure:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from pvnas.config import ClipConfig, NetworkConfig, RunConfig, TestConfig, TrainConfig
+from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.clips.augment import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
@@ -57,19 +56,13 @@ def load_model(folder: Path) -> Model:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
-        config = _config_from(data)
+        fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
+        stem = fields.pop("stem")
+        config = RunConfig(preset="model", stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
-        network = PVNASNetwork(genotype, NetworkConfig(**data["network"]), num_classes=len(classes))
+        network = PVNASNetwork(genotype, config.network, num_classes=len(classes))
         network.load_state_dict(load_tensors(folder / WEIGHTS))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error
     return Model(network.eval(), genotype, classes, config)
-
-
-def _config_from(data: dict[str, Any]) -> RunConfig:
-    network = data["network"]
-    names = ("layout", "width", "repeat", "head")
-    train = TrainConfig(**{name: network[name] for name in names})
-    test, clip = TestConfig(**data["test"]), ClipConfig(**data["clip"])
-    return RunConfig(preset="model", stem=network["stem"], train=train, test=test, clip=clip)

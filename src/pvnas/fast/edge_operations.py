@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pvnas.fast.batchnorm import EdgeNorms, batch_norm_grad
+from pvnas.fast.edge_norms import EdgeNorms, batch_norm_grad
 from pvnas.fast.kernels.interface import Kernels, Normed
 from pvnas.fast.kernels.tensors import empty_pictures, tap_by_tap
 from pvnas.space.layers import joined_kernel

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.fast.autograd_operations import AutogradOperations, SavedTerms
-from pvnas.fast.batchnorm import BatchStatistics, EdgeNorms, batch_norm_grad
+from pvnas.fast.edge_norms import BatchStatistics, EdgeNorms, batch_norm_grad
 from pvnas.fast.edge_operations import (
     EDGE_OPERATIONS,
     ConvKernels,

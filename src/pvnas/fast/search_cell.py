@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pvnas.fast.batchnorm import BatchStatistics
+from pvnas.fast.edge_norms import BatchStatistics
 from pvnas.fast.edge_operations import EdgeGroup
 from pvnas.fast.kernels.choice import kernels_for
 from pvnas.fast.kernels.interface import Kernels

@@ -6,40 +6,41 @@ Legend of array suffixes: P epochs, E the 14 candidate edges, O operations, K cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from pvnas.report.style import (
-    CATEGORY_STYLES,
-    INK,
-    LINE,
-    MUTED,
-    SHORT_NAMES,
-    clean,
-    epoch_axis,
-    new_figure,
-)
-from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, ZERO, Cell, operations_of
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, operation_style
+from pvnas.report.text import clean
+from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
+from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, Cell, operations_of
 from pvnas.space.operations import is_parameter_free
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 Entries = Sequence[Mapping[str, Any]]
 
-OPERATIONS_PER_CELL = 8
-CONFUSION_NUMBERS_UP_TO, CONFUSION_NAMES_UP_TO, CONFUSION_COLUMNS_UP_TO = 30, 120, 120
+CONFUSION_NUMBERS_UP_TO, CONFUSION_NAMES_UP_TO = 30, 120
+# Blues of the page, from nearly the paper's colour, so that an empty field is a quiet one.
+CONFUSION_MAP = LinearSegmentedColormap.from_list("confusion", ["#eef2f6", "#9cc4ec", "#1a6fc4", "#0b3d75"])
 TRAIN_COLOUR, VALIDATION_COLOUR, EXTRA_COLOUR = "#5f6b7a", "#1a6fc4", "#bf3278"
 
 
 def softmax(alpha_PEO: NDArray[Any]) -> NDArray[Any]:
     """Return softmax over the operations, (P, E, O), as float64: the share of each operation on its edge."""
-    import numpy as np
-
     shifted = np.exp(alpha_PEO.astype(np.float64) - alpha_PEO.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
+
+
+def epoch_axis(ax: Axes) -> None:
+    """Label an axis of epochs: whole numbers only."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    ax.set_xlabel("epoch")
 
 
 def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], cell: Cell | None) -> Figure:
@@ -52,16 +53,15 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     columns = INPUTS + NODES - 1
     map_height, gap = 0.135 * len(operations), 0.26
     height = NODES * (map_height + gap) + 0.42
-    figure = new_figure(10.4, height, layout=None)
+    figure = Figure(figsize=(10.4, height))
     grid = {"left": 0.118, "right": 0.985, "top": 1 - 0.2 / height, "bottom": 0.44 / height, "wspace": 0.1}
     axes = figure.subplots(NODES, columns, squeeze=False, gridspec_kw={**grid, "hspace": gap / map_height})
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
     undecided = 1 / len(operations)
     limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
-    kept = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
-    image = None
-    for row, (node, source) in enumerate(EDGES):
-        ax = axes[node - INPUTS, source]
+    chosen = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
+    for row, (node, tail) in enumerate(EDGES):
+        ax = axes[node - INPUTS, tail]
         image = ax.imshow(
             share_PEO[:, row].T,
             aspect="auto",
@@ -70,63 +70,53 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
             vmax=limits[1],
             extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5),
         )
-        _style_alpha_map(ax, node, source, operations, kept.get((node, source)))
+        _style_alpha_map(ax, node, tail, operations, chosen.get((node, tail)))
     for row, column in ((r, c) for r in range(NODES) for c in range(r + INPUTS, columns)):
         axes[row, column].set_axis_off()
-    if image is not None:
-        bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
-        bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=_percent)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
-        bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
+    bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
+    bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=PercentFormatter(1, 1, " %"))
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
+    bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
     return figure
 
 
-def _percent(value: float, _: object) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _style_alpha_map(ax: Axes, node: int, source: int, operations: Sequence[str], kept: str | None) -> None:
-    name = f"input {source}" if source < INPUTS else f"node {source}"
-    ax.set_title(f"{name} → node {node}", fontsize=8, fontweight="bold" if kept else "normal", pad=3)
+def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], chosen: str | None) -> None:
+    name = f"input {tail}" if tail < INPUTS else f"node {tail}"
+    ax.set_title(f"{name} → node {node}", fontsize=8, fontweight="bold" if chosen else "normal", pad=3)
     ax.grid(visible=False)
     ax.tick_params(length=0, pad=2, labelsize=7.5)
-    if source == 0:
-        ax.set_yticks(range(len(operations)), [SHORT_NAMES[name] for name in operations])
-    else:
-        ax.set_yticks([])
+    labels = [operation_style(name)[0] for name in operations] if tail == 0 else []
+    ax.set_yticks(range(len(labels)), labels)
     if node == INPUTS + NODES - 1:
         epoch_axis(ax)
     else:
         ax.set_xticks([])
     for spine in ax.spines.values():
-        spine.set(visible=True, color=INK if kept else LINE, linewidth=1.8 if kept else 0.6)
-    if kept:
+        spine.set(visible=True, color=INK if chosen else LINE, linewidth=1.8 if chosen else 0.6)
+    if chosen:
         right = ax.get_xlim()[1]
-        ax.plot([right], [operations.index(kept)], marker=">", markersize=6.5, color=INK, clip_on=False, zorder=5)
+        ax.plot([right], [operations.index(chosen)], marker=">", markersize=6.5, color=INK, clip_on=False, zorder=5)
 
 
-def parameter_free_figure(search: Entries, collapsed_at: int, cells: Mapping[str, Any]) -> Figure:
-    """Return parameter-free operations among the kept ones over the epochs: per cell, and in all (stacked)."""
-    figure = new_figure(10.4, 2.9)
+def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
+    """Return operations without parameters in the ``cells`` of every epoch, by category: per cell, and stacked."""
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [int(entry["epoch"]) for entry in search]
-    categories = [c for c in CATEGORIES if c in cells]
-    counts = {c: [float(entry["parameter_free"][c]) for entry in search] for c in categories}
-    for category in categories:
-        left.plot(epochs, counts[category], label=category, **CATEGORY_STYLES[category])
-    left.axhline(collapsed_at, color=INK, lw=1, ls=(0, (4, 3)))
-    left.text(epochs[0], collapsed_at + 0.12, f"collapse warning: {collapsed_at} of {OPERATIONS_PER_CELL}", fontsize=8)
+    _plot_categories(left, search, "parameter_free", cells)
+    left.axhline(COLLAPSED_AT, color=INK, lw=1, ls=(0, (4, 3)))
+    left.text(epochs[0], COLLAPSED_AT + 0.12, f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}", fontsize=8)
     left.set_ylim(-0.3, OPERATIONS_PER_CELL + 0.4)
     left.set_yticks(range(0, OPERATIONS_PER_CELL + 1, 2))
-    left.set_title("per cell, of 8 operations")
-    left.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    bottom = [0.0] * len(epochs)
-    for category in categories:
-        right.bar(epochs, counts[category], bottom=bottom, width=0.8, color=CATEGORY_STYLES[category]["color"])
-        bottom = [a + b for a, b in zip(bottom, counts[category], strict=True)]
-    total = OPERATIONS_PER_CELL * len(categories)
-    chance = sum(OPERATIONS_PER_CELL * _free_share(category) for category in categories)
+    left.set_title(f"per cell, of {OPERATIONS_PER_CELL} operations")
+    bottom, total, chance = np.zeros(len(epochs)), OPERATIONS_PER_CELL * len(cells), 0.0
+    for category in cells:
+        counts = np.array([float(entry["parameter_free"][category]) for entry in search])
+        right.bar(epochs, counts, bottom=bottom, width=0.8, color=CATEGORY_STYLES[category]["color"])
+        bottom += counts
+        operations = set(operations_of(category)) - {ZERO}
+        chance += OPERATIONS_PER_CELL * sum(map(is_parameter_free, operations)) / len(operations)
     right.axhline(chance, color=INK, lw=1, ls=":", label=f"mean of random cells: {chance:.1f}")
     right.set_ylim(0, total)
     right.legend(loc="upper right")
@@ -136,25 +126,23 @@ def parameter_free_figure(search: Entries, collapsed_at: int, cells: Mapping[str
     return figure
 
 
-def _free_share(category: str) -> float:
-    operations = operations_of(category)
-    return sum(map(is_parameter_free, operations)) / (len(operations) - (ZERO in operations))
-
-
-def entropy_figure(search: Entries, cells: Mapping[str, Any]) -> Figure:
-    """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
-    import math
-
-    figure = new_figure(10.4, 2.7)
-    ax = figure.subplots()
+def _plot_categories(ax: Axes, search: Entries, key: str, cells: Collection[str]) -> None:
     epochs = [int(entry["epoch"]) for entry in search]
-    for category in (c for c in CATEGORIES if c in cells):
-        values = [float(entry["alpha_entropy"][category]) for entry in search]
+    for category in cells:
+        values = [float(entry[key][category]) for entry in search]
         ax.plot(epochs, values, label=category, **CATEGORY_STYLES[category])
-    for name, operations in (("spatial", operations_of("S-NC")), ("temporal", operations_of("T-NC"))):
-        undecided = math.log(len(operations))
+    ax.legend(ncols=len(cells), loc="upper center", bbox_to_anchor=(0.5, -0.22))
+
+
+def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
+    """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
+    figure = Figure(figsize=(10.4, 2.7), layout="constrained")
+    ax = figure.subplots()
+    _plot_categories(ax, search, "alpha_entropy", cells)
+    for name, category in (("spatial", "S-NC"), ("temporal", "T-NC")):
+        undecided = math.log(len(operations_of(category)))
         ax.axhline(undecided, color=MUTED, lw=0.9, ls=":")
-        text = f"undecided ({name}: ln {len(operations)})"
+        text = f"undecided ({name}: ln {len(operations_of(category))})"
         ax.annotate(
             text, (1, undecided), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
             fontsize=7.5, color=MUTED, ha="right",
@@ -162,14 +150,13 @@ def entropy_figure(search: Entries, cells: Mapping[str, Any]) -> Figure:
     ax.set_ylabel("entropy of α, nats")
     ax.margins(y=0.12)
     epoch_axis(ax)
-    ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.24))
     return figure
 
 
 def schedule_figure(search: Entries, train: Entries) -> Figure:
     """Return the learning rates at the end of every epoch: weights and alpha in the search, weights in the training."""
     stages = [(name, entries) for name, entries in (("search", search), ("training", train)) if entries]
-    figure = new_figure(10.4, 2.5)
+    figure = Figure(figsize=(10.4, 2.5), layout="constrained")
     panels = figure.subplots(1, len(stages), squeeze=False)[0]
     for ax, (name, entries) in zip(panels, stages, strict=True):
         _plot_series(ax, entries, "lr", "weights", TRAIN_COLOUR, "-")
@@ -184,8 +171,6 @@ def schedule_figure(search: Entries, train: Entries) -> Figure:
 
 def _rate_axis(ax: Axes) -> None:
     """Make a logarithmic axis with plain numbers, also between the powers of ten where the rates span few of them."""
-    from matplotlib.ticker import LogLocator
-
     ax.set_yscale("log")
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
@@ -196,7 +181,7 @@ def _rate_axis(ax: Axes) -> None:
 
 def learning_figure(entries: Entries) -> Figure:
     """Return loss and accuracy over the epochs of one stage, training beside validation."""
-    figure = new_figure(10.4, 2.9)
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     _plot_series(loss, entries, "loss", "training", TRAIN_COLOUR, "--")
     _plot_series(loss, entries, "val_loss", "validation", VALIDATION_COLOUR, "-")
@@ -228,32 +213,24 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
 
     With counts in the fields up to 30 classes, with names up to 120; beyond that the diagonal has to speak.
     """
-    import numpy as np
-
     n = len(classes)
     totals = matrix_KK.sum(1, keepdims=True)
     share_KK = np.divide(100.0 * matrix_KK, totals, out=np.zeros(matrix_KK.shape), where=totals > 0)
     side = min(10.4, 3.6 + 0.36 * n)
-    figure = new_figure(side, side * 0.9 if n <= CONFUSION_NUMBERS_UP_TO else side * 0.96)
+    figure = Figure(figsize=(side, side * 0.9 if n <= CONFUSION_NUMBERS_UP_TO else side * 0.96), layout="constrained")
     ax = figure.subplots()
-    image = ax.imshow(share_KK, cmap=_confusion_map(), vmin=0, vmax=100)
+    image = ax.imshow(share_KK, cmap=CONFUSION_MAP, vmin=0, vmax=100)
     ax.grid(visible=False)
     ax.set_xlabel("prediction")
     ax.set_ylabel("truth")
     _name_classes(ax, classes)
     if n <= CONFUSION_NUMBERS_UP_TO:
         _write_counts(ax, matrix_KK, share_KK, 9 if n <= 12 else 7)
-    bar = figure.colorbar(image, ax=ax, shrink=0.5, aspect=28, pad=0.02, format="%d %%")
+    bar = figure.colorbar(
+        image, ax=ax, shrink=0.5, aspect=28, pad=0.02, format="%d %%", label="share of the true class"
+    )
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label("share of the true class")
     return figure
-
-
-def _confusion_map() -> Any:
-    """Blues of the page, from nearly the paper's colour, so that an empty field is a quiet one."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("confusion", ["#eef2f6", "#9cc4ec", "#1a6fc4", "#0b3d75"])
 
 
 def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
@@ -270,8 +247,6 @@ def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
 
 
 def _write_counts(ax: Axes, matrix_KK: NDArray[Any], share_KK: NDArray[Any], size: float) -> None:
-    import numpy as np
-
     for truth, prediction in np.argwhere(matrix_KK > 0):
         # These two colours belong to the field behind them, not to the page: never turned into CSS variables.
         colour = "#fdfdfd" if share_KK[truth, prediction] > 45 else "#20242a"

@@ -1,25 +1,36 @@
 """One self-contained HTML page for a run: no network, no scripts, the figures inside.
 
-The page forbids itself everything but its own styles and inlined pictures (Content-Security-Policy), besides escaping
-whatever comes out of the run directory.
+The page forbids itself everything but its own styles and inlined pictures (Content-Security-Policy). Whatever comes out
+of the run directory loses its control characters and is escaped as it is written.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
-from html import escape
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pvnas.errors import UserError
-from pvnas.report import costs, facts, head, searching, testing
-from pvnas.report.html import Gallery, Section, absent, text
-from pvnas.report.record import EXPECTED, RunRecord, read_run
+import jinja2
+from markupsafe import Markup
+
+from pvnas.report.record import RunRecord, read_run
+from pvnas.report.text import ABSENT, clean, duration, number, percent, scaled
+from pvnas.runtime.files import write_atomic
 
 REPORT_NAME, FIGURES_NAME = "report.html", "figures"
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# A function of sections.py and a macro of sections.html with the same name make a section.
+SECTIONS = {
+    "clips": "Test clips",
+    "cells": "The cells that the search found",
+    "search": "How the search decided",
+    "learning": "Losses, accuracies and schedules",
+    "confusion": "What is taken for what",
+    "classes": "Class by class",
+    "costs": "Costs beside the published networks",
+    "data": "Data",
+    "settings": "Settings",
+    "again": "Machine, versions and how to repeat it",
+}
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -29,81 +40,54 @@ def write_report(run_dir: str | Path) -> Path:
     """
     folder = Path(run_dir)
     page = render_page(read_run(folder), folder / FIGURES_NAME)
-    target = folder / REPORT_NAME
-    _replace(target, page)
-    return target
+    write_atomic(folder / REPORT_NAME, page)
+    return folder / REPORT_NAME
 
 
 def render_page(record: RunRecord, figures_folder: Path) -> str:
-    """Return the page of a run, and write its figures."""
-    parts = page_sections(record, Gallery(figures_folder))
-    links = "".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts)
-    body = "".join(_section_html(part) for part in parts)
-    css = files("pvnas.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(record.name)} · pvnas report</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f"{_header(record)}\n{head.notices(record, EXPECTED)}<nav>{links}</nav>\n{body}"
-        '<p class="quiet">The figures of this page lie as SVG and PNG in <code>figures/</code> beside it.</p>\n'
-        "</main>\n</body>\n</html>\n"
-    )
+    """Return the page of a run, and write its figures. A section that the files cannot give says so."""
+    from pvnas.report import sections, style  # matplotlib loads for a report, not whenever a run starts
 
-
-def page_sections(record: RunRecord, gallery: Gallery) -> list[Section]:
-    """Return the sections in their order. One that cannot be drawn from what the run holds says so."""
-    makers: list[tuple[str, str, Callable[[], Section]]] = [
-        ("clips", "Test clips", lambda: testing.clips_section(record)),
-        ("cells", "The cells that the search found", lambda: searching.cells_section(record, gallery)),
-        ("search", "How the search decided", lambda: searching.search_section(record, gallery)),
-        ("learning", "Losses, accuracies and schedules", lambda: searching.learning_section(record, gallery)),
-        ("confusion", "What is taken for what", lambda: testing.confusion_section(record, gallery)),
-        ("classes", "Class by class", lambda: testing.classes_section(record)),
-        ("costs", "Costs beside the published networks", lambda: costs.costs_section(record)),
-        ("data", "Data", lambda: facts.data_section(record)),
-        ("settings", "Settings", lambda: facts.settings_section(record)),
-        ("again", "Machine, versions and how to repeat it", lambda: facts.machine_section(record)),
-    ]
+    environment = _environment()
+    macros: Any = environment.get_template("sections.html").module
+    draw = partial(style.embed_figure, figures_folder)
+    names = list(SECTIONS)
     if not record.samples:
-        makers.insert(6, makers.pop(0))  # nothing to lead with
-    return [_attempt(anchor, title, make) for anchor, title, make in makers]
+        names.insert(names.index("classes"), names.pop(names.index("clips")))  # nothing to lead with
 
+    def section(name: str) -> Markup:
+        try:
+            return getattr(macros, name)(record, **getattr(sections, name)(record, draw))
+        except Exception as error:  # a report ends a run of hours: no file in it may make it fail
+            return macros.absent(f"This part could not be made from the files of the run ({_reason(error)}).")
 
-# What files of another version or another hand can provoke. The report comes last in a run of hours: it must not fail.
-_DATA_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, UserError, ValueError)
-
-
-def _attempt(anchor: str, title: str, make: Callable[[], Section]) -> Section:
     try:
-        return make()
-    except _DATA_ERRORS as error:
-        reason = f"{type(error).__name__}: {error}"
-        return Section(
-            anchor, title, "", absent(f"This part could not be made from the files of the run ({reason[:200]}).")
-        )
+        result = macros.result(record)
+    except Exception as error:
+        result = macros.absent(f"The result could not be read ({_reason(error)}).")
+    parts = [(name, SECTIONS[name], section(name)) for name in names]
+    return environment.get_template("page.html").render(run=record, result=result, parts=parts)
 
 
-def _header(record: RunRecord) -> str:
-    try:
-        return head.result_header(record)
-    except _DATA_ERRORS as error:
-        return f"<h1>{text(record.name)}</h1>" + absent(f"The result could not be read ({type(error).__name__}).")
+def _environment() -> jinja2.Environment:
+    """Return what fills the templates: every value is escaped, and cleaned unless it is a finished part of the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pvnas.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    filters = {"clean": clean, "duration": duration, "number": number, "percent": percent, "scaled": scaled}
+    environment.filters.update(filters)
+    return environment
 
 
-def _section_html(part: Section) -> str:
-    see = f'<p class="see">{text(part.see, 1000)}</p>' if part.see else ""
-    return f'<section id="{part.anchor}">\n<h2>{escape(part.title)}</h2>\n{see}{part.body}\n</section>\n'
+def _finalize(value: object) -> object:
+    if value is None or isinstance(value, jinja2.Undefined):
+        return ABSENT
+    return value if isinstance(value, Markup) else clean(value, 1000)
 
 
-def _replace(target: Path, page: str) -> None:
-    """Write the page whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a shared report from its readers
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _reason(error: Exception) -> str:
+    return clean(f"{type(error).__name__}: {error}")

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from pvnas.errors import UserError
-from pvnas.report.style import clean
+from pvnas.report.text import clean
 from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 MAX_FILE_BYTES = 64 << 20
-# What a finished run has, and in which words the page says that it is not there.
-EXPECTED = {
-    "config.yaml": "settings",
-    "genotype.json": "searched cells",
-    "alphas.safetensors": "architecture parameters of every epoch",
-    "metrics.jsonl": "losses and accuracies of every epoch",
-    "results.json": "test result",
-    "confusion.json": "confusion matrix",
-    "samples/samples.json": "test clips",
-    "verdicts.json": "data verdicts",
-    "catalog.json": "list of the data",
-    "environment.json": "machine and versions",
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,8 @@ class RunRecord:
 
     folder: Path
     config_text: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings as nested dictionaries; empty where they cannot be read."""
     genotype: Genotype | None = None
     epoch_genotypes: dict[int, Genotype] = field(default_factory=dict)
     alphas: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -68,8 +62,8 @@ class RunRecord:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     catalog: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    """Names of expected files that are not there."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Expected files that are not there, with what they would hold."""
     unreadable: list[str] = field(default_factory=list)
     """File and reason, for files that are there and cannot be used."""
 
@@ -86,23 +80,31 @@ class RunRecord:
             return self.epoch_genotypes[max(self.epoch_genotypes)]
         return self.genotype
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The settings as nested dictionaries; empty where they cannot be read."""
-        import yaml
-
-        try:
-            settings = yaml.safe_load(self.config_text) if self.config_text else {}
-        except (yaml.YAMLError, RecursionError):
-            return {}
-        return settings if isinstance(settings, dict) else {}
-
     def setting(self, name: str) -> Any:
         """Return a setting by its dotted name, or None."""
         value: Any = self.config
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
+
+    @property
+    def progress(self) -> str:
+        """How far search, training and test are, in words."""
+        parts = []
+        for name, setting, entries in (("search", "search", self.search), ("training", "train", self.train)):
+            done, wanted = entries[-1]["epoch"] if entries else 0, self.setting(f"{setting}.epochs")
+            parts.append(f"{name} {done} of {wanted} epochs" if isinstance(wanted, int) else f"{name} {done} epochs")
+        return ", ".join([*parts, "tested" if self.results else "not tested"])
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of search, train and test: as the test noted them, else the sum over the epochs so far."""
+        stages = (("search", self.search), ("train", self.train))
+        summed = {stage: math.fsum(entry.get("seconds") or 0 for entry in entries) for stage, entries in stages}
+        return {**summed, **(self.results.get("seconds") or {})}
+
+
+Reader = Callable[[RunRecord, Path], None]
 
 
 def read_run(run_dir: str | Path) -> RunRecord:
@@ -111,20 +113,20 @@ def read_run(run_dir: str | Path) -> RunRecord:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run directory; name the folder that `pvnas run` or `pvnas search` wrote")
     record = RunRecord(folder)
-    record.missing = [name for name in EXPECTED if not (folder / name).is_file()]
-    if len(record.missing) == len(EXPECTED):
+    record.missing = {name: words for name, (words, _) in _FILES.items() if not (folder / name).is_file()}
+    if len(record.missing) == len(_FILES):
         raise UserError(
             f"{folder}: holds no run (no config.yaml, no metrics.jsonl); name a folder that `pvnas run` wrote"
         )
-    for name, read in _READERS.items():
+    for name, (_, read) in _FILES.items():
         if name not in record.missing:
-            _attempt(record, name, read)
-    _attempt(record, "genotypes", _read_epoch_genotypes)
+            _read(record, name, read)
+    _read(record, "genotypes", _read_epoch_genotypes)
     return record
 
 
-def _attempt(record: RunRecord, name: str, read: Any) -> None:
-    """A damaged file costs its own section of the page, not the page."""
+def _read(record: RunRecord, name: str, read: Reader) -> None:
+    """Read a file or folder into the record. A damaged one costs its own section of the page, not the page."""
     try:
         read(record, record.folder / name)
     except (UserError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
@@ -139,10 +141,16 @@ def _read_text(path: Path) -> str:
 
 def _read_config(record: RunRecord, path: Path) -> None:
     record.config_text = _read_text(path)
+    with suppress(yaml.YAMLError, RecursionError):
+        settings = yaml.safe_load(record.config_text)
+        record.config = settings if isinstance(settings, dict) else {}
 
 
-def _read_genotype(record: RunRecord, path: Path) -> None:
-    record.genotype = Genotype.load(path)
+def _read_object(path: Path) -> dict[str, Any]:
+    data = json.loads(_read_text(path))
+    if not isinstance(data, dict):
+        raise ValueError("not a JSON object")
+    return data
 
 
 def _read_epoch_genotypes(record: RunRecord, folder: Path) -> None:
@@ -151,25 +159,21 @@ def _read_epoch_genotypes(record: RunRecord, folder: Path) -> None:
 
 
 def _read_alphas(record: RunRecord, path: Path) -> None:
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    by_category: dict[str, dict[int, NDArray[Any]]] = {category: {} for category in CATEGORIES}
+    epochs_of: dict[str, dict[int, NDArray[Any]]] = {category: {} for category in CATEGORIES}
     for name, alpha in tensors.items():
         epoch, _, category = name.partition("/")
-        if category in by_category and epoch.startswith("epoch_"):
+        if category in epochs_of and epoch.startswith("epoch_"):
             if alpha.shape != (len(EDGES), len(operations_of(category))):
                 raise ValueError(f"{clean(name)} has the shape {alpha.shape}")
-            by_category[category][int(epoch.removeprefix("epoch_"))] = alpha
-    found = {category: epochs for category, epochs in by_category.items() if epochs}
-    common = sorted(set.intersection(*(set(epochs) for epochs in found.values()))) if found else []
-    record.alpha_epochs = common
-    record.alphas = {c: np.stack([epochs[e] for e in common]) for c, epochs in found.items() if common}
+            epochs_of[category][int(epoch.removeprefix("epoch_"))] = alpha
+    searched = {category: epochs for category, epochs in epochs_of.items() if epochs}
+    if searched and (common := sorted(set.intersection(*map(set, searched.values())))):
+        record.alpha_epochs = common
+        record.alphas = {category: np.stack([epochs[e] for e in common]) for category, epochs in searched.items()}
 
 
 def _read_metrics(record: RunRecord, path: Path) -> None:
@@ -187,14 +191,8 @@ def _read_metrics(record: RunRecord, path: Path) -> None:
         raise ValueError(f"{bad} line(s) are not metrics; the others are shown")
 
 
-def _read_results(record: RunRecord, path: Path) -> None:
-    record.results = _object(path)
-
-
 def _read_confusion(record: RunRecord, path: Path) -> None:
-    import numpy as np
-
-    data = _object(path)
+    data = _read_object(path)
     matrix, classes = np.asarray(data["matrix"], dtype=np.int64), [str(name) for name in data["classes"]]
     if matrix.shape != (len(classes), len(classes)) or not classes:
         raise ValueError(f"the matrix has the shape {matrix.shape} for {len(classes)} classes")
@@ -217,30 +215,20 @@ def _read_verdicts(record: RunRecord, path: Path) -> None:
     record.verdicts = [{**row, "verdict": str(row["verdict"])} for row in rows]
 
 
-def _read_catalog(record: RunRecord, path: Path) -> None:
-    record.catalog = _object(path)
+def _field(name: str, read: Callable[[Path], Any]) -> Reader:
+    return lambda record, path: setattr(record, name, read(path))
 
 
-def _read_environment(record: RunRecord, path: Path) -> None:
-    record.environment = _object(path)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    data = json.loads(_read_text(path))
-    if not isinstance(data, dict):
-        raise ValueError("not a JSON object")
-    return data
-
-
-_READERS = {
-    "config.yaml": _read_config,
-    "genotype.json": _read_genotype,
-    "alphas.safetensors": _read_alphas,
-    "metrics.jsonl": _read_metrics,
-    "results.json": _read_results,
-    "confusion.json": _read_confusion,
-    "samples/samples.json": _read_samples,
-    "verdicts.json": _read_verdicts,
-    "catalog.json": _read_catalog,
-    "environment.json": _read_environment,
+# What a finished run has: in which words the page says that it is not there, and what reads it.
+_FILES: dict[str, tuple[str, Reader]] = {
+    "config.yaml": ("settings", _read_config),
+    "genotype.json": ("searched cells", _field("genotype", Genotype.load)),
+    "alphas.safetensors": ("architecture parameters of every epoch", _read_alphas),
+    "metrics.jsonl": ("losses and accuracies of every epoch", _read_metrics),
+    "results.json": ("test result", _field("results", _read_object)),
+    "confusion.json": ("confusion matrix", _read_confusion),
+    "samples/samples.json": ("test clips", _read_samples),
+    "verdicts.json": ("data verdicts", _read_verdicts),
+    "catalog.json": ("list of the data", _field("catalog", _read_object)),
+    "environment.json": ("machine and versions", _field("environment", _read_object)),
 }

@@ -8,62 +8,37 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from pvnas.report.text import clean
+from pvnas.space.genotype import is_reduction
+from pvnas.space.operations import registered_operations
 
 # Neutral colours. Each is written nowhere else in a figure, so that the page can replace it.
 INK, MUTED, LINE, SURFACE, PAPER = "#1f2328", "#656d76", "#d1d9e0", "#fffffe", "#ffffff"
 _CSS_OF = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", SURFACE: "var(--surface)"}
 
-# Kinds of operation: told apart by colour and by the dash of the line. White text on each has a contrast above 4.5.
-KINDS = ("identity", "pooling", "spatial", "temporal")
-KIND_COLOURS = {"identity": "#5f6b7a", "pooling": "#9a6700", "spatial": "#1a6fc4", "temporal": "#bf3278"}
-KIND_NAMES = {
-    "identity": "identity",
-    "pooling": "pooling",
-    "spatial": "spatial convolution",
-    "temporal": "temporal convolution",
-}
-KIND_DASHES: dict[str, Any] = {
-    "identity": (0, (1.2, 1.6)),
-    "pooling": (0, (5, 2)),
-    "spatial": "solid",
-    "temporal": "solid",
-}
-KIND_WIDTHS = {"identity": 1.6, "pooling": 1.6, "spatial": 1.8, "temporal": 3.2}
 CATEGORY_STYLES: dict[str, dict[str, Any]] = {
     "S-NC": {"color": "#1a6fc4", "linestyle": "-", "marker": "o"},
     "S-RC": {"color": "#3d9be9", "linestyle": "--", "marker": "s"},
     "T-NC": {"color": "#bf3278", "linestyle": "-", "marker": "^"},
     "T-RC": {"color": "#e070a8", "linestyle": "--", "marker": "D"},
 }
-CATEGORY_NAMES = {
-    "S-NC": "spatial normal cell",
-    "S-RC": "spatial reduction cell",
-    "T-NC": "temporal normal cell",
-    "T-RC": "temporal reduction cell",
-}
-SHORT_NAMES = {
-    "identity": "identity",
-    "zero": "zero",
-    "avg_pool_1x3x3": "avg pool 3×3",
-    "max_pool_1x3x3": "max pool 3×3",
-    "sep_conv_1x3x3": "separable 3×3",
-    "dil_sep_conv_1x3x3": "dilated sep. 3×3",
-    "temporal_conv_3+3x3": "temporal 3+3×3",
-    "temporal_conv_3+1x1": "temporal 3+1×1",
-}
+# Short label and colour of every operation. Each colour has a contrast above 4.5 with white text, and of 3 with a dark
+# page.
+_OTHER_COLOURS = ("#2f7d32", "#6d5bd0", "#64742a", "#3f6f9e", "#a33d9b", "#7a5c2e", "#a4462b")
 
 _RC: dict[str, Any] = {
-    "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
     "font.size": 9,
     "text.parse_math": False,  # a class may be called "$x$"
@@ -92,61 +67,39 @@ _RC: dict[str, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,
     "lines.markersize": 3.5,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
     "svg.fonttype": "none",  # text stays text
 }
 
 
-def kind_of(operation: str) -> str:
-    """Return the kind of an operation: identity, pooling, spatial or temporal."""
-    if operation.startswith("temporal"):
-        return "temporal"
-    if "pool" in operation:
-        return "pooling"
-    return "spatial" if "conv" in operation else "identity"
+def category_name(category: str) -> str:
+    """Return the full name of a category of cells, as: spatial normal cell."""
+    space = "temporal" if category.startswith("T-") else "spatial"
+    return f"{space} {'reduction' if is_reduction(category) else 'normal'} cell"
 
 
-def clean(text: object, limit: int = 200) -> str:
-    """Return text that is safe to show: no control or direction characters, no lone surrogates, not endless."""
-    shown = "".join("\N{REPLACEMENT CHARACTER}" if _is_unsafe(c) else c for c in str(text)[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+def operation_style(name: str) -> tuple[str, str]:
+    """Return the short label of an operation and its colour; of an unknown one its name and always the same colour."""
+    declared = registered_operations().get(name)
+    label = clean(declared.label if declared else name, 24)
+    any_colour = _OTHER_COLOURS[zlib.crc32(name.encode()) % len(_OTHER_COLOURS)]
+    return label, (declared and declared.colour) or any_colour
 
 
-def _is_unsafe(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Cc", "Cs")
-        or character in "\ufffe\uffff\u200e\u200f"
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
+def ink_on(colour: str) -> str:
+    """Return the colour of text on a colour. Not the page's own: it stays in a light and a dark page alike."""
+    linear = (value / 12.92 if value <= 0.04 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(colour))
+    luminance = sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#fdfdfd" if luminance < 0.18 else "#20242a"
 
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
     """Apply the report's look inside the block; ``name`` makes the identifiers in the SVG reproducible."""
-    import matplotlib
-
     look: dict[Any, Any] = {**_RC, "svg.hashsalt": f"pvnas-{name}"}
     with matplotlib.rc_context(look), warnings.catch_warnings():
         # A class name in a script that the font lacks: an SVG still carries the text, a PNG shows boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
-
-
-def new_figure(width: float = 10.4, height: float = 3.0, **layout: Any) -> Figure:
-    """Return an empty figure of so many inches, laid out so that nothing overlaps."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout=layout.pop("layout", "constrained"), **layout)
-
-
-def epoch_axis(ax: Axes) -> None:
-    """Label an axis of epochs: whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    ax.set_xlabel("epoch")
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> str:
@@ -162,17 +115,20 @@ def save_figure(figure: Figure, folder: Path, name: str) -> str:
     return buffer.getvalue().decode("utf-8")
 
 
+def embed_figure(folder: Path, name: str, title: str, function: Callable[..., Figure], *data: Any) -> Markup:
+    """Draw a figure, write its files into the folder, return it for the page; screen readers speak the ``title``."""
+    with drawing(name):
+        svg = save_figure(function(*data), folder, name)
+    return Markup(f'<figure class="{name}">{inline_svg(svg, name, title)}</figure>')
+
+
 def inline_svg(svg: str, name: str, title: str) -> str:
     """Return the SVG as an element of the page: no prolog, own identifiers, the page's neutral colours."""
-    from html import escape
-
     dropped = r"<!--.*?-->|<metadata>.*?</metadata>|<style .*?</style>"
     svg = re.sub(dropped, "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace(f"fill: {PAPER}", "fill: none")
     svg = svg.replace("font-family: 'DejaVu Sans', sans-serif; ", "")  # the page's own
-    for kind, colour in KIND_COLOURS.items():  # lines only: the pills keep the colour that suits their white text
-        svg = svg.replace(f"stroke: {colour}", f"stroke: var(--{kind})")
     for colour, css in _CSS_OF.items():
         svg = svg.replace(colour, css)
     head, rest = svg.split(">", 1)

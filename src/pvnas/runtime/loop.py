@@ -1,60 +1,95 @@
-"""The epochs of any long stage: steps, measures, checkpoints, a clean stop and a resume at the exact step."""
+"""A long stage and the loop that runs it: steps, measures, checkpoints, a clean stop and a resume at the exact step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
 from pvnas.runtime.device import is_want_of_memory
 from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.runtime.progress import Progress
+from pvnas.runtime.random import key
 from pvnas.runtime.signals import Interrupted, StopRequest
+from pvnas.runtime.tensors import with_prefix
 
 SUMS = "sums/"
 
 
-class Stage(Protocol):
-    """What search and training give to the loop."""
+class Stage(ABC):
+    """The making of a network: what the search and the training share, and what the loop asks of them."""
 
-    name: str
-    epochs: int
-    finite: FiniteCheck
-    less_memory: str
+    name: ClassVar[str]
+    """Also the name of its random streams and of its checkpoints' folder."""
+    less_memory: ClassVar[str]
     """What a user can do where a step asks for more memory than there is."""
 
-    def steps(self) -> int:
-        """Return the steps of an epoch."""
-
-    def batches(self, epoch: int, first_step: int) -> Iterator[Any]:
-        """Yield the batches of an epoch from a step on."""
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizers: Mapping[str, ScheduledOptimizer],
+        *,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """``optimizers``: by the name that their state has in a checkpoint."""
+        self.network, self.optimizers, self.epochs, self.seed, self.device = network, optimizers, epochs, seed, device
+        self.finite = FiniteCheck(device)
 
     def step(self, epoch: int, step: int, batch: Any) -> dict[str, Tensor]:
         """Make one step and return sums over its clips, at least ``loss`` and ``clips``.
 
-        Asks ``finite`` for its numbers; the FloatingPointError names what is not, and in which step.
+        Raises FloatingPointError that says which number is none, and in which step; on a GPU in a later step.
         """
+        for optimizer in self.optimizers.values():
+            optimizer.set_epoch(epoch + step / self.steps(), self.epochs)
+        if not self.network.training:  # asked, since setting it walks over hundreds of layers
+            self.network.train()
+        self.finite.step = f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(batch.paths[:4])}, ...)"
+        return self.update(batch.to(self.device), key(self.seed, self.name, epoch, step))
 
-    def paths(self, batch: Any) -> tuple[str, ...]:
-        """Return the videos of a batch."""
+    @abstractmethod
+    def update(self, batch: Any, seed: int) -> dict[str, Tensor]:
+        """Make the step on a batch that is on the device; ``seed``: of everything random in it."""
 
+    @abstractmethod
+    def steps(self) -> int:
+        """Return the steps of an epoch."""
+
+    @abstractmethod
+    def batches(self, epoch: int, first_step: int) -> Iterator[Any]:
+        """Yield the batches of an epoch from a step on; each has ``paths`` and ``to(device)``."""
+
+    @abstractmethod
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         """Validate and write what belongs to a finished epoch (counted from 1)."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that the next step depends on."""
+        """Return everything that the next step depends on: weights, BN statistics, the optimisers' state."""
+        found = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.state()[0].items()}
+        return found
 
     def state(self) -> dict[str, Any]:
-        """Return what tensors() cannot hold, as JSON data."""
+        """Return what tensors() cannot hold, as JSON data: the optimisers' settings."""
+        return {name: optimizer.state()[1] for name, optimizer in self.optimizers.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what tensors() and state() returned."""
+        self.network.load_state_dict(with_prefix(tensors, "network/"))
+        for name, optimizer in self.optimizers.items():
+            optimizer.restore(with_prefix(tensors, name + "/"), state[name])
 
 
 def run_epochs(
@@ -72,49 +107,72 @@ def run_epochs(
     Interrupted. Raises UserError where a step is not made of finite numbers, or asks for more memory than there is; no
     checkpoint holds such a step.
     """
-    epoch, step, sums, times = 0, 0, {}, {"seconds": 0.0, "wait": 0.0}
-    if checkpoint is not None:
-        epoch, step, times = checkpoint.state["epoch"], checkpoint.state["step"], checkpoint.state["times"]
-        sums = {k.removeprefix(SUMS): v for k, v in checkpoint.tensors.items() if k.startswith(SUMS)}
-        stage.restore(checkpoint.tensors, checkpoint.state["stage"])
-
-    def save() -> None:
-        with _explained(stage, folder):
-            stage.finite.settle()
-        tensors = stage.tensors() | {SUMS + name: value for name, value in sums.items()}
-        state = {"epoch": epoch, "step": step, "times": times, "stage": stage.state()}
-        save_checkpoint(folder, f"epoch_{epoch:03d}_step_{step:06d}", tensors, state)
-
-    saved_at = time.monotonic()
-    while epoch < stage.epochs:
-        title = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
-        with progress.task(title, total=stage.steps(), completed=step, summary=False) as task:
-            batches = stage.batches(epoch, step)
-            while step < stage.steps():
-                started = time.perf_counter()
-                batch = next(batches)
-                waited = time.perf_counter() - started
-                with _explained(stage, folder):
-                    measures = stage.step(epoch, step, batch)
-                sums = _added(sums, measures)
-                step += 1
-                times["wait"] += waited
-                times["seconds"] += time.perf_counter() - started
-                task.advance(clips=len(stage.paths(batch)))
+    run = _Run(stage, folder, checkpoint)
+    while run.epoch < stage.epochs:
+        title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
+        with progress.task(title, total=stage.steps(), completed=run.step, summary=False) as task:
+            batches = stage.batches(run.epoch, run.step)
+            while run.step < stage.steps():
+                task.advance(clips=run.make_step(batches))
                 stopping = stop.requested  # asked once: a signal may come at any time
-                if stopping or time.monotonic() - saved_at > 60 * checkpoint_minutes:
-                    save()
-                    saved_at = time.monotonic()
+                if stopping or time.monotonic() - run.saved_at > 60 * checkpoint_minutes:
+                    run.save()
                 if stopping:
-                    raise Interrupted(f"{stage.name}: stopped in epoch {epoch + 1} after step {step}; nothing is lost")
-        with _explained(stage, folder):
-            stage.finite.settle()
-        stage.end_epoch(epoch + 1, sums, times)
-        epoch, step, sums, times = epoch + 1, 0, {}, {"seconds": 0.0, "wait": 0.0}
-        save()
-        saved_at = time.monotonic()
-        if stop.requested and epoch < stage.epochs:
-            raise Interrupted(f"{stage.name}: stopped after epoch {epoch}; nothing is lost")
+                    where = f"epoch {run.epoch + 1} after step {run.step}"
+                    raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
+        run.end_epoch()
+        if stop.requested and run.epoch < stage.epochs:
+            raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
+
+
+class _Run:
+    """How far a stage is, and what the steps of the epoch have measured and taken so far."""
+
+    sums: dict[str, Tensor]
+
+    def __init__(self, stage: Stage, folder: Path, checkpoint: Checkpoint | None) -> None:
+        self.stage, self.folder = stage, folder
+        self._start_epoch(0)
+        if checkpoint is not None:
+            state = checkpoint.state
+            self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
+            self.sums = with_prefix(checkpoint.tensors, SUMS)
+            stage.restore(checkpoint.tensors, state["stage"])
+        self.saved_at = time.monotonic()
+
+    def _start_epoch(self, epoch: int) -> None:
+        self.epoch, self.step = epoch, 0
+        self.sums = {}
+        self.times = {"seconds": 0.0, "wait": 0.0}
+
+    def make_step(self, batches: Iterator[Any]) -> int:
+        """Make the next step and return how many clips it saw."""
+        started = time.perf_counter()
+        batch = next(batches)
+        self.times["wait"] += time.perf_counter() - started
+        with _explained(self.stage, self.folder):
+            measures = self.stage.step(self.epoch, self.step, batch)
+        for name, value in measures.items():
+            value = value.detach().double()  # those out of a checkpoint come from the CPU
+            self.sums[name] = value + self.sums[name].to(value.device) if name in self.sums else value
+        self.step += 1
+        self.times["seconds"] += time.perf_counter() - started
+        return len(batch.paths)
+
+    def end_epoch(self) -> None:
+        with _explained(self.stage, self.folder):
+            self.stage.finite.settle()
+        self.stage.end_epoch(self.epoch + 1, self.sums, self.times)
+        self._start_epoch(self.epoch + 1)
+        self.save()
+
+    def save(self) -> None:
+        with _explained(self.stage, self.folder):
+            self.stage.finite.settle()
+        tensors = self.stage.tensors() | {SUMS + name: value for name, value in self.sums.items()}
+        state = {"epoch": self.epoch, "step": self.step, "times": self.times, "stage": self.stage.state()}
+        save_checkpoint(self.folder, f"epoch_{self.epoch:03d}_step_{self.step:06d}", tensors, state)
+        self.saved_at = time.monotonic()
 
 
 @contextmanager
@@ -129,14 +187,3 @@ def _explained(stage: Stage, folder: Path) -> Iterator[None]:
         if not is_want_of_memory(error):
             raise
         raise UserError(f"{stage.name}: a step asks for more memory than there is; {stage.less_memory}") from None
-
-
-def _added(sums: dict[str, Tensor], measures: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the sums with a step's measures; those out of a checkpoint come from the CPU."""
-    values = {name: value.detach().double() for name, value in measures.items()}
-    return {name: value + sums[name].to(value.device) if name in sums else value for name, value in values.items()}
-
-
-def place_of(epoch: int, step: int, paths: tuple[str, ...]) -> str:
-    """Return where in a stage something happened, in words."""
-    return f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(paths[:4])}, ...)"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pvnas.config import AlphaOptimizerConfig, BatchConfig, ScheduleConfig, WeightOptimizerConfig
 from pvnas.errors import UserError
+from pvnas.runtime.schedule import scaled_lr, schedule_factor
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -33,7 +36,67 @@ def _unwrapped(method: Any) -> Any:
 SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam)
 
 
-def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+class ScheduledOptimizer:
+    """An optimiser of named parameters with the schedule of its learning rate; its state is a checkpoint's."""
+
+    def __init__(
+        self, optimizer: Optimizer, names: Sequence[str], schedule: ScheduleConfig, *, clip_gradient: float = 0.0
+    ) -> None:
+        """``clip_gradient``: the largest norm of all gradients taken together; 0 leaves them alone."""
+        self.optimizer, self.names, self.schedule, self.clip_gradient = optimizer, names, schedule, clip_gradient
+        self.parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+        self._peak = self.lr
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def set_epoch(self, epoch: float, epochs: int) -> None:
+        """Set the learning rate after ``epoch`` (a fraction within an epoch) of ``epochs`` epochs."""
+        self.optimizer.param_groups[0]["lr"] = self._peak * schedule_factor(self.schedule, epoch, epochs)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Make one step with these gradients, in the order of ``parameters``, and leave no gradient behind."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.clip_gradient > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the state as optimizer_tensors does."""
+        return optimizer_tensors(self.optimizer, self.names)
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Put back what state() returned."""
+        restore_optimizer(self.optimizer, self.names, tensors, state)
+
+
+def weight_optimizer(
+    parameters: Mapping[str, nn.Parameter], config: WeightOptimizerConfig, batch: BatchConfig
+) -> ScheduledOptimizer:
+    """Return SGD for a network's weights, at the rate of this global batch."""
+    sgd = SGD(
+        parameters.values(),
+        lr=scaled_lr(config, batch),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+    )
+    return ScheduledOptimizer(sgd, list(parameters), config.schedule, clip_gradient=config.clip_gradient)
+
+
+def alpha_optimizer(parameters: Mapping[str, nn.Parameter], config: AlphaOptimizerConfig) -> ScheduledOptimizer:
+    """Return Adam for the architecture parameters."""
+    betas = (config.beta1, config.beta2)
+    adam = Adam(parameters.values(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+    return ScheduledOptimizer(adam, list(parameters), config.schedule)
+
+
+def optimizer_tensors(optimizer: Optimizer, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the state as (tensors by ``name/entry``, JSON data): momentum buffers, Adam's moments and steps, settings.
 
     ``names`` are the parameters' in the order of the optimiser's groups. The tensors are the optimiser's own, not
@@ -53,7 +116,7 @@ def optimizer_tensors(optimizer: Optimizer, names: list[str]) -> tuple[dict[str,
 
 
 def restore_optimizer(
-    optimizer: Optimizer, names: list[str], tensors: dict[str, Tensor], state: dict[str, Any]
+    optimizer: Optimizer, names: Sequence[str], tensors: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
     """Put back what optimizer_tensors returned; the next step makes the same bits as if nothing had happened.
 

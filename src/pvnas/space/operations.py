@@ -41,10 +41,10 @@ class Operation:
     """At stride 1. The search watches how many operations without parameters it keeps."""
     norm_in_search: bool
     """Whether the supernet puts a BN without parameters behind it, as DARTS does behind pooling."""
-    kind: str
-    """How figures draw it: identity, pooling, spatial or temporal."""
     label: str
     """What figures call it."""
+    colour: str
+    """That figures draw it in, as matplotlib names it; empty: one that they choose."""
     build: Builder
 
 
@@ -57,8 +57,8 @@ def register_operation(
     sets: tuple[str, ...] = SETS,
     has_parameters: bool = True,
     norm_in_search: bool | None = None,
-    kind: str = "spatial",
     label: str = "",
+    colour: str = "",
 ) -> Callable[[Builder], Builder]:
     """Add the operation that the decorated function builds to the end of operation sets, see ``Operation``.
 
@@ -70,7 +70,7 @@ def register_operation(
 
     def registered(build: Builder) -> Builder:
         norm = not has_parameters if norm_in_search is None else norm_in_search
-        _OPERATIONS[name] = Operation(name, sets, has_parameters, norm, kind, label or name, build)
+        _OPERATIONS[name] = Operation(name, sets, has_parameters, norm, label or name, colour, build)
         return build
 
     return registered
@@ -81,9 +81,9 @@ def unregister_operation(name: str) -> None:
     del _OPERATIONS[name]
 
 
-def operation(name: str) -> Operation:
-    """Return a registered operation. Raises KeyError."""
-    return _OPERATIONS[name]
+def registered_operations() -> dict[str, Operation]:
+    """Return all operations by name, in the order in which they were registered."""
+    return dict(_OPERATIONS)
 
 
 def operations_of(category: str) -> tuple[str, ...]:
@@ -112,50 +112,50 @@ def build_relaxed(name: str, channels: int, stride: int, layers: Layers) -> nn.M
 # ---- the paper's operations
 
 
-@register_operation("identity", has_parameters=False, norm_in_search=False, kind="identity", label="identity")
+@register_operation("identity", has_parameters=False, norm_in_search=False, label="identity", colour="#5f6b7a")
 def identity(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """The node itself; at stride 2 a factorised reduction."""
     return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, layers, affine=affine)
 
 
-@register_operation(ZERO, has_parameters=False, norm_in_search=False, kind="identity", label="zero")
+@register_operation(ZERO, has_parameters=False, norm_in_search=False, label="zero", colour="#5f6b7a")
 def zero(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """Nothing: it takes its share of the softmax, adds nothing to a sum, so is never built, and is never kept."""
     raise ValueError("zero is never built")
 
 
-@register_operation("avg_pool_1x3x3", has_parameters=False, kind="pooling", label="avg pool 3×3")
+@register_operation("avg_pool_1x3x3", has_parameters=False, label="avg pool 3×3", colour="#9a6700")
 def average_pool(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """1x3x3 average pooling, which leaves padding out of its count."""
     return layers.avg_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING, count_include_pad=False)
 
 
-@register_operation("max_pool_1x3x3", has_parameters=False, kind="pooling", label="max pool 3×3")
+@register_operation("max_pool_1x3x3", has_parameters=False, label="max pool 3×3", colour="#b4500f")
 def max_pool(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """1x3x3 max pooling."""
     return layers.max_pool(SPATIAL_KERNEL, (1, stride, stride), SPATIAL_PADDING)
 
 
-@register_operation("sep_conv_1x3x3", label="separable 3×3")
+@register_operation("sep_conv_1x3x3", label="separable 3×3", colour="#1a6fc4")
 def separable(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """(ReLU, depthwise 1x3x3, pointwise, BN) twice, the stride in the first."""
     first, second = (_separable(channels, s, 1, layers, affine) for s in (stride, 1))
     return Rectified(*first, *second)
 
 
-@register_operation("dil_sep_conv_1x3x3", label="dilated sep. 3×3")
+@register_operation("dil_sep_conv_1x3x3", label="dilated sep. 3×3", colour="#0f7b83")
 def dilated_separable(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """ReLU, depthwise 1x3x3 of dilation 2, pointwise, BN."""
     return Rectified(*_separable(channels, stride, 2, layers, affine))
 
 
-@register_operation("temporal_conv_3+3x3", sets=("temporal",), kind="temporal", label="temporal 3+3×3")
+@register_operation("temporal_conv_3+3x3", sets=("temporal",), label="temporal 3+3×3", colour="#bf3278")
 def temporal_3x3(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """ReLU, 1x3x3, 3x1x1, BN."""
     return _temporal(channels, stride, 3, layers, affine)
 
 
-@register_operation("temporal_conv_3+1x1", sets=("temporal",), kind="temporal", label="temporal 3+1×1")
+@register_operation("temporal_conv_3+1x1", sets=("temporal",), label="temporal 3+1×1", colour="#8250df")
 def temporal_1x1(channels: int, stride: int, layers: Layers, *, affine: bool) -> nn.Module:
     """ReLU, 1x1x1, 3x1x1, BN."""
     return _temporal(channels, stride, 1, layers, affine)

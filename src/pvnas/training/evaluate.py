@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import AugmentConfig, RunConfig
-from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import test_batches, validation_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.progress import Progress
-from pvnas.training.log import autocast
 from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
+from pvnas.training.step import scores_of
 
 TOP_K = 5
 
@@ -34,8 +34,7 @@ def validate(
     clips = max(8, config.train.batch.clips_per_shard)
     for batch in validation_batches(videos, config.clip, augment, clips, workers=config.data.workers):
         labels_N = batch.labels_N.to(device)
-        with autocast(config.precision, device):
-            scores_NK = network(normalise(batch.clips_NCTHW.to(device))).float()
+        scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
         loss += float(F.cross_entropy(scores_NK, labels_N, reduction="sum"))
         top1 += int(topk_correct(scores_NK, labels_N, 1))
         top5 += int(topk_correct(scores_NK, labels_N, TOP_K))
@@ -59,24 +58,13 @@ def score_views(
     clips = max(8, config.train.batch.clips_per_shard)
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
     task = progress.task("test", total=len(catalog.videos) * views) if progress else None
-    with task or _Nothing() as bar:
+    with task or nullcontext() as bar:
         for batch in batches:
-            with autocast(config.precision, device):
-                scores_NK = network(normalise(batch.clips_NCTHW.to(device))).float()
+            scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
             average.add(scores_NK.cpu(), batch.videos_N, batch.views_N)
             if bar is not None:
                 bar.advance(len(batch.videos_N), clips=len(batch.videos_N))
     return average.scores(names=[video.path for video in catalog.videos])
-
-
-class _Nothing:
-    """A context without a progress bar."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

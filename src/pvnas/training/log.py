@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import append_metrics, truncate_metrics
 from pvnas.runtime.scalars import ScalarLog
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which forward passes run: bfloat16 where the config asks for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def class_sums(scores_NK: Tensor, losses_N: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
-    """Return sums over the clips of a batch: loss, correct, clips, and loss and clips by class (K,)."""
-    losses_N, classes = losses_N.detach().double(), scores_NK.shape[1]
-    zeros_K = torch.zeros(classes, dtype=torch.float64, device=labels_N.device)
-    return {
-        "loss": losses_N.sum(),
-        "correct": (scores_NK.detach().argmax(1) == labels_N).sum().double(),
-        "clips": torch.full((), len(labels_N), dtype=torch.float64, device=labels_N.device),
-        "class_loss": zeros_K.index_add(0, labels_N, losses_N),
-        "class_clips": zeros_K.index_add(0, labels_N, torch.ones_like(losses_N)),
-    }
 
 
 class EpochLog:

@@ -11,6 +11,19 @@ import torch
 from torch import Tensor
 
 
+def class_sums(scores_NK: Tensor, losses_N: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
+    """Return sums over the clips of a batch: loss, correct, clips, and loss and clips by class (K,)."""
+    losses_N, classes = losses_N.detach().double(), scores_NK.shape[1]
+    zeros_K = torch.zeros(classes, dtype=torch.float64, device=labels_N.device)
+    return {
+        "loss": losses_N.sum(),
+        "correct": (scores_NK.detach().argmax(1) == labels_N).sum().double(),
+        "clips": torch.full((), len(labels_N), dtype=torch.float64, device=labels_N.device),
+        "class_loss": zeros_K.index_add(0, labels_N, losses_N),
+        "class_clips": zeros_K.index_add(0, labels_N, torch.ones_like(losses_N)),
+    }
+
+
 def topk_correct(scores_NK: Tensor, labels_N: Tensor, k: int) -> Tensor:
     """Return how many labels are among the ``k`` highest scores of their row: int64, shape ().
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pvnas.data.catalog import Catalog
 from pvnas.data.listing import read_catalog
-from pvnas.data.listing.entries import Entry
-from pvnas.data.listing.hold_out import hold_out
+from pvnas.data.listing.registry import Entry
+from pvnas.data.listing.splits import hold_out
 from pvnas.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvnas.data.listing import read_catalog
-from pvnas.data.listing.places import class_key
+from pvnas.data.listing.text import class_key
 from pvnas.errors import UserError
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pvnas.data.listing import read_catalog
+from pvnas.data.listing.finder import split_in_name
 from pvnas.data.listing.path_list import parse_line
-from pvnas.data.listing.places import split_in_name
 from pvnas.errors import UserError
 
 NAMES = st.text(

@@ -115,6 +115,7 @@ def check_videos(
                 max(1, min(limits.workers, len(paths))),
                 seconds_for=lambda job: limits.seconds_for(job.size),
                 memory=memory,
+                ahead=2,
             )
         ) as answers,  # whatever ends this block ends the workers
     ):

@@ -1,39 +1,24 @@
-"""The list of videos, read from what people have: folders, lists, or the annotation files of a data set."""
+"""The list of videos, read from what people have: folders, lists, or the annotation files of a data set.
+
+Each format is one file here, with a `ListFormat` that stands in the tuple below.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing.assemble import as_listed as assemble_as_listed
-from pvnas.data.listing.assemble import check_shares, for_training
-from pvnas.data.listing.detect import detect_format
-from pvnas.data.listing.entries import Listing
-from pvnas.data.listing.folders import read_folders
-from pvnas.data.listing.hmdb51 import read_hmdb51
-from pvnas.data.listing.jester import read_jester
-from pvnas.data.listing.kinetics import read_kinetics
-from pvnas.data.listing.path_list import read_list
-from pvnas.data.listing.source import Source
-from pvnas.data.listing.split_file import read_split_file
-from pvnas.data.listing.ssv2 import read_ssv2
-from pvnas.data.listing.ucf101 import read_ucf101
+from pvnas.data.listing import folders, hmdb51, jester, kinetics, path_list, split_file, ssv2, ucf101
+from pvnas.data.listing.registry import ListFolder
+from pvnas.data.listing.splits import catalog_of, check_classes, check_shares, complete_splits, sorted_entries
 from pvnas.errors import UserError
 
-READERS: Mapping[str, Callable[[Source], Listing]] = {
-    "folders": read_folders,
-    "split.csv": read_split_file,
-    "list": read_list,
-    "kinetics": read_kinetics,
-    "ssv2": read_ssv2,
-    "ucf101": read_ucf101,
-    "hmdb51": read_hmdb51,
-    "jester": read_jester,
-}
-FORMATS = tuple(READERS)
+OURS = (folders.FOLDERS, split_file.SPLIT_CSV, path_list.PATH_LIST)
+OFFICIAL = (kinetics.KINETICS, ssv2.SSV2, ucf101.UCF101, hmdb51.HMDB51, jester.JESTER)
+FORMATS = {format.name: format for format in (*OURS, *OFFICIAL)}
 
 
 def read_catalog(
@@ -62,16 +47,51 @@ def read_catalog(
     Raises UserError, one line with file and line number, for whatever is wrong with the folder or its lists, for paths
     that lead out of it, and, unless `as_listed`, for one class, a class without training videos and an empty split.
     """
-    check_shares(validation_share, test_share)
+    shares = {"val": validation_share, "test": test_share}
+    check_shares(shares)
     with _collector_at_rest():
-        source = Source.of(path, annotations, str(allow_outside), split)
-        name = detect_format(source, FORMATS) if format == "auto" else format
-        if name not in READERS:
+        folder = ListFolder.of(path, annotations, str(allow_outside), split)
+        name = detect_format(folder) if format == "auto" else format
+        if name not in FORMATS:
             raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
-        listing = READERS[name](source)
+        listing = FORMATS[name].read(folder)
+        if as_listed and listing.unlabelled and not listing.entries:
+            return catalog_of(folder, name, listing, [], [])
+        entries = sorted_entries(folder, listing)
         if as_listed:
-            return assemble_as_listed(source, name, listing)
-        return for_training(source, name, listing, validation_share, test_share, seed)
+            return catalog_of(folder, name, listing, entries, [entry.split or "train" for entry in entries])
+        splits = complete_splits(entries, FORMATS[name].validation_is_test, shares, seed)
+        catalog = catalog_of(folder, name, listing, entries, splits)
+        check_classes(catalog, shares)
+        return catalog
+
+
+def detect_format(folder: ListFolder) -> str:
+    """Return the format, told by what lies in a folder, or by the one list that the user named.
+
+    Raises UserError where the lists of several data sets lie together, and where no list is known.
+    """
+    if split_file.SPLIT_CSV.recognises(folder):
+        return split_file.SPLIT_CSV.name
+    names = [format.name for format in OFFICIAL if format.recognises(folder)]
+    if len(names) > 1 and not folder.chosen:
+        raise UserError(
+            f"{folder.folder} holds lists of {' and '.join(names)}; say which to read: type --format {names[0]}"
+        )
+    if names:
+        return names[0]
+    if path_list.PATH_LIST.recognises(folder):
+        return path_list.PATH_LIST.name
+    if folder.chosen:
+        raise UserError(
+            f"{folder.chosen} is no list of a known format; type --format NAME, one of {', '.join(FORMATS)}"
+        )
+    if folder.folder != folder.root:
+        raise UserError(
+            f"no list of a known format in {folder.folder}; give official lists, or type --format NAME, "
+            f"one of {', '.join(FORMATS)}"
+        )
+    return folders.FOLDERS.name
 
 
 @contextmanager

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pvnas.data.listing.entries import Entry, Listing
-from pvnas.data.listing.names import check_names
-from pvnas.data.listing.places import Finder, with_endings
-from pvnas.data.listing.source import Source
-from pvnas.data.listing.text import MAX_CLASSES, Pairs, parse_number, read_json, shown
+from pvnas.data.listing.finder import Finder, copies_of
+from pvnas.data.listing.registry import Entry, ListFolder, ListFormat, Listing
+from pvnas.data.listing.text import MAX_CLASSES, Pairs, check_names, parse_number, read_json, shown
 from pvnas.errors import UserError
 
 LABELS = re.compile(r"(?:something-something-v2-)?labels\.json", re.IGNORECASE)
@@ -31,23 +29,22 @@ class _Clip(NamedTuple):
     id: Any
     template: Any
 
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> _Clip:
+        values = dict(pairs)
+        return cls(values.get("id"), values.get("template"))
 
-def is_ssv2(source: Source) -> bool:
-    """Return whether the lists of Something-Something V2 are among the files."""
-    names = [path.name for path in source.files]
-    return any(map(LABELS.fullmatch, names)) and any(map(LIST.fullmatch, names))
 
-
-def read_ssv2(source: Source) -> Listing:
+def read_ssv2(folder: ListFolder) -> Listing:
     """Return the videos of all lists. Raises UserError that names the file and the number of the entry."""
-    labels = next((path for path in source.files if LABELS.fullmatch(path.name)), None)
+    labels = next((path for path in folder.files if LABELS.fullmatch(path.name)), None)
     if labels is None:
-        raise UserError(f"no something-something-v2-labels.json in {source.folder}; put the official file there")
-    lists = {match[1].lower(): path for path in source.files if (match := LIST.fullmatch(path.name))}
+        raise UserError(f"no something-something-v2-labels.json in {folder.folder}; put the official file there")
+    lists = {match[1].lower(): path for path in folder.files if (match := LIST.fullmatch(path.name))}
     if not lists:
-        raise UserError(f"no something-something-v2-train.json in {source.folder}; put the official lists there")
+        raise UserError(f"no something-something-v2-train.json in {folder.folder}; put the official lists there")
     classes = _classes(labels)
-    reader = _Reader(Finder(source.tree), set(classes))
+    reader = _Reader(Finder(folder.tree), classes)
     entries = [entry for name in SPLITS if name in lists for entry in reader.entries(lists[name], SPLITS[name])]
     return Listing(entries, classes, reader.unlabelled)
 
@@ -75,57 +72,46 @@ def _classes(path: Path) -> tuple[str, ...]:
 class _Reader:
     """Reads lists; counts what has no label."""
 
-    def __init__(self, finder: Finder, classes: set[str]) -> None:
-        self.finder, self.classes = finder, classes
+    def __init__(self, finder: Finder, classes: tuple[str, ...]) -> None:
+        self.finder = finder
         self.unlabelled = 0
-        self.templates: dict[str, str] = {}
+        self.by_template = {name: name for name in classes}
         """Class of every template seen, so that the class's name is one object for all its videos."""
-        self.by_name = {name: name for name in classes}
 
     def entries(self, path: Path, split: str) -> Iterator[Entry]:
-        clips = read_json(path, _clip)
+        clips = read_json(path, _Clip.of)
         if not isinstance(clips, list):
             raise UserError(f'{path}: expected a JSON list of {{"id": ..., "template": ...}}; give the official file')
-        places, home = self.finder.flat(split), self.finder.home(split).prefix
+        folders, home = self.finder.flat(split), self.finder.home(split)
         for number, clip in enumerate(clips, start=1):
             where = f"{path}, entry {number}"
-            name = self._identifier(clip, where)
+            if not isinstance(clip, _Clip):
+                raise UserError(f'{where}: {shown(clip)} is no object; expected {{"id": "78687", "template": "..."}}')
+            name = str(clip.id) if type(clip.id) is int and 0 <= clip.id < 1 << 63 else clip.id
+            if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+                raise UserError(f"{where}: id {shown(clip.id)} is no video id; expected digits such as 78687")
             if clip.template is None and split == "test":
                 self.unlabelled += 1
                 continue
-            names = with_endings(name, ".webm")
-            found = self.finder.find(places, names) or home + names[0]
-            yield Entry(
-                self.finder.tree.checked(found, where),
-                self._class(clip.template, where),
-                split,
-                None,
-                str(path),
-                number,
-            )
-
-    def _identifier(self, clip: Any, where: str) -> str:
-        if not isinstance(clip, _Clip):
-            raise UserError(f'{where}: {shown(clip)} is no object; expected {{"id": "78687", "template": "..."}}')
-        name = str(clip.id) if type(clip.id) is int and 0 <= clip.id < 1 << 63 else clip.id
-        if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
-            raise UserError(f"{where}: id {shown(clip.id)} is no video id; expected digits such as 78687")
-        return name
+            names = copies_of(name, ".webm")
+            video = self.finder.tree.checked(self.finder.find(folders, names) or home + names[0], where)
+            yield Entry(video, self._class(clip.template, where), split, None, str(path), number)
 
     def _class(self, template: Any, where: str) -> str:
         if not isinstance(template, str):
             raise UserError(f"{where}: template {shown(template)} is no text; give the official file")
-        name = self.templates.get(template)
+        name = self.by_template.get(template) or self.by_template.get(template.translate(BRACKETS))
         if name is None:
-            name = self.by_name.get(template.translate(BRACKETS))
-            if name is None:
-                raise UserError(
-                    f"{where}: template {shown(template)} is not in the labels file; give the official ones"
-                )
-            self.templates[template] = name
+            raise UserError(f"{where}: template {shown(template)} is not in the labels file; give the official ones")
+        self.by_template[template] = name
         return name
 
 
-def _clip(pairs: list[tuple[str, Any]]) -> _Clip:
-    values = dict(pairs)
-    return _Clip(values.get("id"), values.get("template"))
+def _recognises(folder: ListFolder) -> bool:
+    if folder.chosen:  # one of several files stands for all of them
+        return folder.chosen.name.lower().endswith(".json")
+    names = [path.name for path in folder.files]
+    return any(map(LABELS.fullmatch, names)) and any(map(LIST.fullmatch, names))
+
+
+SSV2 = ListFormat("ssv2", read_ssv2, _recognises, validation_is_test=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pvnas.fast.batchnorm import BatchStatistics, EdgeNorms, batch_norm_grad
+from pvnas.fast.edge_norms import BatchStatistics, EdgeNorms, batch_norm_grad
 from pvnas.fast.kernels import pytorch
 from pvnas.space.layers import BatchNorm
 

@@ -1,0 +1,72 @@
+"""Arguments that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Literal
+
+from pvnas.cli.command import Argument
+from pvnas.config import PRESETS, DataConfig, RunConfig
+from pvnas.errors import UserError
+from pvnas.settings import CONFIG_NAME, all_fields, shown
+
+JSON = Argument("--json", "print JSON", False)
+COMPILE = Argument("--compile", "compile the network first: a minute, a C++ compiler; then faster", False)
+PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
+CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
+RUN = Argument("run", "run directory", metavar="RUN")
+GENOTYPE = Argument("genotype", "genotype file", metavar="GENOTYPE")
+THREADS = Argument("--threads", "CPU threads", 1, least=1)
+MACHINE = (
+    THREADS,
+    Argument("--device", "where to measure", "cpu", Literal["cpu", "cuda"]),
+    Argument("--precision", "of the networks", "fp32", Literal["fp32", "bf16"]),
+)
+LISTING = (
+    Argument("--format", f"{all_fields()['data.format'].takes}", "auto", all_fields()["data.format"].kind, "NAME"),
+    Argument("--split", "official split of ucf101 and hmdb51", 1),
+    Argument("--annotations", "official lists that lie elsewhere", "", metavar="PATH"),
+    Argument("--allow-outside", "folder that listed paths and links may lead into", "", metavar="DIR"),
+)
+VIDEOS = (Argument("folder", "folder of videos, list of videos, or a pack", metavar="DATA"), *LISTING)
+
+
+def data_config(args: Namespace) -> DataConfig:
+    """The part of a config that says where the videos are."""
+    if args.split not in (1, 2, 3):
+        raise UserError(f"--split is 1, 2 or 3, not {args.split}")
+    return DataConfig(args.folder, args.format, args.split, args.annotations, args.allow_outside)
+
+
+def clip_shape(text: str) -> tuple[int, int, int]:
+    """Frames, height and width out of a text such as 8x224x224. UserError for any other."""
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isascii() and size.isdigit() and 0 < len(size) < 6 for size in sizes):
+        raise UserError(f"--clip takes frames x height x width, for example 8x224x224, not {shown(text)}")
+    frames, height, width = map(int, sizes)
+    return frames, height, width
+
+
+def run_directory(path: str) -> Path:
+    """The directory of a run. UserError if it is none."""
+    run_dir = Path(path)
+    if not (run_dir / CONFIG_NAME).is_file():
+        raise UserError(f"{shown(path)} is no run directory (it holds no {CONFIG_NAME}); make one with: pvnas run DATA")
+    return run_dir
+
+
+def make_paths_absolute(config: RunConfig) -> None:
+    """A run must find its videos again from any folder; a wrong path is said before anything slow is imported."""
+    if not config.data.path:
+        raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
+    if "://" in config.data.path:  # a pack in an object store
+        return
+    for name in ("annotations", "allow_outside"):
+        if getattr(config.data, name):
+            setattr(config.data, name, os.path.abspath(os.path.expanduser(getattr(config.data, name))))
+    path = Path(os.path.abspath(os.path.expanduser(config.data.path)))
+    if not path.exists():
+        raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
+    config.data.path = str(path)

@@ -1,0 +1,178 @@
+"""``pvnas data list``, ``check``, ``pack``, ``verify`` and ``shapes``: what is in videos, and packs of them."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pvnas.cli.arguments import JSON, VIDEOS, data_config
+from pvnas.cli.command import Argument, command
+from pvnas.cli.output import print_json, print_table
+from pvnas.errors import UserError
+
+if TYPE_CHECKING:
+    from pvnas.data.catalog import Catalog
+
+ODD_VIDEOS_SHOWN = 200
+MISSING_SHOWN = 20
+
+
+def _listed(args: Namespace) -> Catalog:
+    """The videos as the lists name them; of plain folders with the splits that training would make."""
+    from pvnas.data.dataset import list_videos, open_videos
+
+    catalog = list_videos(data_config(args))
+    return open_videos(data_config(args), seed=0).catalog if catalog.format == "folders" else catalog
+
+
+@command(
+    "data list",
+    *(*VIDEOS, JSON),
+    example="pvnas data list my_videos\npvnas data list UCF-101 --format ucf101 --split 1 --json",
+)
+def list_data(args: Namespace) -> None:
+    """Count the videos of a folder, list or pack by class and split."""
+    catalog = _listed(args)
+    counts = catalog.counts()
+    missing = list(catalog.missing().paths) if catalog.format != "pack" else []
+    if args.json:
+        print_json(
+            {
+                "format": catalog.format,
+                "videos": len(catalog.videos),
+                "classes": list(catalog.classes),
+                "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
+                "missing": missing,
+                "unlabelled": catalog.unlabelled,
+                "counts": counts,
+            }
+        )
+        return
+    rows = [(name, *(counts[split].get(name, 0) for split in counts)) for name in catalog.classes]
+    totals = ("all", *(sum(counts[split].values()) for split in counts))
+    print_table(["class", *counts], [*rows, totals])
+    if missing:
+        print_table(["missing"], [[path] for path in missing[:MISSING_SHOWN]])
+    print(f"{catalog.format}: {catalog.summary()}, {len(missing)} missing")
+
+
+@command(
+    "data check",
+    *VIDEOS,
+    Argument(
+        "--out", "write verdicts.json and verdicts.csv there; a check that was stopped goes on there", None, str, "DIR"
+    ),
+    Argument("--workers", "videos read at once", 2),
+    Argument("--deadline", "time for one video, and as much again for each 60 MiB of it", 60.0, metavar="SECONDS"),
+    Argument("--memory-mib", "MiB that a video may take", 1024),
+    JSON,
+    example="pvnas data check my_videos --out checked",
+)
+def check(args: Namespace) -> None:
+    """Read every video once and name those that are broken, short or refused."""
+    from pvnas.data.check import Limits, check_videos
+    from pvnas.data.check.results import by_class, counts, summary
+    from pvnas.runtime.progress import Progress
+    from pvnas.runtime.signals import StopRequest
+
+    limits = Limits(args.workers, args.deadline, args.memory_mib)
+    catalog = _listed(args)
+    if catalog.format == "pack":
+        raise UserError(f"{args.folder} is a pack: its videos were read when it was made; type: pvnas data verify PACK")
+    out = Path(args.out) if args.out else None
+    with Progress() as progress, StopRequest() if out else nullcontext() as stop:  # stopped, it goes on in `out`
+        verdicts = check_videos(catalog, limits, out=out, progress=progress, stop=stop)
+    classes, kinds = by_class(catalog, verdicts), list(counts(verdicts))
+    if args.json:
+        videos = [asdict(verdict) for verdict in verdicts]
+        print_json({"counts": counts(verdicts), "classes": classes, "videos": videos})
+        return
+    print_table(["class", *kinds], [(name, *(row.get(kind, 0) for kind in kinds)) for name, row in classes.items()])
+    odd = [verdict for verdict in verdicts if verdict.verdict != "ok"]
+    if odd:
+        print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd[:ODD_VIDEOS_SHOWN]])
+    if len(odd) > ODD_VIDEOS_SHOWN:
+        print(f"and {len(odd) - ODD_VIDEOS_SHOWN} more: see verdicts.csv in the folder that --out names, or --json")
+    print(f"{len(verdicts)} videos: {summary(verdicts)}")
+
+
+@command(
+    "data pack",
+    *VIDEOS,
+    Argument("out", "new folder; a pack that was interrupted goes on there", metavar="PACK"),
+    Argument("--short-side", "pixels of the frames' shorter side, at least the largest that training asks for", 164),
+    Argument("--quality", "of the JPEG frames, 1 to 100", 90),
+    Argument("--videos-per-shard", "videos of a tar file", 256),
+    Argument("--workers", "processes that decode", 2),
+    Argument("--max-bad-share", "largest share of videos that may be unreadable", 0.01),
+    Argument("--seed", "of the order of the videos", 0),
+    JSON,
+    example="pvnas data pack my_videos my_pack --short-side 164 --workers 8\npvnas run my_pack --preset laptop",
+)
+def pack(args: Namespace) -> None:
+    """Rewrite videos as shards from which training reads a clip many times faster."""
+    from pvnas.data.dataset import list_videos
+    from pvnas.data.pack import pack_videos
+    from pvnas.runtime.progress import Progress
+
+    catalog, started = list_videos(data_config(args)), time.monotonic()
+    if catalog.format == "pack":
+        raise UserError(f"{args.folder} is a pack already; name the folder of videos that it was made of")
+    names = ("short_side", "quality", "videos_per_shard", "workers", "max_bad_share", "seed")
+    with Progress() as progress:
+        options = {name: getattr(args, name) for name in names}
+        info = pack_videos(catalog, Path(args.out), progress=progress, **options)
+    if args.json:
+        size = sum(shard.bytes for shard in info.shards)
+        summary = {"pack": args.out, "videos": sum(info.counts.values()), "frames": info.frames, "bytes": size}
+        seconds = {"seconds": round(time.monotonic() - started, 2), "left_out": len(info.left_out)}
+        print_json(summary | seconds | {"splits": info.counts, "shards": len(info.shards)})
+        return
+    if info.left_out:
+        print_table(["left out", "why"], [(video.path, video.reason) for video in info.left_out[:ODD_VIDEOS_SHOWN]])
+    print(f"{args.out}: {info.summary()}")
+
+
+@command(
+    "data verify",
+    Argument("pack", "folder or URL of a pack", metavar="PACK"),
+    JSON,
+    example="pvnas data verify my_pack",
+)
+def verify(args: Namespace) -> None:
+    """Read a whole pack and compare it with its hashes."""
+    from pvnas.data.pack import is_pack, verify_pack
+    from pvnas.runtime.progress import Progress
+
+    if not is_pack(args.pack):
+        raise UserError(f"{args.pack} is no finished pack; make one with: pvnas data pack DATA PACK")
+    with Progress() as progress:
+        problems = verify_pack(args.pack, progress)
+    if args.json:
+        print_json({"sound": not problems, "problems": problems})
+    elif problems:
+        print_table(["problem"], [[problem] for problem in problems])
+    if problems:
+        raise UserError(f"{args.pack} is damaged: {len(problems)} problems; pack those videos again in a new folder")
+    if not args.json:
+        print(f"{args.pack}: sound")
+
+
+@command(
+    "data shapes",
+    Argument("folder", "new or empty folder", metavar="DIR"),
+    Argument("--seed", "the same seed draws the same videos", 0),
+    example="pvnas data shapes shapes",
+)
+def shapes(args: Namespace) -> None:
+    """Write the generated videos of the demo."""
+    from pvnas.data.shapes import write_shapes
+    from pvnas.runtime.progress import Progress
+
+    with Progress() as progress:
+        write_shapes(Path(args.folder), seed=args.seed, progress=progress)
+    print(args.folder)

@@ -1,0 +1,17 @@
+"""``pvnas digest``: did two runs end in the same bits?"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from pvnas.cli.arguments import RUN, run_directory
+from pvnas.cli.command import command
+
+
+@command("digest", RUN, example="pvnas digest runs/demo/run")
+def digest(args: Namespace) -> None:
+    """Print the SHA-256 over weights, alphas, optimisers and genotype: equal runs, equal digests."""
+    run_dir = run_directory(args.run)
+    from pvnas import pipeline
+
+    print(pipeline.run_digest(run_dir))

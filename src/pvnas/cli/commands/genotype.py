@@ -1,0 +1,101 @@
+"""``pvnas cost``, ``genotype random`` and ``genotype show``: what can be said of a genotype without any video."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Literal
+
+from pvnas.cli.arguments import GENOTYPE, JSON, clip_shape
+from pvnas.cli.command import Argument, command
+from pvnas.cli.output import print_json, print_table
+from pvnas.config import PAPER_LAYOUT, NetworkConfig
+
+
+@command(
+    "cost",
+    GENOTYPE,
+    Argument("--width", "channels of the first cells", 64),
+    Argument("--repeat", "normal cells between two reductions", 1),
+    Argument("--clip", "frames x height x width", (8, 224, 224), metavar="TxHxW", convert=clip_shape),
+    Argument("--classes", "classes", 400),
+    Argument("--views", "views of a video in the test", 30, least=1),
+    Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
+    Argument("--stem", "first layers", "stride4", Literal["stride4", "stride2"]),
+    Argument("--latency", "also measure a forward pass on this machine", False),
+    JSON,
+    example="pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",
+)
+def cost(args: Namespace) -> None:
+    """Print parameters and multiply-accumulates of a genotype's network."""
+    from pvnas.space.cost import measure_latency, network_cost
+    from pvnas.space.genotype import Genotype
+
+    genotype = Genotype.load(args.genotype)
+    shape = {"width": args.width, "repeat": args.repeat, "layout": args.layout, "stem": args.stem}
+    costs = network_cost(genotype, clip=args.clip, classes=args.classes, **shape).over_views(args.views)
+    costs |= {"classes": args.classes, **shape}
+    if args.latency:
+        from pvnas.fast.inference import for_inference
+        from pvnas.space.network import PVNASNetwork
+
+        network = PVNASNetwork(genotype, NetworkConfig(**shape), num_classes=args.classes)
+        costs["latency"] = measure_latency(for_inference(network), args.clip)
+    if args.json:
+        print_json(costs)
+        return
+    rows: list[tuple[str, object]] = [
+        ("parameters", costs["params"]),
+        (f"MACs of a view of {'x'.join(map(str, args.clip))}", costs["macs_per_view"]),
+        (f"MACs of a video of {args.views} views", costs["macs_per_video"]),
+        ("activations of a view", costs["activations"]),
+    ]
+    rows += [(f"{name.removesuffix('_ms')} milliseconds", value) for name, value in costs.get("latency", {}).items()]
+    print_table(["cost", "value"], rows)
+
+
+@command(
+    "genotype random",
+    Argument("--seed", "the same seed gives the same genotype", 0),
+    Argument("--min-convolutions", "convolutions in each cell, at least (P: 4)", 0),
+    Argument("--out", "write it there instead of to stdout", None, metavar="FILE"),
+    example="pvnas genotype random --seed 7 --out genotype.json",
+)
+def random(args: Namespace) -> None:
+    """Draw a genotype at random."""
+    from pvnas.space.genotype import random_genotype
+
+    text = random_genotype(args.seed, args.min_convolutions).to_json()
+    if args.out is None:
+        print(text, end="")
+        return
+    from pvnas.runtime.files import write_atomic
+
+    write_atomic(Path(args.out), text)
+    print(f"wrote {args.out}", file=sys.stderr)
+
+
+@command(
+    "genotype show",
+    Argument("file", "genotype file", metavar="FILE"),
+    example="pvnas genotype show runs/demo/run/genotype.json",
+)
+def show(args: Namespace) -> None:
+    """Print the cells of a genotype."""
+    from pvnas.space.genotype import INPUTS, Genotype
+
+    genotype = Genotype.load(args.file)
+    rows = [
+        (
+            category,
+            str(node),
+            *(f"{edge.operation} of {'input' if edge.source < INPUTS else 'node'} {edge.source}" for edge in edges),
+        )
+        for category, cell in genotype.cells.items()
+        for node, edges in enumerate(cell, start=INPUTS)
+    ]
+    print_table(["cell", "node", "first", "second"], rows)
+    counts = genotype.parameter_free()
+    total, by_cell = counts.pop("total"), ", ".join(f"{name} {count}" for name, count in counts.items())
+    print(f"parameter-free operations: {total} of {len(list(genotype.edges()))} ({by_cell})")

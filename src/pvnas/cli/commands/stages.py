@@ -1,0 +1,164 @@
+"""``pvnas demo``, ``run``, ``search``, ``train`` and ``test``: the stages of a run, together and alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pvnas.cli.arguments import COMPILE, CONFIG, PRESET, make_paths_absolute, run_directory
+from pvnas.cli.command import Argument, command
+from pvnas.cli.output import print_json, print_table
+from pvnas.config import RunConfig
+from pvnas.errors import UserError
+from pvnas.settings import CONFIG_NAME, check_resumable, load_config
+
+DATA = Argument("folder", "folder of labelled videos", None, metavar="DATA")
+DIR = Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN")
+
+
+@command(
+    "demo",
+    Argument("--dir", "where videos and run go", "runs/demo", metavar="DIR"),
+    CONFIG,
+    Argument("--preset", "demo, or tiny to see it work in a minute", "demo", metavar="NAME"),
+    takes_config=True,
+    example="pvnas demo\npvnas demo --dir trial --preset tiny",
+)
+def demo(args: Namespace) -> None:
+    """Generate videos, then search, train, test and report on them (about ten minutes)."""
+    folder, run_dir = Path(args.dir, "videos"), Path(args.dir, "run")
+    config = load_config(args.preset, args.config, args.overrides)
+    config.data.path = os.path.abspath(folder)
+    check_resumable(run_dir, config)
+    from pvnas import pipeline
+    from pvnas.data.shapes import write_shapes
+    from pvnas.runtime.progress import Progress
+
+    with Progress() as progress:
+        write_shapes(folder, seed=0, progress=progress)
+    pipeline.run(config, run_dir)
+    _print_outcome(run_dir)
+
+
+@command(
+    "run",
+    *(DATA, DIR, PRESET, CONFIG),
+    takes_config=True,
+    example="pvnas run my_videos --preset laptop\npvnas run my_videos --dir runs/wide --train.width 24",
+)
+def run(args: Namespace) -> None:
+    """Search, train, test and report on a folder of videos; the same command resumes it."""
+    config, run_dir = _config_of(args)
+    from pvnas import pipeline
+
+    pipeline.run(config, run_dir)
+    _print_outcome(run_dir)
+
+
+@command(
+    "search",
+    *(DATA, DIR, PRESET, CONFIG),
+    takes_config=True,
+    example="pvnas search my_videos --preset laptop --search.epochs 20",
+)
+def search(args: Namespace) -> None:
+    """Only search: find the four cells and write genotype.json."""
+    config, run_dir = _config_of(args)
+    from pvnas import pipeline
+
+    pipeline.search(config, run_dir)
+    print(f"genotype: {run_dir / 'genotype.json'}")
+
+
+@command(
+    "train",
+    *(DATA, DIR, PRESET, CONFIG),
+    Argument("--genotype", "genotype to train [the run's own]", None, metavar="FILE"),
+    takes_config=True,
+    example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
+)
+def train(args: Namespace) -> None:
+    """Only train and test: the network of a genotype, from scratch."""
+    config, run_dir = _config_of(args)
+    genotype = Path(args.genotype) if args.genotype else None
+    if genotype is None and not (run_dir / "genotype.json").exists():
+        raise UserError(
+            f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
+        )
+    if genotype is not None:
+        from pvnas.space.genotype import Genotype
+
+        Genotype.load(genotype)  # says what is wrong with the file before any video is read
+    from pvnas import pipeline
+
+    pipeline.train(config, run_dir, genotype)
+    _print_outcome(run_dir)
+
+
+@command(
+    "test",
+    Argument("target", "run directory, or with --dir RUN its folder of videos", metavar="RUN|DATA"),
+    Argument("--dir", "run directory", None, metavar="RUN"),
+    COMPILE,
+    Argument("--json", "print results.json", False),
+    takes_config=True,
+    example="pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
+)
+def test(args: Namespace) -> None:
+    """Test a trained network again, over many views of each test video."""
+    run_dir = run_directory(args.dir or args.target)
+    config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
+    if args.dir:
+        config.data.path = args.target
+    make_paths_absolute(config)
+    from pvnas import pipeline
+
+    pipeline.test(config, run_dir, compile_it=args.compile)
+    if args.json:
+        print_json(_results(run_dir))
+    else:
+        _print_outcome(run_dir)
+
+
+def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
+    """The config and the run directory that a command line asks for."""
+    config = load_config(args.preset, args.config, args.overrides)
+    if args.folder is not None:
+        config.data.path = args.folder
+    make_paths_absolute(config)
+    if args.dir:
+        return config, Path(args.dir)
+    from pvnas import pipeline
+
+    return config, pipeline.default_run_dir(config)
+
+
+def _results(run_dir: Path) -> dict[str, Any]:
+    file = run_dir / "results.json"
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{file} cannot be read; write it again with: pvnas test {run_dir}") from None
+    if not isinstance(results, dict):
+        raise UserError(f"{file} holds no results; write it again with: pvnas test {run_dir}")
+    return results
+
+
+def _print_outcome(run_dir: Path) -> None:
+    results = _results(run_dir)
+    names = {
+        "top1": "top-1 (%)",
+        "top5": f"top-{results.get('k', 5)} (%)",
+        "mean_class": "mean over classes (%)",
+        "n_videos": "test videos",
+        "n_failed": "videos that failed",
+        "views": "views of a video",
+        "params": "parameters",
+        "macs_per_view": "MACs of a view",
+    }
+    print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
+    if (run_dir / "report.html").exists():
+        print(f"report: {run_dir / 'report.html'}")

@@ -1,0 +1,179 @@
+"""From what the lists say to a catalogue for training: splits of our own where they name none, and checks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from pvnas.data.catalog import SPLITS, Catalog, VideoTable
+from pvnas.data.listing.registry import Entry, ListFolder, Listing
+from pvnas.data.listing.text import shown
+from pvnas.errors import UserError
+
+
+def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
+    """Return the entries sorted by path. Raises UserError for none, and for a video that is listed twice."""
+    entries = sorted(listing.entries, key=lambda entry: (entry.path, entry.file, entry.line))
+    if not entries:
+        if listing.unlabelled:
+            raise UserError(f"{folder.folder}: no listed video has a label; add the list of training videos")
+        raise UserError(
+            f"no videos found in {folder.root}; expected class/video files such as walking/a.mp4, or split.csv, "
+            "or the official lists of a data set (type --format NAME to say which)"
+        )
+    for first, second in pairwise(entries):
+        if first.path == second.path:
+            before = f"line {first.line}" if first.file == second.file else first.where
+            raise UserError(f"{second.where}: {shown(second.path)} is listed before, in {before}; remove one")
+    return entries
+
+
+def catalog_of(
+    folder: ListFolder, format: str, listing: Listing, entries: Sequence[Entry], splits: Sequence[str]
+) -> Catalog:
+    """Return the catalogue of entries and the split of each."""
+    classes = tuple(listing.classes or sorted({entry.label for entry in entries}))
+    ids = {name: number for number, name in enumerate(classes)}
+    labels = [ids[entry.label] for entry in entries]
+    paths, groups = [entry.path for entry in entries], [entry.group for entry in entries]
+    return Catalog(
+        folder.root, classes, VideoTable.of_columns(paths, labels, splits, groups), format, listing.unlabelled
+    )
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raise UserError unless the shares of val and test leave training videos."""
+    val, test = shares["val"], shares["test"]
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise UserError(
+            f"validation_share={val:g} and test_share={test:g} leave nothing to train on; "
+            "give shares from 0 that add up to less than 1"
+        )
+
+
+def check_classes(catalog: Catalog, shares: Mapping[str, float]) -> None:
+    """Raise UserError for one class, one without training videos, and an empty split that should have a share."""
+    if len(catalog.classes) == 1:
+        raise UserError(
+            f"only one class, {catalog.classes[0]!r}, in {catalog.root}; add a second one: a folder with its videos"
+        )
+    counts = catalog.counts()
+    if not sum(counts["train"].values()):
+        raise UserError(f"no training videos in {catalog.root} or its lists; add the list of training videos")
+    untrained = [name for name, number in counts["train"].items() if not number]
+    if untrained:
+        more = f" and {len(untrained) - 1} more classes have" if len(untrained) > 1 else " has"
+        raise UserError(
+            f"class {shown(untrained[0])}{more} no training video in {catalog.root}; add some, or take its videos away "
+            "(and its name, where a file names the classes)"
+        )
+    for split, option in (("val", "validation_share"), ("test", "test_share")):
+        if shares[split] > 0 and not sum(counts[split].values()):
+            raise UserError(
+                f"too few videos in {catalog.root} to hold any out for split {split!r}; add videos (three of each "
+                f"class are enough), name them in a folder or split.csv, or do without: type --data.{option} 0"
+            )
+
+
+def complete_splits(
+    entries: Sequence[Entry], validation_is_test: bool, shares: Mapping[str, float], seed: int
+) -> list[str]:
+    """Return the split of each entry: as named, the others held out of train. Without test labels val is the test."""
+    named = {entry.split for entry in entries if entry.split}
+    if validation_is_test and "test" not in named:
+        entries = [entry._replace(split="test") if entry.split == "val" else entry for entry in entries]
+        named = {"test" if split == "val" else split for split in named}
+    splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
+    return [splits[entry.path] for entry in entries]
+
+
+# ---- our own split: videos held out of the training ones, by class and whole groups
+
+
+def hold_out(entries: Iterable[Entry], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Return the split of every path: as named, else train, out of which each split of `shares` takes its share.
+
+    Groups are dealt in the order of a hash of (seed, name), to test and then to val, while no class exceeds its share
+    (rounded, at least one video) and every class keeps a group to train on. A group may span classes.
+    """
+    entries = list(entries)
+    splits = {entry.path: entry.split or "train" for entry in entries}
+    asked = [split for split in ("test", "val") if shares.get(split, 0.0) > 0]
+    if asked:
+        dealer = _Dealer([entry for entry in entries if splits[entry.path] == "train"], seed)
+        for number, split in enumerate(asked):
+            held = dealer.deal(shares[split], splits_to_come=len(asked) - number - 1)
+            splits.update(dict.fromkeys(held, split))
+    return splits
+
+
+class _Unit(NamedTuple):
+    """Videos that must share a split."""
+
+    sizes: dict[str, int]
+    """Number of its videos by label."""
+    paths: list[str] | str
+
+
+class _Dealer:
+    """Takes units out of the training videos."""
+
+    def __init__(self, entries: Iterable[Entry], seed: int) -> None:
+        self.units = dict(enumerate(_units(entries, seed)))  # those that are still for training
+        self.first_units: Counter[str] = Counter()
+        self.videos: Counter[str] = Counter()
+        for unit in self.units.values():
+            for label, size in unit.sizes.items():
+                self.first_units[label] += 1
+                self.videos[label] += size
+        self.left_units = Counter(self.first_units)
+
+    def deal(self, share: float, splits_to_come: int) -> list[str]:
+        """Take about `share` of each class's videos out of training and return their paths."""
+        room = {label: max(1, round(share * number)) for label, number in self.videos.items()}
+        keep = {label: 1 + (splits_to_come if n >= len(SPLITS) else 0) for label, n in self.first_units.items()}
+        taken = []
+        for number, unit in list(self.units.items()):
+            if all(room[label] >= n and self.left_units[label] > keep[label] for label, n in unit.sizes.items()):
+                for label, size in unit.sizes.items():
+                    room[label] -= size
+                taken.append(self._take(number))
+        served = {label for unit in taken for label in unit.sizes}
+        for label in sorted(self.videos.keys() - served):  # where every group is larger than the share: the smallest
+            spare = [
+                (sum(unit.sizes.values()), number)
+                for number, unit in (self.units.items() if self.left_units[label] > keep[label] else ())
+                if label in unit.sizes and all(self.left_units[each] > keep[each] for each in unit.sizes)
+            ]
+            if spare:
+                taken.append(self._take(min(spare)[1]))
+        return [path for unit in taken for path in ([unit.paths] if isinstance(unit.paths, str) else unit.paths)]
+
+    def _take(self, number: int) -> _Unit:
+        unit = self.units.pop(number)
+        for label in unit.sizes:
+            self.left_units[label] -= 1
+        return unit
+
+
+def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:
+    """Gather the entries by group, in an order that only (seed, names) decide."""
+    units: dict[bytes, _Unit] = {}
+    alone: dict[str, dict[str, int]] = {}  # most units are one video; those of a class share their sizes
+    for entry in entries:
+        name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
+        key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        unit = units.get(key)
+        if unit is None:
+            units[key] = _Unit(alone.setdefault(entry.label, {entry.label: 1}), entry.path)
+        elif isinstance(unit.paths, str):
+            sizes = Counter(unit.sizes)
+            sizes[entry.label] += 1
+            units[key] = _Unit(sizes, [unit.paths, entry.path])
+        else:
+            unit.sizes[entry.label] = unit.sizes.get(entry.label, 0) + 1
+            unit.paths.append(entry.path)
+    return [units[key] for key in sorted(units)]

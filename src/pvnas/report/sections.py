@@ -1,0 +1,247 @@
+"""What the sections of the page need beyond the run's own files: figures, sums and orders. Their words are in
+sections.html, where a macro of the same name writes each of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from pvnas.errors import UserError
+from pvnas.report import figures
+from pvnas.report.cells import draw_cell, draw_legend
+from pvnas.report.record import RunRecord
+from pvnas.report.style import category_name
+from pvnas.report.text import clean, is_number, number, percent, scaled
+from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
+from pvnas.space.cost import network_cost
+from pvnas.space.genotype import CATEGORIES, Genotype
+
+STRIP_BYTES = 120_000  # a larger strip is made a JPEG, so that twelve of them stay well below 2 MB
+STRIP_WIDTH = 1120
+CONFUSIONS_SHOWN = 8
+GOOD_VERDICTS = frozenset({"ok", "short"})
+
+
+Draw = Callable[..., Markup]
+"""Draws a figure and returns it as an element of the page: name of its files, spoken title, function, its data."""
+
+
+def clips(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Test clips with their strips of frames as data URIs; None where there is no strip."""
+    return {"clips": [(sample, _data_uri(sample.png) if sample.png else None) for sample in record.samples]}
+
+
+def _data_uri(png: bytes) -> Markup:
+    kind, content = compact_strip(png)
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+
+
+def compact_strip(png: bytes) -> tuple[str, bytes]:
+    """Return the picture as it is when it is small, else scaled to the page's width as a JPEG: (kind, bytes)."""
+    if len(png) <= STRIP_BYTES:
+        return "png", png
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as strip:
+        picture = strip.convert("RGB")
+    if picture.width > STRIP_WIDTH:
+        picture = picture.resize((STRIP_WIDTH, max(1, round(picture.height * STRIP_WIDTH / picture.width))))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return "jpeg", buffer.getvalue()
+
+
+def cells(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """The cells as graphs."""
+    genotype = record.latest_genotype
+    if genotype is None:
+        return {"genotype": None}
+    graphs = [draw("cells_legend", "Colours by operation; dashed: without parameters", draw_legend, genotype)]
+    for category, cell in genotype.cells.items():
+        words = "; ".join(f"node {n} from {e.source} by {e.operation}" for c, n, e in genotype.edges() if c == category)
+        title = f"{category}, {category_name(category)}: {words}"
+        graphs.append(draw(f"cell_{category}", title, draw_cell, category, cell))
+    operations = OPERATIONS_PER_CELL * len(genotype.cells)
+    return {"genotype": genotype, "graphs": graphs, "operations": operations}
+
+
+def search(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Alpha, operations without parameters and entropy over the epochs of the search."""
+    genotype, entries = record.latest_genotype, record.search
+    searched = tuple(genotype.cells) if genotype else CATEGORIES
+    collapsed, parameter_free, entropy = [], None, None
+    if entries and all("parameter_free" in entry for entry in entries):
+        collapsed = [category for category in searched if entries[-1]["parameter_free"][category] >= COLLAPSED_AT]
+        title = "Operations without parameters in the cells, over the epochs"
+        parameter_free = draw("parameter_free", title, figures.parameter_free_figure, entries, searched)
+    if entries and all("alpha_entropy" in entry for entry in entries):
+        entropy = draw("alpha_entropy", "Entropy of α over the epochs", figures.entropy_figure, entries, searched)
+    alphas = []
+    for category, alpha_PEO in record.alphas.items():
+        cell = genotype.cells.get(category) if genotype and is_last_epoch(record, genotype) else None
+        title = f"Share of every operation on the 14 edges of {category} over the epochs"
+        data = category, alpha_PEO, record.alpha_epochs, cell
+        alphas.append(
+            (category, category_name(category), draw(f"alpha_{category}", title, figures.alpha_figure, *data))
+        )
+    return {"collapsed": collapsed, "parameter_free": parameter_free, "entropy": entropy, "alphas": alphas}
+
+
+def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:
+    """Return whether the genotype is that of the last epoch of alpha: a search stopped earlier keeps other edges."""
+    last = record.epoch_genotypes.get(record.alpha_epochs[-1])
+    return last is None or last == genotype
+
+
+def learning(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Losses, accuracies and learning rates."""
+    stages = []
+    for name, title, entries in (("search", "Search (supernet)", record.search), ("train", "Training", record.train)):
+        figure = None
+        if entries:
+            figure = draw(f"learning_{name}", f"{title}: loss and accuracy", figures.learning_figure, entries)
+        stages.append((title, entries[-1] if entries else None, figure))
+    rates = None
+    if record.search or record.train:
+        rates = draw(
+            "schedules", "Learning rates over the epochs", figures.schedule_figure, record.search, record.train
+        )
+    return {"stages": stages, "rates": rates}
+
+
+def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """The confusion matrix and the most frequent mistakes."""
+    matrix, names = record.confusion, record.confusion_classes
+    if matrix is None:
+        return {"matrix": None}
+    mistakes = [(int(matrix[t, p]), names[t], names[p], int(matrix[t].sum())) for t, p in np.argwhere(matrix) if t != p]
+    mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[:CONFUSIONS_SHOWN]
+    figure = draw("confusion", f"Confusion matrix of {len(names)} classes", figures.confusion_figure, matrix, names)
+    rows = [[truth, taken, f"{n} of {total}", f"{100 * n / total:.0f} %"] for n, truth, taken, total in mistakes]
+    return {"matrix": figure, "mistakes": rows}
+
+
+def classes(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Accuracy of every class, the lowest first."""
+    names = [str(name) for name in record.results.get("classes", [])]
+    accuracies = record.results.get("class_accuracy", [])
+    if not names or len(names) != len(accuracies):
+        return {"rows": []}
+    known = sorted(accuracy for accuracy in accuracies if is_number(accuracy))
+    pairs = zip((accuracy if is_number(accuracy) else math.inf for accuracy in accuracies), names, strict=True)
+    return {"rows": [_class_row(record, *pair) for pair in sorted(pairs)], "accuracies": known}
+
+
+def _class_row(record: RunRecord, accuracy: float, name: str) -> list[str]:
+    counts, matrix, confused = record.catalog.get("counts", {}), record.confusion, ""
+    tested = counts.get("test", {}).get(name)
+    if matrix is not None and name in record.confusion_classes:
+        index = record.confusion_classes.index(name)
+        others = np.delete(matrix[index], index)
+        tested = int(matrix[index].sum())
+        if others.max(initial=0) > 0:
+            confused = f"{np.delete(record.confusion_classes, index)[others.argmax()]} ({others.max()})"
+    width = min(100.0, max(0.0, accuracy)) if math.isfinite(accuracy) else 0.0
+    bar = Markup(f'<span class="bar"><i style="width:{width:.1f}%"></i></span>')
+    trained = counts.get("train", {}).get(name)
+    return [name, percent(accuracy), bar, number(tested), number(trained), confused]
+
+
+# The paper's tables (its section 4), at 30 views. None where it gives no number.
+PUBLISHED = (
+    ("PV-NAS-L", "Kinetics-400", 19.65e6, 22.14e9, 78.7, 93.5),
+    ("PV-NAS-M", "Kinetics-400", 77.15e6, 82.11e9, 81.4, 94.2),
+    ("PV-NAS-L", "Something-Something V2", None, None, 62.5, 88.4),
+    ("PV-NAS-L", "UCF-101, from scratch", None, None, 66.43, 85.70),
+    ("5 random networks, mean", "UCF-101, from scratch", None, None, 61.81, 82.97),
+)
+
+
+def costs(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Costs beside the published ones."""
+    rows: list[list[str]] = []
+    if results := record.results:
+        data = str(record.catalog.get("root") or record.setting("data.path") or "–")
+        params, macs, views, top1, top5 = map(results.get, ("params", "macs_per_view", "views", "top1", "top5"))
+        k = results.get("k", 5)
+        own = _cost_row(clean(record.name, 40), clean(Path(data).name or data, 40), params, macs, top1, top5, views)
+        own[-1] += f" (top-{clean(k, 10)})" if k != 5 else ""
+        rows += [["This run"], [Markup("<b>{}</b>").format(cell) for cell in own]]
+    if record.latest_genotype and (same := _at_published_size(record.latest_genotype)):
+        rows += [["The cells of this run at the published size (not trained)"], *same]
+    return {"rows": [*rows, ["Published, on other data"], *(_cost_row(*network) for network in PUBLISHED)]}
+
+
+def _cost_row(name: str, data: str, params: Any, macs: Any, top1: Any, top5: Any, views: Any = 30) -> list[str]:
+    return [name, data, scaled(params), scaled(macs), number(views), percent(top1), percent(top5)]
+
+
+def _at_published_size(genotype: Genotype) -> list[list[str]]:
+    """Return the genotype's costs as PV-NAS-L and -M on Kinetics-400; none when it lacks a cell of that layout."""
+    rows = []
+    for name, width, repeat in (("L: width 64, K = 1", 64, 1), ("M: width 100, K = 2", 100, 2)):
+        try:
+            cost = network_cost(genotype, clip=(8, 224, 224), classes=400, width=width, repeat=repeat)
+        except UserError:
+            return []
+        rows.append(_cost_row(name, "8×224×224, 400 classes", cost.params, cost.macs, None, None))
+    return rows
+
+
+def data(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """The videos by split, the verdicts on them, and the bad ones."""
+    splits = []
+    for split, by_class in record.catalog.get("counts", {}).items():
+        low, high = min(by_class.values(), default=0), max(by_class.values(), default=0)
+        a_class = str(low) if low == high else f"{low} to {high}"
+        splits.append([split, number(sum(by_class.values())), number(len(by_class)), a_class])
+    verdicts = Counter(row["verdict"] for row in record.verdicts).most_common()
+    bad = [row for row in record.verdicts if row["verdict"] not in GOOD_VERDICTS]
+    return {
+        "splits": splits,
+        "verdicts": [[verdict, number(videos)] for verdict, videos in verdicts],
+        "bad": [[row.get("path"), row["verdict"], row.get("detail", "")] for row in bad],
+    }
+
+
+def settings(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """The lines of the config."""
+    return {"lines": record.config_text.splitlines()[:1000]}
+
+
+def again(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """The commands that made the run, make it again and compare; machine, versions and digests."""
+    command = record.environment.get("command")
+    digests = {"digest": "digest", "digest of the genotype": "genotype_digest"}
+    known = [(name, record.results[key]) for name, key in digests.items() if key in record.results]
+    return {
+        "made": shlex.join(typed_command(command)) if isinstance(command, list) else command,
+        "data": shlex.quote(clean(record.setting("data.path") or record.catalog.get("root") or "DATA", 400)),
+        "folder": shlex.quote(clean(record.folder)),
+        "config": shlex.quote(f"{clean(record.folder)}/config.yaml"),
+        "machine": [*_flat(record.environment), *known],
+    }
+
+
+def typed_command(argv: list[Any]) -> list[str]:
+    """Return a command line as a person would type it, not with the path of the script that ran."""
+    script, *rest = map(str, argv)
+    name = Path(script).name
+    return (["python", "-m", "pvnas"] if name == "__main__.py" else [name]) + rest
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        elif key != "command" and value not in (None, "", [], {}):
+            yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,74 @@
+"""Forward, loss and backward of a batch, written out once: the search and the training both make their steps of it.
+
+Legend: N clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvnas.data.clips.augment import normalise
+from pvnas.runtime.random import key, seed_all
+from pvnas.runtime.shards import TreeSum
+from pvnas.training.metrics import class_sums
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which forward passes run: bfloat16 where the config asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def scores_of(network: nn.Module, clips_NCTHW: Tensor, precision: str) -> Tensor:
+    """Return the network's scores before softmax of uint8 clips: (N, K), in float32 whatever the precision."""
+    with autocast(precision, clips_NCTHW.device):
+        scores_NK: Tensor = network(normalise(clips_NCTHW))
+    return scores_NK.to(torch.promote_types(scores_NK.dtype, torch.float32))
+
+
+def loss_gradients(
+    network: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    clips_NCTHW: Tensor,
+    labels_N: Tensor,
+    *,
+    shards: int = 1,
+    seed: int | None = None,
+    precision: str = "fp32",
+    label_smoothing: float = 0.0,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Return the gradients of the mean cross-entropy for ``parameters``, and measures summed over the clips.
+
+    The uint8 clips are taken in ``shards`` equal parts, each with its own batch-norm statistics and its own random
+    stream of ``seed`` (None: nothing is drawn). Gradients and updates of the running statistics are averaged over them,
+    and the measures summed, in the fixed order of a binary tree: no bit depends on who computes which shard.
+    """
+    statistics = [b for b in network.buffers() if b.is_floating_point()] if shards > 1 else []
+    before = [b.clone() for b in statistics]
+    tree, measures = TreeSum(), {}
+    for shard, (clips, labels) in enumerate(zip(clips_NCTHW.chunk(shards), labels_N.chunk(shards), strict=True)):
+        _copy(before, statistics)
+        with nullcontext() if seed is None else seed_all(key(seed, shard)):
+            scores_NK = scores_of(network, clips, precision)
+        losses_N = F.cross_entropy(scores_NK, labels, reduction="none", label_smoothing=label_smoothing)
+        measures = class_sums(scores_NK, losses_N, labels)
+        # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the
+        # bits of what follows would hang on the layer that happened to make it.
+        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(losses_N.mean(), list(parameters))]
+        tree.add([*gradients, *(b.clone() for b in statistics), *measures.values()])
+    total, n = tree.total(), len(parameters)
+    gradients, moved, sums = total[:n], total[n : n + len(statistics)], total[n + len(statistics) :]
+    if shards > 1:
+        gradients = [gradient / shards for gradient in gradients]
+        _copy([b / shards for b in moved], statistics)
+    return gradients, dict(zip(measures, sums, strict=True))
+
+
+def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    for value, tensor in zip(values, tensors, strict=True):
+        tensor.copy_(value)

@@ -1,0 +1,111 @@
+"""Algorithm 1 on a small supernet and random clips, in float64, against the same written by hand on the plain one."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from pvnas.config import AlphaOptimizerConfig, BatchConfig, SearchConfig, WeightOptimizerConfig
+from pvnas.data.clips.augment import normalise
+from pvnas.data.clips.loader import Batch
+from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
+from pvnas.search.step import StepBatches, search_step
+from pvnas.space.supernet import Supernet
+
+CLIPS = 4
+BATCH = BatchConfig(shards=1, clips_per_shard=CLIPS)
+WEIGHTS, ALPHAS = WeightOptimizerConfig(lr=0.05, lr_clips=CLIPS, weight_decay=0.01), AlphaOptimizerConfig(lr=0.1)
+
+
+def supernet(plain: bool) -> Supernet:
+    torch.manual_seed(3)
+    network = Supernet(5, width=4, layout="S-NC T-RC", stem="stride2", initial_std=0.7, plain=plain).double()
+    network.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    return network.train()
+
+
+def batch(seed: int) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    clips = torch.randint(256, (CLIPS, 3, 2, 16, 16), dtype=torch.uint8, generator=draw)
+    return Batch(clips, torch.randint(5, (CLIPS,), generator=draw), ("",) * CLIPS)
+
+
+def loss_of(network: Supernet, batch: Batch, parameters: dict | None = None) -> torch.Tensor:
+    return F.cross_entropy(functional_call(network, parameters or {}, normalise(batch.clips_NCTHW)), batch.labels_N)
+
+
+class ByHand:
+    """Adam (betas 0 and 0.999) on alpha, SGD with momentum on w."""
+
+    def __init__(self, network: Supernet) -> None:
+        self.network, self.steps = network, 0
+        self.squares = [torch.zeros_like(a) for a in network.alphas.values()]
+        self.velocity = [torch.zeros_like(w) for w in network.weight_parameters().values()]
+
+    def alpha_gradients(self, batches: StepBatches, objective: str) -> tuple[torch.Tensor, ...]:
+        network = deepcopy(self.network)  # whose running statistics may move
+        alphas, weights = list(network.alphas.values()), network.weight_parameters()
+        if objective != "bilevel-second":
+            return torch.autograd.grad(loss_of(network, batches.alpha), alphas)
+        steps = torch.autograd.grad(loss_of(network, batches.weight), list(weights.values()), create_graph=True)
+        moved = {
+            name: w - WEIGHTS.lr * (step + WEIGHTS.weight_decay * w + 0.9 * v)
+            for (name, w), step, v in zip(weights.items(), steps, self.velocity, strict=True)
+        }
+        return torch.autograd.grad(loss_of(network, batches.alpha, moved), alphas)
+
+    def step(self, batches: StepBatches, objective: str, half_steps: str) -> None:
+        alphas, weights = list(self.network.alphas.values()), list(self.network.weight_parameters().values())
+        alpha_gradients = self.alpha_gradients(batches, objective)
+        if half_steps == "joint":
+            weight_gradients = torch.autograd.grad(loss_of(self.network, batches.weight), weights)
+        self.steps += 1
+        with torch.no_grad():
+            for a, square, g in zip(alphas, self.squares, alpha_gradients, strict=True):
+                square.mul_(0.999).add_(0.001 * g**2)
+                a.sub_(ALPHAS.lr * g / ((square / (1 - 0.999**self.steps)).sqrt() + 1e-8))
+        if half_steps != "joint":
+            weight_gradients = torch.autograd.grad(loss_of(self.network, batches.weight), weights)
+        with torch.no_grad():
+            for w, v, g in zip(weights, self.velocity, weight_gradients, strict=True):
+                v.mul_(0.9).add_(g + WEIGHTS.weight_decay * w)
+                w.sub_(WEIGHTS.lr * v)
+
+
+@pytest.mark.parametrize(
+    "objective, half_steps, tolerance",
+    [
+        ("one-level", "same", 1e-8),
+        ("one-level", "next", 1e-8),
+        ("one-level", "joint", 1e-8),
+        ("bilevel-first", "same", 1e-8),
+        ("bilevel-second", "same", 1e-5),  # a finite difference, of so small a step
+    ],
+)
+def test_a_step_is_algorithm_1(objective, half_steps, tolerance, monkeypatch):
+    monkeypatch.setattr("pvnas.search.objective.FINITE_DIFFERENCE", 1e-6)
+    network, expected = supernet(plain=False), supernet(plain=True)
+    expected.load_state_dict(dict(network.named_parameters()), strict=False)  # the buffers' names differ
+    by_hand = ByHand(expected)
+    config = SearchConfig(objective=objective, half_steps=half_steps, batch=BATCH)
+    weights = weight_optimizer(network.weight_parameters(), WEIGHTS, BATCH)
+    alphas = alpha_optimizer(network.architecture_parameters(), ALPHAS)
+    for step in range(2):
+        same = objective == "one-level" and half_steps != "next"
+        batches = StepBatches(batch(2 * step), batch(2 * step + 1))
+        batches = StepBatches(batches.weight, batches.weight) if same else batches
+        before = {name: a.detach().clone() for name, a in network.alphas.items()}
+        measures = search_step(network, weights, alphas, batches, config)
+        by_hand.step(batches, objective, half_steps)
+        for name, a in expected.alphas.items():
+            assert (network.alphas[name] - before[name]).abs().min() > 1e-5
+            torch.testing.assert_close(network.alphas[name], a, rtol=tolerance, atol=tolerance)
+    found = network.state_dict()
+    compared = {n: x for n, x in expected.state_dict().items() if n in found and x.is_floating_point()}
+    assert {"stem.1.running_mean", "cells.1.input0.2.running_var", "classifier.weight"} <= set(compared)
+    for name, tensor in compared.items():
+        torch.testing.assert_close(found[name], tensor, rtol=tolerance, atol=tolerance)
+    assert float(measures["clips"]) == CLIPS
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())

@@ -1,0 +1,105 @@
+"""Forward, loss and backward: the mean over shards with their own batch statistics and random streams."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pvnas.data.clips.augment import normalise
+from pvnas.runtime.random import key, seed_all
+from pvnas.training.step import loss_gradients, scores_of
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(3, 4, 1, bias=False), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(32, 3)
+    )
+
+
+def data(n):
+    draw = torch.Generator().manual_seed(1)
+    clips = torch.randint(256, (n, 3, 2, 2, 2), dtype=torch.uint8, generator=draw)
+    return clips, torch.randint(3, (n,), generator=draw)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_are_the_mean_over_shards_and_statistics_belong_to_the_shard(smoothing):
+    net, (clips, labels) = network(), data(8)
+    parameters = list(net.parameters())
+    gradients, measures = loss_gradients(net, parameters, clips, labels, shards=4, seed=7, label_smoothing=smoothing)
+
+    reference, expected, means, losses = network(), [torch.zeros_like(p) for p in parameters], [], []
+    start = {k: v.clone() for k, v in reference.state_dict().items()}
+    for shard in range(4):
+        reference.load_state_dict(start)
+        part = slice(2 * shard, 2 * shard + 2)
+        with seed_all(key(7, shard)):
+            scores = reference(normalise(clips[part]))
+        loss = F.cross_entropy(scores, labels[part], label_smoothing=smoothing)
+        for total, g in zip(expected, torch.autograd.grad(loss, list(reference.parameters())), strict=True):
+            total += g / 4
+        losses.append(2 * loss.item())
+        means.append(reference[1].running_mean.clone())
+    for got, want in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(got, want)
+    torch.testing.assert_close(net[1].running_mean, torch.stack(means).mean(0))
+    assert float(measures["clips"]) == 8
+    assert float(measures["loss"]) == pytest.approx(sum(losses), rel=1e-6)
+    assert measures["class_clips"].tolist() == labels.bincount(minlength=3).tolist()
+
+
+def test_shards_of_one_batch_are_not_one_large_batch():
+    clips, labels = data(8)
+    losses = []
+    for shards in (1, 4):
+        net = network()
+        _, measures = loss_gradients(net, list(net.parameters()), clips, labels, shards=shards, seed=7)
+        losses.append(float(measures["loss"]))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_random_stream_leaves_no_trace():
+    net, (clips, labels) = network(), data(4)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    loss_gradients(net, list(net.parameters()), clips, labels, shards=2, seed=7)
+    assert torch.equal(torch.rand(3), expected)
+
+
+class Strided(torch.autograd.Function):
+    """As some kernels do, returns a gradient that lies in other memory than its parameter."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.t().contiguous().t()
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 24))
+
+    def forward(self, x):
+        return x.flatten(1) @ Strided.apply(self.weight).t()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_gradients_lie_as_their_parameters(shards):
+    net, (clips, labels) = Product(), data(4)
+    (gradient,), _ = loss_gradients(net, [net.weight], clips, labels, shards=shards)
+    assert gradient.stride() == net.weight.stride()
+
+
+def test_scores_are_float32_whatever_the_precision():
+    net, (clips, _) = network().eval(), data(4)
+    exact = scores_of(net, clips, "fp32")
+    rounded = scores_of(net, clips, "bf16")
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
