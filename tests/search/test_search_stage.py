@@ -244,7 +244,7 @@ def test_a_checkpointed_search_ends_in_the_same_bits(sources, tmp_path):
     plain, checkpointed = (
         run(small_config(checkpointing=each), sources, tmp_path / str(each)) for each in (False, True)
     )
-    assert all(cell.checkpointed for cell in checkpointed.network.cells)
+    assert all(cell.checkpointing for cell in checkpointed.network.cells)
     expected = plain.tensors()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in checkpointed.tensors().items())
 

@@ -10,8 +10,10 @@ from torch.func import functional_call
 from pvnas.config import AlphaOptimizerConfig, BatchConfig, SearchConfig, WeightOptimizerConfig
 from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import Batch
+from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.search.step import StepBatches, search_step
+from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet
 
 CLIPS = 4
@@ -21,7 +23,9 @@ WEIGHTS, ALPHAS = WeightOptimizerConfig(lr=0.05, lr_clips=CLIPS, weight_decay=0.
 
 def supernet(plain: bool) -> Supernet:
     torch.manual_seed(3)
-    network = Supernet(5, width=4, layout="S-NC T-RC", stem="stride2", initial_std=0.7, plain=plain).double()
+    layers = PLAIN if plain else FOLDED
+    network = Supernet(5, width=4, layout="S-NC T-RC", stem="stride2", initial_std=0.7, layers=layers).double()
+    network = network if plain else accelerate(network)
     network.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     return network.train()
 
