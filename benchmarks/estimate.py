@@ -122,7 +122,7 @@ def _reading_rates(plan: Plan, clips: int) -> dict[str, float]:
     # Short sides of table 5 in proportion to the crop: 128 to 164 for 112 pixels, 256 to 320 for 224.
     crops = {"search": (plan.search_clip[1], 128 / 112, 164 / 112), "train": (plan.train_clip[1], 256 / 224, 320 / 224)}
     with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as temporary:
-        (video,) = write_footage(Path(temporary), gop=KEY_FRAMES, videos=1, source=None)
+        (video,) = write_footage(Path(temporary), gop=KEY_FRAMES, videos=1)
         catalog = Catalog.of(video.parent, ("a", "b"), [Video(video.name, 0, "train")])
         rates = {}
         for stage, (crop, least, most) in crops.items():

@@ -1,17 +1,17 @@
-"""What `pvnas bench data` measures: ways to a clip, stages of a direct one, and the loader with worker processes."""
+"""What `pvnas bench data` measures: readers of clips, stages of reading a file, the loader with worker processes."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pvnas.bench.clips import measure_stages, measure_ways
 from pvnas.bench.footage import FRAMES, RATE, write_footage
+from pvnas.bench.readers import reading_rates
+from pvnas.bench.stages import stage_milliseconds
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.loader import training_batches
@@ -20,8 +20,8 @@ from pvnas.runtime.device import describe_machine
 
 GOPS = (12, 250)
 GENERATED_VIDEOS = 3
-LOADER_CLIPS_PER_BATCH = 8
-KEPT_CLIPS = 10  # as many times the clips, where one takes a fraction of a millisecond
+CLIPS_PER_BATCH = 8
+CLIPS_FROM_MEMORY = 10  # as many times the clips, where one takes a fraction of a millisecond
 
 
 def bench_generated(*, clips: int, short_side: int, workers: int, footage: Path | None = None) -> dict[str, Any]:
@@ -31,13 +31,12 @@ def bench_generated(*, clips: int, short_side: int, workers: int, footage: Path 
     """
     by_gop = {}
     for gop in GOPS:
-        with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as temporary:
-            folder = Path(temporary)
-            paths = write_footage(folder, gop=gop, videos=1 if footage else GENERATED_VIDEOS, source=footage)
+        with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as folder:
+            paths = write_footage(Path(folder), gop=gop, videos=1 if footage else GENERATED_VIDEOS, original=footage)
             videos = [Video(path.name, number % 2, "train") for number, path in enumerate(paths)]
-            catalog = Catalog.of(folder, ("a", "b"), videos)
-            by_gop[f"gop_{gop}"] = _measured(catalog, folder / "pack", clips, short_side, workers, peers=True)
-    about = {"footage": str(footage) if footage else f"generated, {FRAMES} frames at {RATE} fps, 340x256 H.264"}
+            catalog = Catalog.of(Path(folder), ("a", "b"), videos)
+            by_gop[f"gop_{gop}"] = _measured(catalog, clips, short_side, workers, peers=True)
+    about = str(footage) if footage else f"generated, {FRAMES} frames at {RATE} fps, 340x256 H.264"
     return _described(about, clips, short_side) | by_gop["gop_12"] | by_gop
 
 
@@ -45,61 +44,50 @@ def bench_catalog(catalog: Catalog, *, clips: int, short_side: int, workers: int
     """Measure on a sample of a person's own videos."""
     step = max(1, len(catalog.videos) // min(clips, 24))
     sample = catalog.take(range(0, len(catalog.videos), step))
-    with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as temporary:
-        found = _measured(sample, Path(temporary) / "pack", clips, short_side, workers, peers=False)
-    about = {"footage": f"{len(sample.videos)} of the {len(catalog.videos)} videos of {catalog.root}"}
-    return _described(about, clips, short_side) | found
+    about = f"{len(sample.videos)} of the {len(catalog.videos)} videos of {catalog.root}"
+    return _described(about, clips, short_side) | _measured(sample, clips, short_side, workers, peers=False)
 
 
-def _described(about: dict[str, Any], clips: int, short_side: int) -> dict[str, Any]:
+def _described(footage: str, clips: int, short_side: int) -> dict[str, Any]:
     clip = ClipConfig()
     shape = {"frames": clip.frames, "window": clip.window, "short_side": short_side, "clips": clips}
-    return about | {"clip": shape, "machine": describe_machine()}
+    return {"footage": footage, "clip": shape, "machine": describe_machine()}
 
 
-def _measured(
-    catalog: Catalog, folder: Path, clips: int, short_side: int, workers: int, *, peers: bool
-) -> dict[str, Any]:
-    ways = measure_ways(catalog, folder, short_side=short_side, clips=clips, peers=peers)
+def _measured(catalog: Catalog, clips: int, short_side: int, workers: int, *, peers: bool) -> dict[str, Any]:
+    size = {"short_side": short_side, "clips": clips}
+    with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as folder:
+        rates = reading_rates(catalog, Path(folder) / "pack", peers=peers, **size)
     # The proportions of the paper's search: a crop of 112 out of a shorter side of 128 to 164.
     largest, crop = round(1.28 * short_side), 7 * short_side // 8
     augment = AugmentConfig(short_side_min=short_side, short_side_max=largest, crop=crop)
+    files = VideoDataset(catalog, DataConfig(cache="none"), short_side)
+    loader = [loader_speed(files, "files", augment, number, clips) for number in sorted({0, 1, workers})]
+    devices = {"memory": torch.device("cpu")} | ({"gpu": torch.device("cuda")} if torch.cuda.is_available() else {})
+    for name, device in devices.items():
+        cached = VideoDataset(catalog, DataConfig(cache="gpu"), short_side)
+        cached.prepare_cache(device)
+        loader.append(loader_speed(cached, name, augment, 0, CLIPS_FROM_MEMORY * clips))
+    stages = stage_milliseconds(catalog, augment=augment, **size)
     return {
-        "direct": {name.partition(".")[2]: round(rate, 2) for name, rate in ways.items() if name.startswith("direct.")},
-        "packed": round(ways["packed"], 2),
-        "ram": round(ways["ram"], 2),
-        "frames_per_s": {name: round(rate * ClipConfig().frames, 1) for name, rate in ways.items()},
-        "stages_ms": _rounded(measure_stages(catalog, short_side=short_side, clips=clips, augment=augment)),
-        "loader": [*_loaders(catalog, augment, short_side, workers, clips)],
+        "direct": {name.partition(".")[2]: round(rate, 2) for name, rate in rates.items() if name.startswith("direct")},
+        "packed": round(rates["packed"], 2),
+        "ram": round(rates["ram"], 2),
+        "frames_per_s": {name: round(rate * ClipConfig().frames, 1) for name, rate in rates.items()},
+        "stages_ms": {stage: round(milliseconds, 3) for stage, milliseconds in stages.items()},
+        "loader": loader,
     }
 
 
-def _loaders(
-    catalog: Catalog, augment: AugmentConfig, short_side: int, workers: int, clips: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the speed of whole batches: from files, by workers, from memory, and from a GPU if there is one."""
-    for number in sorted({0, 1, workers}):
-        yield loader_speed(VideoDataset(catalog, DataConfig(cache="none"), short_side), "files", augment, number, clips)
-    kept = {"memory": torch.device("cpu")} | ({"gpu": torch.device("cuda")} if torch.cuda.is_available() else {})
-    for name, device in kept.items():
-        source = VideoDataset(catalog, DataConfig(cache="gpu"), short_side)
-        source.prepare_cache(device)
-        yield loader_speed(source, name, augment, 0, KEPT_CLIPS * clips)
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}
-
-
-def loader_speed(source: VideoDataset, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
+def loader_speed(dataset: VideoDataset, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
     """Return clips and frames per second of whole batches with so many worker processes, after the first batch."""
-    repeated = source.select([n % len(source) for n in range(max(clips, 3 * LOADER_CLIPS_PER_BATCH))])
-    batch, clip = BatchConfig(clips_per_shard=LOADER_CLIPS_PER_BATCH), ClipConfig()
+    repeated = dataset.select([n % len(dataset) for n in range(max(clips, 3 * CLIPS_PER_BATCH))])
+    batch, clip = BatchConfig(clips_per_shard=CLIPS_PER_BATCH), ClipConfig()
     batches = training_batches(repeated, clip, augment, batch, seed=0, epoch=0, workers=workers)
     next(batches)
     started = time.perf_counter()
-    read = sum(len(found.paths) for found in batches)
-    if source.device.type == "cuda":
+    read = sum(len(batch.paths) for batch in batches)
+    if dataset.device.type == "cuda":
         torch.cuda.synchronize()
     rate = read / (time.perf_counter() - started)
     return {

@@ -14,14 +14,14 @@ WIDTH, HEIGHT, FRAMES, RATE = 340, 256, 300, 30
 GRAIN = 5.5
 
 
-def write_footage(folder: Path, *, gop: int, videos: int, seed: int = 0, source: Path | None = None) -> list[Path]:
+def write_footage(folder: Path, *, gop: int, videos: int, original: Path | None = None) -> list[Path]:
     """Write H.264 videos of 340x256 with a key frame every ``gop`` frames, or fewer, and return their paths.
 
-    Each is generated, or (``source``) the first 300 frames of that video, scaled and encoded again.
+    Each is generated, or (``original``) the first 300 frames of that video, scaled and encoded again.
     """
     paths = [folder / f"gop{gop}_{number}.mp4" for number in range(videos)]
     for number, path in enumerate(paths):
-        _encode(path, gop, _frames_of(source) if source else _panning(np.random.default_rng([seed, number])))
+        _encode(path, gop, _frames_of(original) if original else _panning(np.random.default_rng([0, number])))
     return paths
 
 
@@ -36,8 +36,8 @@ def _encode(path: Path, gop: int, frames: Iterator[av.VideoFrame]) -> None:
         container.mux(stream.encode())
 
 
-def _frames_of(source: Path) -> Iterator[av.VideoFrame]:
-    with av.open("file:" + str(source.absolute())) as container:
+def _frames_of(original: Path) -> Iterator[av.VideoFrame]:
+    with av.open("file:" + str(original.absolute())) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number == FRAMES:
                 return

@@ -67,9 +67,9 @@ def make_stage(shape: Shape, *, plain: bool) -> SearchStage:
     config.search.batch = BatchConfig(shards=1, clips_per_shard=shape.batch)
     classes = [f"class {n}" for n in range(shape.classes)]
     videos = [Video(f"{n}.mp4", n % shape.classes, "train") for n in range(shape.batch)]
-    source = VideoDataset(Catalog.of(Path("."), classes, videos), config.data, shape.height)
+    dataset = VideoDataset(Catalog.of(Path("."), classes, videos), config.data, shape.height)
     log = EpochLog(Path("."), Progress(), ScalarLog(Path("."), False))
-    return SearchStage(config, source, source, Path("."), torch.device(shape.device), log, plain=plain)
+    return SearchStage(config, dataset, dataset, Path("."), torch.device(shape.device), log, plain=plain)
 
 
 def make_batch(shape: Shape) -> StepBatches:

@@ -1,24 +1,36 @@
 """The list of videos, read from what people have: folders, lists, or the annotation files of a data set.
 
-Each format is one file here, with a `ListFormat` that stands in the tuple below.
+Each format is one file here with a `ListFormat`, which is found by itself, and a name in ``config.DataConfig.format``.
 """
 
 from __future__ import annotations
 
 import gc
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing import folders, hmdb51, jester, kinetics, path_list, split_file, ssv2, ucf101
-from pvnas.data.listing.registry import ListFolder
+from pvnas.data.listing import folders, path_list, split_file
+from pvnas.data.listing.registry import ListFolder, ListFormat
 from pvnas.data.listing.splits import catalog_of, check_classes, check_shares, complete_splits, sorted_entries
 from pvnas.errors import UserError
 
+
+def _formats() -> dict[str, ListFormat]:
+    """Return the formats of this package's files by name, in the order in which the config names them."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    formats = {value.name: value for each in modules for value in vars(each).values() if isinstance(value, ListFormat)}
+    return {name: formats[name] for name in get_args(get_type_hints(DataConfig)["format"]) if name in formats}
+
+
+FORMATS = _formats()
 OURS = (folders.FOLDERS, split_file.SPLIT_CSV, path_list.PATH_LIST)
-OFFICIAL = (kinetics.KINETICS, ssv2.SSV2, ucf101.UCF101, hmdb51.HMDB51, jester.JESTER)
-FORMATS = {format.name: format for format in (*OURS, *OFFICIAL)}
+OFFICIAL = tuple(format for format in FORMATS.values() if format not in OURS)
 
 
 def read_catalog(

@@ -1,6 +1,6 @@
 """What every format of lists has in common: where it is read from, what it says, and how it is told from the others.
 
-A format is one file beside this one, with a `ListFormat` that stands in ``FORMATS`` of this package.
+A format is one file beside this one with a `ListFormat`, and its name in ``config.DataConfig.format``.
 """
 
 from __future__ import annotations
