@@ -18,12 +18,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -179,17 +178,20 @@ def encode(path: Path, video_THW3: Image) -> None:
         container.mux(stream.encode())
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One file of the set."""
+class _File(NamedTuple):
+    """One video of the set."""
 
-    name: str
+    label: str
     split: str
     number: int
 
     @property
+    def name(self) -> str:
+        return f"{self.label}_{self.number:04d}"
+
+    @property
     def path(self) -> str:
-        return f"{self.name}/{self.name}_{self.number:04d}.mp4"
+        return f"{self.label}/{self.name}.mp4"
 
 
 def write_shapes(
@@ -214,27 +216,45 @@ def write_shapes(
             f"cannot generate shapes with videos_per_class={videos_per_class}, size={size}, seconds={seconds:g}; "
             "give at least 3 videos per class, an even size from 16 to 1024 and 0.1 to 60 seconds"
         )
-    root = Path(directory)
-    parameters = {"version": VERSION, "videos_per_class": videos_per_class, "seed": seed, "size": size}
-    parameters |= {"frames": round(seconds * FRAME_RATE)}
-    plans = list(_plan(videos_per_class))
-    if _is_complete(root, parameters, plans):
+    root, frames = Path(directory), round(seconds * FRAME_RATE)
+    parameters = {
+        "version": VERSION,
+        "videos_per_class": videos_per_class,
+        "seed": seed,
+        "size": size,
+        "frames": frames,
+    }
+    splits = [split for split, count in split_counts(videos_per_class).items() for _ in range(count)]
+    files = [_File(label, split, number) for label in CLASSES for number, split in enumerate(splits)]
+    if _is_complete(root, parameters, files):
         return root
-    for name in CLASSES:
-        (root / name).mkdir(parents=True, exist_ok=True)
-    _write_marker(root, parameters, complete=False)  # says that the folder is ours, should we be interrupted
-    _write_videos(root, plans, parameters, workers, progress)
-    _write_split(root / "split.csv", plans)
-    _write_marker(root, parameters, complete=True)
+    for label in CLASSES:
+        (root / label).mkdir(parents=True, exist_ok=True)
+
+    def write_marker(*, complete: bool) -> None:
+        temporary = root / f"{MARKER}.tmp"
+        temporary.write_text(json.dumps({"parameters": parameters, "complete": complete}) + "\n", encoding="utf-8")
+        os.replace(temporary, root / MARKER)
+
+    def write_video(file: _File) -> None:
+        generator = np.random.default_rng([seed, sorted(CLASSES).index(file.label), file.number])
+        encode(root / file.path, draw_video(file.label, generator, size=size, frames=frames))
+
+    write_marker(complete=False)  # says that the folder is ours, should we be interrupted
+    # In threads: both numpy and the encoder let others run.
+    with begin(progress, "generating videos", len(files)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
+        try:
+            for _ in pool.map(write_video, files):
+                bar.advance(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    with (root / "split.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("path", "label", "split", "group"))
+        rows.writerows((f.path, f.label, f.split, f.name) for f in files)  # no two share a draw: each is a group
+    write_marker(complete=True)
     return root
-
-
-def _plan(videos_per_class: int) -> Iterator[_Plan]:
-    """Yield the files of the set: of each class, first the training videos, then the validation and test videos."""
-    counts = split_counts(videos_per_class)
-    for name in CLASSES:
-        splits = [split for split, count in counts.items() for _ in range(count)]
-        yield from (_Plan(name, split, number) for number, split in enumerate(splits))
 
 
 def split_counts(videos_per_class: int) -> dict[str, int]:
@@ -244,7 +264,7 @@ def split_counts(videos_per_class: int) -> dict[str, int]:
     return {"train": videos_per_class - sum(held.values()), **held}
 
 
-def _is_complete(root: Path, parameters: dict[str, int], plans: list[_Plan]) -> bool:
+def _is_complete(root: Path, parameters: dict[str, int], files: list[_File]) -> bool:
     """Return whether the set is there already. Raises UserError when the folder holds something else."""
     if not root.exists():
         return False
@@ -255,48 +275,9 @@ def _is_complete(root: Path, parameters: dict[str, int], plans: list[_Plan]) -> 
         return False
     try:
         marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
-        found, complete = marker["parameters"], marker["complete"]
+        there, complete = marker["parameters"], marker["complete"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{root} is not empty and not a generated set; {advice}") from None
-    if found != parameters:
-        raise UserError(f"{root} holds a set generated with other parameters ({found}); {advice}")
-    expected = ["split.csv", *(plan.path for plan in plans)]
-    return bool(complete) and all((root / path).is_file() for path in expected)
-
-
-def _write_videos(
-    root: Path,
-    plans: list[_Plan],
-    parameters: dict[str, int],
-    workers: int,
-    progress: Progress | None,
-) -> None:
-    """Draw and encode every video of the plan, in threads: both numpy and the encoder let others run."""
-    order = sorted(CLASSES)
-
-    def write(plan: _Plan) -> None:
-        generator = np.random.default_rng([parameters["seed"], order.index(plan.name), plan.number])
-        encode(root / plan.path, draw_video(plan.name, generator, size=parameters["size"], frames=parameters["frames"]))
-
-    with begin(progress, "generating videos", len(plans)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            for _ in pool.map(write, plans):
-                bar.advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _write_split(path: Path, plans: list[_Plan]) -> None:
-    """Write split.csv; every video is a group of its own, because no two share a draw."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("path", "label", "split", "group"))
-        rows.writerows((plan.path, plan.name, plan.split, f"{plan.name}_{plan.number:04d}") for plan in plans)
-
-
-def _write_marker(root: Path, parameters: dict[str, int], *, complete: bool) -> None:
-    """Write the file that says that the folder is ours, and whether everything is in it."""
-    temporary = root / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps({"parameters": parameters, "complete": complete}) + "\n", encoding="utf-8")
-    os.replace(temporary, root / MARKER)
+    if there != parameters:
+        raise UserError(f"{root} holds a set generated with other parameters ({there}); {advice}")
+    return bool(complete) and all((root / path).is_file() for path in ("split.csv", *(file.path for file in files)))

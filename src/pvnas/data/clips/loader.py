@@ -5,32 +5,31 @@ Every random choice is keyed by (seed, epoch, step, sample). Legend: N clips, C 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, TestConfig
-from pvnas.data.clips.augment import (
-    NEVER,
-    CropBox,
-    crop_batch,
-    flipped_labels,
-    random_crop_box,
-    spatial_view_box,
-    validation_box,
-)
+from pvnas.data.clips import augment as crops
+from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
 from pvnas.data.clips.order import Part, epoch_order
-from pvnas.data.clips.parallel import work
 from pvnas.data.clips.sampling import centre_indices, draws, test_indices, training_indices
 from pvnas.data.dataset import VideoDataset
+from pvnas.errors import UserError
 from pvnas.runtime.device import copied_to
 from pvnas.runtime.random import generator
 
 WHOLE = Part()
+SECONDS_FOR_SIGNAL = 0.5
+KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,31 @@ class Batch:
         return Batch(clips, labels, self.paths)
 
 
+@dataclass(frozen=True)
+class ViewBatch:
+    """Views of test videos."""
+
+    clips_NCTHW: Tensor
+    """uint8."""
+    videos_N: Tensor
+    """int64, index of the video in the catalog."""
+    views_N: Tensor
+    """int64; view v is temporal clip v // S and spatial crop v % S of S crops."""
+
+
+@dataclass(frozen=True)
+class UncroppedClip:
+    """One clip before its crop."""
+
+    frames_TCHW: Tensor
+    """uint8."""
+    box: CropBox
+    label: int
+    path: str
+
+
 def training_batches(
-    source: VideoDataset,
+    videos: VideoDataset,
     clip: ClipConfig,
     augment: AugmentConfig,
     batch: BatchConfig,
@@ -72,115 +94,79 @@ def training_batches(
     each gets the clips of its own logical shards. Raises UserError for a video that cannot be read and where a worker
     process is killed.
     """
-    order = epoch_order(len(source), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=source.pack_shards())
+    labels = flipped_labels(videos.catalog.classes, augment.flip)
+
+    def random_clip(key: tuple[int, int, int]) -> UncroppedClip:
+        """Return the clip of (step, position in the batch, video), the same whoever asks for it and when."""
+        step, position, index = key
+        draw = generator(seed, stream, "clip", epoch, step, position)
+        u = [float(torch.rand((), generator=draw, dtype=torch.float64)) for _ in range(draws(clip))]
+        frames_TCHW = videos.frames(index, lambda times_T, duration: training_indices(times_T, duration, clip, u))
+        video = videos.catalog.videos[index]
+        flipped = labels[video.label]
+        height, width = frames_TCHW.shape[2:]
+        box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
+        return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.path)
+
+    pack_shards = videos.pack_shards()
+    order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=pack_shards)
     positions = part.positions(batch)
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
-    places = ([(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order)))
-    clips = _RandomClips(source, clip, augment, (seed, stream, epoch))
-    yield from work(clips.make, places, clips.collate, workers=source.workers(workers), pin_memory=source.pins_memory())
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One clip before its crop."""
-
-    frames_TCHW: Tensor
-    """uint8."""
-    box: CropBox
-    label: int
-    path: str
-
-
-class _RandomClips:
-    """Random clips by (step, position in the batch, video)."""
-
-    def __init__(
-        self, source: VideoDataset, clip: ClipConfig, augment: AugmentConfig, key: tuple[int, str, int]
-    ) -> None:
-        self.source, self.clip, self.augment, self.key = source, clip, augment, key
-        self.flipped_labels = flipped_labels(source.catalog.classes, augment.flip)
-
-    def make(self, place: tuple[int, int, int]) -> Sample:
-        """Return the clip of (step, position, video), the same whoever asks for it and when."""
-        step, position, index = place
-        seed, stream, epoch = self.key
-        draw = generator(seed, stream, "clip", epoch, step, position)
-        u = [float(torch.rand((), generator=draw, dtype=torch.float64)) for _ in range(draws(self.clip))]
-        frames_TCHW = self.source.frames(index, lambda times_T, length: training_indices(times_T, length, self.clip, u))
-        video = self.source.catalog.videos[index]
-        flipped = self.flipped_labels[video.label]
-        height, width = frames_TCHW.shape[2:]
-        box = random_crop_box(height, width, self.augment, draw, may_flip=flipped != NEVER)
-        return Sample(frames_TCHW, box, flipped if box.flip else video.label, video.path)
-
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        return cropped(samples, self.augment.crop)
-
-
-def cropped(samples: Sequence[Sample], size: int) -> Batch:
-    """Return the crops of clips as a batch."""
-    clips_NCTHW = crop_batch([sample.frames_TCHW for sample in samples], [sample.box for sample in samples], size)
-    labels_N = torch.tensor([sample.label for sample in samples], device=clips_NCTHW.device)
-    return Batch(clips_NCTHW, labels_N, tuple(sample.path for sample in samples))
-
-
-@dataclass(frozen=True)
-class ViewBatch:
-    """Views of test videos."""
-
-    clips_NCTHW: Tensor
-    """uint8."""
-    videos_N: Tensor
-    """int64, index of the video in the catalog."""
-    views_N: Tensor
-    """int64; view v is temporal clip v // S and spatial crop v % S of S crops."""
+    keys = ([(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order)))
+    yield from load(
+        random_clip, keys, _cropped(augment.crop), workers=videos.workers(workers), pin=videos.pins_memory()
+    )
 
 
 def validation_batches(
-    source: VideoDataset, clip: ClipConfig, augment: AugmentConfig, clips_per_batch: int, *, workers: int = 0
+    videos: VideoDataset, clip: ClipConfig, augment: AugmentConfig, clips_per_batch: int, *, workers: int = 0
 ) -> Iterator[Batch]:
     """Yield the centre crop of the centre clip of every video once; the last batch may be smaller."""
 
-    def centre(index: int) -> Sample:
-        frames_TCHW = source.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
+    def centre_clip(index: int) -> UncroppedClip:
+        frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
+        video = videos.catalog.videos[index]
         height, width = frames_TCHW.shape[2:]
-        video = source.catalog.videos[index]
-        return Sample(frames_TCHW, validation_box(height, width, augment), video.label, video.path)
+        return UncroppedClip(frames_TCHW, crops.validation_box(height, width, augment), video.label, video.path)
 
-    videos = range(len(source))
-    batches = [videos[first : first + clips_per_batch] for first in videos[::clips_per_batch]]
-    yield from work(centre, batches, lambda samples: cropped(samples, augment.crop), workers=source.workers(workers))
+    rows = range(len(videos))
+    batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])
+    yield from load(centre_clip, batches, _cropped(augment.crop), workers=videos.workers(workers))
 
 
 def test_batches(
-    source: VideoDataset, clip: ClipConfig, test: TestConfig, clips_per_batch: int, *, workers: int
+    videos: VideoDataset, clip: ClipConfig, test: TestConfig, clips_per_batch: int, *, workers: int
 ) -> Iterator[ViewBatch]:
     """Yield every view of every video once, video after video; the last batch may be smaller."""
-    views = test.temporal_views * test.spatial_views
+
+    def collated(views: list[tuple[Tensor, int, int]]) -> ViewBatch:
+        clips, rows, numbers = zip(*views, strict=True)
+        return ViewBatch(torch.stack(clips), torch.tensor(rows), torch.tensor(numbers))
+
     # One video at a time, so that what is in memory hangs on the views of a video and not on the batch.
-    of_each_video = work(
-        lambda index: _views(source, index, clip, test),
-        [[index] for index in range(len(source))],
-        lambda found: found[0],
-        workers=source.workers(workers),
+    views_of_each = load(
+        lambda index: _views(videos, index, clip, test),
+        ([index] for index in range(len(videos))),
+        lambda views: views[0],
+        workers=videos.workers(workers),
     )
     pending: list[tuple[Tensor, int, int]] = []
-    for index, clips_VCTHW in enumerate(of_each_video):
-        pending += [(clips_VCTHW[view], index, view) for view in range(views)]
+    for index, clips_VCTHW in enumerate(views_of_each):
+        pending += [(view_CTHW, index, number) for number, view_CTHW in enumerate(clips_VCTHW)]
         while len(pending) >= clips_per_batch:
-            yield _collated(pending[:clips_per_batch])
+            yield collated(pending[:clips_per_batch])
             pending = pending[clips_per_batch:]
     if pending:
-        yield _collated(pending)
+        yield collated(pending)
 
 
-def _views(source: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:
+def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:
     """Return the (V, C, T, H, W) views of one video, temporal clips first; it is decoded once for all of them."""
 
     def all_clips(times_T: NDArray[np.float64], duration: float) -> NDArray[np.int64]:
         return test_indices(times_T, duration, clip, test.temporal_views, test.rule).ravel()
 
-    clips = source.frames(index, all_clips).split(clip.frames)
+    clips = videos.frames(index, all_clips).split(clip.frames)
     boxes = [_view_box(clips[0], test, view) for view in range(test.spatial_views)]
     repeated = [frames_TCHW for frames_TCHW in clips for _ in boxes]
     return crop_batch(repeated, boxes * len(clips), test.crop)
@@ -188,16 +174,88 @@ def _views(source: VideoDataset, index: int, clip: ClipConfig, test: TestConfig)
 
 def _view_box(frames_TCHW: Tensor, test: TestConfig, view: int) -> CropBox:
     height, width = frames_TCHW.shape[2:]
-    return spatial_view_box(height, width, test.crop, test.short_side, view, test.spatial_views)
+    return crops.spatial_view_box(height, width, test.crop, test.short_side, view, test.spatial_views)
 
 
-def _collated(views: list[tuple[Tensor, int, int]]) -> ViewBatch:
-    clips, videos, numbers = zip(*views, strict=True)
-    return ViewBatch(torch.stack(clips), torch.tensor(videos), torch.tensor(numbers))
-
-
-def display_frames(source: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> NDArray[np.uint8]:
+def display_frames(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> NDArray[np.uint8]:
     """Return the (T, H, W, C) uint8 frames of a video's centre view, as the network sees them."""
-    frames_TCHW = source.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
+    frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
     box = _view_box(frames_TCHW, test, test.spatial_views // 2)
     return crop_batch([frames_TCHW], [box], test.crop)[0].permute(1, 2, 3, 0).cpu().numpy()
+
+
+def _cropped(size: int) -> Callable[[Sequence[UncroppedClip]], Batch]:
+    """Return what makes a batch of the crops of clips."""
+
+    def collate(clips: Sequence[UncroppedClip]) -> Batch:
+        clips_NCTHW = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], size)
+        labels_N = torch.tensor([clip.label for clip in clips], device=clips_NCTHW.device)
+        return Batch(clips_NCTHW, labels_N, tuple(clip.path for clip in clips))
+
+    return collate
+
+
+def load(
+    make: Callable[[Any], Any],
+    batches: Iterable[Sequence[Any]],
+    collate: Callable[[list[Any]], Any],
+    *,
+    workers: int,
+    pin: bool = False,
+) -> Iterator[Any]:
+    """Yield ``collate([make(key), ...])`` of each batch of keys, in order, made by ``workers`` processes.
+
+    With 0 workers in this process. Raises the UserError of a ``make`` in the main process, and one where a worker
+    process is killed.
+    """
+
+    def unless_wrong(items: list[Any]) -> Any:
+        return next((item for item in items if isinstance(item, UserError)), None) or collate(items)
+
+    loader: DataLoader[Any] = DataLoader(
+        _Items(make),
+        batch_sampler=map(list, batches),
+        num_workers=workers,
+        collate_fn=unless_wrong,
+        pin_memory=pin,
+        multiprocessing_context="fork" if workers else None,
+        generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
+    )
+    iterator = iter(loader)
+    while (batch := _next(iterator, workers)) is not None:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Items(Dataset[Any]):
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.make(key)
+        except UserError as error:  # a DataLoader would hand it on as the text of its whole traceback
+            return UserError(str(error))
+
+
+def _next(iterator: Iterator[Any], workers: int) -> Any:
+    """Return what comes next, None at the end. Raises UserError where a worker process died: killed, most likely."""
+    try:
+        return next(iterator, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        if not workers or "in DataLoader worker process" in str(error):
+            raise  # a mistake in the work itself, with the worker's traceback as its text
+        # The end of a pipe may be seen before the signal of the worker's death, whose handler (torch's) raises wherever
+        # the program is at that moment: let it be here.
+        text = str(error)
+        try:
+            time.sleep(SECONDS_FOR_SIGNAL)
+        except RuntimeError as named_error:
+            text += f" {named_error}"
+        named = KILLED.search(text)
+        which = f" (process {named[1]})" if named else ""
+        raise UserError(
+            f"a process that decodes videos{which} was killed, perhaps for want of memory; "
+            "start the same command again, with a smaller --data.workers if it happens twice"
+        ) from None
