@@ -24,7 +24,7 @@ from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
 from pvnas.data.clips.augment import flip_message
-from pvnas.data.dataset import VideoDataset, open_videos
+from pvnas.data.dataset import OpenedVideos, VideoDataset, open_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import ready
@@ -72,12 +72,13 @@ class Session:
     device: torch.device
     progress: Progress
     stop: StopRequest
+    opened: OpenedVideos
     _videos: Videos | None = None
 
     def videos(self) -> Videos:
         """Return the run's videos, read, checked and cached at the first call."""
         if self._videos is None:
-            self._videos = load_videos(self.config, self.run_dir, self.progress, self.device)
+            self._videos = load_videos(self.config, self.run_dir, self.progress, self.device, self.opened)
         return self._videos
 
     def log(self) -> EpochLog:
@@ -133,7 +134,7 @@ def test(config: RunConfig, run_dir: Path, *, compile_it: bool) -> dict[str, Any
 @contextmanager
 def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
     """Take the run directory, refuse another configuration in it, and listen to signals until the end."""
-    check_videos_exist(config)  # a wrong path must not leave an empty run directory behind
+    opened = open_videos(config.data, config.seed)  # first: a wrong path must not leave an empty run directory behind
     run_dir.mkdir(parents=True, exist_ok=True)
     with RunLock(run_dir), StopRequest() as stop, Progress() as progress:
         check_resumable(run_dir, config)
@@ -147,17 +148,14 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
             "command": sys.argv,
         }
         write_atomic(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
-        yield Session(config, run_dir, device, progress, stop)
+        yield Session(config, run_dir, device, progress, stop, opened)
 
 
-def check_videos_exist(config: RunConfig) -> None:
-    """Raise UserError where the config's videos cannot be listed."""
-    open_videos(config.data, config.seed)
-
-
-def load_videos(config: RunConfig, run_dir: Path, progress: Progress, device: torch.device) -> Videos:
+def load_videos(
+    config: RunConfig, run_dir: Path, progress: Progress, device: torch.device, opened: OpenedVideos | None = None
+) -> Videos:
     """Check every video once, leave out and name what cannot be read, and cache the rest where it fits."""
-    opened = open_videos(config.data, config.seed)
+    opened = opened or open_videos(config.data, config.seed)
     catalog = opened.catalog
     if opened.info is None:
         good = usable(catalog, _verdicts(catalog, run_dir, progress), config.data.max_bad_share)
