@@ -6,11 +6,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from pvnas.fast.kernels.cpp_library import compiler, supported, watched
 from test_inference import trained, with_every_operation
 
 from pvnas.fast.inference import folded, for_inference
 from pvnas.fast.kernels.choice import by_pytorch
+from pvnas.fast.kernels.cpp_library import compiler, supported, watched
 from pvnas.fast.prediction_cell import PredictionCell
 
 pytestmark = pytest.mark.skipif(compiler() is None or not supported(), reason="needs Linux and a C++ compiler")
