@@ -48,13 +48,10 @@ class _Rows:
 
     def lines_before(self, column: int) -> list[tuple[float, float]]:
         """Return the heights at which lines leave the column before this one and reach this one."""
-        edges = [
-            (self.heights[tail] if self.columns[tail] == column - 1 else row, row)
-            for (tail, node), row in self.edges.items()
-            if self.columns[tail] < column <= self.columns[node]
-        ]
-        nodes = [self.heights[node] for node in self.heights if node >= INPUTS and self.columns[node] < column]
-        return edges + [(height, height) for height in nodes]
+        lines = [(tail, self.columns[node], row) for (tail, node), row in self.edges.items()]
+        lines += [(node, column, height) for node, height in self.heights.items() if node >= INPUTS]  # to the output
+        crossing = [(tail, row) for tail, end, row in lines if self.columns[tail] < column <= end]
+        return [(self.heights[tail] if self.columns[tail] == column - 1 else row, row) for tail, row in crossing]
 
     def cost(self) -> float:
         """Return what makes the drawing hard to read: crossings, the way up and down of all lines, the height."""
@@ -138,10 +135,8 @@ def _place_columns(rows: _Rows, pill_width: float) -> CellLayout:
         start = centres[str(tail)][0] + sizes[str(tail)][0] / 2, rows.heights[tail]
         bent = start[0] + bends[rows.columns[tail]] - 4, row
         lines[str(tail), pill] = [*_curve(start, bent), *_curve(bent, (pill_right - pill_width, row))[1:]]
-        rim = 0.4 * NODE_SIZE[1] * (1 if row > rows.heights[node] else -1)
-        lines[pill, str(node)] = _curve(
-            (pill_right, row), (pill_right + PILL_TO_NODE + 1, rows.heights[node] + rim / 2)
-        )
+        rim = pill_right + PILL_TO_NODE + 1, 0.57 * rows.heights[node] + 0.43 * row
+        lines[pill, str(node)] = _curve((pill_right, row), rim)
     nodes = [height for node, height in rows.heights.items() if node >= INPUTS]
     join = right + NODES_TO_OUTPUT, (max(nodes) + min(nodes)) / 2
     centres["out"], sizes["out"] = (join[0] + OUTPUT_SIZE[0] / 2, join[1]), OUTPUT_SIZE

@@ -54,7 +54,14 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     map_height, gap = 0.135 * len(operations), 0.26
     height = NODES * (map_height + gap) + 0.42
     figure = Figure(figsize=(10.4, height))
-    grid = {"left": 0.118, "right": 0.985, "top": 1 - 0.2 / height, "bottom": 0.44 / height, "wspace": 0.1}
+    longest = max(len(operation_style(name)[0]) for name in operations)
+    grid = {
+        "left": max(0.118, 0.0068 * longest),
+        "right": 0.985,
+        "top": 1 - 0.2 / height,
+        "bottom": 0.44 / height,
+        "wspace": 0.1,
+    }
     axes = figure.subplots(NODES, columns, squeeze=False, gridspec_kw={**grid, "hspace": gap / map_height})
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
     undecided = 1 / len(operations)

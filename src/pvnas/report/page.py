@@ -29,7 +29,7 @@ SECTIONS = {
     "costs": "Costs beside the published networks",
     "data": "Data",
     "settings": "Settings",
-    "again": "Machine, versions and how to repeat it",
+    "repeat": "Machine, versions and how to repeat it",
 }
 
 
@@ -39,8 +39,7 @@ def write_report(run_dir: str | Path) -> Path:
     The run may be unfinished: what is missing is named on the page. Raises UserError when the folder holds no run.
     """
     folder = Path(run_dir)
-    page = render_page(read_run(folder), folder / FIGURES_NAME)
-    write_atomic(folder / REPORT_NAME, page)
+    write_atomic(folder / REPORT_NAME, render_page(read_run(folder), folder / FIGURES_NAME))
     return folder / REPORT_NAME
 
 
@@ -64,7 +63,8 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
     try:
         result = macros.result(record)
     except Exception as error:
-        result = macros.absent(f"The result could not be read ({_reason(error)}).")
+        result = Markup("<h1>{}</h1>").format(record.name)
+        result += macros.absent(f"The result could not be read ({_reason(error)}).")
     parts = [(name, SECTIONS[name], section(name)) for name in names]
     return environment.get_template("page.html").render(run=record, result=result, parts=parts)
 
@@ -76,14 +76,14 @@ def _environment() -> jinja2.Environment:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_finalize,
+        finalize=_safe,
     )
     filters = {"clean": clean, "duration": duration, "number": number, "percent": percent, "scaled": scaled}
     environment.filters.update(filters)
     return environment
 
 
-def _finalize(value: object) -> object:
+def _safe(value: object) -> object:
     if value is None or isinstance(value, jinja2.Undefined):
         return ABSENT
     return value if isinstance(value, Markup) else clean(value, 1000)

@@ -217,7 +217,7 @@ def settings(record: RunRecord, draw: Draw) -> dict[str, Any]:
     return {"lines": record.config_text.splitlines()[:1000]}
 
 
-def again(record: RunRecord, draw: Draw) -> dict[str, Any]:
+def repeat(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """The commands that made the run, make it again and compare; machine, versions and digests."""
     command = record.environment.get("command")
     digests = {"digest": "digest", "digest of the genotype": "genotype_digest"}
