@@ -34,8 +34,7 @@ CATEGORY_STYLES: dict[str, dict[str, Any]] = {
     "T-NC": {"color": "#bf3278", "linestyle": "-", "marker": "^"},
     "T-RC": {"color": "#e070a8", "linestyle": "--", "marker": "D"},
 }
-# Short label and colour of every operation. Each colour has a contrast above 4.5 with white text, and of 3 with a dark
-# page.
+# For operations that declare none, each with a contrast of 4.5 to white text and of nearly 3 to a dark page.
 _OTHER_COLOURS = ("#2f7d32", "#6d5bd0", "#64742a", "#3f6f9e", "#a33d9b", "#7a5c2e", "#a4462b")
 
 _RC: dict[str, Any] = {
