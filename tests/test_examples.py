@@ -8,6 +8,7 @@ import pytest
 
 import pvnas
 from pvnas.deploy.model import save_model
+from pvnas.space.operations import unregister_operation
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -39,6 +40,17 @@ def test_random_genotype_is_within_its_budget(capsys: pytest.CaptureFixture[str]
     genotype = example("random_genotype").main(most_gmacs=25.0)
     assert pvnas.network_cost(genotype, width=64, clip=(8, 224, 224), classes=400).macs <= 25e9
     assert "T-RC" in capsys.readouterr().out
+
+
+def test_add_operation_makes_it_a_candidate(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("add_operation")
+    try:
+        assert module.main([]) == 0
+        assert "avg_pool_1x5x5" in capsys.readouterr().out.splitlines()[0]
+        assert module.main(["genotype", "random", "--seed", "1"]) == 0
+        assert "avg_pool_1x5x5" in capsys.readouterr().out
+    finally:
+        unregister_operation("avg_pool_1x5x5")
 
 
 def test_predict_names_the_likeliest_classes(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype, random_genotype
     from pvnas.space.models import create_model, list_models
+    from pvnas.space.operations import register_operation
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOMES = {
     "network_cost": "pvnas.space.cost",
     "predict": "pvnas.deploy.predict",
     "random_genotype": "pvnas.space.genotype",
+    "register_operation": "pvnas.space.operations",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "network_cost",
     "predict",
     "random_genotype",
+    "register_operation",
 ]
 
 
