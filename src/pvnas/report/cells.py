@@ -50,13 +50,11 @@ def draw_cell(category: str, cell: Cell) -> Figure:
 
 def draw_legend(genotype: Genotype) -> Figure:
     """Return the legend of the cells: the operations that they have, with colour and dash."""
-    kept = sorted({edge.operation for *_, edge in genotype.edges()}, key=lambda name: operation_style(name)[0])
-    handles = [Line2D([], [], label=operation_style(name)[0], **_line_style(name)) for name in kept]
+    operations = sorted({edge.operation for *_, edge in genotype.edges()}, key=operation_style)
+    handles = [Line2D([], [], label=operation_style(name)[0], **_line_style(name)) for name in operations]
     handles.append(Line2D([], [], label="to the output", **_line_style(None)))
-    rows = math.ceil(len(handles) / 6)
-    figure = Figure(figsize=(10.4, 0.1 + 0.2 * rows))
-    columns = math.ceil(len(handles) / rows)
-    figure.legend(handles=handles, ncols=columns, loc="center left", borderaxespad=0, handlelength=3)
+    figure = Figure(figsize=(10.4, 0.1 + 0.2 * math.ceil(len(handles) / 4)))
+    figure.legend(handles=handles, ncols=4, loc="center left", borderaxespad=0, handlelength=3)
     return figure
 
 
