@@ -1,6 +1,7 @@
 """Files are whole or not there, whatever happens to their writer."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_a_kill_at_every_call_leaves_the_old_content_or_the_new(tmp_path: Path) 
     assert path.read_bytes() == new
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
