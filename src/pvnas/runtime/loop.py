@@ -78,12 +78,12 @@ class Stage(ABC):
         """Return everything that the next step depends on: weights, BN statistics, the optimisers' state."""
         found = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.state()[0].items()}
+            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.tensors().items()}
         return found
 
     def state(self) -> dict[str, Any]:
         """Return what tensors() cannot hold, as JSON data: the optimisers' settings."""
-        return {name: optimizer.state()[1] for name, optimizer in self.optimizers.items()}
+        return {name: optimizer.settings() for name, optimizer in self.optimizers.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what tensors() and state() returned."""
