@@ -58,6 +58,9 @@ class Stage(ABC):
         self.finite.step = f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(batch.paths[:4])}, ...)"
         return self.update(batch.to(self.device), key(self.seed, self.name, epoch, step))
 
+    def start(self) -> None:  # noqa: B027 (most stages have nothing to write)
+        """Write what a new stage begins with."""
+
     @abstractmethod
     def update(self, batch: Any, seed: int) -> dict[str, Tensor]:
         """Make the step on a batch that is on the device; ``seed``: of everything random in it."""
@@ -133,7 +136,9 @@ class _Run:
     def __init__(self, stage: Stage, folder: Path, checkpoint: Checkpoint | None) -> None:
         self.stage, self.folder = stage, folder
         self._start_epoch(0)
-        if checkpoint is not None:
+        if checkpoint is None:
+            stage.start()
+        else:
             state = checkpoint.state
             self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
             self.sums = with_prefix(checkpoint.tensors, SUMS)
