@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from pvnas.config import tiny
-from pvnas.data.dataset import list_videos
+from pvnas.data.dataset import list_videos, open_videos
 from pvnas.data.pack import pack_videos
+from pvnas.data.readable import load_videos as load_opened
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.pipeline import default_run_dir, load_videos, run_digest
+from pvnas.pipeline import default_run_dir, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
@@ -33,6 +34,10 @@ SMALL = (
     "--clip.frames=2",
     "--tensorboard=false",
 )
+
+
+def load_videos(config, run_dir, progress, device):
+    return load_opened(open_videos(config.data, config.seed), config, run_dir, progress, device)
 
 
 def start(videos, run_dir, *options):

@@ -291,7 +291,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_clear_error(tmp_path: Path)
         from pathlib import Path
         import torch
         from pvnas.errors import UserError
-        from pvnas.runtime.checkpoint import append_metrics, save_checkpoint, save_tensors, write_atomic
+        from pvnas.runtime.checkpoint import save_checkpoint, save_tensors
+        from pvnas.runtime.files import write_atomic
+        from pvnas.runtime.record import append_metrics
         folder = Path(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         big = {"x": torch.zeros(5000)}

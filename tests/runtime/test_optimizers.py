@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from pvnas.config import ScheduleConfig
 from pvnas.errors import UserError
-from pvnas.runtime.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pvnas.runtime.digest import digest
-from pvnas.runtime.optimizers import SGD, Adam
+from pvnas.runtime.optimizers import SGD, Adam, ScheduledOptimizer
 from pvnas.runtime.random import generator
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4),
-    "nesterov": lambda p: SGD([{"params": p[:1]}, {"params": p[1:], "lr": 0.3}], lr=0.1, momentum=0.9, nesterov=True),
+    "nesterov": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "plain sgd": lambda p: SGD(p, lr=0.1),
     "adam of the paper": lambda p: Adam(p, lr=1e-3, betas=(0.0, 0.999)),
     "adam": lambda p: Adam(p, lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-3, amsgrad=True),
@@ -34,6 +35,11 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(conv), nn.Parameter(torch.randn(5, generator=random)), nn.Parameter(torch.tensor(0.5))]
 
 
+def scheduled(optimizer: Optimizer) -> ScheduledOptimizer:
+    """Return the optimiser with names for its parameters."""
+    return ScheduledOptimizer(optimizer, NAMES, ScheduleConfig())
+
+
 def step(optimizer: Optimizer, weights: list[nn.Parameter], number: int) -> None:
     """Make a step with gradients that depend on its number, and another learning rate each time."""
     for index, weight in enumerate(weights[:2]):
@@ -47,7 +53,7 @@ def step(optimizer: Optimizer, weights: list[nn.Parameter], number: int) -> None
 def state_digest(optimizer: Optimizer, weights: list[nn.Parameter]) -> str:
     """Return the digest of weights and the optimiser's tensors."""
     tensors: dict[str, Tensor] = dict(zip(NAMES, weights, strict=True))
-    return digest(tensors | {f"state/{k}": v for k, v in optimizer_tensors(optimizer, NAMES)[0].items()}, None)
+    return digest(tensors | {f"state/{k}": v for k, v in scheduled(optimizer).tensors().items()}, None)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -57,9 +63,9 @@ def test_a_restored_optimizer_makes_the_same_bits(tmp_path: Path, kind: str, sto
     optimizer = MAKERS[kind](weights)
     for number in range(stop):
         step(optimizer, weights, number)
-    tensors, state = optimizer_tensors(optimizer, NAMES)
+    tensors, settings = scheduled(optimizer).tensors(), scheduled(optimizer).settings()
     saved = tensors | {f"network:{n}": w for n, w in zip(NAMES, weights, strict=True)}
-    save_checkpoint(tmp_path, "x", saved, state)
+    save_checkpoint(tmp_path, "x", saved, settings)
     for number in range(stop, 6):
         step(optimizer, weights, number)
 
@@ -71,7 +77,7 @@ def test_a_restored_optimizer_makes_the_same_bits(tmp_path: Path, kind: str, sto
         for name, weight in zip(NAMES, others, strict=True):
             weight.copy_(checkpoint.tensors.pop(f"network:{name}"))
     untouched = digest(checkpoint.tensors, None)
-    restore_optimizer(restored, NAMES, checkpoint.tensors, checkpoint.state)
+    scheduled(restored).restore(checkpoint.tensors, checkpoint.state)
     assert len(restored.state) == len(optimizer.state) * (stop > 0)
     for number in range(stop, 6):
         step(restored, others, number)
@@ -87,17 +93,17 @@ def test_momentum_keeps_the_memory_format_of_its_weight() -> None:
     weights = parameters()
     optimizer = MAKERS["sgd"](weights)
     step(optimizer, weights, 0)
-    tensors, state = optimizer_tensors(optimizer, NAMES)
+    tensors, settings = scheduled(optimizer).tensors(), scheduled(optimizer).settings()
     contiguous = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     others = parameters()
     restored = MAKERS["sgd"](others)
-    restore_optimizer(restored, NAMES, contiguous, state)
+    scheduled(restored).restore(contiguous, settings)
     assert restored.state[others[0]]["momentum_buffer"].stride() == others[0].stride()
 
 
 def test_looking_adds_nothing_to_the_optimizer() -> None:
     optimizer = MAKERS["adam"](parameters())
-    assert optimizer_tensors(optimizer, NAMES)[0] == {}
+    assert scheduled(optimizer).tensors() == {}
     assert len(optimizer.state) == 0
 
 
@@ -105,12 +111,12 @@ def test_the_state_of_another_network_is_refused() -> None:
     weights = parameters()
     optimizer = MAKERS["sgd"](weights)
     step(optimizer, weights, 0)
-    tensors, state = optimizer_tensors(optimizer, NAMES)
+    tensors, settings = scheduled(optimizer).tensors(), scheduled(optimizer).settings()
     for wrong in ({"other/momentum_buffer": torch.zeros(5)}, {"scale/momentum_buffer": torch.zeros(5)}):
         with pytest.raises(UserError, match="belongs to another network"):
-            restore_optimizer(optimizer, NAMES, tensors | wrong, state)
+            scheduled(optimizer).restore(tensors | wrong, settings)
     with pytest.raises(UserError, match="groups"):
-        restore_optimizer(optimizer, NAMES, tensors, {**state, "groups": []})
+        scheduled(optimizer).restore(tensors, {**settings, "groups": []})
 
 
 @pytest.mark.parametrize("ours, torchs", [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
@@ -136,3 +142,23 @@ def test_a_step_does_not_import_the_compiler() -> None:
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("largest, scale", [(0.0, 1.0), (1.0, 0.1), (20.0, 1.0)])
+def test_gradients_are_clipped_by_their_common_norm(largest: float, scale: float) -> None:
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(()))]
+    optimizer = ScheduledOptimizer(SGD(weights, lr=1.0), ["a", "b"], ScheduleConfig(), clip_gradient=largest)
+    optimizer.step([torch.tensor([6.0, 0.0]), torch.tensor(8.0)])  # of norm 10
+    torch.testing.assert_close(weights[0].detach(), torch.tensor([-6.0 * scale, 0.0]))
+    torch.testing.assert_close(weights[1].detach(), torch.tensor(-8.0 * scale))
+    assert all(weight.grad is None for weight in weights)
+
+
+def test_the_rate_follows_the_schedule() -> None:
+    schedule = ScheduleConfig(kind="step", step_epochs=2, step_factor=0.5)
+    optimizer = ScheduledOptimizer(SGD([nn.Parameter(torch.zeros(1))], lr=0.4), ["a"], schedule)
+    rates = []
+    for epoch in (0, 1.9, 2, 4.5):
+        optimizer.set_epoch(epoch, 6)
+        rates.append(optimizer.lr)
+    assert rates == pytest.approx([0.4, 0.4, 0.2, 0.1])

@@ -60,8 +60,6 @@ def run(config, sources, run_dir, stop=None):
     """Run the stage to its end, or to the stop, from whatever checkpoint there is."""
     stage = make_stage(config, sources, run_dir)
     checkpoint = load_checkpoint(run_dir / "checkpoints")
-    if checkpoint is None:
-        stage.start()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # so small a search may well collapse
         run_epochs(stage, run_dir / "checkpoints", checkpoint, stop or StopRequest(), Progress(), checkpoint_minutes=99)

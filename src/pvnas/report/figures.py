@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -55,28 +55,16 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     height = NODES * (map_height + gap) + 0.42
     figure = Figure(figsize=(10.4, height))
     longest = max(len(operation_style(name)[0]) for name in operations)
-    grid = {
-        "left": max(0.118, 0.0068 * longest),
-        "right": 0.985,
-        "top": 1 - 0.2 / height,
-        "bottom": 0.44 / height,
-        "wspace": 0.1,
-    }
-    axes = figure.subplots(NODES, columns, squeeze=False, gridspec_kw={**grid, "hspace": gap / map_height})
+    figure.subplots_adjust(max(0.118, 0.0068 * longest), 0.44 / height, 0.985, 1 - 0.2 / height, 0.1, gap / map_height)
+    axes = figure.subplots(NODES, columns, squeeze=False)
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
     undecided = 1 / len(operations)
     limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
+    extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5)
     chosen = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
     for row, (node, tail) in enumerate(EDGES):
         ax = axes[node - INPUTS, tail]
-        image = ax.imshow(
-            share_PEO[:, row].T,
-            aspect="auto",
-            cmap="viridis",
-            vmin=limits[0],
-            vmax=limits[1],
-            extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5),
-        )
+        image = ax.imshow(share_PEO[:, row].T, aspect="auto", cmap="viridis", norm=Normalize(*limits), extent=extent)
         _style_alpha_map(ax, node, tail, operations, chosen.get((node, tail)))
     for row, column in ((r, c) for r in range(NODES) for c in range(r + INPUTS, columns)):
         axes[row, column].set_axis_off()
@@ -84,7 +72,7 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=PercentFormatter(1, 1, " %"))
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
-    bar.set_ticks([limits[0], sum(limits) / 2, limits[1]])
+    bar.set_ticks(np.linspace(*limits, 3).tolist())
     return figure
 
 

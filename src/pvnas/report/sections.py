@@ -38,12 +38,9 @@ Draw = Callable[..., Markup]
 
 def clips(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """Test clips with their strips of frames as data URIs; None where there is no strip."""
-    return {"clips": [(sample, _data_uri(sample.png) if sample.png else None) for sample in record.samples]}
-
-
-def _data_uri(png: bytes) -> Markup:
-    kind, content = compact_strip(png)
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+    pictures = [compact_strip(sample.png) if sample.png else ("", b"") for sample in record.samples]
+    uris = [Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}") for kind, data in pictures]
+    return {"clips": [(sample, uri if sample.png else None) for sample, uri in zip(record.samples, uris, strict=True)]}
 
 
 def compact_strip(png: bytes) -> tuple[str, bytes]:
@@ -172,9 +169,9 @@ def costs(record: RunRecord, draw: Draw) -> dict[str, Any]:
         data = str(record.catalog.get("root") or record.setting("data.path") or "–")
         params, macs, views, top1, top5 = map(results.get, ("params", "macs_per_view", "views", "top1", "top5"))
         k = results.get("k", 5)
-        own = _cost_row(clean(record.name, 40), clean(Path(data).name or data, 40), params, macs, top1, top5, views)
-        own[-1] += f" (top-{clean(k, 10)})" if k != 5 else ""
-        rows += [["This run"], [Markup("<b>{}</b>").format(cell) for cell in own]]
+        row = _cost_row(clean(record.name, 40), clean(Path(data).name or data, 40), params, macs, top1, top5, views)
+        row[-1] += f" (top-{clean(k, 10)})" if k != 5 else ""
+        rows += [["This run"], [Markup("<b>{}</b>").format(cell) for cell in row]]
     if record.latest_genotype and (same := _at_published_size(record.latest_genotype)):
         rows += [["The cells of this run at the published size (not trained)"], *same]
     return {"rows": [*rows, ["Published, on other data"], *(_cost_row(*network) for network in PUBLISHED)]}

@@ -27,22 +27,6 @@ from pvnas.runtime.files import (
     write_atomic,
     write_folder,
 )
-from pvnas.runtime.optimizers import optimizer_tensors, restore_optimizer
-from pvnas.runtime.record import append_metrics, read_metrics, truncate_metrics
-
-__all__ = [
-    "Checkpoint",
-    "append_metrics",
-    "load_checkpoint",
-    "load_tensors",
-    "optimizer_tensors",
-    "read_metrics",
-    "restore_optimizer",
-    "save_checkpoint",
-    "save_tensors",
-    "truncate_metrics",
-    "write_atomic",
-]
 
 FORMAT, VERSION = "pvnas-checkpoint", 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"

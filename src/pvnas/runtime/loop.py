@@ -58,6 +58,9 @@ class Stage(ABC):
         self.finite.step = f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(batch.paths[:4])}, ...)"
         return self.update(batch.to(self.device), key(self.seed, self.name, epoch, step))
 
+    def start(self) -> None:  # noqa: B027 (most stages have nothing to write)
+        """Write what a new stage begins with."""
+
     @abstractmethod
     def update(self, batch: Any, seed: int) -> dict[str, Tensor]:
         """Make the step on a batch that is on the device; ``seed``: of everything random in it."""
@@ -78,12 +81,12 @@ class Stage(ABC):
         """Return everything that the next step depends on: weights, BN statistics, the optimisers' state."""
         found = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.state()[0].items()}
+            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.tensors().items()}
         return found
 
     def state(self) -> dict[str, Any]:
         """Return what tensors() cannot hold, as JSON data: the optimisers' settings."""
-        return {name: optimizer.state()[1] for name, optimizer in self.optimizers.items()}
+        return {name: optimizer.settings() for name, optimizer in self.optimizers.items()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what tensors() and state() returned."""
@@ -133,7 +136,9 @@ class _Run:
     def __init__(self, stage: Stage, folder: Path, checkpoint: Checkpoint | None) -> None:
         self.stage, self.folder = stage, folder
         self._start_epoch(0)
-        if checkpoint is not None:
+        if checkpoint is None:
+            stage.start()
+        else:
             state = checkpoint.state
             self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
             self.sums = with_prefix(checkpoint.tensors, SUMS)

@@ -1,4 +1,4 @@
-"""PyTorch's optimisers without its compiler, and their state as named tensors and JSON, and back, bit for bit."""
+"""The optimisers: PyTorch's own, on a schedule, with their state as named tensors and JSON, and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from torch.optim import Optimizer
 from pvnas.config import AlphaOptimizerConfig, BatchConfig, ScheduleConfig, WeightOptimizerConfig
 from pvnas.errors import UserError
 from pvnas.runtime.schedule import scaled_lr, schedule_factor
-
-_PLAIN = (bool, int, float, str, type(None))
-
 
 Kind = TypeVar("Kind", bound=Optimizer)
 
@@ -37,14 +34,15 @@ SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam
 
 
 class ScheduledOptimizer:
-    """An optimiser of named parameters with the schedule of its learning rate; its state is a checkpoint's."""
+    """An optimiser of named parameters, in one group, with the schedule of its learning rate."""
 
     def __init__(
         self, optimizer: Optimizer, names: Sequence[str], schedule: ScheduleConfig, *, clip_gradient: float = 0.0
     ) -> None:
         """``clip_gradient``: the largest norm of all gradients taken together; 0 leaves them alone."""
-        self.optimizer, self.names, self.schedule, self.clip_gradient = optimizer, names, schedule, clip_gradient
+        self.optimizer, self.schedule, self.clip_gradient = optimizer, schedule, clip_gradient
         self.parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+        self._named = dict(zip(names, self.parameters, strict=True))
         self._peak = self.lr
 
     @property
@@ -66,13 +64,62 @@ class ScheduledOptimizer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the state as optimizer_tensors does."""
-        return optimizer_tensors(self.optimizer, self.names)
+    def tensors(self) -> dict[str, Tensor]:
+        """Return momentum buffers, Adam's moments and steps, by ``parameter's name/entry``.
 
-    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Put back what state() returned."""
-        restore_optimizer(self.optimizer, self.names, tensors, state)
+        They are the optimiser's own, not copies: write or clone them before the next step.
+        """
+        return {name: value.detach() for name, value in self._entries() if isinstance(value, Tensor)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the rest of the state as JSON data: the settings, and entries that are no tensors."""
+        values: dict[str, dict[str, Any]] = {}
+        for full_name, value in self._entries():
+            if not isinstance(value, Tensor):
+                name, _, entry = full_name.rpartition("/")
+                values.setdefault(name, {})[entry] = value
+        group = {k: list(v) if isinstance(v, tuple) else v for k, v in self._group().items()}
+        return {"groups": [group], "values": values}
+
+    def _entries(self) -> list[tuple[str, Any]]:
+        # .get: reading the state's defaultdict with [] would add an empty entry.
+        states = ((name, self.optimizer.state.get(parameter, {})) for name, parameter in self._named.items())
+        return [(f"{name}/{entry}", value) for name, state in states for entry, value in state.items()]
+
+    def _group(self) -> dict[str, Any]:
+        return {k: v for k, v in self.optimizer.param_groups[0].items() if k != "params"}
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+        """Put back what was saved; the next step makes the same bits as if nothing had happened.
+
+        The tensors are copied, in the parameters' device and memory format. Raises UserError when the state belongs to
+        another set of parameters.
+        """
+        entries = {name: dict(values) for name, values in settings["values"].items() if name in self._named}
+        for full_name, tensor in tensors.items():
+            name, _, entry = full_name.rpartition("/")
+            parameter = self._named.get(name)
+            if parameter is None or (tensor.dim() and tensor.shape != parameter.shape):
+                raise _other_network(full_name)
+            entries.setdefault(name, {})[entry] = _like(tensor, parameter)
+        if len(settings["groups"]) != 1:
+            raise _other_network(f"{len(settings['groups'])} groups of parameters")
+        # The saved settings over the present ones: another version of torch may know more.
+        group = self.optimizer.state_dict()["param_groups"][0]
+        group |= {k: tuple(v) if isinstance(v, list) else v for k, v in settings["groups"][0].items() if k in group}
+        state = {index: entries[name] for index, name in enumerate(self._named) if name in entries}
+        self.optimizer.load_state_dict({"state": state, "param_groups": [group]})
+
+
+def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy; in the parameter's memory format where it has its shape, since the order of sums may hang on it."""
+    if tensor.shape != parameter.shape:
+        return tensor.clone()
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def _other_network(what: str) -> UserError:
+    return UserError(f"the saved optimiser state ({what}) belongs to another network; name an empty run directory")
 
 
 def weight_optimizer(
@@ -94,76 +141,3 @@ def alpha_optimizer(parameters: Mapping[str, nn.Parameter], config: AlphaOptimiz
     betas = (config.beta1, config.beta2)
     adam = Adam(parameters.values(), lr=config.lr, betas=betas, weight_decay=config.weight_decay)
     return ScheduledOptimizer(adam, list(parameters), config.schedule)
-
-
-def optimizer_tensors(optimizer: Optimizer, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state as (tensors by ``name/entry``, JSON data): momentum buffers, Adam's moments and steps, settings.
-
-    ``names`` are the parameters' in the order of the optimiser's groups. The tensors are the optimiser's own, not
-    copies: write or clone them before the next step.
-    """
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, dict[str, Any]] = {}
-    for name, parameter in zip(names, _parameters(optimizer), strict=True):
-        # .get: reading the state's defaultdict with [] would add an empty entry.
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}/{entry}"] = value.detach()
-            else:
-                values.setdefault(name, {})[entry] = _plain(value)
-    groups = [{k: _plain(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    return tensors, {"groups": groups, "values": values}
-
-
-def restore_optimizer(
-    optimizer: Optimizer, names: Sequence[str], tensors: dict[str, Tensor], state: dict[str, Any]
-) -> None:
-    """Put back what optimizer_tensors returned; the next step makes the same bits as if nothing had happened.
-
-    The tensors are copied, in the parameters' device and memory format. Raises UserError when the state belongs to
-    another set of parameters.
-    """
-    parameters = _parameters(optimizer)
-    known, unknown = dict(zip(names, parameters, strict=True)), []
-    entries: dict[str, dict[str, Any]] = {name: dict(v) for name, v in state["values"].items() if name in known}
-    for full_name, tensor in tensors.items():
-        name, _, entry = full_name.rpartition("/")
-        if name not in known or (tensor.dim() and tensor.shape != known[name].shape):
-            unknown.append(full_name)
-        else:
-            entries.setdefault(name, {})[entry] = _like(tensor, known[name])
-    if unknown or len(state["groups"]) != len(optimizer.param_groups):
-        what = unknown[0] if unknown else f"{len(state['groups'])} groups of parameters"
-        raise UserError(f"the saved optimiser state ({what}) belongs to another network; name an empty run directory")
-    saved = {index: entries[name] for index, name in enumerate(names) if name in entries}
-    optimizer.load_state_dict({"state": saved, "param_groups": _groups(optimizer, state["groups"])})
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _groups(optimizer: Optimizer, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The saved settings over the present ones (another version of torch may know more), parameters as indices."""
-    groups = []
-    for ours, theirs in zip(optimizer.state_dict()["param_groups"], saved, strict=True):
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in theirs.items() if k in ours}
-        groups.append({**ours, **settings})
-    return groups
-
-
-def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A copy; in the parameter's memory format where it has its shape, since the order of sums may hang on it."""
-    if tensor.shape != parameter.shape:
-        return tensor.clone()
-    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, _PLAIN):
-        return value
-    raise TypeError(f"the optimiser keeps a {type(value).__name__}, which JSON cannot hold")

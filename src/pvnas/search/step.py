@@ -62,23 +62,21 @@ def search_step(
     w, alpha = weights.parameters, alphas.parameters
     gradient = SupernetGradient(network, (*w, *alpha), config.batch.shards, precision, seed, graphs)
     finite = finite or FiniteCheck(w[0].device)
-    if config.half_steps == "joint":
-        alpha_gradients, weight_gradients, measures = joint_gradient(gradient, alpha, w, batches.weight)
+    joint, second_order = config.half_steps == "joint", config.objective == "bilevel-second"
+    same_clips = batches.alpha is batches.weight and config.batch.shards == 1
+    with shared_passes(network) if same_clips and not joint and not second_order else nullcontext():
+        # (1) alpha_t from dL/dalpha at (w_{t-1}, alpha_{t-1}): L is the training loss in the paper's one-level search
+        # (equation 6) and the validation loss in a bi-level one of first order (equation 5 with xi = 0)
+        if joint:
+            alpha_gradients, weight_gradients, measures = joint_gradient(gradient, alpha, w, batches.weight)
+        elif second_order:
+            alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
+        else:
+            alpha_gradients, _ = gradient(alpha, batches.alpha, update_statistics=False)
         finite.require("the gradient of alpha", alpha_gradients)
         alphas.step(alpha_gradients)
-    else:
-        one_pass_each = config.objective != "bilevel-second"
-        same_clips = batches.alpha is batches.weight and config.batch.shards == 1
-        with shared_passes(network) if one_pass_each and same_clips else nullcontext():
-            # (1) alpha_t from dL/dalpha at (w_{t-1}, alpha_{t-1}): L is the training loss in the paper's one-level
-            # search (equation 6) and the validation loss in a bi-level one of first order (equation 5 with xi = 0)
-            if config.objective == "bilevel-second":
-                alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
-            else:
-                alpha_gradients, _ = gradient(alpha, batches.alpha, update_statistics=False)
-            finite.require("the gradient of alpha", alpha_gradients)
-            alphas.step(alpha_gradients)
-            # (2) w_t from dL/dw at (w_{t-1}, alpha_t)
+        # (2) w_t from dL/dw at (w_{t-1}, alpha_t)
+        if not joint:
             weight_gradients, measures = gradient(w, batches.weight, update_statistics=True)
     finite.require("the loss", [measures["loss"]])
     weights.step(weight_gradients)

@@ -1,0 +1,88 @@
+"""The readable videos of a run: each checked once, what cannot be read left out and named, the rest cached.
+
+Writes verdicts.json and verdicts.csv (of files; a pack was checked when it was made) and catalog.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from pvnas.config import RunConfig
+from pvnas.data.catalog import SPLITS, Catalog
+from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.results import CheckResult, read_check_results, usable
+from pvnas.data.clips.augment import flip_message
+from pvnas.data.dataset import OpenedVideos, VideoDataset
+from pvnas.runtime.files import write_atomic
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.signals import StopRequest
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The readable videos of a run, by split."""
+
+    train: VideoDataset
+    validation: VideoDataset
+    test: VideoDataset
+    test_excluded: int
+    """Test videos that cannot be read."""
+
+
+def load_videos(
+    opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: Progress, device: torch.device
+) -> Videos:
+    """Check every video once, leave out and name what cannot be read, and cache the rest where it fits."""
+    catalog = opened.catalog
+    if opened.info is None:
+        good = usable(catalog, _check_results(catalog, run_dir, progress), config.data.max_bad_share)
+        left_out = Counter(catalog.videos.splits.tolist())
+        left_out.subtract(good.videos.splits.tolist())
+        excluded = {split: left_out[number] for number, split in enumerate(SPLITS)}
+    else:
+        good = catalog  # it was checked when it was packed
+        excluded = dict(Counter(video.split for video in opened.info.left_out))
+    n = sum(excluded.values())
+    if n:
+        where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
+        progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
+    progress.line(good.summary())
+    _write_catalog(run_dir, good, n)
+    for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
+        message = flip_message(catalog.classes, augment.flip, stage)
+        if message:
+            progress.line(message)
+    side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
+    opened = replace(opened, catalog=good)
+    train, validation, test = (opened.dataset(split, side) for split in SPLITS)
+    for dataset in (train, validation, test):
+        dataset.prepare_cache(device, progress)
+    return Videos(train, validation, test, excluded.get("test", 0))
+
+
+def _write_catalog(run_dir: Path, catalog: Catalog, excluded: int) -> None:
+    summary = {
+        "root": str(catalog.root),
+        "format": catalog.format,
+        "classes": list(catalog.classes),
+        "counts": catalog.counts(),
+        "excluded": excluded,
+        "unlabelled": catalog.unlabelled,
+    }
+    write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
+
+
+def _check_results(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:
+    """Return the results of an earlier start of this run, or check what it has not checked and write the lists."""
+    path = run_dir / "verdicts.json"
+    if path.exists():
+        results = read_check_results(path)
+        if [result.path for result in results] == list(catalog.videos.paths):
+            return results
+    with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any
+        return check_videos(catalog, Limits(torch.get_num_threads()), out=run_dir, progress=progress, stop=stop)
