@@ -1,4 +1,4 @@
-"""Two operations added from outside the package go the whole way: search, derivation, training, test, report, prediction."""
+"""Two operations from outside the package go all the way: search, derivation, training, test, report, prediction."""
 
 import json
 
@@ -83,5 +83,5 @@ def test_random_genotypes_draw_them():
 def test_where_they_are_not_registered_a_genotype_with_them_is_refused_by_name(tmp_path):
     text = random_genotype(0).to_json().replace("sep_conv_1x3x3", "conv_9x9")
     (tmp_path / "g.json").write_text(text)
-    with pytest.raises(UserError, match="unknown operation '.*conv_9x9'; known: identity"):
+    with pytest.raises(UserError, match=r"unknown operation '.*conv_9x9'; known: identity"):
         Genotype.load(tmp_path / "g.json")
