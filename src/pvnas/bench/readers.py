@@ -81,7 +81,7 @@ def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoDataset:
     pack = open_pack(str(folder))
     row_of = {path: row for row, path in enumerate(pack.catalog.videos.paths)}
     ordered = pack.catalog.take([row_of[path] for path in catalog.videos.paths])
-    return VideoDataset(ordered, DataConfig(cache="none"), short_side, pack.reader())
+    return VideoDataset(ordered, DataConfig(cache="none"), short_side, pack)
 
 
 # How others read a clip: each as its own manual says, on one thread. They return (T, H, W, C) or (T, C, H, W) uint8

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -88,13 +89,9 @@ class VideoTable(Sequence[Video]):
     @classmethod
     def of(cls, videos: Iterable[Video]) -> VideoTable:
         """Return the table of these videos."""
-        videos = list(videos)
-        return cls.of_columns(
-            [video.path for video in videos],
-            [video.label for video in videos],
-            [video.split for video in videos],
-            [video.group for video in videos],
-        )
+        rows = [(video.path, video.label, video.split, video.group) for video in videos]
+        paths, labels, splits, groups = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return cls.of_columns(paths, labels, splits, groups)
 
     @classmethod
     def of_columns(
@@ -105,14 +102,10 @@ class VideoTable(Sequence[Video]):
         codes: dict[str | None, int] = {None: -1, **{name: code for code, name in enumerate(names)}}
         split_codes = {split: code for code, split in enumerate(SPLITS)}
         n = len(paths)
-        return cls(
-            TextColumn.of(paths),
-            np.fromiter(labels, np.int32, n),
-            np.fromiter(map(split_codes.__getitem__, splits), np.uint8, n),
-            np.fromiter(map(codes.__getitem__, groups), np.int32, n),
-            TextColumn.of(names),
-            np.arange(n),
-        )
+        splits_N = np.fromiter(map(split_codes.__getitem__, splits), np.uint8, n)
+        groups_N = np.fromiter(map(codes.__getitem__, groups), np.int32, n)
+        labels_N = np.fromiter(labels, np.int32, n)
+        return cls(TextColumn.of(paths), labels_N, splits_N, groups_N, TextColumn.of(names), np.arange(n))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,18 +138,8 @@ class VideoTable(Sequence[Video]):
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> VideoTable:
         """Return the videos of these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
-        return VideoTable(
-            self.paths.take(index),
-            self.labels[index],
-            self.splits[index],
-            self.groups[index],
-            self.group_names,
-            self.rows[index],
-        )
-
-    def select(self, split: str) -> VideoTable:
-        """Return the videos of one split."""
-        return self.take(np.flatnonzero(self.splits == SPLITS.index(split)))
+        paths, labels, splits = self.paths.take(index), self.labels[index], self.splits[index]
+        return VideoTable(paths, labels, splits, self.groups[index], self.group_names, self.rows[index])
 
 
 @dataclass(frozen=True)
@@ -167,7 +150,7 @@ class Catalog:
     classes: tuple[str, ...]
     videos: VideoTable
     format: str = "folders"
-    """How the list was written: a name out of ``readers.FORMATS``."""
+    """How the list was written: a name out of ``listing.FORMATS``."""
     unlabelled: int = 0
     """Number of listed videos that were left out because the list gives them no label: public test lists."""
 
@@ -180,7 +163,7 @@ class Catalog:
         """Return the videos of one split (train, val or test), with the classes unchanged."""
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
-        return replace(self, videos=self.videos.select(split))
+        return self.take(np.flatnonzero(self.videos.splits == SPLITS.index(split)))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Catalog:
         """Return the videos of these indices in this order, with the classes unchanged."""
@@ -189,9 +172,9 @@ class Catalog:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of videos by split and class name, zeros included."""
         k = len(self.classes)
-        found = np.bincount(self.videos.splits.astype(np.int64) * k + self.videos.labels, minlength=len(SPLITS) * k)
+        totals = np.bincount(self.videos.splits.astype(np.int64) * k + self.videos.labels, minlength=len(SPLITS) * k)
         return {
-            split: dict(zip(self.classes, found[number * k : (number + 1) * k].tolist(), strict=True))
+            split: dict(zip(self.classes, totals[number * k : (number + 1) * k].tolist(), strict=True))
             for number, split in enumerate(SPLITS)
         }
 
@@ -202,8 +185,23 @@ class Catalog:
 
     def missing(self) -> VideoTable:
         """Return the videos whose file does not exist. Lists each folder once instead of asking for every file."""
-        present = _Present(os.fspath(self.root))
-        return self.videos.take([row for row, path in enumerate(self.videos.paths) if path not in present])
+        root = os.fspath(self.root)
+
+        @cache
+        def files_of(folder: str) -> frozenset[str]:
+            try:
+                with os.scandir(folder or "/") as entries:
+                    return frozenset(entry.name for entry in entries if entry.is_file())
+            except OSError:
+                return frozenset()
+
+        def is_there(path: str) -> bool:
+            folder, _, name = os.path.join(root, path).rpartition("/")
+            names = files_of(folder)
+            # A file system that ignores case knows a file by names that its listing does not show.
+            return name in names or (bool(names) and os.path.isfile(f"{folder}/{name}"))
+
+        return self.videos.take([row for row, path in enumerate(self.videos.paths) if not is_there(path)])
 
     def summary(self) -> str:
         """Return one line with the counts: copies of the same data set differ in size, so they are always shown."""
@@ -211,27 +209,3 @@ class Catalog:
         parts = ", ".join(f"{split} {total}" for split, total in totals.items())
         left_out = f"; {self.unlabelled} more have no label" if self.unlabelled else ""
         return f"{len(self.videos)} videos of {len(self.classes)} classes ({parts}){left_out}"
-
-
-class _Present:
-    """The files that exist; remembers folders."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.folders: dict[str, frozenset[str]] = {}
-
-    def __contains__(self, path: str) -> bool:
-        folder, _, name = os.path.join(self.root, path).rpartition("/")
-        if folder not in self.folders:
-            self.folders[folder] = _files(folder)
-        names = self.folders[folder]
-        # A file system that ignores case knows a file by names that its listing does not show.
-        return name in names or (bool(names) and os.path.isfile(f"{folder}/{name}"))
-
-
-def _files(folder: str) -> frozenset[str]:
-    try:
-        with os.scandir(folder or "/") as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except OSError:
-        return frozenset()

@@ -21,9 +21,9 @@ from pvnas.data.listing import FORMATS, read_catalog
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, check_shares, complete_splits
 from pvnas.data.pack.format import INFO, PackInfo
-from pvnas.data.pack.read import Pack, PackReader, open_pack
+from pvnas.data.pack.read import Pack, open_pack
 from pvnas.data.video.container import VideoError
-from pvnas.data.video.decode import DecodedVideo, decode_video, probe
+from pvnas.data.video.decode import DecodedVideo, channels_first, decode_video, probe
 from pvnas.data.video.seek import Choose, read_frames
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
@@ -47,7 +47,7 @@ class VideoDataset:
     an open file for each video, more than a process may have by default.
     """
 
-    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int, pack: PackReader | None = None) -> None:
+    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int, pack: Pack | None = None) -> None:
         self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
         self._cache: list[DecodedVideo] | None = None
 
@@ -80,16 +80,22 @@ class VideoDataset:
         return self.pack.pack_shards[self.catalog.videos.rows]
 
     def select(self, indices: Sequence[int]) -> VideoDataset:
-        """Return a source of some of the videos that shares what is cached."""
+        """Return some of the videos; what is cached is shared."""
         part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack)
         part._cache = None if self._cache is None else [self._cache[i] for i in indices]
         return part
 
     def frames(self, index: int, choose: Choose) -> Tensor:
         """Return the (T, C, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
+        import torch
+
         if self._cache is not None:
             video = self._cache[index]
-            return _taken(video.frames_TCHW, choose(video.times_T, video.duration))
+            wanted, frames_TCHW = choose(video.times_T, video.duration), video.frames_TCHW
+            if frames_TCHW.is_cuda:
+                return frames_TCHW[torch.from_numpy(wanted)]
+            # Numpy copies whole frames, where torch's indexing goes from number to number.
+            return channels_first(frames_TCHW.permute(0, 2, 3, 1).numpy()[wanted])
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
@@ -100,7 +106,8 @@ class VideoDataset:
     def prepare_cache(self, device: torch.device | None = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
         where = self.config.cache
-        if where == "none" or not len(self) or (where == "auto" and self._too_large()):
+        too_large = where == "auto" and self.estimated_bytes() > self.config.cache_gib * GIB
+        if where == "none" or not len(self) or too_large:
             return False
         on_device = device if where == "gpu" else None
         cache = []
@@ -129,9 +136,6 @@ class VideoDataset:
         with self._named(index) as path:
             return decode_video(path, short_side=self.short_side)
 
-    def _too_large(self) -> bool:
-        return self.estimated_bytes() > self.config.cache_gib * GIB
-
     def estimated_bytes(self, sample: int = 32) -> float:
         """Return the memory that a cache takes, from what up to ``sample`` videos say of themselves."""
         chosen = np.unique(np.linspace(0, len(self) - 1, sample).astype(int)).tolist()
@@ -158,24 +162,18 @@ class VideoDataset:
             raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
 
 
-def _taken(frames_TCHW: Tensor, indices: NDArray[np.int64]) -> Tensor:
-    """Return some of the frames. Numpy copies whole frames, where torch's indexing goes from number to number."""
-    import torch
-
-    if frames_TCHW.is_cuda:
-        return frames_TCHW[torch.from_numpy(indices)]
-    return torch.from_numpy(frames_TCHW.permute(0, 2, 3, 1).numpy()[indices]).permute(0, 3, 1, 2)
-
-
 @dataclass(frozen=True)
 class OpenedVideos:
     """A catalogue and how its frames are read."""
 
     catalog: Catalog
     config: DataConfig
-    pack: PackReader | None = None
-    info: PackInfo | None = None
-    """What the pack says of itself."""
+    pack: Pack | None = None
+
+    @property
+    def info(self) -> PackInfo | None:
+        """What the pack says of itself."""
+        return self.pack.info if self.pack else None
 
     def dataset(self, split: str, short_side: int) -> VideoDataset:
         """Return the videos of one split (train, val or test)."""
@@ -202,7 +200,7 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
     codes = np.array([SPLITS.index(split) for split in splits], dtype=np.uint8)
     catalog = replace(catalog, videos=replace(catalog.videos, splits=codes))
     check_classes(catalog, shares)
-    return OpenedVideos(catalog, config, pack.reader(), pack.info)
+    return OpenedVideos(catalog, config, pack)
 
 
 def list_videos(config: DataConfig) -> Catalog:

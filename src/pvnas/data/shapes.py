@@ -129,8 +129,8 @@ def _signed_distance(outline: str, slimness: float, u: Floats, v: Floats) -> Flo
         return np.minimum(lying, np.maximum(np.abs(v) - long, np.abs(u) - short))
     corners = {"triangle": 3, "pentagon": 5}[outline]
     normals = 2 * np.pi * np.arange(corners) / corners
-    sides = [u * np.cos(normal) + v * np.sin(normal) for normal in normals]
-    return np.maximum.reduce(sides) - 1.1 * np.cos(np.pi / corners)
+    beyond = [u * np.cos(normal) + v * np.sin(normal) for normal in normals]
+    return np.maximum.reduce(beyond) - 1.1 * np.cos(np.pi / corners)
 
 
 def _waves(generator: np.random.Generator, u: Floats, v: Floats, frequencies: tuple[float, ...]) -> Floats:

@@ -20,7 +20,7 @@ import simplejpeg
 import torch
 
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.pack import PackReader, is_pack, open_pack, storage
+from pvnas.data.pack import Pack, is_pack, open_pack, storage
 from pvnas.data.pack.format import (
     BLOCK,
     END,
@@ -41,8 +41,8 @@ CLIP = np.array([3, 7, 11, 15, 19, 23, 27, 31])
 
 
 @pytest.fixture(scope="module")
-def reader(pack: Path) -> PackReader:
-    return open_pack(pack).reader()
+def reader(pack: Path) -> Pack:
+    return open_pack(pack)
 
 
 def test_a_pack_opens_as_a_catalogue(shapes: Catalog, pack: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_pack_opens_as_a_catalogue(shapes: Catalog, pack: Path) -> None:
     assert "48 videos (train 32, val 8, test 8), 1536 frames, 6 shards" in found.info.summary()
 
 
-def test_frames_and_times_are_those_of_the_source(shapes: Catalog, pack: Path, reader: PackReader) -> None:
+def test_frames_and_times_are_those_of_the_source(shapes: Catalog, pack: Path, reader: Pack) -> None:
     worst = np.inf
     for row, video in enumerate(open_pack(pack).catalog.videos):
         source = decode_video(shapes.root / video.path, short_side=48)
@@ -75,7 +75,7 @@ def test_frames_and_times_are_those_of_the_source(shapes: Catalog, pack: Path, r
     assert worst > 28  # textured 48x48 pictures with 4:2:0 colours are the hardest there are
 
 
-def test_frames_are_bit_for_bit_those_of_their_jpeg_files(pack: Path, reader: PackReader) -> None:
+def test_frames_are_bit_for_bit_those_of_their_jpeg_files(pack: Path, reader: Pack) -> None:
     members = open_pack(pack).members
     names = [shard.name for shard in open_pack(pack).info.shards]
     for row in (0, 17, 47):
@@ -88,7 +88,7 @@ def test_frames_are_bit_for_bit_those_of_their_jpeg_files(pack: Path, reader: Pa
         assert (reader.frames(row, CLIP).permute(0, 2, 3, 1).numpy() == expected).all()
 
 
-def test_frames_come_in_any_order_and_repeatedly(reader: PackReader) -> None:
+def test_frames_come_in_any_order_and_repeatedly(reader: Pack) -> None:
     whole = reader.frames(5, np.arange(32))
     for wanted in ([31, 31, 31, 0], [5], [], list(range(31, -1, -1))):
         assert torch.equal(reader.frames(5, np.array(wanted, dtype=np.int64)), whole[wanted])
@@ -101,7 +101,7 @@ def test_frames_come_in_any_order_and_repeatedly(reader: PackReader) -> None:
 def test_only_the_bytes_of_the_clip_are_read(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.FolderStorage, "gap", -1)
     found = open_pack(pack)
-    reader = found.reader()
+    reader = found
     starts = reader.member(9).starts
     json_size = found.members.json_sizes.item(9)
     assert reader.bytes_read == json_size
@@ -114,7 +114,7 @@ def test_only_the_bytes_of_the_clip_are_read(pack: Path, monkeypatch: pytest.Mon
 
 
 def test_a_reader_can_be_pickled_forked_and_shared_by_threads(pack: Path) -> None:
-    reader = open_pack(pack).reader()
+    reader = open_pack(pack)
     expected = [reader.frames(row, CLIP) for row in range(48)]
     copy = pickle.loads(pickle.dumps(reader))
     assert copy.bytes_read == 0
@@ -127,12 +127,12 @@ def test_a_reader_can_be_pickled_forked_and_shared_by_threads(pack: Path) -> Non
             assert torch.equal(frames, expected[row % 48])
 
 
-def _sums(work: tuple[PackReader, int]) -> int:
+def _sums(work: tuple[Pack, int]) -> int:
     return int(work[0].frames(work[1], CLIP).sum())
 
 
 def test_a_forked_reader_does_not_wait_for_its_parents_threads(pack: Path) -> None:
-    reader = open_pack(pack).reader()
+    reader = open_pack(pack)
     done = threading.Event()
 
     def read() -> None:
@@ -157,7 +157,7 @@ def test_few_shards_stay_open(pack: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(storage, "OPEN_FILES", 2)
     gc.collect()
     before = len(os.listdir("/dev/fd"))
-    reader = open_pack(pack).reader()
+    reader = open_pack(pack)
     for row in range(48):
         reader.times(row)
     assert len(os.listdir("/dev/fd")) <= before + 2
@@ -244,13 +244,13 @@ def test_damage_is_named_with_video_and_shard(pack: Path, tmp_path: Path) -> Non
         damaged[offset : offset + len(change or b"")] = change or b""
         path.write_bytes(damaged if change else content[:offset])
         with pytest.raises(UserError) as caught:
-            read(open_pack(tmp_path / "copy").reader())
+            read(open_pack(tmp_path / "copy"))
         assert "\n" not in str(caught.value)
         assert "train-00000.tar" in str(caught.value)
         assert ascii(found.catalog.videos[0].path) in str(caught.value)
         return str(caught.value)
 
-    def clip(reader: PackReader) -> None:
+    def clip(reader: Pack) -> None:
         reader.frames(0, CLIP - 3)
 
     assert "frame 0 is no JPEG" in problem(b"\0\0", start, clip)
@@ -262,7 +262,7 @@ def test_damage_is_named_with_video_and_shard(pack: Path, tmp_path: Path) -> Non
     )
     path.unlink()
     with pytest.raises(UserError, match=r"train-00000\.tar cannot be opened \(No such file"):
-        clip(open_pack(tmp_path / "copy").reader())
+        clip(open_pack(tmp_path / "copy"))
     os.mkfifo(path)
     with pytest.raises(UserError, match="is no regular file"):
-        clip(open_pack(tmp_path / "copy").reader())
+        clip(open_pack(tmp_path / "copy"))

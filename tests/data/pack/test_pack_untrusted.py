@@ -62,7 +62,7 @@ def refused(folder: Path, opened: list[str]) -> str:
 
 
 def read_all(folder: Path) -> None:
-    reader = open_pack(folder).reader()
+    reader = open_pack(folder)
     for row in range(len(reader)):
         reader.frames(row, np.arange(reader.length(row)))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import Served
-from pvnas.data.pack import PackReader, is_pack, open_pack, storage, verify_pack
+from pvnas.data.pack import Pack, is_pack, open_pack, storage, verify_pack
 from pvnas.errors import UserError
 
 CLIP = np.array([3, 7, 11, 15, 19, 23, 27, 31])
@@ -37,7 +37,7 @@ def assert_same(url: str, pack: Path) -> None:
     assert theirs.info == ours.info
     assert theirs.catalog.videos == ours.catalog.videos
     for row in (0, 20, 47):
-        assert torch.equal(theirs.reader().frames(row, CLIP), ours.reader().frames(row, CLIP))
+        assert torch.equal(theirs.frames(row, CLIP), ours.frames(row, CLIP))
 
 
 def test_urls_of_files_and_of_memory(pack: Path, memory: str) -> None:
@@ -53,7 +53,7 @@ def test_a_server_is_asked_for_the_needed_ranges_alone(pack: Path, served: Serve
     assert_same(served.url, pack)
     found = open_pack(served.url)
     served.ranges.clear()
-    reader = found.reader()
+    reader = found
     reader.frames(20, CLIP)
     shard = found.info.shards[found.members.shards.item(20)].name
     starts = reader.member(20).starts
@@ -67,25 +67,25 @@ def test_a_server_is_asked_for_the_needed_ranges_alone(pack: Path, served: Serve
 
 
 def test_a_forked_process_can_go_on_reading(pack: Path, served: Served) -> None:
-    reader = open_pack(served.url).reader()
+    reader = open_pack(served.url)
     expected = reader.frames(1, CLIP).sum().item()
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_sum, (reader, 1)).get(20) == expected
 
 
-def _sum(reader: PackReader, row: int) -> int:
+def _sum(reader: Pack, row: int) -> int:
     return int(reader.frames(row, CLIP).sum())
 
 
 def test_short_faults_are_waited_out(pack: Path, served: Served) -> None:
-    reader = open_pack(served.url).reader()
+    reader = open_pack(served.url)
     served.statuses += [503, 500, 429]
-    assert torch.equal(reader.frames(0, CLIP), open_pack(pack).reader().frames(0, CLIP))
+    assert torch.equal(reader.frames(0, CLIP), open_pack(pack).frames(0, CLIP))
 
 
 @pytest.mark.parametrize(("status", "answers"), [(503, 4), (403, 1), (401, 1)])
 def test_lasting_faults_are_one_line(served: Served, status: int, answers: int) -> None:
-    reader = open_pack(served.url).reader()
+    reader = open_pack(served.url)
     served.statuses += [status] * 10
     with pytest.raises(UserError, match=rf"{served.url}/train-00000\.tar cannot be read \(.*{status}") as caught:
         reader.frames(0, CLIP)
@@ -99,7 +99,7 @@ def test_what_is_not_there_is_one_line(served: Served, memory: str) -> None:
     assert not is_pack(f"{served.url}/nothing")
     fsspec.filesystem("memory").rm("/bucket/pack/train-00000.tar")
     with pytest.raises(UserError, match=r"memory://bucket/pack/train-00000\.tar does not exist"):
-        open_pack(memory).reader().times(0)
+        open_pack(memory).times(0)
     assert verify_pack(memory) == ["train-00000.tar: is missing"]
 
 
@@ -120,12 +120,12 @@ def test_a_truncated_shard_is_one_line(memory: str) -> None:
     with pytest.raises(
         UserError, match=r"memory://bucket/pack/train-00000\.tar: video '.*train-00000\.tar ends before byte"
     ):
-        open_pack(memory).reader().frames(0, CLIP)
+        open_pack(memory).frames(0, CLIP)
     assert "train-00000.tar: has 3000 bytes, not" in verify_pack(memory)[0]
 
 
 def test_a_server_without_ranges_is_named(served: Served) -> None:
-    reader = open_pack(served.url).reader()
+    reader = open_pack(served.url)
     served.ignores_ranges = True
     with pytest.raises(UserError, match="sends whole files where a part is asked for"):
         reader.frames(0, CLIP)

@@ -126,7 +126,7 @@ def test_times_and_frames_are_those_of_a_full_decode(shared_data: Path) -> None:
         decoded = decode_video(clips / name, short_side=64)
         assert (encoded.times_T == decoded.times_T).all()
         assert encoded.duration == decoded.duration
-        assert (len(encoded.kept), height, width) == (
+        assert (len(encoded.items), height, width) == (
             len(decoded.frames_TCHW),
             *decoded.frames_TCHW.shape[2:],
         )

@@ -125,11 +125,11 @@ def check_videos(
                 journal.add(result)
                 note(result)
             heed_stop()
-        found = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
+        checked = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
         if out is not None:
-            write_check_results(found, out)
+            write_check_results(checked, out)
             journal.finish()
-    return found
+    return checked
 
 
 def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:

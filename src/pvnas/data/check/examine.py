@@ -1,4 +1,4 @@
-"""What is wrong with one video: every frame is decoded and counted, none kept: a film needs no more than a clip.
+"""What is wrong with one video: every frame is decoded and counted, none is held: a film needs no more than a clip.
 
 Headers lie (a truncated file still claims all its frames), so what counts is what decodes.
 """
@@ -11,9 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
 from pvnas.data.processes import Tell, more_memory
 from pvnas.data.video.container import FrameReader, VideoError, average_rate, open_video, reason
+from pvnas.data.video.decode import measured_rate, shown_times
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
 COMPLETE_SHARE = 0.95
@@ -100,76 +103,49 @@ def _examined(file: str | Path) -> CheckResult:
     """Return ok or partial. Raises VideoError for all others, and MemoryError."""
     file_stamp(file)
     with open_video(file) as (container, stream):
-        reader, clock = FrameReader(container, stream), _Clock(float(stream.time_base or 0), average_rate(stream))
+        reader, base = FrameReader(container, stream), float(stream.time_base or 0)
+        stamps: list[int | None] = []
         shapes: dict[tuple[int, int, int], None] = {}  # in the order of their first frames
         for frame in reader.frames():
             if not shapes:
                 _convert(frame)
-            clock.add(frame.pts)
+            stamps.append(frame.pts)
             shapes[_shape(frame)] = None
         if not shapes:
             raise VideoError("empty", "no frame decodes")
         codec = stream.codec_context.name
-        rate, seconds, variable = clock.reading()
+        header_rate, count = average_rate(stream), len(stamps)
+        times_T = shown_times(stamps, base, header_rate)
+        rate = measured_rate(times_T, header_rate)
         counted = claimed = max(0, stream.frames - reader.hidden)
         if not counted:
             claimed = round(_claimed_seconds(container, stream) * rate)
-            if abs(claimed - clock.count) <= 1:  # rounded times are no claim of one frame more or less
-                claimed = clock.count
+            if abs(claimed - count) <= 1:  # rounded times are no claim of one frame more or less
+                claimed = count
     faults = []
-    if reader.bad or clock.count < COMPLETE_SHARE * claimed:
-        faults.append(f"{clock.count} of {'' if counted else 'about '}{max(claimed, clock.count)} frames decode")
+    if reader.bad or count < COMPLETE_SHARE * claimed:
+        faults.append(f"{count} of {'' if counted else 'about '}{max(claimed, count)} frames decode")
     if reader.bad:
         faults.append(f"{reader.bad} packets or frames are corrupt")
     width, height, rotation = next(iter(shapes))
+    period = 1 / (header_rate * base) if base else 0.0
+    rounded = base * (abs(period - round(period)) > 1e-6)  # no whole number of ticks: gaps differ by one
+    gaps = np.diff(times_T) if count > 1 else np.zeros(1)
     return CheckResult(
         "",
         "partial" if faults else "ok",
         "; ".join(faults),
-        frames=clock.count,
+        frames=count,
         claimed=claimed,
         rate=round(rate, 4),
-        variable_rate=variable,
+        variable_rate=bool(np.ptp(gaps) - rounded > ROUNDING_SECONDS * (1 + 1e-6)),
         rotation=rotation,
         width=width,
         height=height,
         resized=len(shapes) > 1,
         codec=codec,
-        seconds=round(seconds, 6),
+        seconds=round(float(times_T[-1]) + 1 / rate, 6),
     )
-
-
-class _Clock:
-    """Count, rate and duration of frames from their time stamps, as `decode_video` has them, one stamp at a time."""
-
-    def __init__(self, base: float, rate: float) -> None:
-        self.base, self.rate = base, rate
-        self.count, self.first, self.last = 0, 0, 0
-        self.least, self.most = 0, 0
-        self.rising = base > 0
-
-    def add(self, stamp: int | None) -> None:
-        """Count a frame; its stamp is in units of `base` seconds."""
-        self.count += 1
-        if stamp is None:
-            self.rising = False
-        elif self.count == 1:
-            self.first = self.last = stamp
-        else:
-            gap, self.last = stamp - self.last, stamp
-            self.rising = self.rising and gap > 0
-            self.least, self.most = (min(self.least, gap), max(self.most, gap)) if self.count > 2 else (gap, gap)
-
-    def reading(self) -> tuple[float, float, bool]:
-        """Return average frames per second, seconds, and whether the gaps differ by more than rounding."""
-        if self.count < 2 or not self.rising:
-            return self.rate, self.count / self.rate, False
-        span = (self.last - self.first) * self.base
-        rate = (self.count - 1) / span
-        period = 1 / (self.rate * self.base)
-        rounded = abs(period - round(period)) > 1e-6  # one frame is no whole number of ticks: gaps differ by one
-        differ = (self.most - self.least - rounded) * self.base
-        return rate, span + 1 / rate, differ > ROUNDING_SECONDS * (1 + 1e-6)
 
 
 def _shape(frame: Any) -> tuple[int, int, int]:

@@ -100,7 +100,7 @@ def _replayed(descriptor: int, limits: list[float]) -> dict[str, CheckResult]:
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.ftruncate(descriptor, whole)
-    found: dict[str, CheckResult] = {}
+    results: dict[str, CheckResult] = {}
     written_under: object = None
     for line in data[:whole].splitlines():
         with suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -108,7 +108,7 @@ def _replayed(descriptor: int, limits: list[float]) -> dict[str, CheckResult]:
             if "limits" in row:
                 written_under = row["limits"]
                 continue
-            verdict = CheckResult(**row)
-            if verdict.verdict in KINDS and (written_under == limits or not verdict.passing):
-                found[verdict.path] = verdict
-    return found
+            result = CheckResult(**row)
+            if result.verdict in KINDS and (written_under == limits or not result.passing):
+                results[result.path] = result
+    return results

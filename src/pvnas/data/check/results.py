@@ -75,86 +75,82 @@ class CheckResult:
         return self.verdict == "timeout" or self.detail.startswith((CRASHED, MEMORY))
 
 
-def write_check_results(verdicts: Sequence[CheckResult], folder: str | Path) -> None:
+def write_check_results(results: Sequence[CheckResult], folder: str | Path) -> None:
     """Write verdicts.json (exact, one line per video) and verdicts.csv (for a spreadsheet), each whole or not at all.
 
     Raises UserError where the place cannot be written.
     """
-    rows = ",\n".join(json.dumps(asdict(verdict)) for verdict in verdicts)
+    rows = ",\n".join(json.dumps(asdict(result)) for result in results)
     write_atomic(Path(folder) / JSON_NAME, f"[\n{rows}\n]\n" if rows else "[]\n")
     names = [field.name for field in fields(CheckResult) if field.name != "modified_ns"]
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(names)
-    lines.writerows([inert(getattr(verdict, name)) for name in names] for verdict in verdicts)
+    lines.writerows([inert(getattr(result, name)) for name in names] for result in results)
     write_atomic(Path(folder) / CSV_NAME, table.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def read_check_results(path: str | Path) -> list[CheckResult]:
     """Return what `write_check_results` wrote as JSON. Raises UserError for a file that is not such a list."""
     try:
-        verdicts = [CheckResult(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]
+        results = [CheckResult(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a list of verdicts ({error}); delete it to check the videos again") from None
-    if any(verdict.verdict not in KINDS for verdict in verdicts):
+    if any(result.verdict not in KINDS for result in results):
         raise UserError(f"{path} holds an unknown verdict; delete it to check the videos again")
-    return verdicts
+    return results
 
 
 def inert(cell: object) -> str:
     """Return a csv cell that a spreadsheet shows and never runs: no formula, nothing that steers a terminal."""
-    text = STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), str(cell))
+    text = STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), str(cell))
     return f"'{text}" if text.startswith(FORMULA) and not isinstance(cell, int | float) else text
 
 
-def counts(verdicts: Iterable[CheckResult]) -> dict[str, int]:
+def counts(results: Iterable[CheckResult]) -> dict[str, int]:
     """Return how many videos have each verdict, without those that no video has."""
-    found = Counter(verdict.verdict for verdict in verdicts)
-    return {kind: found[kind] for kind in KINDS if found[kind]}
+    numbers = Counter(result.verdict for result in results)
+    return {kind: numbers[kind] for kind in KINDS if numbers[kind]}
 
 
-def summary(verdicts: Iterable[CheckResult]) -> str:
+def summary(results: Iterable[CheckResult]) -> str:
     """Return one line that counts the verdicts, such as `46 ok, 1 partial, 1 unreadable`."""
-    return ", ".join(f"{number} {kind}" for kind, number in counts(verdicts).items()) or "no videos"
+    return ", ".join(f"{number} {kind}" for kind, number in counts(results).items()) or "no videos"
 
 
-def by_class(catalog: Catalog, verdicts: Sequence[CheckResult]) -> dict[str, dict[str, int]]:
+def by_class(catalog: Catalog, results: Sequence[CheckResult]) -> dict[str, dict[str, int]]:
     """Return for each class, in the catalog's order, how many of its videos have each verdict.
 
-    `verdicts` are those of the catalog's videos, in its order.
+    `results` are those of the catalog's videos, in its order.
     """
-    found = Counter(zip(catalog.videos.labels.tolist(), (verdict.verdict for verdict in verdicts), strict=True))
-    return {
-        name: {kind: found[label, kind] for kind in KINDS if found[label, kind]}
-        for label, name in enumerate(catalog.classes)
-    }
+    labels = catalog.videos.labels.tolist()
+    of_class: list[list[CheckResult]] = [[] for _ in catalog.classes]
+    for label, result in zip(labels, results, strict=True):
+        of_class[label].append(result)
+    return {name: counts(some) for name, some in zip(catalog.classes, of_class, strict=True)}
 
 
-def usable(catalog: Catalog, verdicts: Iterable[CheckResult], max_bad_share: float) -> Catalog:
+def usable(catalog: Catalog, results: Iterable[CheckResult], max_bad_share: float) -> Catalog:
     """Return the catalog without the videos that cannot be used.
 
     Raises UserError when they are more than `max_bad_share` of the catalog, or all of a class's training videos; write
     the verdicts first, so that the person finds the list.
     """
     known = set(catalog.videos.paths)
-    bad = [verdict for verdict in verdicts if verdict.path in known and not verdict.usable]
-    remaining = catalog.without({verdict.path for verdict in bad})
+    bad = [result for result in results if result.path in known and not result.usable]
+    remaining = catalog.without({result.path for result in bad})
     if not bad:
         return remaining
     # A repr keeps a file name with control characters on one line.
     first = f"the first is {bad[0].path!r} ({bad[0].verdict}: {bad[0].detail}); all are in {CSV_NAME}"
     if len(bad) > max_bad_share * len(catalog.videos):
+        enough = math.ceil(1000 * len(bad) / len(catalog.videos)) / 1000
         raise UserError(
             f"{len(bad)} of {len(catalog.videos)} videos cannot be used, more than max_bad_share={max_bad_share:g} "
-            f"allows; {first}; mend or remove them, or allow more: --data.max_bad_share {_enough(bad, catalog)}"
+            f"allows; {first}; mend or remove them, or allow more: --data.max_bad_share {enough:g}"
         )
     before, after = catalog.counts()["train"], remaining.counts()["train"]
     for name in catalog.classes:
         if before[name] and not after[name]:
             raise UserError(f"no training video of class {name!r} can be used; {first}; mend them or remove the class")
     return remaining
-
-
-def _enough(bad: Sequence[CheckResult], catalog: Catalog) -> str:
-    """Return the least share, rounded up to a thousandth, that would allow so many bad videos."""
-    return f"{math.ceil(1000 * len(bad) / len(catalog.videos)) / 1000:g}"

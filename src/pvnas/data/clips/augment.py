@@ -71,8 +71,8 @@ def spatial_view_box(height: int, width: int, crop: int, short_side: float, view
     box = {}
     for name, length in (("top", height), ("left", width)):
         along = length == max(height, width)
-        places = (0, math.ceil((length - side) / 2), length - side)
-        box[name] = places[view] if along else places[1]
+        offsets = (0, math.ceil((length - side) / 2), length - side)
+        box[name] = offsets[view] if along else offsets[1]
     if height == width:
         box["top"] = math.ceil((height - side) / 2)  # a square has one longer side: its width
     return CropBox(box["top"], box["left"], side)

@@ -78,8 +78,8 @@ def _pack_order(
     So a process reads a few neighbouring megabytes at a time, and the order is the same for any number of processes.
     """
     names, ranks_V = np.unique(pack_shards_V, return_inverse=True)
-    place = np.argsort(_permutation(len(names), draw))
-    line = np.argsort(place[ranks_V], kind="stable")
+    rank_of = np.argsort(_permutation(len(names), draw))
+    line = np.argsort(rank_of[ranks_V], kind="stable")
     order = np.empty((steps, batch.clips), dtype=np.int64)
     for first in range(0, steps, WINDOW_STEPS):
         window = line[first * batch.clips : min(first + WINDOW_STEPS, steps) * batch.clips]

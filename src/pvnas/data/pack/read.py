@@ -6,7 +6,6 @@ row ─ catalogue ─▶ json range ─▶ times, sizes ─ indices ─▶ range
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,21 +39,6 @@ CATALOG_LIMIT = 4 << 30  # bytes; ten million videos are a quarter of it
 MEMBERS_KEPT = 64
 
 
-@dataclass(frozen=True, eq=False)
-class Pack:
-    """What is known of a pack once it is open."""
-
-    storage: Storage
-    info: PackInfo
-    catalog: Catalog
-    """Format "pack"; ``videos.rows`` are the rows that the reader asks for, a path is that of the packed video."""
-    members: MemberIndex
-
-    def reader(self) -> PackReader:
-        """Return a reader of its clips."""
-        return PackReader(self)
-
-
 def is_pack(path_or_url: str | Path) -> bool:
     """Return whether a finished pack lies there. Raises UserError for a URL that does not answer."""
     return storage_of(path_or_url).size(INFO) is not None
@@ -84,24 +68,24 @@ def _content(storage: Storage, name: str, limit: int) -> bytes:
     return storage.read(name, 0, size) if size else b""
 
 
-class PackReader:
+class Pack:
     """Reads clips by a video's row in the pack (``VideoTable.rows``); threads and forked processes may share one.
 
     All methods raise UserError, in one line with video and tar file, for what is damaged or cannot be read.
     """
 
-    def __init__(self, pack: Pack) -> None:
-        self.pack, self.members = pack, pack.members
+    def __init__(self, storage: Storage, info: PackInfo, catalog: Catalog, members: MemberIndex) -> None:
+        self.storage, self.info, self.catalog, self.members = storage, info, catalog, members
         self.bytes_read = 0
         """Bytes read in this process so far."""
         self.member = lru_cache(MEMBERS_KEPT)(self._member)
-        """Return the json member of a video, by row; the last ones are kept."""
+        """Return the json member of a video, by row; the last ones are held."""
 
     def __len__(self) -> int:
-        return len(self.pack.catalog.videos)
+        return len(self.catalog.videos)
 
-    def __reduce__(self) -> tuple[type[PackReader], tuple[Pack]]:
-        return PackReader, (self.pack,)
+    def __reduce__(self) -> tuple[type[Pack], tuple[Any, ...]]:
+        return Pack, (self.storage, self.info, self.catalog, self.members)
 
     @property
     def pack_shards(self) -> NDArray[np.int64]:
@@ -158,7 +142,7 @@ class PackReader:
         """Return the JPEG files of frames in rising order; near ones are read at once."""
         offset = self.members.mjpeg_offsets.item(row)
         jpegs: dict[int, memoryview] = {}
-        for group in near_groups([(i, *member.starts[i : i + 2].tolist()) for i in indices], self.pack.storage.gap):
+        for group in near_groups([(i, *member.starts[i : i + 2].tolist()) for i in indices], self.storage.gap):
             first, end = group[0][1], group[-1][2]
             content = memoryview(self._bytes(row, offset + first, end - first))
             jpegs |= {index: content[start - first : stop - first] for index, start, stop in group}
@@ -166,19 +150,19 @@ class PackReader:
 
     def _bytes(self, row: int, start: int, size: int) -> bytes:
         try:
-            content = self.pack.storage.read(self._file(row), start, size)
+            content = self.storage.read(self._file(row), start, size)
         except DamageError as damage:
             raise self._fault(row, str(damage)) from None
         self.bytes_read += size
         return content
 
     def _file(self, row: int) -> str:
-        return self.pack.info.shards[self.members.shards.item(row)].name
+        return self.info.shards[self.members.shards.item(row)].name
 
     def _fault(self, row: int, text: str) -> UserError:
-        path = shown(self.pack.catalog.videos.paths[row])
+        path = shown(self.catalog.videos.paths[row])
         return UserError(
-            f"{self.pack.storage.address}/{self._file(row)}: video {path}: {text}; copy the shard anew: "
+            f"{self.storage.address}/{self._file(row)}: video {path}: {text}; copy the shard anew: "
             "what is damaged can be found with pvnas data verify"
         )
 

@@ -83,8 +83,8 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
             key = f"{stem}-{number:05d}"  # without a dot, as WebDataset asks
             with explained(folder / job.name):
                 head = file.member(f"{key}.json", [_describe(video, name, jpegs, size)])
-                body = file.member(f"{key}.mjpeg", jpegs.kept)
-            samples.append((number, *head, *body, *size, len(jpegs.kept)))
+                body = file.member(f"{key}.mjpeg", jpegs.items)
+            samples.append((number, *head, *body, *size, len(jpegs.items)))
         with explained(folder / job.name):
             file.write(END)
     return PackShardRecord(job.name, file.size, file.digest.hexdigest(), tuple(samples), tuple(left_out))
@@ -145,7 +145,7 @@ def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, in
         "duration": jpegs.duration,
         "frames_bad": jpegs.frames_bad,
         "times": jpegs.times_T.tolist(),
-        "sizes": [len(frame) for frame in jpegs.kept],
+        "sizes": [len(frame) for frame in jpegs.items],
     }
     return json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
 

@@ -10,7 +10,7 @@ import stat
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pvnas.data.pack.format import DamageError, shown
 from pvnas.errors import UserError
@@ -24,30 +24,11 @@ MISSING_STATUS = frozenset({404, 410})
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Storage(Protocol):
-    """The files of one pack. May be shared by threads, pickled, and used on after a fork."""
-
-    address: str
-    gap: int
-    """Ranges no farther apart than this are read as one."""
-
-    def read(self, name: str, start: int, size: int) -> bytes:
-        """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
-
-    def size(self, name: str) -> int | None:
-        """Return the bytes of a file, None where there is no such file. Raises UserError."""
-
-
-def storage_of(path_or_url: str | Path) -> Storage:
-    """Return the storage of a pack: a URL where there is `://` in its name, else a folder."""
-    text = os.fspath(path_or_url)
-    return UrlStorage(text) if "://" in text else FolderStorage(text)
-
-
 class FolderStorage:
     """A folder. Its files stay open, the most recently used ones up to a limit."""
 
     gap = LOCAL_GAP
+    """Ranges no farther apart than this are read as one."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -119,12 +100,11 @@ class UrlStorage:
         return bytes(content)
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file, None where there is no such file. Raises UserError."""
-        found = _tried(f"{self.address}/{name}", lambda files, path: files.info(path))
-        if found is None:
+        """Return the bytes of a file, -1 where the server does not say, None for no such file. Raises UserError."""
+        info = _tried(f"{self.address}/{name}", lambda files, path: files.info(path))
+        if info is None:
             return None
-        size = found.get("size")
-        return size if isinstance(size, int) else -1
+        return info["size"] if isinstance(info.get("size"), int) else -1
 
 
 def _tried(url: str, ask: Any) -> Any:
@@ -170,3 +150,13 @@ def _is_transient(fault: Exception) -> bool:
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {shown(text)[1:-1]}" if text else type(error).__name__
+
+
+Storage = FolderStorage | UrlStorage
+"""The files of one pack. May be shared by threads, pickled, and used on after a fork."""
+
+
+def storage_of(path_or_url: str | Path) -> Storage:
+    """Return the storage of a pack: a URL where there is `://` in its name, else a folder."""
+    text = os.fspath(path_or_url)
+    return UrlStorage(text) if "://" in text else FolderStorage(text)

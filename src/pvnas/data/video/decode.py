@@ -73,7 +73,7 @@ def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedV
     """
     painter = Painter(short_side)
     decoded = decode_in_order(path, painter.paint, painter)
-    frames_TCHW = stacked(decoded.kept)
+    frames_TCHW = stacked(decoded.items)
     return DecodedVideo(frames_TCHW, decoded.times_T, decoded.duration, decoded.frames_bad)
 
 
@@ -81,16 +81,16 @@ def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedV
 class InOrder:
     """What a decode from the first frame to the last has shown."""
 
-    kept: list[Any]
+    items: list[Any]
     """What was made of each frame, in the order they are shown."""
     times_T: NDArray[np.float64]
     duration: float
     frames_bad: int
 
 
-def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Painter) -> InOrder:
-    """Decode a file from its first frame to its last; ``keep`` makes of each frame what is kept. Raises VideoError."""
-    kept: list[Any] = []
+def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: Painter) -> InOrder:
+    """Decode a file from its first frame to its last; ``make`` makes an item of each frame. Raises VideoError."""
+    items: list[Any] = []
     stamps: list[int | None] = []
     with open_video(path) as (container, stream):
         reader = FrameReader(container, stream)
@@ -98,13 +98,13 @@ def decode_in_order(path: str | Path, keep: Callable[[Any], Any], painter: Paint
             if not stamps:
                 painter.fit(frame.width, frame.height)
             stamps.append(frame.pts)
-            kept.append(keep(frame))
+            items.append(make(frame))
         rate, base = average_rate(stream), float(stream.time_base or 0)
     if not stamps:
         raise VideoError("empty", "no frame decodes")
     times_T = shown_times(stamps, base, rate)
     duration = float(times_T[-1]) + 1.0 / measured_rate(times_T, rate)
-    return InOrder(kept, times_T, duration, reader.bad)
+    return InOrder(items, times_T, duration, reader.bad)
 
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:

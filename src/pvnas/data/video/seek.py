@@ -227,7 +227,7 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
         return frame if held_bytes <= HELD_PICTURES else None
 
     decoded = decode_in_order(path, hold, painter)
-    frames, times_T, duration = decoded.kept, decoded.times_T, decoded.duration
+    frames, times_T, duration = decoded.items, decoded.times_T, decoded.duration
     if table is None:
         wanted = choose(times_T, duration)
     else:
@@ -238,6 +238,6 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
         needed = set(wanted.tolist())
         numbers = iter(range(len(frames)))
         again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
-        return stacked([again.kept[index] for index in wanted.tolist()])
+        return stacked([again.items[index] for index in wanted.tolist()])
     pictures = {index: painter.paint(frames[index]) for index in sorted(set(wanted.tolist()))}
     return stacked([pictures[index] for index in wanted.tolist()])
