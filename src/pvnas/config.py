@@ -100,7 +100,7 @@ class BatchConfig:
     """One global batch = shards x clips_per_shard; batch statistics stay inside a shard (the paper's GPU)."""
 
     shards: int = 1
-    """Logical shards of the global batch (P: 32 GPUs)."""
+    """Logical shards ("ghost batches") of the global batch (P: 32 GPUs)."""
     clips_per_shard: int = 32
     """Clips of a shard (P: 32 in the search, 8 in the retraining)."""
 

@@ -39,8 +39,8 @@ class Graphs:
         if recorded is None or tuple(tensor.shape for tensor in recorded.inputs) != sizes:
             self._called.add((name, sizes))
             return function(*tensors)
-        for own, tensor in zip(recorded.inputs, tensors, strict=True):
-            own.copy_(tensor, non_blocking=True)
+        for recorded_input, tensor in zip(recorded.inputs, tensors, strict=True):
+            recorded_input.copy_(tensor, non_blocking=True)
         recorded.graph.replay()
         return recorded.outputs
 

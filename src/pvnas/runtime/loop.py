@@ -79,10 +79,10 @@ class Stage(ABC):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that the next step depends on: weights, BN statistics, the optimisers' state."""
-        found = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            found |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.tensors().items()}
-        return found
+            tensors |= {f"{name}/{entry}": tensor for entry, tensor in optimizer.tensors().items()}
+        return tensors
 
     def state(self) -> dict[str, Any]:
         """Return what tensors() cannot hold, as JSON data: the optimisers' settings."""

@@ -26,10 +26,10 @@ def derive_cell(alpha_EO: Tensor, category: str) -> Cell:
     candidates = [_best_operation(row, names) for row in scores_EO.tolist()]
     nodes = []
     for node in range(INPUTS, INPUTS + NODES):
-        incoming = [(source, *candidates[edge]) for edge, (target, source) in enumerate(EDGES) if target == node]
-        # sorted() is stable, so equal scores keep the lower source first.
+        incoming = [(before, *candidates[edge]) for edge, (target, before) in enumerate(EDGES) if target == node]
+        # sorted() is stable, so equal scores keep the lower predecessor first.
         best = sorted(incoming, key=lambda candidate: -candidate[1])[:KEPT_EDGES]
-        first, second = (Edge(source, operation) for source, _, operation in best)
+        first, second = (Edge(before, operation) for before, _, operation in best)
         nodes.append((first, second))
     return tuple(nodes)
 

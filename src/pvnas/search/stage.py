@@ -145,12 +145,12 @@ class SearchStage(Stage):
         """Add this epoch's alphas to the history, in place of whatever an interrupted run left beyond it."""
         path = self.run_dir / "alphas.safetensors"
         history = load_tensors(path) if path.exists() and epoch > 0 else {}
-        kept = {name: alpha for name, alpha in history.items() if name < f"epoch_{epoch:03d}"}
+        earlier = {name: alpha for name, alpha in history.items() if name < f"epoch_{epoch:03d}"}
         now = {
             f"epoch_{epoch:03d}/{category}": alpha.detach().cpu()
             for category, alpha in self.network.architecture_parameters().items()
         }
-        save_tensors(path, kept | now)
+        save_tensors(path, earlier | now)
 
     def start(self) -> None:
         """Write the initial alphas of a new search."""

@@ -116,5 +116,5 @@ class SupernetGradient:
         if self.graphs is None:
             return gradients(batch.clips_NCTHW, batch.labels_N)
         name = (len(parameters), id(parameters[0]), update_statistics)
-        found, measures = self.graphs.call(name, gradients, (batch.clips_NCTHW, batch.labels_N))
-        return found, {key: value.clone() for key, value in measures.items()}  # which outlive the next call
+        recorded, measures = self.graphs.call(name, gradients, (batch.clips_NCTHW, batch.labels_N))
+        return recorded, {key: value.clone() for key, value in measures.items()}  # which outlive the next call

@@ -33,9 +33,9 @@ def topk_correct(scores_NK: Tensor, labels_N: Tensor, k: int) -> Tensor:
     if k < 1:
         raise ValueError(f"k is {k}; must be 1 or more")
     classes = scores_NK.shape[1]
-    own_N1 = scores_NK.gather(1, labels_N[:, None])
+    score_N1 = scores_NK.gather(1, labels_N[:, None])
     lower_NK = torch.arange(classes, device=scores_NK.device) < labels_N[:, None]
-    rank_N = ((scores_NK > own_N1) | ((scores_NK == own_N1) & lower_NK)).sum(1)
+    rank_N = ((scores_NK > score_N1) | ((scores_NK == score_N1) & lower_NK)).sum(1)
     return ((rank_N < min(k, classes)) & ~scores_NK.isnan().any(1)).sum()
 
 
