@@ -64,11 +64,11 @@ def copied_to(device: torch.device, tensors: Iterable[Tensor]) -> list[Tensor]:
         return [tensor.to(device) for tensor in tensors]
     work, copies = torch.cuda.current_stream(device), _copies(device)
     with torch.cuda.stream(copies):
-        found = [tensor if tensor.is_cuda else tensor.to(device, non_blocking=True) for tensor in tensors]
+        copied = [tensor if tensor.is_cuda else tensor.to(device, non_blocking=True) for tensor in tensors]
     work.wait_stream(copies)
-    for tensor in found:
+    for tensor in copied:
         tensor.record_stream(work)  # else its memory could be given to a later copy while work still reads it
-    return found
+    return copied
 
 
 @cache
