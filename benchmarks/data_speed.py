@@ -3,27 +3,59 @@
     python benchmarks/data_speed.py OUT [--footage VIDEO] [--clips 48] [--workers 2]
 
 Writes OUT/data_speed.json: generated videos, and (--footage) a real one encoded the same way. torchcodec and decord are
-measured where they are installed; give them an environment of their own, they are no dependencies.
-About three minutes on one core.
+measured where they are installed, each as its own manual says, on one thread; give them an environment of their own,
+they are no dependencies. About three minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from common import describe_machine, environment, now
+from common import describe_machine, in_one_line, now
+from pvnas.bench.data import bench_generated
+from pvnas.bench.readers import FramesOfAFile, OtherReader, read_by_pyav
+from pvnas.runtime.device import set_threads
 
 
-def measure(arguments: list[str]) -> dict[str, Any]:
-    """Run the command once and return what it prints."""
-    command = [sys.executable, "-m", "pvnas", "bench", "data", "--json", *arguments]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+def read_by_torchcodec(frames: FramesOfAFile, mode: str) -> Any:
+    """Read by index; approximate mode takes times from the average rate, not exact where the rate varies."""
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import Resize
+
+    resize = [Resize(frames.size)]
+    decoder = VideoDecoder(str(frames.path), num_ffmpeg_threads=1, seek_mode=mode, transforms=resize)
+    return decoder.get_frames_at(indices=frames.indices).data
+
+
+def read_by_decord(frames: FramesOfAFile) -> Any:
+    """Read a batch of indices, scaled by the reader."""
+    import decord
+
+    height, width = frames.size
+    reader = decord.VideoReader(str(frames.path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+    return reader.get_batch(frames.indices).asnumpy()
+
+
+OTHERS: dict[str, tuple[str, OtherReader]] = {
+    "pyav": ("av", read_by_pyav),
+    "torchcodec": ("torchcodec.decoders", partial(read_by_torchcodec, mode="exact")),
+    "torchcodec_approximate": ("torchcodec.decoders", partial(read_by_torchcodec, mode="approximate")),
+    "decord": ("decord", read_by_decord),
+}
+"""Name -> the module that it needs, and how it reads."""
+
+
+def imports(module: str) -> bool:
+    try:
+        import_module(module)
+    except (ImportError, OSError, RuntimeError):  # not installed, or without a matching FFmpeg on the system
+        return False
+    return True
 
 
 def main() -> None:
@@ -35,13 +67,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    shared = ["--clips", str(args.clips), "--workers", str(args.workers)]
-    record = {"date": now(), "machine": describe_machine(), "generated": measure(shared)}
+    set_threads(1)
+    others = {name: read for name, (module, read) in OTHERS.items() if imports(module)}
+    measure = partial(bench_generated, clips=args.clips, short_side=128, workers=args.workers, others=others)
+    record = {"date": now(), "machine": describe_machine(), "generated": measure()}
     if args.footage:
-        record["footage"] = measure([*shared, "--footage", str(args.footage)])
-        record["footage"]["footage"] = args.footage.name  # a path of this machine tells nobody anything
+        # A path of this machine tells nobody anything.
+        record["footage"] = measure(footage=args.footage) | {"footage": args.footage.name}
     (args.out / "data_speed.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

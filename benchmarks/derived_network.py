@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.variants import Setting, answer, measure_work
+from pvnas.bench.variants import answer, measure_work
 from pvnas.config import NetworkConfig
 from pvnas.fast.inference import Compiled, ready
 from pvnas.fast.kernels.choice import by_pytorch
@@ -27,7 +27,7 @@ FORWARDS_OF_A_STEP = 3  # in multiply-accumulates: forward, the gradient of the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelShape(Setting):
+class ModelShape:
     """A network, and the clips that go through it."""
 
     genotype: str
@@ -40,8 +40,12 @@ class ModelShape(Setting):
     frames: int = 8
     height: int = 224
     side: int = 224
+    """Width of a frame, in pixels."""
     training: bool = False
     """A training step in place of a forward pass."""
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
 
 
 def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -57,16 +57,13 @@ def all_fields() -> dict[str, Field]:
 
 
 def _fields_of(part: type, prefix: str) -> Iterator[Field]:
-    hints, helps = get_type_hints(part), _attribute_docstrings(part)
-    sections = []
-    for field in fields(part):
-        kind = hints[field.name]
+    """The fields of a part first, then those of the parts inside it."""
+    texts = _attribute_docstrings(part)
+    for name, kind in sorted(get_type_hints(part).items(), key=lambda hint: is_dataclass(hint[1])):
         if is_dataclass(kind):
-            sections.append((kind, f"{prefix}{field.name}."))
+            yield from _fields_of(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            yield Field(prefix + field.name, kind, helps.get(field.name, ""))
-    for kind, longer_prefix in sections:
-        yield from _fields_of(kind, longer_prefix)  # type: ignore[arg-type]
+            yield Field(prefix + name, kind, texts.get(name, ""))
 
 
 @cache
@@ -171,7 +168,10 @@ def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """One text ``name: old -> new`` for each field that differs, in the order of ``config.py``."""
-    return [_difference(name, *pair) for name, pair in changed_fields(old, new).items()]
+    return [
+        f"{name}: {_plain(before) or repr('')} -> {_plain(after) or repr('')}"
+        for name, (before, after) in changed_fields(old, new).items()
+    ]
 
 
 def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
@@ -179,17 +179,14 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
     file = Path(run_dir) / CONFIG_NAME
     if not file.exists():
         return
-    changed = changed_fields(load_config(file=file), config)
-    listed = [_difference(name, *pair) for name, pair in changed.items() if name not in HARMLESS_FIELDS]
-    if listed:
+    changed = [
+        text for text in differences(load_config(file=file), config) if text.split(":")[0] not in HARMLESS_FIELDS
+    ]
+    if changed:
         raise UserError(
-            f"{run_dir} holds a run of another config ({'; '.join(listed)}); "
+            f"{run_dir} holds a run of another config ({'; '.join(changed)}); "
             "to resume it type the old values, for a new run name another --dir"
         )
-
-
-def _difference(name: str, old: object, new: object) -> str:
-    return f"{name}: {_plain(old) or repr('')} -> {_plain(new) or repr('')}"
 
 
 def _plain(value: object) -> str:
@@ -215,9 +212,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean …?)`` for the known name that is closest, or an empty text."""
     known = list(known)
     # Somebody may well type the last word alone (`width`), which is near to no dotted name.
-    found = [full for full in known if "." not in name and full.rpartition(".")[2] == name]
-    found = found[:3] or difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
-    return f" (did you mean {', '.join(found)}?)" if found else ""
+    close = [full for full in known if "." not in name and full.rpartition(".")[2] == name]
+    close = close[:3] or difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def checked(field: Field, value: object, where: str = "") -> object:
@@ -242,50 +239,28 @@ def checked(field: Field, value: object, where: str = "") -> object:
     raise UserError(f"{where}{field.name} takes {field.takes}, not {shown(value)}{hint}")
 
 
-# Ranges: by the last word of the name, or by the full name where one word means two things.
+# What a number may be, the limits included, by the last word of the field's name.
 _LARGE = 10**6
-_RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1),
-    "split": (1, 3),
-    "threads": (0, 4096),
-    "checkpoint_minutes": (0, _LARGE),
-    "validation_share": (0, 0.9),
-    "test_share": (0, 0.9),
-    "max_bad_share": (0, 1),
-    "cache_gib": (0, _LARGE),
-    "workers": (0, 1024),
-    "frames": (1, 4096),
-    "window": (1, _LARGE),
-    "window_rate": (0.01, 10_000),
-    "short_side_min": (8, 8192),
-    "short_side_max": (8, 8192),
-    "short_side": (8, 8192),
-    "crop": (8, 8192),
-    "shards": (1, 65_536),
-    "clips_per_shard": (1, 65_536),
-    "step_epochs": (1e-6, _LARGE),
-    "step_factor": (0, 1),
-    "final_factor": (0, 1),
-    "warmup_epochs": (0, _LARGE),
-    "lr": (0, _LARGE),
-    "lr_clips": (1, _LARGE),
-    "momentum": (0, 0.9999999),
-    "weight_decay": (0, _LARGE),
-    "clip_gradient": (0, _LARGE),
-    "beta1": (0, 0.9999999),
-    "beta2": (0, 0.9999999),
-    "initial_std": (0, 1000),
-    "epochs": (1, _LARGE),
-    "stop_epoch": (0, _LARGE),
-    "width": (1, 65_536),
-    "repeat": (1, 1000),
-    "bilevel_share": (0.01, 0.99),
-    "dropout": (0, 0.9999999),
-    "drop_path": (0, 0.9999999),
-    "label_smoothing": (0, 0.9999999),
-    "temporal_views": (1, 1000),
-    "spatial_views": (1, 3),
+_NAMES_BY_RANGE: dict[tuple[float, float], str] = {
+    (0, 2**63 - 1): "seed",
+    (0, 4096): "threads",
+    (0, 1024): "workers",
+    (0, 1000): "initial_std",
+    (0, 1): "max_bad_share step_factor final_factor",
+    (0, 0.9999999): "momentum beta1 beta2 dropout drop_path label_smoothing",
+    (0, 0.9): "validation_share test_share",
+    (0.01, 0.99): "bilevel_share",
+    (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch",
+    (1e-6, _LARGE): "step_epochs",
+    (1, _LARGE): "window lr_clips epochs",
+    (1, 65_536): "shards clips_per_shard width",
+    (1, 4096): "frames",
+    (1, 1000): "repeat temporal_views",
+    (1, 3): "split spatial_views",
+    (0.01, 10_000): "window_rate",
+    (8, 8192): "short_side_min short_side_max short_side crop",
 }
+_RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}
 
 _PAIRS: list[tuple[str, Callable[[Any, Any], bool], str, str]] = [
     ("search.stop_epoch", lambda a, b: a <= b, "search.epochs", "must not be after"),
@@ -303,20 +278,16 @@ def check_config(config: RunConfig) -> None:
     for name, field in all_fields().items():
         if field.kind not in (int, float):
             continue
-        low, high = _RANGES[name.rpartition(".")[2]]
-        value = get_field(config, name)
-        if not low <= value <= high:
-            raise UserError(f"{name} must be between {_short(low)} and {_short(high)}, not {shown(value)}")
+        limits, value = _RANGES[name.rpartition(".")[2]], get_field(config, name)
+        if not limits[0] <= value <= limits[1]:
+            low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in limits)
+            raise UserError(f"{name} must be between {low} and {high}, not {shown(value)}")
     for left, fits, right, text in _PAIRS:
         a, b = get_field(config, left), get_field(config, right)
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
-
-
-def _short(number: float) -> str:
-    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 # YAML
@@ -367,7 +338,7 @@ def _reason(error: Exception) -> str:
 
 
 def _flatten(tree: object, *, where: str, prefix: str = "") -> dict[str, object]:
-    """Dotted names and values of a nested mapping. Goes no deeper than the config itself does."""
+    """Dotted names and values of a nested mapping, no deeper than the config itself is."""
     if tree is None:
         return {}
     if not isinstance(tree, Mapping):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from pvnas.bench.footage import FRAMES, RATE, write_footage
-from pvnas.bench.readers import reading_rates
+from pvnas.bench.readers import OtherReader, read_by_pyav, reading_rates
 from pvnas.bench.stages import stage_milliseconds
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
@@ -24,10 +26,17 @@ CLIPS_PER_BATCH = 8
 CLIPS_FROM_MEMORY = 10  # as many times the clips, where one takes a fraction of a millisecond
 
 
-def bench_generated(*, clips: int, short_side: int, workers: int, footage: Path | None = None) -> dict[str, Any]:
+def bench_generated(
+    *,
+    clips: int,
+    short_side: int,
+    workers: int,
+    footage: Path | None = None,
+    others: Mapping[str, OtherReader] = MappingProxyType({"pyav": read_by_pyav}),
+) -> dict[str, Any]:
     """Measure on 340x256 H.264 videos with a key frame every 12 and every 250 frames, generated or from ``footage``.
 
-    The figures of GOP 12 stand at the top too.
+    ``others``: readers to compare with. The figures of GOP 12 stand at the top too.
     """
     by_gop = {}
     for gop in GOPS:
@@ -35,7 +44,7 @@ def bench_generated(*, clips: int, short_side: int, workers: int, footage: Path 
             paths = write_footage(Path(folder), gop=gop, videos=1 if footage else GENERATED_VIDEOS, original=footage)
             videos = [Video(path.name, number % 2, "train") for number, path in enumerate(paths)]
             catalog = Catalog.of(Path(folder), ("a", "b"), videos)
-            by_gop[f"gop_{gop}"] = _measured(catalog, clips, short_side, workers, peers=True)
+            by_gop[f"gop_{gop}"] = _measured(catalog, clips, short_side, workers, others)
     about = str(footage) if footage else f"generated, {FRAMES} frames at {RATE} fps, 340x256 H.264"
     return _described(about, clips, short_side) | by_gop["gop_12"] | by_gop
 
@@ -45,7 +54,7 @@ def bench_catalog(catalog: Catalog, *, clips: int, short_side: int, workers: int
     step = max(1, len(catalog.videos) // min(clips, 24))
     sample = catalog.take(range(0, len(catalog.videos), step))
     about = f"{len(sample.videos)} of the {len(catalog.videos)} videos of {catalog.root}"
-    return _described(about, clips, short_side) | _measured(sample, clips, short_side, workers, peers=False)
+    return _described(about, clips, short_side) | _measured(sample, clips, short_side, workers, {})
 
 
 def _described(footage: str, clips: int, short_side: int) -> dict[str, Any]:
@@ -54,10 +63,12 @@ def _described(footage: str, clips: int, short_side: int) -> dict[str, Any]:
     return {"footage": footage, "clip": shape, "machine": describe_machine()}
 
 
-def _measured(catalog: Catalog, clips: int, short_side: int, workers: int, *, peers: bool) -> dict[str, Any]:
+def _measured(
+    catalog: Catalog, clips: int, short_side: int, workers: int, others: Mapping[str, OtherReader]
+) -> dict[str, Any]:
     size = {"short_side": short_side, "clips": clips}
     with tempfile.TemporaryDirectory(prefix="pvnas-bench-") as folder:
-        rates = reading_rates(catalog, Path(folder) / "pack", peers=peers, **size)
+        rates = reading_rates(catalog, Path(folder) / "pack", others=others, **size)
     # The proportions of the paper's search: a crop of 112 out of a shorter side of 128 to 164.
     largest, crop = round(1.28 * short_side), 7 * short_side // 8
     augment = AugmentConfig(short_side_min=short_side, short_side_max=largest, crop=crop)

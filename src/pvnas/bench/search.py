@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.variants import Setting, answer, compare, measure_variants, measure_work
+from pvnas.bench.variants import answer, compare, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.augment import normalise
@@ -31,7 +31,7 @@ SUPERNETS = ("fast", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape(Setting):
+class Shape:
     """One setting of the benchmark."""
 
     width: int = 16
@@ -40,7 +40,11 @@ class Shape(Setting):
     frames: int = 8
     height: int = 64
     side: int = 64
+    """Width of a frame, in pixels."""
     classes: int = 20
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
     checkpointing: bool = False
     """Whether the fast supernet keeps each cell's output alone."""
 

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,21 +18,6 @@ from pvnas.bench.roofline import Machine, Work, measure_machine, timed
 from pvnas.errors import UserError
 
 WARM_UP = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The clips of one piece of work, and the machine that does it."""
-
-    batch: int
-    frames: int
-    height: int
-    side: int
-    """Width of a frame, in pixels."""
-    classes: int
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
 
 
 def measure_variants(

@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any
 
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
@@ -83,12 +83,5 @@ def _fail(text: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"pvnas: warning: {clean(message)}", file=sys.stderr)
