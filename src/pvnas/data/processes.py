@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -35,6 +35,7 @@ TRIES = 5
 BARREN_STARTS = 3  # of each worker; fewer than tries, so that a machine's fault is not taken for the files'
 # A scheduler ends a job by signalling all of its processes; 255: the process that forks the workers has been ended.
 ENDED_FROM_OUTSIDE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 255})
+ENDED_OFTEN = f"its process was ended {TRIES} times"
 PR_SET_PDEATHSIG = 1
 
 Job = TypeVar("Job")
@@ -75,40 +76,25 @@ def run_jobs(
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
     ``seconds_for``: how long a job may take; ``memory``: bytes that a worker may take beyond what it holds before its
-    first job (0: no limit; Linux only); ``on_note`` is given what ``tell`` is in the worker; ``ahead``: jobs that a
-    worker is given while it is at another, so that it need not wait for this process. A job whose process is ended by
-    no fault of its own is tried again. Close the generator to end the workers early. Raises the UserError of a job, and
-    one where workers cannot be started.
+    first job (0: no limit; Linux only); ``on_note`` is given what ``tell`` is in the worker; ``ahead``: jobs that wait
+    in a worker, so that it need not wait for this process. A job whose process is ended by no fault of its own is tried
+    again. Close the generator to end the workers early. Raises the UserError of a job, and one where none can start.
     """
     todo, again, barren = map(_Task, jobs), list[_Task](), 0
     crew = [_Worker(work, memory) for _ in range(workers)]
     try:
         while True:
-            for depth in range(1 + ahead):
-                for worker in crew:
-                    if len(worker.tasks) == depth and (task := again.pop() if again else next(todo, None)):
-                        worker.give(task)
-            busy = [worker for worker in crew if worker.tasks]
-            if not busy:
+            _feed(crew, todo, again, ahead)
+            if not (busy := [worker for worker in crew if worker.tasks]):
                 return
             ready = _ready(busy)
-            for worker in ready:
-                outcome = worker.outcome(seconds_for, on_note)
-                if outcome is None:
-                    continue
-                task = worker.tasks.pop(0)
-                if worker.process is None:
-                    again += worker.tasks
-                    worker.tasks = []
-                if not isinstance(outcome, Failure) or not outcome.blameless:
-                    barren = 0
-                    yield task.job, outcome
-                    continue
-                barren += 1
-                if task.tries < tries:
+            for task, outcome in _finished(ready, again, seconds_for, on_note):
+                blameless = isinstance(outcome, Failure) and outcome.blameless
+                barren = barren + 1 if blameless else 0
+                if blameless and task.tries < tries:
                     again.append(_Task(task.job, task.tries + 1))
                 else:
-                    yield task.job, replace(outcome, text=f"its process was ended {tries} times")
+                    yield task.job, outcome
             if barren >= BARREN_STARTS * workers:
                 raise UserError("the processes that read videos end at once; is there memory and room for processes?")
             if not ready:
@@ -116,6 +102,27 @@ def run_jobs(
     finally:
         for worker in crew:
             worker.end()
+
+
+def _feed(crew: list[_Worker], todo: Iterator[_Task], again: list[_Task], ahead: int) -> None:
+    """Give every worker a job, and then each of them so many ahead."""
+    for depth in range(1 + ahead):
+        for worker in crew:
+            if len(worker.tasks) == depth and (task := again.pop() if again else next(todo, None)):
+                worker.give(task)
+
+
+def _finished(
+    ready: list[_Worker], again: list[_Task], seconds_for: Callable[[Any], float], on_note: Tell
+) -> Iterator[tuple[_Task, Any]]:
+    """Yield the tasks that are at their end with their outcome; what a process leaves behind is to be done again."""
+    for worker in ready:
+        outcome = worker.outcome(seconds_for, on_note)
+        if outcome is not None:
+            task, *rest = worker.tasks
+            worker.tasks = rest if worker.process else []
+            again += [] if worker.process else rest
+            yield task, outcome
 
 
 class _Worker:
@@ -159,10 +166,10 @@ class _Worker:
     def outcome(self, seconds_for: Callable[[Any], float], on_note: Tell) -> Any:
         """Return what has come of its job, None where it is still at it. Raises the job's UserError."""
         if self.connection is None:
-            return Failure("ended", blameless=True)
+            return Failure("ended", ENDED_OFTEN, blameless=True)
         if not self.connection.poll():  # its time is over
             self.end()
-            return Failure("timeout", note=self.note, blameless=not self.begun)
+            return Failure("timeout" if self.begun else "ended", ENDED_OFTEN, note=self.note, blameless=not self.begun)
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
@@ -190,7 +197,7 @@ class _Worker:
         names = {-number: number.name for number in signal.Signals}
         how = f"was ended by {names[code]}" if code in names else f"ended with exit code {code}"
         outside = not self.begun or code in ENDED_FROM_OUTSIDE
-        return Failure("ended", f"the decoder's process {how}", code, self.note, outside)
+        return Failure("ended", ENDED_OFTEN if outside else f"the decoder's process {how}", code, self.note, outside)
 
     def end(self) -> None:
         """Leave no process behind."""

@@ -216,14 +216,9 @@ def write_shapes(
             f"cannot generate shapes with videos_per_class={videos_per_class}, size={size}, seconds={seconds:g}; "
             "give at least 3 videos per class, an even size from 16 to 1024 and 0.1 to 60 seconds"
         )
-    root, frames = Path(directory), round(seconds * FRAME_RATE)
-    parameters = {
-        "version": VERSION,
-        "videos_per_class": videos_per_class,
-        "seed": seed,
-        "size": size,
-        "frames": frames,
-    }
+    root = Path(directory)
+    parameters = {"version": VERSION, "videos_per_class": videos_per_class, "seed": seed, "size": size}
+    parameters |= {"frames": round(seconds * FRAME_RATE)}
     splits = [split for split, count in split_counts(videos_per_class).items() for _ in range(count)]
     files = [_File(label, split, number) for label in CLASSES for number, split in enumerate(splits)]
     if _is_complete(root, parameters, files):
@@ -231,30 +226,43 @@ def write_shapes(
     for label in CLASSES:
         (root / label).mkdir(parents=True, exist_ok=True)
 
-    def write_marker(*, complete: bool) -> None:
-        temporary = root / f"{MARKER}.tmp"
-        temporary.write_text(json.dumps({"parameters": parameters, "complete": complete}) + "\n", encoding="utf-8")
-        os.replace(temporary, root / MARKER)
+    _write_marker(root, parameters, complete=False)  # says that the folder is ours, should we be interrupted
+    _write_videos(root, files, parameters, workers, progress)
+    _write_split(root, files)
+    _write_marker(root, parameters, complete=True)
+    return root
 
-    def write_video(file: _File) -> None:
+
+def _write_videos(
+    root: Path, files: list[_File], parameters: dict[str, int], workers: int, progress: Progress | None
+) -> None:
+    """Draw and encode every video, in threads: both numpy and the encoder let others run."""
+    seed, size, frames = parameters["seed"], parameters["size"], parameters["frames"]
+
+    def write(file: _File) -> None:
         generator = np.random.default_rng([seed, sorted(CLASSES).index(file.label), file.number])
         encode(root / file.path, draw_video(file.label, generator, size=size, frames=frames))
 
-    write_marker(complete=False)  # says that the folder is ours, should we be interrupted
-    # In threads: both numpy and the encoder let others run.
     with begin(progress, "generating videos", len(files)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            for _ in pool.map(write_video, files):
+            for _ in pool.map(write, files):
                 bar.advance(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _write_split(root: Path, files: list[_File]) -> None:
     with (root / "split.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("path", "label", "split", "group"))
         rows.writerows((f.path, f.label, f.split, f.name) for f in files)  # no two share a draw: each is a group
-    write_marker(complete=True)
-    return root
+
+
+def _write_marker(root: Path, parameters: dict[str, int], *, complete: bool) -> None:
+    temporary = root / f"{MARKER}.tmp"
+    temporary.write_text(json.dumps({"parameters": parameters, "complete": complete}) + "\n", encoding="utf-8")
+    os.replace(temporary, root / MARKER)
 
 
 def split_counts(videos_per_class: int) -> dict[str, int]:

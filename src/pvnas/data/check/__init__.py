@@ -7,7 +7,7 @@ be stopped at any moment: the same command goes on where it was, and ends in the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +16,12 @@ from typing import Protocol
 
 from pvnas.data.catalog import Catalog
 from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, result_of, with_length
-from pvnas.data.check.journal import open_journal
+from pvnas.data.check.journal import Journal, open_journal
 from pvnas.data.check.results import CRASHED, MEMORY, CheckResult, write_check_results
 from pvnas.data.processes import Failure, run_jobs
 from pvnas.data.video.container import VideoError
 from pvnas.errors import UserError
-from pvnas.runtime.progress import Progress, begin
+from pvnas.runtime.progress import Progress, Task, begin
 from pvnas.runtime.signals import Interrupted
 
 MIB = 1 << 20
@@ -75,61 +75,68 @@ def check_videos(
     unless its time, its memory or a crash decided. Raises Interrupted when `stop` is requested, and UserError where
     `out` cannot be written or workers cannot be started.
     """
-    paths = list(dict.fromkeys(catalog.videos.paths))
-    limits = limits or Limits()
-    memory = limits.memory_mib * MIB
-    root = catalog.root.absolute()  # a worker must not depend on where this process stands
-    results: dict[str, CheckResult] = {}
-
-    def note(result: CheckResult) -> None:
-        results[result.path] = result
-        bar.advance(1)
-
-    def heed_stop() -> None:
-        if stop is not None and stop.requested:
-            raise Interrupted(f"{len(results)} of {len(paths)} videos are checked")
-
-    def unread() -> Iterator[Job]:
-        """Yield the files that have to be decoded; what is known of all others is noted."""
-        for path in paths:
-            file = os.path.join(root, path)
-            try:
-                stamp = file_stamp(file)
-            except VideoError as error:
-                note(result_of(path, error))
-            else:
-                known = journal.known(path, stamp)
-                if known is None:
-                    yield Job(path, file, *stamp)
-                    continue
-                note(known)
-            heed_stop()
-
+    limits, paths = limits or Limits(), list(dict.fromkeys(catalog.videos.paths))
     with (
         open_journal(out, (limits.deadline, limits.memory_mib)) as journal,
         begin(progress, "checking videos", len(paths)) as bar,
-        closing(
-            run_jobs(
-                partial(examine_within_limits, memory=memory),
-                unread(),
-                max(1, min(limits.workers, len(paths))),
-                seconds_for=lambda job: limits.seconds_for(job.size),
-                memory=memory,
-                ahead=2,
-            )
-        ) as answers,  # whatever ends this block ends the workers
     ):
-        for answer in answers:
-            if answer is not None:
-                result = _result(*answer, limits)
-                journal.add(result)
-                note(result)
-            heed_stop()
-        checked = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
+        state = _State(len(paths), bar, stop)
+        jobs = _unread(catalog.root.absolute(), paths, journal, state)
+        with closing(_examined(jobs, len(paths), limits)) as answers:  # whatever ends this block ends the workers
+            for result in answers:
+                if result is not None:
+                    journal.add(result)
+                    state.add(result)
+                state.heed_stop()
+        checked = [with_length(state.results[path], shortest_seconds) for path in catalog.videos.paths]
         if out is not None:
             write_check_results(checked, out)
             journal.finish()
     return checked
+
+
+def _examined(jobs: Iterator[Job], files: int, limits: Limits) -> Generator[CheckResult | None, None, None]:
+    """Yield what was found in each file as it comes, and None now and then."""
+    memory = limits.memory_mib * MIB
+    work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, files))
+    answers = run_jobs(
+        work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory, ahead=2
+    )
+    with closing(answers):
+        for answer in answers:
+            yield None if answer is None else _result(*answer, limits)
+
+
+class _State:
+    """What is known so far."""
+
+    def __init__(self, total: int, bar: Task, stop: Stop | None) -> None:
+        self.total, self.bar, self.stop = total, bar, stop
+        self.results: dict[str, CheckResult] = {}
+
+    def add(self, result: CheckResult) -> None:
+        self.results[result.path] = result
+        self.bar.advance(1)
+
+    def heed_stop(self) -> None:
+        if self.stop is not None and self.stop.requested:
+            raise Interrupted(f"{len(self.results)} of {self.total} videos are checked")
+
+
+def _unread(root: Path, paths: Iterable[str], journal: Journal, state: _State) -> Iterator[Job]:
+    """Yield the files that have to be decoded; what is known of all others is added to the state."""
+    for path in paths:
+        file = os.path.join(root, path)  # absolute: a worker must not depend on where this process stands
+        try:
+            stamp = file_stamp(file)
+            known = journal.known(path, stamp)
+        except VideoError as error:
+            known = result_of(path, error)
+        if known is None:
+            yield Job(path, file, *stamp)
+        else:
+            state.add(known)
+            state.heed_stop()
 
 
 def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
 from pvnas.data.processes import Tell, more_memory
@@ -55,6 +56,7 @@ def examine_within_limits(job: Job, tell: Tell, memory: int) -> CheckResult:
 def examine(file: str | Path) -> CheckResult:
     """Decode a file to its end and return what was found, without the path. Raises nothing."""
     try:
+        file_stamp(file)
         return _examined(file)
     except VideoError as error:
         return result_of("", error)
@@ -101,7 +103,6 @@ def file_stamp(file: str | Path) -> tuple[int, int]:
 
 def _examined(file: str | Path) -> CheckResult:
     """Return ok or partial. Raises VideoError for all others, and MemoryError."""
-    file_stamp(file)
     with open_video(file) as (container, stream):
         reader, base = FrameReader(container, stream), float(stream.time_base or 0)
         stamps: list[int | None] = []
@@ -117,20 +118,14 @@ def _examined(file: str | Path) -> CheckResult:
         header_rate, count = average_rate(stream), len(stamps)
         times_T = shown_times(stamps, base, header_rate)
         rate = measured_rate(times_T, header_rate)
-        counted = claimed = max(0, stream.frames - reader.hidden)
-        if not counted:
-            claimed = round(_claimed_seconds(container, stream) * rate)
-            if abs(claimed - count) <= 1:  # rounded times are no claim of one frame more or less
-                claimed = count
+        counted = max(0, stream.frames - reader.hidden)
+        claimed = counted or _estimated(_claimed_seconds(container, stream), rate, count)
     faults = []
     if reader.bad or count < COMPLETE_SHARE * claimed:
         faults.append(f"{count} of {'' if counted else 'about '}{max(claimed, count)} frames decode")
     if reader.bad:
         faults.append(f"{reader.bad} packets or frames are corrupt")
     width, height, rotation = next(iter(shapes))
-    period = 1 / (header_rate * base) if base else 0.0
-    rounded = base * (abs(period - round(period)) > 1e-6)  # no whole number of ticks: gaps differ by one
-    gaps = np.diff(times_T) if count > 1 else np.zeros(1)
     return CheckResult(
         "",
         "partial" if faults else "ok",
@@ -138,7 +133,7 @@ def _examined(file: str | Path) -> CheckResult:
         frames=count,
         claimed=claimed,
         rate=round(rate, 4),
-        variable_rate=bool(np.ptp(gaps) - rounded > ROUNDING_SECONDS * (1 + 1e-6)),
+        variable_rate=_varies(times_T, header_rate, base),
         rotation=rotation,
         width=width,
         height=height,
@@ -146,6 +141,21 @@ def _examined(file: str | Path) -> CheckResult:
         codec=codec,
         seconds=round(float(times_T[-1]) + 1 / rate, 6),
     )
+
+
+def _varies(times_T: NDArray[np.float64], rate: float, base: float) -> bool:
+    """Return whether the gaps between times, in ticks of ``base`` seconds, differ by more than rounding."""
+    if len(times_T) < 3 or base <= 0:
+        return False
+    period = 1 / (rate * base)
+    rounded = base * (abs(period - round(period)) > 1e-6)  # no whole number of ticks: gaps differ by one
+    return bool(np.ptp(np.diff(times_T)) - rounded > ROUNDING_SECONDS * (1 + 1e-6))
+
+
+def _estimated(seconds: float, rate: float, frames: int) -> int:
+    """Return how many frames a duration makes, 0 for none; rounded times are no claim of one frame more or less."""
+    claimed = round(seconds * rate)
+    return frames if abs(claimed - frames) <= 1 else claimed
 
 
 def _shape(frame: Any) -> tuple[int, int, int]:

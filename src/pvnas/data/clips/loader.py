@@ -108,11 +108,10 @@ def training_batches(
         box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
         return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.path)
 
-    pack_shards = videos.pack_shards()
-    order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=pack_shards)
-    positions = part.positions(batch)
+    shards_V = videos.pack_shards()
+    order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=shards_V)
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
-    keys = ([(step, n, int(order[step, n])) for n in positions] for step in range(first_step, len(order)))
+    keys = ([(step, n, int(order[step, n])) for n in part.positions(batch)] for step in range(first_step, len(order)))
     yield from load(
         random_clip, keys, _cropped(augment.crop), workers=videos.workers(workers), pin=videos.pins_memory()
     )

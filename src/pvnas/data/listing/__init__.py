@@ -63,19 +63,22 @@ def read_catalog(
     check_shares(shares)
     with _collector_at_rest():
         folder = ListFolder.of(path, annotations, str(allow_outside), split)
-        name = detect_format(folder) if format == "auto" else format
-        if name not in FORMATS:
-            raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
+        name = detect_format(folder) if format == "auto" else _known(format)
         listing = FORMATS[name].read(folder)
-        if as_listed and listing.unlabelled and not listing.entries:
-            return catalog_of(folder, name, listing, [], [])
-        entries = sorted_entries(folder, listing)
+        nothing = as_listed and listing.unlabelled and not listing.entries
+        entries = [] if nothing else sorted_entries(folder, listing)
         if as_listed:
             return catalog_of(folder, name, listing, entries, [entry.split or "train" for entry in entries])
         splits = complete_splits(entries, FORMATS[name].validation_is_test, shares, seed)
         catalog = catalog_of(folder, name, listing, entries, splits)
         check_classes(catalog, shares)
         return catalog
+
+
+def _known(format: str) -> str:
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
+    return format
 
 
 def detect_format(folder: ListFolder) -> str:

@@ -75,16 +75,7 @@ def pack_videos(
     read; what is finished stays and the same command goes on.
     """
     options = PackOptions(short_side, quality, videos_per_shard, seed)
-    for name, low, high in (
-        ("short_side", 16, 4352),
-        ("quality", 1, 100),
-        ("videos_per_shard", 1, 100_000),
-        ("seed", 0, (1 << 53) - 1),
-    ):
-        if not low <= getattr(options, name) <= high:
-            raise UserError(f"{name} is {getattr(options, name)}; give a number from {low} to {high}")
-    if not len(catalog.videos):
-        raise UserError(f"no videos to pack in {catalog.root}")
+    _check_options(options, catalog)
     plans = plan_shards(catalog, videos_per_shard, seed)
     packed = PackedList(catalog.format, len(catalog.videos), list_digest(catalog))
     folder = Path(folder)
@@ -101,6 +92,19 @@ def pack_videos(
                 remove_folder(folder / UNFINISHED)
         (folder / LEFT_OUT).unlink(missing_ok=True)
         return info
+
+
+def _check_options(options: PackOptions, catalog: Catalog) -> None:
+    for name, low, high in (
+        ("short_side", 16, 4352),
+        ("quality", 1, 100),
+        ("videos_per_shard", 1, 100_000),
+        ("seed", 0, (1 << 53) - 1),
+    ):
+        if not low <= getattr(options, name) <= high:
+            raise UserError(f"{name} is {getattr(options, name)}; give a number from {low} to {high}")
+    if not len(catalog.videos):
+        raise UserError(f"no videos to pack in {catalog.root}")
 
 
 # ---- which video goes into which tar file
