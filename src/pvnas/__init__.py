@@ -15,6 +15,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pvnas.version import __version__
+
 if TYPE_CHECKING:
     from pvnas.config import RunConfig
     from pvnas.deploy.predict import predict
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from pvnas.space.genotype import Genotype, random_genotype
     from pvnas.space.models import create_model, list_models
     from pvnas.space.operations import register_operation
-
-__version__ = "0.1.0"
 
 # GCC's OpenMP runtime, which PyTorch brings on Linux, lets a thread that waits at a barrier spin 300,000 times before
 # it sleeps. Beside another busy process it takes the core from the very thread that it waits for, and a step takes many

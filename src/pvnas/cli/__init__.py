@@ -57,7 +57,7 @@ def _run(arguments: list[str]) -> int:
         print_overview()
         return 0
     if arguments[0] == "--version":
-        from pvnas import __version__
+        from pvnas.version import __version__
 
         print(f"pvnas {__version__}")
         return 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pvnas.errors import UserError
+from pvnas.version import __version__
 
 # glibc's names for mallopt (malloc.h). Blocks above the second are mapped and given back one by one in any case.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -99,7 +100,7 @@ def describe_machine() -> dict[str, Any]:
         "gpu_memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if gpu else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "pvnas": _version("pvnas"),
+        "pvnas": __version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "numpy": _version("numpy"),

@@ -50,6 +50,7 @@ from pvnas.runtime.files import TEMPORARY, explained, make_folder, remove_folder
 from pvnas.runtime.lock import FILE as LOCK
 from pvnas.runtime.lock import RunLock
 from pvnas.runtime.progress import Progress, begin
+from pvnas.version import __version__
 
 LEFT_OUT, UNFINISHED, GOAL = "left_out.json", "unfinished", "goal.json"
 
@@ -338,7 +339,7 @@ def _finish(
     content = index_bytes(videos, MemberIndex.of(rows))
     write_atomic(folder / CATALOG, content)
     info = PackInfo(
-        made_by=", ".join(f"{name} {version(name)}" for name in ("pvnas", "av", "simplejpeg")),
+        made_by=f"pvnas {__version__}, av {version('av')}, simplejpeg {version('simplejpeg')}",
         options=options,
         source=packed,
         classes=catalog.classes,
