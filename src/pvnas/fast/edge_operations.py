@@ -29,7 +29,9 @@ from pvnas.fast.kernels.tensors import empty_pictures, tap_by_tap
 from pvnas.space.layers import joined_kernel
 
 ConvKernels = Sequence[Tensor]
+Norms = Sequence[EdgeNorms]
 Saved = tuple[Any, ...]
+Into = Tensor | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class EdgeOperation(ABC):
         return kernels
 
     @abstractmethod
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         """Return what the last BN sees, and what else a backward pass may need. ``norms``: all BN, in their order."""
 
     def save(self, rest: Saved, group: EdgeGroup) -> Saved:
@@ -102,9 +104,7 @@ class EdgeOperation(ABC):
         return rest
 
     @abstractmethod
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Return the gradients for ReLU(x), added to ``into``, and for the kernels.
 
         ``grad``: that for the last BN's input, as ``Kernels.per_edge_grads`` gives it.
@@ -118,7 +118,7 @@ class Separable(EdgeOperation):
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         return tap_by_tap(depthwise1), pointwise1, tap_by_tap(depthwise2), pointwise2
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         depthwise1, pointwise1, depthwise2, pointwise2 = kernels
         y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise1, inputs.group.stride)
         first = inputs.convolved(y, pointwise1, norms[0])
@@ -130,9 +130,7 @@ class Separable(EdgeOperation):
         first, y = rest
         return first, y if group.kernel_grads else None
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through both halves."""
         group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
         k, stride = group.edges, group.stride
@@ -163,14 +161,12 @@ class DilatedSeparable(EdgeOperation):
         depthwise, pointwise = kernels
         return tap_by_tap(depthwise), pointwise
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         depthwise, pointwise = kernels
         y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise, inputs.group.stride, 2)
         return inputs.convolved(y, pointwise, norms[0]), ()
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through the pointwise, then the depthwise convolution."""
         group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
         depthwise, pointwise = kernels
@@ -192,7 +188,7 @@ class Temporal3x3(EdgeOperation):
         spatial, temporal = kernels
         return spatial.contiguous(memory_format=torch.channels_last), temporal
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         spatial, temporal = kernels
         y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
         return inputs.convolved(y, temporal, norms[0], inputs.group.frames), (y,)
@@ -201,9 +197,7 @@ class Temporal3x3(EdgeOperation):
         """Keep what the temporal convolution saw for the gradient of its kernel alone."""
         return rest if group.kernel_grads else (None,)
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through both convolutions."""
         group, (spatial, temporal) = inputs.group, kernels
         temporal_grad = None
@@ -232,12 +226,10 @@ class Temporal1x1(EdgeOperation):
         product = joined_kernel(spatial.view(edges, c, c), temporal.view(edges, c, c, 3))
         return spatial, temporal, product.reshape(edges * c, c, 3, 1)
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         return inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True), ()
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through the one convolution, then to both kernels through their product."""
         group, (spatial, temporal, product) = inputs.group, kernels
         k, frames = group.edges, group.frames
@@ -264,12 +256,10 @@ class Pointwise(EdgeOperation):
     So the backward pass gives the gradient for x itself.
     """
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         return inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True), ()
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through the convolution."""
         (kernel,) = kernels
         kernel_grad = None
@@ -282,7 +272,7 @@ class Pointwise(EdgeOperation):
 class Reduction(EdgeOperation):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Sequence[EdgeNorms]) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
         k, even = inputs.group.edges, inputs.even
         halves = [len(kernel) // k for kernel in kernels]
         f, _, h, w = even.shape
@@ -291,9 +281,7 @@ class Reduction(EdgeOperation):
             inputs.kernels.channel_conv(x, kernel, k, into=z[:, first:], step=sum(halves))
         return norms[0].of(inputs.kernels, z), ()
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Tensor | None
-    ) -> EdgeGrad:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
         """Go backwards through both convolutions and put their pixels together."""
         group, fast, k = inputs.group, inputs.kernels, inputs.group.edges
         step, firsts = grad.shape[1] // k, (0, len(kernels[0]) // k)

@@ -14,7 +14,6 @@ FUNCTIONS = {
 @pytest.mark.parametrize("chosen", ["pytorch float32", "c++ float32", "triton float32"], indirect=True)
 def test_all_functions_and_their_arguments(kernels, chosen):
     assert chosen.name == kernels.NAME
-    assert set(kernels.__all__) == {"NAME", *FUNCTIONS}
     for name, function in FUNCTIONS.items():
         _, *expected = inspect.signature(function).parameters.values()
         result = inspect.signature(getattr(kernels, name)).parameters.values()

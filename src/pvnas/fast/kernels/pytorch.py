@@ -27,25 +27,3 @@ from pvnas.fast.kernels.pixels.reference import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.reference import pool, pool_grad
 
 NAME = "pytorch"
-
-__all__ = [
-    "NAME",
-    "add_mixed",
-    "batch_statistics",
-    "channel_conv",
-    "channel_conv_input_grad",
-    "channel_conv_kernel_grad",
-    "channel_conv_statistics",
-    "depthwise",
-    "depthwise_input_grad",
-    "depthwise_kernel_grad",
-    "depthwise_norm_grad",
-    "mixed_grad_sums",
-    "normalise",
-    "per_edge_grads",
-    "pick_pixels",
-    "pool",
-    "pool_grad",
-    "shared_grads",
-    "spread_pixels",
-]
