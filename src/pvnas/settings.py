@@ -11,7 +11,6 @@ import ast
 import difflib
 import inspect
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from pvnas import config as config_module
 from pvnas.config import HARMLESS_FIELDS, PRESETS, RunConfig
 from pvnas.errors import UserError
 
@@ -58,26 +58,27 @@ def all_fields() -> dict[str, Field]:
 
 def _fields_of(part: type, prefix: str) -> Iterator[Field]:
     """The fields of a part first, then those of the parts inside it."""
-    texts = _attribute_docstrings(part)
     for name, kind in sorted(get_type_hints(part).items(), key=lambda hint: is_dataclass(hint[1])):
         if is_dataclass(kind):
             yield from _fields_of(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            yield Field(prefix + name, kind, texts.get(name, ""))
+            yield Field(prefix + name, kind, _texts_below_fields().get((part.__name__, name), ""))
 
 
 @cache
-def _attribute_docstrings(part: type) -> dict[str, str]:
-    """The text below each field of a dataclass, which Python itself does not keep."""
+def _texts_below_fields() -> dict[tuple[str, str], str]:
+    """The text below each field of the config's dataclasses by class and field, which Python itself does not keep."""
     try:
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        tree = ast.parse(inspect.getsource(config_module))
     except OSError:  # installed without its source
         return {}
-    texts = {}
-    for line, below in pairwise(definition.body):  # type: ignore[attr-defined]
-        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            texts[ast.unparse(line.target)] = inspect.cleandoc(ast.literal_eval(below.value))
-    return texts
+    return {
+        (part.name, ast.unparse(line.target)): inspect.cleandoc(ast.literal_eval(below.value))
+        for part in tree.body
+        if isinstance(part, ast.ClassDef)
+        for line, below in pairwise(part.body)
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
 
 
 def section_help(section: str) -> str:

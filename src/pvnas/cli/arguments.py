@@ -17,7 +17,6 @@ COMPILE = Argument("--compile", "compile the network first: a minute, a C++ comp
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
 CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
 RUN = Argument("run", "run directory", metavar="RUN")
-GENOTYPE = Argument("genotype", "genotype file", metavar="GENOTYPE")
 THREADS = Argument("--threads", "CPU threads", 1, least=1)
 MACHINE = (
     THREADS,
@@ -25,7 +24,7 @@ MACHINE = (
     Argument("--precision", "of the networks", "fp32", Literal["fp32", "bf16"]),
 )
 LISTING = (
-    Argument("--format", f"{all_fields()['data.format'].takes}", "auto", all_fields()["data.format"].kind, "NAME"),
+    Argument("--format", all_fields()["data.format"].takes, "auto", all_fields()["data.format"].kind, "NAME"),
     Argument("--split", "official split of ucf101 and hmdb51", 1),
     Argument("--annotations", "official lists that lie elsewhere", "", metavar="PATH"),
     Argument("--allow-outside", "folder that listed paths and links may lead into", "", metavar="DIR"),

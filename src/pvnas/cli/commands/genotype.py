@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Literal
 
-from pvnas.cli.arguments import GENOTYPE, JSON, clip_shape
+from pvnas.cli.arguments import JSON, clip_shape
 from pvnas.cli.command import Argument, command
 from pvnas.cli.output import print_json, print_table
 from pvnas.config import PAPER_LAYOUT, NetworkConfig
@@ -15,7 +15,7 @@ from pvnas.config import PAPER_LAYOUT, NetworkConfig
 
 @command(
     "cost",
-    GENOTYPE,
+    Argument("genotype", "genotype file", metavar="GENOTYPE"),
     Argument("--width", "channels of the first cells", 64),
     Argument("--repeat", "normal cells between two reductions", 1),
     Argument("--clip", "frames x height x width", (8, 224, 224), metavar="TxHxW", convert=clip_shape),
