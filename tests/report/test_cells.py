@@ -31,7 +31,9 @@ def draw(folder: Path, genotype: Genotype, category: str) -> str:
 def test_every_operation_and_node_is_written_as_text(tmp_path: Path, category: str) -> None:
     genotype = random_genotype(3)
     shown = texts(draw(tmp_path, genotype, category))
-    edges = [(edge, edge.source < 2 and is_reduction(category)) for c, _, edge in genotype.edges() if c == category]
+    edges = [
+        (edge, edge.predecessor < 2 and is_reduction(category)) for c, _, edge in genotype.edges() if c == category
+    ]
     wanted = [operation_style(edge.operation)[0] + (" ↓2" if halves else "") for edge, halves in edges]
     assert sorted(label for label in shown if label in wanted) == sorted(wanted)
     assert {"2", "3", "4", "5", "input 0", "input 1", "output"} <= set(shown)

@@ -37,7 +37,7 @@ def test_a_case_where_the_three_rules_disagree():
     alpha[node3[0]] = torch.tensor([3.0, 2.9, 2.8, 2.8, 2.8, 2.8])  # 0.19 / 3.0 / 0.23: high but flat
     alpha[node3[1]] = torch.tensor([0.0, 6.0, 2.5, 0.0, 0.0, 0.0])  # 0.03 / 2.5 / 0.75: zero takes nearly all
     alpha[node3[2]] = torch.tensor([0.0, 0.0, 0.0, 0.0, 2.0, 0.0])  # 0.60 / 2.0 / 0.65
-    ours = sorted(edge.source for edge in derive_cell(alpha, "S-NC")[1])
+    ours = sorted(edge.predecessor for edge in derive_cell(alpha, "S-NC")[1])
     raw, renormalised = other_rules(alpha, 3)
     assert (ours, raw, renormalised) == ([0, 2], [0, 1], [1, 2])
     assert dict(derive_cell(alpha, "S-NC")[1]) == {0: "identity", 2: "sep_conv_1x3x3"}

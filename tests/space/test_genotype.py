@@ -39,8 +39,8 @@ def test_random_genotypes_are_valid_and_round_trip(seed, least):
         convolutions = sum(not is_parameter_free(edge.operation) for node in cell for edge in node)
         assert convolutions >= least
         for node, edges in enumerate(cell, start=2):
-            assert len({edge.source for edge in edges}) == 2
-            assert all(0 <= edge.source < node and edge.operation in operations_of(category) for edge in edges)
+            assert len({edge.predecessor for edge in edges}) == 2
+            assert all(0 <= edge.predecessor < node and edge.operation in operations_of(category) for edge in edges)
 
 
 def test_random_genotypes_are_uniform_over_operations():

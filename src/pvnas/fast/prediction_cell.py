@@ -57,10 +57,10 @@ class PredictionCell(nn.Module):
         (f, c, h, w), operations = nodes[0].shape, iter(cell.operations)
         stride = self.strides[2]  # of the first operation, which reads an input, as all have that leave one
         y_FCHW = empty_pictures(x0, f, NODES * c, -(-h // stride), -(-w // stride))
-        for node, sources in enumerate(cell.sources):
+        for node, predecessors in enumerate(cell.predecessors):
             sum_FCHW = y_FCHW[:, node * c : (node + 1) * c]
-            for number, source in enumerate(sources):
-                run.operate(next(operations), nodes[source], _Sum(sum_FCHW, begun=number > 0))
+            for number, predecessor in enumerate(predecessors):
+                run.operate(next(operations), nodes[predecessor], _Sum(sum_FCHW, begun=number > 0))
             nodes.append(sum_FCHW)
         return unfold_time(y_FCHW, x0.shape[2])
 

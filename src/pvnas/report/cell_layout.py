@@ -67,9 +67,9 @@ def lay_out(cell: Cell, pill_width: float) -> CellLayout:
     """Place a cell with the order of its nodes, and of the edges of each, that is easiest to read."""
     columns = dict.fromkeys(range(INPUTS), 0)
     for node, edges in enumerate(cell, start=INPUTS):
-        columns[node] = 1 + max(columns[edge.source] for edge in edges)
+        columns[node] = 1 + max(columns[edge.predecessor] for edge in edges)
     orders = permutations(range(INPUTS, INPUTS + len(cell)))
-    tails = product(*(permutations([edge.source for edge in edges]) for edges in cell))
+    tails = product(*(permutations([edge.predecessor for edge in edges]) for edges in cell))
     rows = min((_place_rows(columns, *choice) for choice in product(orders, tails)), key=_Rows.cost)
     return _place_columns(rows, pill_width)
 

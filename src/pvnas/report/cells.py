@@ -25,9 +25,10 @@ LABELS = {"0": "input 0\nlast cell but one", "1": "input 1\nlast cell", "out": "
 
 def draw_cell(category: str, cell: Cell) -> Figure:
     """Return the drawing of one cell. Call it inside :func:`pvnas.report.style.drawing`."""
-    edges = {f"{edge.source}>{node}": edge for node, pair in enumerate(cell, start=INPUTS) for edge in pair}
+    edges = {f"{edge.predecessor}>{node}": edge for node, pair in enumerate(cell, start=INPUTS) for edge in pair}
     labels = {
-        pill: operation_style(edge.operation)[0] + (" ↓2" if is_reduction(category) and edge.source < INPUTS else "")
+        pill: operation_style(edge.operation)[0]
+        + (" ↓2" if is_reduction(category) and edge.predecessor < INPUTS else "")
         for pill, edge in edges.items()
     }
     widest = max(TextPath((0, 0), label, size=PILL_FONT).get_extents().width for label in labels.values())

@@ -61,7 +61,7 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     undecided = 1 / len(operations)
     limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
     extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5)
-    chosen = {(node, e.source): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
+    chosen = {(node, e.predecessor): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
     for row, (node, tail) in enumerate(EDGES):
         ax = axes[node - INPUTS, tail]
         image = ax.imshow(share_PEO[:, row].T, aspect="auto", cmap="viridis", norm=Normalize(*limits), extent=extent)

@@ -63,7 +63,9 @@ def cells(record: RunRecord, draw: Draw) -> dict[str, Any]:
         return {"genotype": None}
     graphs = [draw("cells_legend", "Colours by operation; dashed: without parameters", draw_legend, genotype)]
     for category, cell in genotype.cells.items():
-        words = "; ".join(f"node {n} from {e.source} by {e.operation}" for c, n, e in genotype.edges() if c == category)
+        words = "; ".join(
+            f"node {n} from {e.predecessor} by {e.operation}" for c, n, e in genotype.edges() if c == category
+        )
         title = f"{category}, {category_name(category)}: {words}"
         graphs.append(draw(f"cell_{category}", title, draw_cell, category, cell))
     operations = OPERATIONS_PER_CELL * len(genotype.cells)

@@ -20,15 +20,15 @@ from pvnas.space.operations import ZERO, is_parameter_free, operations_of
 FORMAT, VERSION = "pvnas-genotype", 1
 CATEGORIES = ("S-NC", "S-RC", "T-NC", "T-RC")
 INPUTS, NODES, KEPT_EDGES = 2, 4, 2
-# The 14 candidate edges (node, source) in the order of the rows of alpha: node 2 from 0, 1; node 3 from 0, 1, 2; ...
-EDGES = tuple((node, source) for node in range(INPUTS, INPUTS + NODES) for source in range(node))
+# The 14 candidate edges (node, predecessor) in the order of the rows of alpha: 2 from 0, 1; 3 from 0, 1, 2; ...
+EDGES = tuple((node, predecessor) for node in range(INPUTS, INPUTS + NODES) for predecessor in range(node))
 MAX_JSON_BYTES = 1 << 20
 
 
 class Edge(NamedTuple):
     """One kept edge of a node: where it comes from and what is done on it."""
 
-    source: int
+    predecessor: int
     operation: str
 
 
@@ -75,7 +75,7 @@ class Genotype:
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> Genotype:
-        """Build a genotype from ``{category: four nodes of two (source, operation) pairs}``."""
+        """Build a genotype from ``{category: four nodes of two (predecessor, operation) pairs}``."""
         return cls(tuple(cells.items()), about or {})
 
     @classmethod
@@ -114,7 +114,7 @@ class Genotype:
         """Return the JSON form, one node per line."""
         lines = []
         for category, cell in self.items:
-            nodes = [json.dumps([{"from": edge.source, "op": edge.operation} for edge in node]) for node in cell]
+            nodes = [json.dumps([{"from": edge.predecessor, "op": edge.operation} for edge in node]) for node in cell]
             lines.append(f'  "{category}": [\n   ' + ",\n   ".join(nodes) + "\n  ]")
         about = f',\n "about": {json.dumps(dict(self.about), sort_keys=True)}' if self.about else ""
         cells = ",\n".join(lines)
@@ -165,8 +165,8 @@ def _random_cell(draw: random.Random, category: str, min_convolutions: int) -> C
     chosen = [draw.choice(convolutions if slot in places else free) for slot in range(slots)]
     nodes = []
     for index in range(NODES):
-        sources = sorted(draw.sample(range(INPUTS + index), KEPT_EDGES))
-        first, second = (Edge(source, chosen[KEPT_EDGES * index + k]) for k, source in enumerate(sources))
+        predecessors = sorted(draw.sample(range(INPUTS + index), KEPT_EDGES))
+        first, second = (Edge(node, chosen[KEPT_EDGES * index + k]) for k, node in enumerate(predecessors))
         nodes.append((first, second))
     return tuple(nodes)
 
@@ -179,7 +179,7 @@ def _parse(text: str) -> Any:
 
 
 def _cell_from_json(category: str, cell: Any) -> Any:
-    """Turn ``{"from": 0, "op": name}`` into (source, operation) and leave the checks to the constructor."""
+    """Turn ``{"from": 0, "op": name}`` into (predecessor, operation) and leave the checks to the constructor."""
     if not isinstance(cell, list):
         raise UserError(f"genotype: cell {str(category)[:40]}: must be a list of {NODES} nodes")
     nodes = []
@@ -206,15 +206,17 @@ def _checked_node(category: str, number: int, node: Any) -> tuple[Edge, Edge]:
     where = f"genotype: cell {category}, node {number}"
     if len(node) != KEPT_EDGES:
         raise UserError(f"{where}: has {len(node)} edges, must have {KEPT_EDGES}")
-    for index, (source, operation) in enumerate(node):
-        if type(source) is not int or not 0 <= source < number:
-            raise UserError(f"{where}, edge {index}: comes from {str(source)[:40]}, must come from 0 to {number - 1}")
+    for index, (predecessor, operation) in enumerate(node):
+        if type(predecessor) is not int or not 0 <= predecessor < number:
+            raise UserError(
+                f"{where}, edge {index}: comes from {str(predecessor)[:40]}, must come from 0 to {number - 1}"
+            )
         if operation == ZERO:
             raise UserError(f"{where}, edge {index}: zero is never kept in a cell")
         if operation not in operations_of(category):
             known = ", ".join(name for name in operations_of(category) if name != ZERO)
             raise UserError(f"{where}, edge {index}: unknown operation {str(operation)[:40]!r}; known: {known}")
-    first, second = sorted(Edge(source, operation) for source, operation in node)
-    if first.source == second.source:
-        raise UserError(f"{where}, edge 1: both edges come from node {first.source}, must come from two nodes")
+    first, second = sorted(Edge(predecessor, operation) for predecessor, operation in node)
+    if first.predecessor == second.predecessor:
+        raise UserError(f"{where}, edge 1: both edges come from node {first.predecessor}, must come from two nodes")
     return first, second

@@ -41,11 +41,11 @@ class DerivedCell(nn.Module):
 
     def __init__(self, cell: Cell, spec: CellSpec, layers: Layers) -> None:
         super().__init__()
-        self.sources = [tuple(edge.source for edge in node) for node in cell]
+        self.predecessors = [tuple(edge.predecessor for edge in node) for node in cell]
         self.input0, self.input1 = cell_inputs(spec, layers, affine=True)
         self.operations = nn.ModuleList()  # two per node
-        for source, operation in (edge for node in cell for edge in node):
-            stride = 2 if is_reduction(spec.category) and source < INPUTS else 1
+        for predecessor, operation in (edge for node in cell for edge in node):
+            stride = 2 if is_reduction(spec.category) and predecessor < INPUTS else 1
             self.operations.append(build_operation(operation, spec.channels, stride, layers))
         self.shares_relu = layers is FOLDED  # the plain network stays as it is written
         self.drop_path_rate = 0.0
@@ -55,23 +55,23 @@ class DerivedCell(nn.Module):
         states = [self.input0(x0, rectified), self.input1(x1, rectified)]
         behind_relu: dict[int, Tensor] = {}
         operations = iter(self.operations)
-        for sources in self.sources:
-            first, second = (self._operate(next(operations), states, source, behind_relu) for source in sources)
+        for pair in self.predecessors:
+            first, second = (self._operate(next(operations), states, node, behind_relu) for node in pair)
             states.append(first + second)
         return side_by_side(states[INPUTS:])
 
     def _operate(
-        self, operation: nn.Module, states: list[Tensor], source: int, behind_relu: dict[int, Tensor]
+        self, operation: nn.Module, states: list[Tensor], predecessor: int, behind_relu: dict[int, Tensor]
     ) -> Tensor:
         """Apply an operation to a node; those that begin with a ReLU share it, in ``behind_relu``."""
         if isinstance(operation, nn.Identity):  # the identity paths are kept, as in DARTS
-            return states[source]
+            return states[predecessor]
         if self.shares_relu and isinstance(operation, (Rectified, FactorizedReduction)):
-            if source not in behind_relu:
-                behind_relu[source] = F.relu(states[source])
-            y = operation(behind_relu[source], rectified=True)
+            if predecessor not in behind_relu:
+                behind_relu[predecessor] = F.relu(states[predecessor])
+            y = operation(behind_relu[predecessor], rectified=True)
         else:
-            y = operation(states[source])
+            y = operation(states[predecessor])
         return drop_path(y, self.drop_path_rate, self.training)
 
 

@@ -38,20 +38,20 @@ class SearchCell(nn.Module):
         self.spec = spec
         self.input0, self.input1 = cell_inputs(spec, layers, affine=False)
         self.edges = nn.ModuleList(
-            MixedOperation(spec.category, spec.channels, edge_stride(spec.category, source), layers)
-            for _, source in EDGES
+            MixedOperation(spec.category, spec.channels, edge_stride(spec.category, predecessor), layers)
+            for _, predecessor in EDGES
         )
 
     def forward(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> Tensor:
         """Return the concatenation of the intermediate nodes, each the sum of its incoming edges (equation 1)."""
         nodes = [self.input0(x0), self.input1(x1)]
         for node in range(INPUTS, INPUTS + NODES):
-            incoming = [(edge, source) for edge, (target, source) in enumerate(EDGES) if target == node]
-            mixed = [self.edges[edge](nodes[source], weights_EO[edge]) for edge, source in incoming]
+            incoming = [(edge, predecessor) for edge, (target, predecessor) in enumerate(EDGES) if target == node]
+            mixed = [self.edges[edge](nodes[predecessor], weights_EO[edge]) for edge, predecessor in incoming]
             nodes.append(torch.stack(mixed).sum(0))
         return torch.cat(nodes[INPUTS:], 1)
 
 
-def edge_stride(category: str, source: int) -> int:
+def edge_stride(category: str, predecessor: int) -> int:
     """Return the spatial stride of an edge: 2 where a reduction cell's edge leaves one of its two inputs."""
-    return 2 if is_reduction(category) and source < INPUTS else 1
+    return 2 if is_reduction(category) and predecessor < INPUTS else 1

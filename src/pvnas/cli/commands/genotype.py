@@ -90,7 +90,10 @@ def show(args: Namespace) -> None:
         (
             category,
             str(node),
-            *(f"{edge.operation} of {'input' if edge.source < INPUTS else 'node'} {edge.source}" for edge in edges),
+            *(
+                f"{edge.operation} of {'input' if edge.predecessor < INPUTS else 'node'} {edge.predecessor}"
+                for edge in edges
+            ),
         )
         for category, cell in genotype.cells.items()
         for node, edges in enumerate(cell, start=INPUTS)
