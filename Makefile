@@ -11,7 +11,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # What computes: the last bits hang on how wide a processor's vectors are.
-NUMERICAL := tests/space tests/fast tests/search
+NUMERICAL := tests/fast tests/space/test_dense.py tests/space/test_network.py tests/space/test_supernet.py \
+  tests/search/test_objective.py tests/search/test_search_stage.py tests/search/test_step.py \
+  tests/training/test_training_step.py
 # What takes seconds. A change of one part wants that part's tests, too.
 QUICK := tests/runtime tests/data/listing tests/search/test_derive.py tests/search/test_objective.py \
   tests/space/test_genotype.py tests/training/test_metrics.py tests/test_settings.py tests/test_project.py

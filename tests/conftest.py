@@ -13,12 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_sessionstart() -> None:
-    """One thread: the tests' tensors are tiny, and another number of threads changes the last bits."""
+    """One thread: the tests' tensors are tiny, and another number of threads changes the last bits.
+
+    Kernels in Triton run in its interpreter where there is no GPU, which Triton asks where its own functions are
+    defined: so before anything imports it.
+    """
     try:
         import torch
     except ImportError:
         return
     torch.set_num_threads(1)
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

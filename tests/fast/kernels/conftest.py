@@ -3,7 +3,6 @@
 Those in Triton run in its interpreter on a CPU, in float64; on a GPU they and the reference run there too.
 """
 
-import os
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -14,8 +13,6 @@ from pvnas.fast.kernels import cpp, pytorch
 from pvnas.fast.kernels.cpp_library import compiler, supported
 
 GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined, so before their modules are imported
 CHOICES = ["pytorch float64", "pytorch float32", "pytorch bfloat16", "c++ float64", "c++ float32"]
 CHOICES += [f"{name} {dtype} cuda" for name in ("pytorch", "triton") for dtype in ("float32", "bfloat16") if GPU]
 CHOICES += [] if GPU else ["triton float64"]
