@@ -19,7 +19,7 @@ SOURCES = ROOT / "src" / "pvnas"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # `search/step.py: search_step` in a document is a file of src/pvnas and a name in it.
-PLACE = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+))?`")
+REFERENCE = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+))?`")
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,11 @@ def test_every_link_between_the_documents_leads_to_a_file(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_place_in_the_sources_that_a_document_names_exists(page: Path) -> None:
-    places = PLACE.findall(page.read_text(encoding="utf-8"))
+def test_every_file_and_name_of_the_sources_in_a_document_exists(page: Path) -> None:
+    references = REFERENCE.findall(page.read_text(encoding="utf-8"))
     if page.name == "paper.md":
-        assert len([name for _, name in places if name]) > 10
-    assert [f"{file}: {name}" for file, name in places if not _exists(file, name)] == []
+        assert len([name for _, name in references if name]) > 10
+    assert [f"{file}: {name}" for file, name in references if not _exists(file, name)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
