@@ -14,7 +14,7 @@ from torch import nn
 from pvnas.bench.roofline import Work, count_bytes, count_macs
 from pvnas.bench.variants import answer, measure_work
 from pvnas.config import NetworkConfig
-from pvnas.fast.inference import Compiled, ready
+from pvnas.fast.inference import folded, for_inference
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import keep_freed_memory
 from pvnas.runtime.optimizers import SGD
@@ -62,7 +62,8 @@ def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> d
         layers=PLAIN if variant == "plain" else FOLDED,
     ).to(setting.device)
     if not setting.training:
-        network = network.eval() if variant == "plain" else ready(network)
+        forms = {"plain": nn.Module.eval, "fast": for_inference, "compiled": folded}
+        network = forms[variant](network)
     size = (setting.batch, 3, setting.frames, setting.height, setting.side)
     return measure_network(
         network,
@@ -95,7 +96,10 @@ def measure_network(
     clips_NCTHW = torch.randn(size, device=where)
     forward = _forward(network, clips_NCTHW, precision)
     counted = _training_step(network, clips_NCTHW, precision) if training else forward
-    timed = _forward(Compiled(network), clips_NCTHW, precision) if compile_it else counted
+    timed = counted
+    if compile_it:
+        compiled = torch.compile(network, dynamic=False, options={"freezing": True})
+        timed = _forward(compiled, clips_NCTHW, precision)
 
     def work_of_it() -> Work:
         with by_pytorch():  # PyTorch does not count the arithmetic of kernels of our own

@@ -564,9 +564,6 @@ def test_the_whole_job_resumes_and_refuses_another_config(
     assert prediction["path"] == video
     assert len(prediction["classes"]) == 3
     assert "score" in run("predict", video, "--dir", "r").out
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    for words in (("test", "r"), ("predict", video, "--dir", "r")):
-        assert "no-such-compiler" in assert_one_line(run(*words, "--compile"))
     assert_one_line(run("predict", "r/config.yaml", "--dir", "r"))
 
 

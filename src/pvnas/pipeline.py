@@ -24,7 +24,7 @@ from pvnas.data.dataset import OpenedVideos, open_videos
 from pvnas.data.readable import Videos, load_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
-from pvnas.fast.inference import ready
+from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
 from pvnas.runtime.checkpoint import load_checkpoint
@@ -82,10 +82,10 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
         return write_report(run_dir)
 
 
-def test(config: RunConfig, run_dir: Path, *, compile_it: bool) -> dict[str, Any]:
-    """Test the trained network of a run again, with torch.compile if asked for, and return its results."""
+def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir) as session:
-        results = session.test(again=True, compile_it=compile_it)
+        results = session.test(again=True)
         write_report(run_dir)
         return results
 
@@ -170,13 +170,13 @@ class Session:
         minutes = self.config.checkpoint_minutes
         run_epochs(stage, folder, checkpoint, self.stop, self.progress, checkpoint_minutes=minutes)
 
-    def test(self, *, again: bool = False, compile_it: bool = False) -> dict[str, Any]:
+    def test(self, *, again: bool = False) -> dict[str, Any]:
         """Test the trained network over many views of each test video, and return what results.json holds."""
         if (self.run_dir / RESULTS).exists() and not again:
             self.progress.line("test: finished before; its results are kept")
             return json.loads((self.run_dir / RESULTS).read_text(encoding="utf-8"))
         model = load_model(self.run_dir)
-        network = ready(model.network.to(self.device), compile_it=compile_it)  # says what is missing before reading
+        network = for_inference(model.network.to(self.device))  # says what is missing before reading
         videos = self.videos
         started = time.monotonic()
         scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)

@@ -1,15 +1,11 @@
 """Networks made ready for predictions give the scores of the networks that were trained."""
 
-import shutil
-import sys
-
 import pytest
 import torch
 from torch import nn
 
 from pvnas.config import NetworkConfig
-from pvnas.errors import UserError
-from pvnas.fast.inference import Compiled, folded, for_inference, ready
+from pvnas.fast.inference import folded, for_inference
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of, random_genotype
 from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv
 from pvnas.space.network import PVNASNetwork
@@ -99,36 +95,3 @@ def test_few_pictures_on_one_thread_stay_in_channels_last_memory():
             torch.testing.assert_close(y, expected)
     finally:
         torch.set_num_threads(threads)
-
-
-def test_what_is_not_ours_is_only_set_to_evaluation_mode():
-    layer = nn.Sequential(nn.Dropout(0.9))
-    assert ready(layer.train()) is layer
-    assert not layer.training
-
-
-def test_only_clips_of_the_first_size_go_through_what_was_compiled(monkeypatch):
-    network = ready(trained(random_genotype(1)))
-    seen = []
-    monkeypatch.setattr(torch, "compile", lambda module, **options: lambda x: seen.append(tuple(x.shape)) or module(x))
-    monkeypatch.setenv("CXX", sys.executable)
-    compiled = Compiled(network)
-    clips = [torch.randn(n, 3, 4, 24, 24, dtype=torch.float64) for n in (2, 1, 2)]
-    with torch.no_grad():
-        for x in clips:
-            torch.testing.assert_close(compiled(x), network(x))
-    assert seen == [(2, 3, 4, 24, 24)] * 2
-
-
-def test_without_a_compiler_one_line_says_so(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"no-such-compiler.*install one"):
-        ready(trained(random_genotype(1)), compile_it=True)
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_the_scores_of_a_compiled_network_are_the_same():
-    network = trained(with_every_operation(0), width=4, layout="S-NC T-RC")
-    x = torch.randn(1, 3, 2, 12, 12, dtype=torch.float64)
-    with torch.inference_mode():
-        torch.testing.assert_close(ready(network, compile_it=True)(x), network(x), rtol=1e-9, atol=1e-11)

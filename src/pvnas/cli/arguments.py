@@ -13,7 +13,6 @@ from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, all_fields, shown
 
 JSON = Argument("--json", "print JSON", False)
-COMPILE = Argument("--compile", "compile the network first: a minute, a C++ compiler; then faster", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
 CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
 RUN = Argument("run", "run directory", metavar="RUN")

@@ -13,7 +13,7 @@ from pvnas.data.catalog import Catalog, Video
 from pvnas.data.dataset import VideoDataset
 from pvnas.deploy.model import load_model
 from pvnas.errors import UserError
-from pvnas.fast.inference import ready
+from pvnas.fast.inference import for_inference
 from pvnas.training.evaluate import score_views
 
 
@@ -25,18 +25,15 @@ class Prediction:
     classes: tuple[tuple[str, float], ...]
 
 
-def predict(
-    videos: Sequence[Path], run_dir: Path, top: int = 5, device: str = "cpu", *, compile_it: bool = False
-) -> list[Prediction]:
+def predict(videos: Sequence[Path], run_dir: Path, top: int = 5, device: str = "cpu") -> list[Prediction]:
     """Return the ``top`` classes of each video with a run's model, preprocessed and averaged over views as in its test.
 
-    ``compile_it``: with torch.compile, for large networks and many videos. Raises UserError for a missing or
-    unreadable video and for a run without a model.
+    Raises UserError for a missing or unreadable video and for a run without a model.
     """
     model = load_model(run_dir)
     if top < 1:
         raise UserError(f"top is {top}; must be at least 1")
-    network = ready(model.network.to(device), compile_it=compile_it)
+    network = for_inference(model.network.to(device))
     predictions = []
     for path in map(Path, videos):
         if not path.is_file():

@@ -8,13 +8,10 @@ kernels in C++, see ``prediction_cell``.
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 
 import torch
 from torch import Tensor, nn
 
-from pvnas.errors import UserError
 from pvnas.fast.kernels.cpp_library import compiler
 from pvnas.fast.prediction_cell import PredictionCell, PredictionPool
 from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv, FoldedMaxPool, joined_kernel
@@ -127,13 +124,6 @@ def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: 
     return conv
 
 
-def ready(network: nn.Module, *, compile_it: bool = False) -> nn.Module:
-    """Return what gives the network's scores fastest, in evaluation mode; ``compile_it``: see ``Compiled``."""
-    if not isinstance(network, PVNASNetwork):
-        return Compiled(network.eval()) if compile_it else network.eval()
-    return Compiled(folded(network)) if compile_it else for_inference(network)
-
-
 def by_kernels(network: PVNASNetwork) -> PVNASNetwork:
     """Let a ``folded`` network compute by the kernels in C++."""
     stem = [PredictionPool(layer) if isinstance(layer, FoldedMaxPool) else layer for layer in network.stem]
@@ -141,29 +131,3 @@ def by_kernels(network: PVNASNetwork) -> PVNASNetwork:
     network.cells = nn.ModuleList([PredictionCell(cell) for cell in network.cells if isinstance(cell, DerivedCell)])
     network.shares_relu = False  # they read through it
     return network
-
-
-class Compiled(nn.Module):
-    """What torch.compile makes of a network without gradients, after about a minute at the first clips.
-
-    Each size is compiled anew: clips of the first size go through what was compiled, all others, such as the last
-    batch, through the network itself. Raises UserError where there is no C++ compiler.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++", "cl"]
-        if not any(shutil.which(name) for name in compilers):
-            raise UserError(
-                f"no C++ compiler ({', '.join(compilers)}) to compile with; install one, or do not --compile"
-            )
-        self.network = network
-        self._size: torch.Size | None = None
-        self._fast = torch.compile(network, dynamic=False, options={"freezing": True})
-
-    def forward(self, x_NCTHW: Tensor) -> Tensor:
-        """Return the scores, (N, K)."""
-        if self._size is None:
-            self._size = x_NCTHW.shape
-        y_NK: Tensor = (self._fast if x_NCTHW.shape == self._size else self.network)(x_NCTHW)
-        return y_NK

@@ -48,7 +48,7 @@ def score_views(
 ) -> Tensor:
     """Return the (V, K) scores of every video, averaged over all its views, by a network in evaluation mode.
 
-    Networks made ``ready`` (pvnas.fast.inference) are faster. Raises ValueError that names the video when a view is
+    Networks made ready by pvnas.fast.for_inference are faster. Raises ValueError that names the video when a view is
     missing or counted twice.
     """
     test, catalog = config.test, videos.catalog

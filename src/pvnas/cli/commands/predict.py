@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from pvnas.cli.arguments import COMPILE, JSON, run_directory
+from pvnas.cli.arguments import JSON, run_directory
 from pvnas.cli.command import Argument, command
 from pvnas.cli.output import print_json, print_table
 from pvnas.errors import UserError
@@ -17,7 +17,6 @@ from pvnas.settings import shown
     Argument("videos", "video file", metavar="VIDEO", many=True),
     Argument("--dir", "run directory with a trained network", metavar="RUN"),
     Argument("--top", "classes to print for each video", 5, least=1),
-    COMPILE,
     JSON,
     example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
 )
@@ -29,7 +28,7 @@ def predict(args: Namespace) -> None:
         raise UserError(f"no video file {shown(missing[0])}; name files, not folders")
     from pvnas.deploy.predict import predict
 
-    predictions = predict([Path(video) for video in args.videos], run_dir, args.top, compile_it=args.compile)
+    predictions = predict([Path(video) for video in args.videos], run_dir, args.top)
     if args.json:
         print_json(
             [{"path": str(p.path), "classes": [{"class": n, "score": s} for n, s in p.classes]} for p in predictions]

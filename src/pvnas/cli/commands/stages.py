@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.cli.arguments import COMPILE, CONFIG, PRESET, make_paths_absolute, run_directory
+from pvnas.cli.arguments import CONFIG, PRESET, make_paths_absolute, run_directory
 from pvnas.cli.command import Argument, command
 from pvnas.cli.output import print_json, print_table
 from pvnas.config import RunConfig
@@ -102,7 +102,6 @@ def train(args: Namespace) -> None:
     "test",
     Argument("target", "run directory, or with --dir RUN its folder of videos", metavar="RUN|DATA"),
     Argument("--dir", "run directory", None, metavar="RUN"),
-    COMPILE,
     Argument("--json", "print results.json", False),
     takes_config=True,
     example="pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
@@ -116,7 +115,7 @@ def test(args: Namespace) -> None:
     make_paths_absolute(config)
     from pvnas import pipeline
 
-    pipeline.test(config, run_dir, compile_it=args.compile)
+    pipeline.test(config, run_dir)
     if args.json:
         print_json(_results(run_dir))
     else:
