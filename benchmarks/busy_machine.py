@@ -193,4 +193,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(json.loads(sys.argv[2]))
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or its processes would be left behind
         in_one_line(main)
