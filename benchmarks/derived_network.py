@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.variants import answer, measure_work
+from pvnas.bench.roofline import Work, answer, count_bytes, count_macs, measure_work
 from pvnas.config import NetworkConfig
 from pvnas.fast.inference import folded, for_inference
 from pvnas.fast.kernels.choice import by_pytorch

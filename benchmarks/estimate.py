@@ -20,8 +20,8 @@ from common import in_one_line
 from derived_network import ModelShape
 from pvnas.bench.data import loader_speed
 from pvnas.bench.footage import write_footage
+from pvnas.bench.roofline import measure_variants
 from pvnas.bench.search import Shape
-from pvnas.bench.variants import measure_variants
 from pvnas.config import AugmentConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.dataset import VideoDataset

@@ -21,7 +21,7 @@ from typing import Any
 from common import command_line, in_one_line
 from derived_network import ModelShape
 from peer_networks import PEERS
-from pvnas.bench.variants import compare, measure_variants
+from pvnas.bench.roofline import compare, measure_variants
 from pvnas.runtime.device import describe_machine
 from pvnas.space.genotype import Genotype, random_genotype
 

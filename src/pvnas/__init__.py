@@ -19,7 +19,7 @@ from pvnas.version import __version__
 
 if TYPE_CHECKING:
     from pvnas.config import RunConfig
-    from pvnas.deploy.predict import predict
+    from pvnas.deploy.model import predict
     from pvnas.errors import UserError
     from pvnas.fast.inference import for_inference
     from pvnas.settings import load_config
@@ -44,7 +44,7 @@ _HOMES = {
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",
-    "predict": "pvnas.deploy.predict",
+    "predict": "pvnas.deploy.model",
     "random_genotype": "pvnas.space.genotype",
     "register_operation": "pvnas.space.operations",
 }

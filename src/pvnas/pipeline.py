@@ -27,15 +27,12 @@ from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
-from pvnas.runtime.checkpoint import load_checkpoint
+from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
-from pvnas.runtime.digest import digest
-from pvnas.runtime.files import write_atomic
-from pvnas.runtime.lock import RunLock
+from pvnas.runtime.files import RunLock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import read_metrics
-from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import StopRequest
 from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
@@ -156,8 +153,7 @@ class Session:
         save_model(self.run_dir, stage.network, genotype, videos.train.catalog.classes, self.config)
 
     def _log(self) -> EpochLog:
-        scalars = ScalarLog(self.run_dir / "tensorboard", self.config.tensorboard)
-        return EpochLog(self.run_dir, self.progress, scalars)
+        return EpochLog(self.run_dir, self.progress, tensorboard=self.config.tensorboard)
 
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""

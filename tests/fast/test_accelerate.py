@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from pvnas.fast.accelerate import accelerate
-from pvnas.runtime.tensors import frozen
 from pvnas.space.layers import PLAIN
-from pvnas.space.supernet import Supernet
+from pvnas.space.supernet import Supernet, frozen
 
 
 def pair(layout, width=6):

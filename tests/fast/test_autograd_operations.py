@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from pvnas.fast.accelerate import accelerate, shared_passes
-from pvnas.runtime.tensors import frozen
 from pvnas.space.layers import FOLDED, PLAIN, Rectified
 from pvnas.space.operations import is_parameter_free, operations_of, register_operation, unregister_operation
-from pvnas.space.supernet import Supernet, frozen_statistics
+from pvnas.space.supernet import Supernet, frozen, frozen_statistics
 
 LAYOUT = "S-NC S-RC T-NC T-RC"
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from pvnas.fast import search_cell
 from pvnas.fast.accelerate import accelerate, shared_passes
 from pvnas.fast.kernels import cpp_library
-from pvnas.runtime.tensors import frozen
 from pvnas.space.layers import FOLDED, PLAIN
-from pvnas.space.supernet import Supernet, frozen_statistics
+from pvnas.space.supernet import Supernet, frozen, frozen_statistics
 
 GPU = torch.cuda.is_available()
 NO_COMPILER = pytest.mark.skipif(cpp_library.compiler() is None, reason="needs a C++ compiler")

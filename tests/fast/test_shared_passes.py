@@ -9,9 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pvnas.fast.accelerate import accelerate, shared_passes
 from pvnas.fast.kernels.choice import by_pytorch
-from pvnas.runtime.tensors import frozen
 from pvnas.space.layers import FOLDED, PLAIN
-from pvnas.space.supernet import Supernet, frozen_statistics
+from pvnas.space.supernet import Supernet, frozen, frozen_statistics
 
 
 class Convolutions(TorchDispatchMode):

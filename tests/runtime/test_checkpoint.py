@@ -23,12 +23,12 @@ from pvnas.runtime.checkpoint import (
     STATE,
     TENSORS,
     _manifest,
+    digest,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
     save_tensors,
 )
-from pvnas.runtime.digest import digest
 
 
 def tensors_of(step: int, n: int = 6) -> dict[str, Tensor]:

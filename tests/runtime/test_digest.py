@@ -5,7 +5,7 @@ import struct
 
 import torch
 
-from pvnas.runtime.digest import digest
+from pvnas.runtime.checkpoint import digest
 
 
 def test_known_value() -> None:

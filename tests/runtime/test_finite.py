@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.gpu import FiniteCheck
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pvnas.runtime import graphs
-from pvnas.runtime.graphs import Graphs
+from pvnas.runtime import gpu
+from pvnas.runtime.gpu import Graphs
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -27,7 +27,7 @@ def recorded(monkeypatch):
     def record(self, function, tensors):
         sizes.append(tensors[0].shape)
         played = Played(function, [tensor.clone() for tensor in tensors])
-        return graphs._Recorded(played, played.inputs, played.outputs)
+        return gpu._Recorded(played, played.inputs, played.outputs)
 
     monkeypatch.setattr(Graphs, "_record", record)
     return sizes

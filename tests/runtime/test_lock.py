@@ -8,13 +8,12 @@ import pytest
 from faults import start_python
 
 from pvnas.errors import UserError
-from pvnas.runtime.files import TEMPORARY
-from pvnas.runtime.lock import RunLock
+from pvnas.runtime.files import TEMPORARY, RunLock
 
 HOLD = """
     import sys
     from pathlib import Path
-    from pvnas.runtime.lock import RunLock
+    from pvnas.runtime.files import RunLock
     with RunLock(Path(sys.argv[1])):
         print("held")
         sys.stdin.readline()
@@ -56,7 +55,7 @@ def test_a_forked_worker_that_outlives_its_killed_parent_does_not_hold_the_lock(
     code = """
         import os, sys
         from pathlib import Path
-        from pvnas.runtime.lock import RunLock
+        from pvnas.runtime.files import RunLock
         with RunLock(Path(sys.argv[1])):
             if os.fork() == 0:
                 print("worker")

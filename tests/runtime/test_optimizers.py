@@ -12,8 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 from pvnas.config import ScheduleConfig
 from pvnas.errors import UserError
-from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
-from pvnas.runtime.digest import digest
+from pvnas.runtime.checkpoint import digest, load_checkpoint, save_checkpoint
 from pvnas.runtime.optimizers import SGD, Adam, ScheduledOptimizer
 from pvnas.runtime.random import generator
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.runtime.scalars import ScalarLog
+from pvnas.training.log import ScalarLog
 
 
 def read(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
@@ -28,7 +28,7 @@ def test_numbers_of_an_epoch_are_written_and_a_resumed_epoch_replaces_the_first(
     second = ScalarLog(tmp_path, True)
     second.write("train", 2, {"loss": 0.25})
     second.close()
-    assert read(tmp_path, "train") == {"loss": [(1, 0.5), (2, 0.25)], "deep/a": [(1, 2.0)]}
+    assert read(tmp_path, "train") == {"loss": [(1, 0.5), (2, 0.25)]}
     assert read(tmp_path, "search") == {"loss": [(2, 7.0)]}
 
 

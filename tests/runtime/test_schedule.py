@@ -1,9 +1,10 @@
 """Learning rates against the numbers of the paper."""
 
 import pytest
+import torch
 
 from pvnas.config import BatchConfig, ScheduleConfig, WeightOptimizerConfig, pvnas_l
-from pvnas.runtime.schedule import scaled_lr, schedule_factor
+from pvnas.runtime.optimizers import schedule_factor, weight_optimizer
 
 
 def test_the_papers_step_schedule():
@@ -35,6 +36,8 @@ def test_constant():
 def test_rates_are_linear_in_the_global_batch():
     """0.1 per GPU of 32 clips is 3.2 on the paper's 32 GPUs; 0.01 per GPU of 8 clips is 0.32."""
     config = pvnas_l()
-    assert scaled_lr(config.search.weights, config.search.batch) == pytest.approx(3.2)
-    assert scaled_lr(config.train.weights, config.train.batch) == pytest.approx(0.32)
-    assert scaled_lr(WeightOptimizerConfig(), BatchConfig(shards=1, clips_per_shard=8)) == pytest.approx(0.025)
+    weights = {"w": torch.nn.Parameter(torch.zeros(1))}
+    assert weight_optimizer(weights, config.search.weights, config.search.batch).lr == pytest.approx(3.2)
+    assert weight_optimizer(weights, config.train.weights, config.train.batch).lr == pytest.approx(0.32)
+    few = BatchConfig(shards=1, clips_per_shard=8)
+    assert weight_optimizer(weights, WeightOptimizerConfig(), few).lr == pytest.approx(0.025)

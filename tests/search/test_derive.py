@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvnas.search.collapse import collapse_record, collapse_warning, collapsed_cells, entropy
-from pvnas.search.derive import derive, derive_cell
+from pvnas.search.derive import collapse_record, collapse_warning, collapsed_cells, derive, derive_cell, entropy
 from pvnas.space.genotype import EDGES, Genotype, operations_of
 
 IDENTITY, ZERO, AVERAGE, MAXIMUM, SEPARABLE, DILATED = range(6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pvnas.search.objective import joint_gradient, second_order_gradient
+from pvnas.search.step import second_order_gradient
 
 
 def sgd_of(case, lr, momentum=0.0, decay=0.0, velocity=None):
@@ -32,13 +32,6 @@ class Case:
         return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)], {
             "loss": loss.detach()
         }
-
-
-def test_joint_takes_both_from_one_pass():
-    case = Case()
-    alphas, weights, _ = joint_gradient(case, [case.a], [case.w], "train")
-    assert (float(weights[0]), float(alphas[0])) == (1.5, -1.5)
-    assert case.updates == [True]
 
 
 @pytest.mark.parametrize(

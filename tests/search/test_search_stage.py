@@ -17,12 +17,10 @@ from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.listing import read_catalog
 from pvnas.errors import UserError
-from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
-from pvnas.runtime.digest import digest
-from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors
+from pvnas.runtime.gpu import FiniteCheck
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.search.derive import derive
 from pvnas.search.stage import SearchStage
@@ -52,7 +50,7 @@ def sources(tiny_shapes):
 
 
 def make_stage(config, sources, run_dir):
-    log = EpochLog(run_dir, Progress(), ScalarLog(run_dir / "tensorboard", False))
+    log = EpochLog(run_dir, Progress(), tensorboard=False)
     return SearchStage(config, *sources, run_dir, CPU, log)
 
 

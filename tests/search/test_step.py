@@ -89,7 +89,7 @@ class ByHand:
     ],
 )
 def test_a_step_is_algorithm_1(objective, half_steps, tolerance, monkeypatch):
-    monkeypatch.setattr("pvnas.search.objective.FINITE_DIFFERENCE", 1e-6)
+    monkeypatch.setattr("pvnas.search.step.FINITE_DIFFERENCE", 1e-6)
     network, expected = supernet(plain=False), supernet(plain=True)
     expected.load_state_dict(dict(network.named_parameters()), strict=False)  # the buffers' names differ
     by_hand = ByHand(expected)

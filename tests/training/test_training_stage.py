@@ -11,11 +11,9 @@ from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.listing import read_catalog
-from pvnas.runtime.checkpoint import load_checkpoint
-from pvnas.runtime.digest import digest
+from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.scalars import ScalarLog
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.space.genotype import random_genotype
 from pvnas.training.evaluate import score_table, score_views, validate
@@ -45,7 +43,7 @@ def sources(tiny_shapes):
 
 
 def make_stage(sources, run_dir):
-    log = EpochLog(run_dir, Progress(), ScalarLog(run_dir / "tensorboard", False))
+    log = EpochLog(run_dir, Progress(), tensorboard=False)
     return TrainStage(small_config(), random_genotype(3), *sources[:2], CPU, log)
 
 

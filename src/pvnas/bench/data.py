@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from pvnas.bench.footage import FRAMES, RATE, write_footage
-from pvnas.bench.readers import OtherReader, read_by_pyav, reading_rates
-from pvnas.bench.stages import stage_milliseconds
+from pvnas.bench.readers import OtherReader, read_by_pyav, reading_rates, stage_milliseconds
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.loader import training_batches

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from pvnas.bench.roofline import Work, count_bytes, count_macs
-from pvnas.bench.variants import answer, compare, measure_variants, measure_work
+from pvnas.bench.roofline import Work, answer, compare, count_bytes, count_macs, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.augment import normalise
@@ -19,7 +18,6 @@ from pvnas.data.dataset import VideoDataset
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.scalars import ScalarLog
 from pvnas.search.stage import SearchStage
 from pvnas.search.step import StepBatches
 from pvnas.training.log import EpochLog
@@ -72,7 +70,7 @@ def make_stage(shape: Shape, *, plain: bool) -> SearchStage:
     classes = [f"class {n}" for n in range(shape.classes)]
     videos = [Video(f"{n}.mp4", n % shape.classes, "train") for n in range(shape.batch)]
     dataset = VideoDataset(Catalog.of(Path("."), classes, videos), config.data, shape.height)
-    log = EpochLog(Path("."), Progress(), ScalarLog(Path("."), False))
+    log = EpochLog(Path("."), Progress(), tensorboard=False)
     return SearchStage(config, dataset, dataset, Path("."), torch.device(shape.device), log, plain=plain)
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.fast.search_cell import FastSearchCell, StepCache
-from pvnas.runtime.tensors import frozen
 from pvnas.space.search_cell import SearchCell
-from pvnas.space.supernet import Supernet
+from pvnas.space.supernet import Supernet, frozen
 
 
 def accelerate(network: Supernet, *, checkpointing: bool = False) -> Supernet:

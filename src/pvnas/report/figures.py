@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pvnas.report.style import CATEGORY_STYLES, INK, LINE, MUTED, operation_style
 from pvnas.report.text import clean
-from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
+from pvnas.search.derive import COLLAPSED_AT, OPERATIONS_PER_CELL
 from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, Cell, operations_of
 from pvnas.space.operations import is_parameter_free
 

@@ -22,7 +22,7 @@ from pvnas.report.cells import draw_cell, draw_legend
 from pvnas.report.record import RunRecord
 from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
-from pvnas.search.collapse import COLLAPSED_AT, OPERATIONS_PER_CELL
+from pvnas.search.derive import COLLAPSED_AT, OPERATIONS_PER_CELL
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import CATEGORIES, Genotype
 

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
 from pvnas.runtime.device import is_want_of_memory
-from pvnas.runtime.finite import FiniteCheck
+from pvnas.runtime.gpu import FiniteCheck
 from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.random import key
 from pvnas.runtime.signals import Interrupted, StopRequest
-from pvnas.runtime.tensors import with_prefix
 
 SUMS = "sums/"
 
@@ -90,9 +89,14 @@ class Stage(ABC):
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what tensors() and state() returned."""
-        self.network.load_state_dict(with_prefix(tensors, "network/"))
+        self.network.load_state_dict(_with_prefix(tensors, "network/"))
         for name, optimizer in self.optimizers.items():
-            optimizer.restore(with_prefix(tensors, name + "/"), state[name])
+            optimizer.restore(_with_prefix(tensors, name + "/"), state[name])
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def run_epochs(
@@ -141,7 +145,7 @@ class _Run:
         else:
             state = checkpoint.state
             self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
-            self.sums = with_prefix(checkpoint.tensors, SUMS)
+            self.sums = _with_prefix(checkpoint.tensors, SUMS)
             stage.restore(checkpoint.tensors, state["stage"])
         self.saved_at = time.monotonic()
 

@@ -1,7 +1,8 @@
-"""The optimisers: PyTorch's own, on a schedule, with their state as named tensors and JSON, and back, bit for bit."""
+"""Learning-rate schedules, and PyTorch's optimisers on them: state as named tensors and JSON, and back, bit for bit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +12,25 @@ from torch.optim import Optimizer
 
 from pvnas.config import AlphaOptimizerConfig, BatchConfig, ScheduleConfig, WeightOptimizerConfig
 from pvnas.errors import UserError
-from pvnas.runtime.schedule import scaled_lr, schedule_factor
+
+WARMUP_START = 0.01
+
+
+def schedule_factor(schedule: ScheduleConfig, epoch: float, epochs: int) -> float:
+    """Return the factor on the learning rate after ``epoch`` of ``epochs`` epochs (a fraction within an epoch).
+
+    step: the paper's section 4.2.1, times step_factor every step_epochs. cosine: from 1 to final_factor over the epochs
+    after the warm-up (Loshchilov and Hutter, 2017). constant: 1. The warm-up is linear (Goyal et al., 2017).
+    """
+    if epoch < schedule.warmup_epochs:
+        return WARMUP_START + (1.0 - WARMUP_START) * epoch / schedule.warmup_epochs
+    if schedule.kind == "step":
+        return schedule.step_factor ** math.floor(epoch / schedule.step_epochs)
+    if schedule.kind == "cosine":
+        share = min(1.0, (epoch - schedule.warmup_epochs) / max(epochs - schedule.warmup_epochs, 1e-9))
+        return schedule.final_factor + (1.0 - schedule.final_factor) * 0.5 * (1.0 + math.cos(math.pi * share))
+    return 1.0
+
 
 Kind = TypeVar("Kind", bound=Optimizer)
 
@@ -125,10 +144,10 @@ def _other_network(what: str) -> UserError:
 def weight_optimizer(
     parameters: Mapping[str, nn.Parameter], config: WeightOptimizerConfig, batch: BatchConfig
 ) -> ScheduledOptimizer:
-    """Return SGD for a network's weights, at the rate of this global batch."""
+    """Return SGD for a network's weights, at the rate of this global batch: linear in its clips (`0.1 per GPU`)."""
     sgd = SGD(
         parameters.values(),
-        lr=scaled_lr(config, batch),
+        lr=config.lr * batch.clips / config.lr_clips,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 import unicodedata
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
             self._bars, self._open_tasks = None, 0
@@ -106,16 +103,14 @@ class Task:
             self._bars.refresh()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._id)
             self._bars.refresh()
             self._bars = None
             self.progress._close()
-        if self.summary or kind:
-            self.progress.line(self._summary("stopped" if kind else ""))
+        if self.summary or error[0]:
+            self.progress.line(self._summary("stopped" if error[0] else ""))
 
     def advance(self, steps: int = 1, clips: int = 0) -> None:
         """Count steps that are done, and the clips that went through the network in them."""

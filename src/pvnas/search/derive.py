@@ -1,8 +1,11 @@
-"""From architecture parameters to a genotype (paper, section 3.2.1). Pure: alpha and names in, genotype out."""
+"""From architecture parameters to a genotype (paper, section 3.2.1), and whether a search collapses: when nearly all
+operations that it keeps are without parameters (section 3.3 and figure 4). Pure: alpha and names in."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,4 +41,40 @@ def _best_operation(scores: list[float], names: tuple[str, ...]) -> tuple[float,
     """Return (score, name) of the best operation but zero; max() keeps the first of equals."""
     return max(
         ((score, name) for score, name in zip(scores, names, strict=True) if name != ZERO), key=lambda pair: pair[0]
+    )
+
+
+OPERATIONS_PER_CELL = KEPT_EDGES * NODES
+# A random cell keeps 3 of 5 (spatial) or 3 of 7 (temporal) operations without parameters. Seven or more of eight in a
+# cell is beyond chance (probability 0.11 and 0.013) and leaves next to nothing to train in it.
+COLLAPSED_AT = 7
+
+
+def entropy(alpha_EO: Tensor) -> float:
+    """Return the mean over the edges of the entropy of softmax(alpha), in nats; ln(O) where nothing is decided."""
+    log_p = alpha_EO.detach().double().log_softmax(-1)
+    return float(-(log_p.exp() * log_p).sum(-1).mean())
+
+
+def collapse_record(alphas: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Any]:
+    """Return how many kept operations have no parameters and how undecided alpha is, per category and in all."""
+    entropies = {category: entropy(alpha) for category, alpha in alphas.items()}
+    entropies["mean"] = math.fsum(entropies.values()) / len(entropies)
+    return {"parameter_free": genotype.parameter_free(), "alpha_entropy": entropies}
+
+
+def collapsed_cells(record: Mapping[str, Any]) -> list[str]:
+    """Return the categories in which at least COLLAPSED_AT of the 8 operations have no parameters."""
+    return [c for c, n in record["parameter_free"].items() if c != "total" and n >= COLLAPSED_AT]
+
+
+def collapse_warning(record: Mapping[str, Any], epoch: int) -> str | None:
+    """Return one line that says which cells have collapsed after this epoch and what helps; None if none has."""
+    cells = collapsed_cells(record)
+    if not cells:
+        return None
+    counts = ", ".join(f"{c} {record['parameter_free'][c]} of {OPERATIONS_PER_CELL}" for c in cells)
+    return (
+        f"epoch {epoch}: the search is collapsing to operations without parameters ({counts}); keep the weights' rate "
+        "up (--search.weights.schedule.kind step, larger step_epochs) or stop earlier (--search.stop_epoch)"
     )

@@ -17,12 +17,11 @@ from pvnas.errors import UserError
 from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
-from pvnas.runtime.graphs import Graphs
+from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
-from pvnas.search.collapse import collapse_record, collapse_warning
-from pvnas.search.derive import derive
+from pvnas.search.derive import collapse_record, collapse_warning, derive
 from pvnas.search.step import StepBatches, search_step
 from pvnas.space.genotype import Genotype
 from pvnas.space.layers import FOLDED, PLAIN

@@ -1,6 +1,6 @@
 """One step of the search: algorithm 1 of the paper, and its variants.
 
-Legend: w the supernet's weights, alpha its architecture parameters, L the loss on a mini-batch.
+Legend: w the supernet's weights, alpha (a) its architecture parameters, L the loss on a mini-batch.
 """
 
 from __future__ import annotations
@@ -8,21 +8,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pvnas.config import SearchConfig
 from pvnas.data.clips.loader import Batch
 from pvnas.fast.accelerate import shared_passes
-from pvnas.runtime.finite import FiniteCheck
-from pvnas.runtime.graphs import Graphs
+from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
-from pvnas.runtime.tensors import frozen
-from pvnas.search.objective import joint_gradient, second_order_gradient
-from pvnas.space.supernet import Supernet, frozen_statistics
+from pvnas.space.supernet import Supernet, frozen, frozen_statistics
 from pvnas.training.step import loss_gradients
+
+FINITE_DIFFERENCE = 0.01  # epsilon = 0.01 / |gradient|, as in DARTS
+
+
+class GradientOf(Protocol):
+    """Gradients of the loss on a batch at the current (w, a), and measures of that pass.
+
+    ``update_statistics``: whether this pass may move BN's running statistics; only the weight step may. The gradients
+    are good until the next call for the same parameters.
+    """
+
+    def __call__(
+        self, parameters: Sequence[nn.Parameter], batch: Any, *, update_statistics: bool
+    ) -> tuple[list[Tensor], dict[str, Tensor]]: ...
+
+
+def second_order_gradient(
+    gradient: GradientOf, alphas: Sequence[nn.Parameter], sgd: Optimizer, validation_batch: Any, train_batch: Any
+) -> list[Tensor]:
+    """Return dL_val(w', a)/da - lr * d2L_train(w, a)/da dw . dL_val(w', a)/dw' (paper, equations 3 to 5).
+
+    w' is w after one step of ``sgd``, with its momentum so far, on the training batch; the product is the central
+    finite difference (dL_train(w+, a)/da - dL_train(w-, a)/da) / 2 epsilon at w+- = w +- epsilon * dL_val/dw'. The
+    weights and the optimiser end as they were.
+    """
+    group = sgd.param_groups[0]
+    weights, lr = group["params"], group["lr"]
+    saved = [w.detach().clone() for w in weights]
+    steps, _ = gradient(weights, train_batch, update_statistics=False)
+    with torch.no_grad():
+        for w, step in zip(weights, steps, strict=True):
+            step = step + group["weight_decay"] * w
+            velocity = sgd.state.get(w, {}).get("momentum_buffer")
+            w.sub_(lr * (step if velocity is None else step + group["momentum"] * velocity))
+    both, _ = gradient([*alphas, *weights], validation_batch, update_statistics=False)
+    direct, direction = both[: len(alphas)], both[len(alphas) :]
+
+    epsilon = FINITE_DIFFERENCE / torch.linalg.vector_norm(torch.stack([d.norm() for d in direction])).clamp_min(1e-12)
+    _set(weights, saved, direction, epsilon)
+    plus = [g.clone() for g in gradient(alphas, train_batch, update_statistics=False)[0]]
+    _set(weights, saved, direction, -epsilon)
+    minus, _ = gradient(alphas, train_batch, update_statistics=False)
+    with torch.no_grad():
+        for w, value in zip(weights, saved, strict=True):
+            w.copy_(value)
+    return [d - lr * (p - m) / (2 * epsilon) for d, p, m in zip(direct, plus, minus, strict=True)]
+
+
+@torch.no_grad()
+def _set(weights: Sequence[nn.Parameter], saved: list[Tensor], direction: list[Tensor], step: Tensor) -> None:
+    """Set w to saved + step * direction."""
+    for w, value, d in zip(weights, saved, direction, strict=True):
+        w.copy_(value + step * d)
 
 
 class StepBatches(NamedTuple):
@@ -68,7 +119,9 @@ def search_step(
         # (1) alpha_t from dL/dalpha at (w_{t-1}, alpha_{t-1}): L is the training loss in the paper's one-level search
         # (equation 6) and the validation loss in a bi-level one of first order (equation 5 with xi = 0)
         if joint:
-            alpha_gradients, weight_gradients, measures = joint_gradient(gradient, alpha, w, batches.weight)
+            # dL/dw at (w_{t-1}, alpha_{t-1}) from the same backward pass: half the cost, not the paper's algorithm
+            both, measures = gradient([*w, *alpha], batches.weight, update_statistics=True)
+            weight_gradients, alpha_gradients = both[: len(w)], both[len(w) :]
         elif second_order:
             alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
         else:
@@ -85,7 +138,7 @@ def search_step(
 
 @dataclass(frozen=True)
 class SupernetGradient:
-    """The gradients of the loss on a supernet, as search.objective.GradientOf says."""
+    """The gradients of the loss on a supernet, as GradientOf says."""
 
     network: Supernet
     all_parameters: Sequence[nn.Parameter]

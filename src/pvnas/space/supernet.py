@@ -5,7 +5,7 @@ Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -70,6 +70,21 @@ class Supernet(nn.Module):
     def weight_parameters(self) -> dict[str, nn.Parameter]:
         """Return everything but alpha, by name."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("alphas.")}
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter], *, frozen: bool = True) -> Iterator[None]:
+    """Let these parameters ask for no gradient: autograd then neither keeps nor computes what only they need.
+
+    ``frozen`` False: within, frozen parameters ask for theirs.
+    """
+    for parameter in parameters:
+        parameter.requires_grad_(not frozen)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(frozen)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,14 @@ from torch import Tensor
 
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.record import append_metrics, truncate_metrics
-from pvnas.runtime.scalars import ScalarLog
 
 
 class EpochLog:
     """Writes an epoch's measures wherever they are read."""
 
-    def __init__(self, run_dir: Path, progress: Progress, scalars: ScalarLog) -> None:
-        self.path, self.progress, self.scalars = run_dir / "metrics.jsonl", progress, scalars
+    def __init__(self, run_dir: Path, progress: Progress, *, tensorboard: bool) -> None:
+        self.path, self.progress = run_dir / "metrics.jsonl", progress
+        self.scalars = ScalarLog(run_dir / "tensorboard", tensorboard)
 
     def rewind(self, stage: str, epochs: int) -> None:
         """Drop the lines of a stage beyond so many epochs: an interrupted run wrote them after its checkpoint."""
@@ -40,7 +42,7 @@ class EpochLog:
             **extra,
         }
         append_metrics(self.path, record)
-        self.scalars.write(stage, epoch, {k: v for k, v in record.items() if isinstance(v, int | float)})
+        self.scalars.write(stage, epoch, record)
         self.progress.line(_summary(record))
 
 
@@ -53,3 +55,45 @@ def _summary(record: dict[str, Any]) -> str:
         parts.append(f"{record['parameter_free']['total']} operations without parameters")
     parts.append(f"{record['clips_per_s']:.1f} clips/s, waiting for data {100 * record['wait_share']:.0f} %")
     return ", ".join(parts)
+
+
+class ScalarLog:
+    """Writes the numbers of an epoch to a folder for each stage; does nothing without the tensorboard package."""
+
+    def __init__(self, folder: Path, enabled: bool) -> None:
+        self.folder, self.enabled = folder, enabled
+        self._writers: dict[str, Any] = {}
+
+    def write(self, stage: str, epoch: int, record: dict[str, Any]) -> None:
+        """Write the record's finite numbers, but not those inside of lists and groups, and flush them.
+
+        The first write of a stage hides what an interrupted run wrote for this epoch and later ones.
+        """
+        writer = self._writer(stage, epoch)
+        if writer is None:
+            return
+        for name, value in record.items():
+            if name != "epoch" and isinstance(value, int | float) and math.isfinite(value):
+                writer.add_scalar(name, float(value), epoch)
+        writer.flush()
+
+    def close(self) -> None:
+        """Close the files; a later write opens new ones."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def _writer(self, stage: str, epoch: int) -> Any:
+        if not self.enabled:
+            return None
+        if stage not in self._writers:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self.enabled = False
+                logging.getLogger(__name__).warning(
+                    "no TensorBoard scalars: the tensorboard package is missing (metrics.jsonl holds the same numbers)"
+                )
+                return None
+            self._writers[stage] = SummaryWriter(str(self.folder / stage), purge_step=epoch)
+        return self._writers[stage]

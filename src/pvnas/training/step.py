@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from pvnas.data.clips.augment import normalise
 from pvnas.runtime.random import key, seed_all
-from pvnas.runtime.shards import TreeSum
 from pvnas.training.metrics import class_sums
 
 
@@ -72,3 +71,29 @@ def loss_gradients(
 def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
     for value, tensor in zip(values, tensors, strict=True):
         tensor.copy_(value)
+
+
+class TreeSum:
+    """Sums lists of tensors in the order of a binary tree over their index, holding log2(n) partial sums."""
+
+    def __init__(self) -> None:
+        self._partial: list[tuple[int, list[Tensor]]] = []  # (level, sums), levels falling
+
+    def add(self, tensors: list[Tensor]) -> None:
+        """Add the next list."""
+        level = 0
+        while self._partial and self._partial[-1][0] == level:
+            tensors = _added(self._partial.pop()[1], tensors)
+            level += 1
+        self._partial.append((level, tensors))
+
+    def total(self) -> list[Tensor]:
+        """Return the sums; the incomplete right side of the tree is joined from its end."""
+        total = self._partial[-1][1]
+        for _, tensors in reversed(self._partial[:-1]):
+            total = _added(tensors, total)
+        return total
+
+
+def _added(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(left, right, strict=True)]

@@ -1,4 +1,4 @@
-"""``pvnas demo``, ``run``, ``search``, ``train`` and ``test``: the stages of a run, together and alone."""
+"""``pvnas demo``, ``run``, ``search``, ``train``, ``test``, ``predict`` and ``report``: a run's stages and its uses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.cli.arguments import CONFIG, PRESET, make_paths_absolute, run_directory
+from pvnas.cli.arguments import CONFIG, JSON, PRESET, RUN, make_paths_absolute, run_directory
 from pvnas.cli.command import Argument, command
 from pvnas.cli.output import print_json, print_table
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, check_resumable, load_config
+from pvnas.settings import CONFIG_NAME, check_resumable, load_config, shown
 
 DATA = Argument("folder", "folder of labelled videos", None, metavar="DATA")
 DIR = Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN")
@@ -161,3 +161,42 @@ def _print_outcome(run_dir: Path) -> None:
     print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
     if (run_dir / "report.html").exists():
         print(f"report: {run_dir / 'report.html'}")
+
+
+@command(
+    "predict",
+    Argument("videos", "video file", metavar="VIDEO", many=True),
+    Argument("--dir", "run directory with a trained network", metavar="RUN"),
+    Argument("--top", "classes to print for each video", 5, least=1),
+    JSON,
+    example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
+)
+def predict(args: Namespace) -> None:
+    """Say what is seen in video files."""
+    run_dir = run_directory(args.dir)
+    missing = [video for video in args.videos if not Path(video).is_file()]
+    if missing:
+        raise UserError(f"no video file {shown(missing[0])}; name files, not folders")
+    from pvnas.deploy.model import predict
+
+    predictions = predict([Path(video) for video in args.videos], run_dir, args.top)
+    if args.json:
+        print_json(
+            [{"path": str(p.path), "classes": [{"class": n, "score": s} for n, s in p.classes]} for p in predictions]
+        )
+        return
+    rows = [
+        (str(prediction.path), rank, name, f"{score:.3f}")
+        for prediction in predictions
+        for rank, (name, score) in enumerate(prediction.classes, start=1)
+    ]
+    print_table(["video", "rank", "class", "score"], rows)
+
+
+@command("report", RUN, example="pvnas report runs/demo/run")
+def report(args: Namespace) -> None:
+    """Write report.html and the figures again."""
+    run_dir = run_directory(args.run)
+    from pvnas.report.page import write_report
+
+    print(write_report(run_dir))

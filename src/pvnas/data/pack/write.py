@@ -46,9 +46,16 @@ from pvnas.data.pack.format import (
 from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard, read_record
 from pvnas.data.processes import Failure, run_jobs
 from pvnas.errors import UserError
-from pvnas.runtime.files import TEMPORARY, explained, make_folder, remove_folder, remove_strays, write_atomic
-from pvnas.runtime.lock import FILE as LOCK
-from pvnas.runtime.lock import RunLock
+from pvnas.runtime.files import (
+    LOCK,
+    TEMPORARY,
+    RunLock,
+    explained,
+    make_folder,
+    remove_folder,
+    remove_strays,
+    write_atomic,
+)
 from pvnas.runtime.progress import Progress, begin
 from pvnas.version import __version__
 
