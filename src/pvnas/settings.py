@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -97,9 +98,7 @@ def preset_config(name: str) -> RunConfig:
 
 
 def load_config(
-    preset: str | None = None,
-    file: str | Path | None = None,
-    overrides: Mapping[str, object] | None = None,
+    preset: str | None = None, file: str | Path | None = None, overrides: Mapping[str, object] | None = None
 ) -> RunConfig:
     """Preset, then the fields of a YAML file, then single fields by dotted name, checked.
 
@@ -146,10 +145,7 @@ def _yaml_value(value: object) -> str:
 
 def get_field(config: RunConfig, name: str) -> Any:
     """Value of the field with this dotted name."""
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return attrgetter(name)(config)
 
 
 def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -> None:
@@ -161,18 +157,10 @@ def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -
     setattr(get_field(config, section) if section else config, leaf, checked(field, value, where))
 
 
-def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Fields whose values differ: dotted name -> (old, new)."""
+def differences(old: RunConfig, new: RunConfig) -> dict[str, str]:
+    """``old -> new`` by dotted name for each field that differs, in the order of ``config.py``."""
     pairs = {name: (get_field(old, name), get_field(new, name)) for name in all_fields()}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """One text ``name: old -> new`` for each field that differs, in the order of ``config.py``."""
-    return [
-        f"{name}: {_plain(before) or repr('')} -> {_plain(after) or repr('')}"
-        for name, (before, after) in changed_fields(old, new).items()
-    ]
+    return {name: f"{_plain(a) or repr('')} -> {_plain(b) or repr('')}" for name, (a, b) in pairs.items() if a != b}
 
 
 def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
@@ -180,9 +168,8 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
     file = Path(run_dir) / CONFIG_NAME
     if not file.exists():
         return
-    changed = [
-        text for text in differences(load_config(file=file), config) if text.split(":")[0] not in HARMLESS_FIELDS
-    ]
+    changes = differences(load_config(file=file), config)
+    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS]
     if changed:
         raise UserError(
             f"{run_dir} holds a run of another config ({'; '.join(changed)}); "

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvnas.training.metrics import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
+from pvnas.training.evaluate import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
 
 SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.4, 0.4, 0.2]])
 LABELS = torch.tensor([1, 2, 0, 1])

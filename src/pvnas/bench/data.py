@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pvnas.bench.footage import FRAMES, RATE, write_footage
-from pvnas.bench.readers import OtherReader, read_by_pyav, reading_rates, stage_milliseconds
+from pvnas.bench.readers import CLIPS_PER_BATCH, OtherReader, read_by_pyav, reading_rates, stage_milliseconds
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.loader import training_batches
@@ -21,7 +21,6 @@ from pvnas.runtime.device import describe_machine
 
 GOPS = (12, 250)
 GENERATED_VIDEOS = 3
-CLIPS_PER_BATCH = 8
 CLIPS_FROM_MEMORY = 10  # as many times the clips, where one takes a fraction of a millisecond
 
 

@@ -68,7 +68,7 @@ def reading_rates(
     }
     readers: dict[str, Callable[[ClipRequest], Any]] = {name: partial(_read, data) for name, data in datasets.items()}
     told = _told(requests, catalog, short_side) if others else {}
-    readers |= {f"direct.{name}": partial(_read_as_told, read, told) for name, read in others.items()}
+    readers |= {f"direct.{name}": lambda request, read=read: read(told[request]) for name, read in others.items()}  # type: ignore[misc]
     seconds: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(ROUNDS):
         for name, read in readers.items():
@@ -84,10 +84,6 @@ def _read(dataset: VideoDataset, request: ClipRequest) -> Any:
         return training_indices(times_T, duration, ClipConfig(), [request.u])
 
     return dataset.frames(request.video, choose)
-
-
-def _read_as_told(read: OtherReader, told: Mapping[ClipRequest, FramesOfAFile], request: ClipRequest) -> Any:
-    return read(told[request])
 
 
 def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoDataset:

@@ -172,12 +172,7 @@ def compare(fast: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_work(
-    work: Callable[[], Any],
-    count: Callable[[], Work] | None,
-    device: torch.device,
-    precision: str,
-    *,
-    repeats: int,
+    work: Callable[[], Any], count: Callable[[], Work] | None, device: torch.device, precision: str, *, repeats: int
 ) -> dict[str, Any]:
     """Measure in this process: seconds, peak memory and, where there is a count, that and the machine's limits."""
     for _ in range(WARM_UP):

@@ -19,20 +19,12 @@ import torch
 from torch import Tensor
 
 from pvnas.errors import UserError
-from pvnas.runtime.files import (
-    explained,
-    make_folder,
-    remove_folder,
-    remove_strays,
-    write_atomic,
-    write_folder,
-)
+from pvnas.runtime.files import explained, make_folder, remove_folder, remove_strays, write_atomic, write_folder
 
 FORMAT, VERSION = "pvnas-checkpoint", 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEPT = 2
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_FOLDER = re.compile(r"(\d{6,})-([A-Za-z0-9_.-]+)", re.ASCII)
+_FOLDER = re.compile(r"\d{6,}-[A-Za-z0-9_.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -49,14 +41,13 @@ def save_checkpoint(folder: Path, name: str, tensors: dict[str, Tensor], state: 
 
     Raises UserError when it cannot be written (disk full); the older checkpoints are intact then.
     """
-    if not _NAME.fullmatch(name):
+    if not _FOLDER.fullmatch(f"000000-{name}"):
         raise ValueError(f"{name!r}: a checkpoint's name has letters, digits, '_', '.' and '-' only")
     files = {TENSORS: _tensor_bytes(tensors), STATE: json.dumps(state, allow_nan=False).encode()}
     files[MANIFEST] = _manifest(name, files)
     with explained(folder):
         make_folder(folder)
-        present = _checkpoints(folder)
-        number = 1 + (_number(present[-1]) if present else 0)
+        number = 1 + max(map(_number, _checkpoints(folder)), default=0)
         path = folder / f"{number:06d}-{name}"
         write_folder(path, files)
         _remove_old(folder)
@@ -137,9 +128,8 @@ def _verified(path: Path) -> dict[str, bytes]:
 
 def _manifest(name: str, files: dict[str, bytes]) -> bytes:
     content = {file: {"bytes": len(data), "sha256": _sha256(data)} for file, data in files.items()}
-    return (
-        json.dumps({"format": FORMAT, "version": VERSION, "name": name, "files": content}, indent=1) + "\n"
-    ).encode()
+    about = {"format": FORMAT, "version": VERSION, "name": name, "files": content}
+    return (json.dumps(about, indent=1) + "\n").encode()
 
 
 def _sha256(content: bytes) -> str:
@@ -208,7 +198,8 @@ def digest(tensors: dict[str, Tensor], genotype_json: str | None) -> str:
         tensor = tensors[name]
         _add(total, name.encode())
         _add(total, f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".encode())
-        _add(total, _bytes_of(tensor))
+        # Through uint8, since numpy knows no bfloat16.
+        _add(total, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     if genotype_json is not None:
         _add(total, b"genotype")
         _add(total, genotype_json.encode())
@@ -218,8 +209,3 @@ def digest(tensors: dict[str, Tensor], genotype_json: str | None) -> str:
 def _add(total: hashlib._Hash, content: bytes | memoryview) -> None:
     total.update(len(content).to_bytes(8))
     total.update(content)
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    # Through uint8, since numpy knows no bfloat16.
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

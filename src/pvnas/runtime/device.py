@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,7 @@ def describe_machine() -> dict[str, Any]:
         "pvnas": __version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "numpy": _version("numpy"),
-        "av": _version("av"),
-        "safetensors": _version("safetensors"),
+        **{name: version(name) for name in ("numpy", "av", "safetensors")},
     }
 
 
@@ -116,10 +114,3 @@ def _cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

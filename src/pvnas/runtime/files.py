@@ -191,7 +191,10 @@ class RunLock:
             )
         # A forked worker must not keep the lock when this process is killed.
         os.register_at_fork(after_in_child=self._close)
-        self._write_holder()
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        with explained(self.path):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
         remove_strays(self.path.parent)
         return self
 
@@ -205,13 +208,6 @@ class RunLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _write_holder(self) -> None:
-        assert self._descriptor is not None
-        about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-        with explained(self.path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
 
     def _holder(self) -> str:
         try:

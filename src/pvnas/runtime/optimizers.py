@@ -97,16 +97,14 @@ class ScheduledOptimizer:
             if not isinstance(value, Tensor):
                 name, _, entry = full_name.rpartition("/")
                 values.setdefault(name, {})[entry] = value
-        group = {k: list(v) if isinstance(v, tuple) else v for k, v in self._group().items()}
+        settings = self.optimizer.param_groups[0].items()
+        group = {k: list(v) if isinstance(v, tuple) else v for k, v in settings if k != "params"}
         return {"groups": [group], "values": values}
 
     def _entries(self) -> list[tuple[str, Any]]:
         # .get: reading the state's defaultdict with [] would add an empty entry.
         states = ((name, self.optimizer.state.get(parameter, {})) for name, parameter in self._named.items())
         return [(f"{name}/{entry}", value) for name, state in states for entry, value in state.items()]
-
-    def _group(self) -> dict[str, Any]:
-        return {k: v for k, v in self.optimizer.param_groups[0].items() if k != "params"}
 
     def restore(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
         """Put back what was saved; the next step makes the same bits as if nothing had happened.

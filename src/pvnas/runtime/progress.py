@@ -36,7 +36,6 @@ class Progress:
         # Asked of the stream itself: rich takes FORCE_COLOR for a terminal, and would write escapes into a log file.
         self.is_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self._bars: Bars | None = None
-        self._open_tasks = 0
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +43,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
-            self._bars, self._open_tasks = None, 0
+            self._bars = None
 
     def task(self, title: str, total: int, completed: int = 0, *, summary: bool = True) -> Task:
         """Return the context of a task of ``total`` steps, of which ``completed`` were done by an earlier run.
@@ -69,14 +68,7 @@ class Progress:
         if self._bars is None:
             self._bars = _bars(self.stream)
             self._bars.start()
-        self._open_tasks += 1
         return self._bars
-
-    def _close(self) -> None:
-        self._open_tasks -= 1
-        if self._bars is not None and self._open_tasks <= 0:
-            self._bars.stop()
-            self._bars, self._open_tasks = None, 0
 
 
 def begin(progress: Progress | None, title: str, total: int) -> Task:
@@ -107,8 +99,9 @@ class Task:
         if self._bars is not None:
             self._bars.remove_task(self._id)
             self._bars.refresh()
+            if not self._bars.tasks:
+                self.progress.__exit__()
             self._bars = None
-            self.progress._close()
         if self.summary or error[0]:
             self.progress.line(self._summary("stopped" if error[0] else ""))
 

@@ -24,7 +24,7 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
         make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            end = _end_of_lines(path)
+            end = path.read_bytes().rfind(b"\n") + 1
             os.ftruncate(descriptor, end)
             os.lseek(descriptor, end, os.SEEK_SET)
             try:
@@ -55,10 +55,6 @@ def truncate_metrics(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None
     text = "".join(json.dumps(record) + "\n" for record in read_metrics(path) if keep(record))
     if text.encode() != path.read_bytes():
         write_atomic(path, text)
-
-
-def _end_of_lines(path: Path) -> int:
-    return path.read_bytes().rfind(b"\n") + 1
 
 
 def _record_of(line: bytes, place: str) -> dict[str, Any]:

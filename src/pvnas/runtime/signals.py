@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -52,12 +53,6 @@ class StopRequest:
         if number == signal.SIGINT:
             # The kernel's own handler: the second Ctrl-C works in the middle of a long call, too.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _say("\nstopping after this step; Ctrl-C again leaves at once\n")
-
-
-def _say(text: str) -> None:
-    # Not through sys.stderr's buffer: a signal may come in the middle of a write to it.
-    try:
-        os.write(sys.stderr.fileno(), text.encode())
-    except (OSError, ValueError, AttributeError):
-        return
+        # Not through sys.stderr's buffer: a signal may come in the middle of a write to it.
+        with suppress(OSError, ValueError, AttributeError):
+            os.write(sys.stderr.fileno(), b"\nstopping after this step; Ctrl-C again leaves at once\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -26,7 +27,10 @@ def derive_cell(alpha_EO: Tensor, category: str) -> Cell:
     """Return one category's cell."""
     names = operations_of(category)
     scores_EO = alpha_EO.detach().to("cpu", torch.float64).softmax(-1)
-    candidates = [_best_operation(row, names) for row in scores_EO.tolist()]
+    candidates: list[tuple[float, str]] = []
+    for row in scores_EO.tolist():
+        scored = [(score, name) for score, name in zip(row, names, strict=True) if name != ZERO]
+        candidates.append(max(scored, key=itemgetter(0)))  # the first of equals
     nodes = []
     for node in range(INPUTS, INPUTS + NODES):
         incoming = [(before, *candidates[edge]) for edge, (target, before) in enumerate(EDGES) if target == node]
@@ -35,13 +39,6 @@ def derive_cell(alpha_EO: Tensor, category: str) -> Cell:
         first, second = (Edge(before, operation) for before, _, operation in best)
         nodes.append((first, second))
     return tuple(nodes)
-
-
-def _best_operation(scores: list[float], names: tuple[str, ...]) -> tuple[float, str]:
-    """Return (score, name) of the best operation but zero; max() keeps the first of equals."""
-    return max(
-        ((score, name) for score, name in zip(scores, names, strict=True) if name != ZERO), key=lambda pair: pair[0]
-    )
 
 
 OPERATIONS_PER_CELL = KEPT_EDGES * NODES

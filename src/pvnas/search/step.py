@@ -5,10 +5,10 @@ Legend: w the supernet's weights, alpha (a) its architecture parameters, L the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +22,16 @@ from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.space.supernet import Supernet, frozen, frozen_statistics
 from pvnas.training.step import loss_gradients
 
+GradientOf = Callable[..., tuple[list[Tensor], dict[str, Tensor]]]  # as SupernetGradient
 FINITE_DIFFERENCE = 0.01  # epsilon = 0.01 / |gradient|, as in DARTS
 
 
-class GradientOf(Protocol):
-    """Gradients of the loss on a batch at the current (w, a), and measures of that pass.
-
-    ``update_statistics``: whether this pass may move BN's running statistics; only the weight step may. The gradients
-    are good until the next call for the same parameters.
-    """
-
-    def __call__(
-        self, parameters: Sequence[nn.Parameter], batch: Any, *, update_statistics: bool
-    ) -> tuple[list[Tensor], dict[str, Tensor]]: ...
-
-
 def second_order_gradient(
-    gradient: GradientOf, alphas: Sequence[nn.Parameter], sgd: Optimizer, validation_batch: Any, train_batch: Any
+    gradient: GradientOf,
+    alphas: Sequence[nn.Parameter],
+    sgd: Optimizer,
+    validation_batch: Any,
+    train_batch: Any,
 ) -> list[Tensor]:
     """Return dL_val(w', a)/da - lr * d2L_train(w, a)/da dw . dL_val(w', a)/dw' (paper, equations 3 to 5).
 
@@ -138,7 +131,11 @@ def search_step(
 
 @dataclass(frozen=True)
 class SupernetGradient:
-    """The gradients of the loss on a supernet, as GradientOf says."""
+    """Gradients of the loss on a batch at the current (w, alpha), and measures of that pass.
+
+    ``update_statistics``: whether this pass may move BN's running statistics; only the weight step may. The gradients
+    are good until the next call for the same parameters.
+    """
 
     network: Supernet
     all_parameters: Sequence[nn.Parameter]

@@ -22,8 +22,7 @@ class EpochLog:
 
     def rewind(self, stage: str, epochs: int) -> None:
         """Drop the lines of a stage beyond so many epochs: an interrupted run wrote them after its checkpoint."""
-        if self.path.exists():
-            truncate_metrics(self.path, lambda line: line["stage"] != stage or line["epoch"] <= epochs)
+        truncate_metrics(self.path, lambda line: line["stage"] != stage or line["epoch"] <= epochs)
 
     def write(
         self, stage: str, epoch: int, sums: dict[str, Tensor], times: dict[str, float], extra: dict[str, Any]

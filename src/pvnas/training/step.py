@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from pvnas.data.clips.augment import normalise
 from pvnas.runtime.random import key, seed_all
-from pvnas.training.metrics import class_sums
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -28,6 +27,19 @@ def scores_of(network: nn.Module, clips_NCTHW: Tensor, precision: str) -> Tensor
     with autocast(precision, clips_NCTHW.device):
         scores_NK: Tensor = network(normalise(clips_NCTHW))
     return scores_NK.to(torch.promote_types(scores_NK.dtype, torch.float32))
+
+
+def class_sums(scores_NK: Tensor, losses_N: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
+    """Return sums over the clips of a batch: loss, correct, clips, and loss and clips by class (K,)."""
+    losses_N, classes = losses_N.detach().double(), scores_NK.shape[1]
+    zeros_K = torch.zeros(classes, dtype=torch.float64, device=labels_N.device)
+    return {
+        "loss": losses_N.sum(),
+        "correct": (scores_NK.detach().argmax(1) == labels_N).sum().double(),
+        "clips": torch.full((), len(labels_N), dtype=torch.float64, device=labels_N.device),
+        "class_loss": zeros_K.index_add(0, labels_N, losses_N),
+        "class_clips": zeros_K.index_add(0, labels_N, torch.ones_like(losses_N)),
+    }
 
 
 def loss_gradients(
