@@ -17,8 +17,9 @@ from pathlib import Path
 PROGRAM = """
 import json, resource, sys, time
 started = time.perf_counter()
+from pvnas.config import DataConfig
 from pvnas.data.listing import read_catalog
-catalog = read_catalog(sys.argv[1], format="kinetics", as_listed=True)
+catalog = read_catalog(DataConfig(path=sys.argv[1], format="kinetics"), as_listed=True)
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"entries": len(catalog.videos), "seconds": round(seconds, 2), "peak_mib": round(peak)}))

@@ -10,12 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from catalogs import read_catalog
 from pvnas.bench.search import Shape, make_batch
 from pvnas.bench.search import make_stage as make_bench_stage
 from pvnas.config import BatchConfig, RunConfig, tiny
 from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
-from pvnas.data.listing import read_catalog
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors
 from pvnas.runtime.gpu import FiniteCheck

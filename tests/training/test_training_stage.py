@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
+from catalogs import read_catalog
 from pvnas.config import RunConfig, tiny
 from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.dataset import VideoDataset
-from pvnas.data.listing import read_catalog
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress

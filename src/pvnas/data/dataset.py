@@ -19,11 +19,10 @@ from pvnas.config import DataConfig
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.listing import FORMATS, read_catalog
 from pvnas.data.listing.registry import Entry
-from pvnas.data.listing.splits import check_classes, check_shares, complete_splits
+from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
-from pvnas.data.video.container import VideoError
-from pvnas.data.video.decode import DecodedVideo, channels_first, decode_video, probe
+from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, decode_video, probe
 from pvnas.data.video.seek import Choose, read_frames
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
@@ -188,9 +187,8 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
     """
     pack = _pack(config)
     if pack is None:
-        return OpenedVideos(_read(config, seed, as_listed=False), config)
-    shares = {"val": config.validation_share, "test": config.test_share}
-    check_shares(shares)
+        return OpenedVideos(read_catalog(config, seed), config)
+    shares = shares_of(config)
     paths = list(pack.catalog.videos.paths)
     catalog = pack.catalog.take(np.array(sorted(range(len(paths)), key=paths.__getitem__)))
     # A pack keeps only the splits that its list named.
@@ -206,7 +204,7 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
 def list_videos(config: DataConfig) -> Catalog:
     """Return the catalogue of a folder, list or pack as its lists say. Raises UserError."""
     pack = _pack(config)
-    return pack.catalog if pack is not None else _read(config, 0, as_listed=True)
+    return pack.catalog if pack is not None else read_catalog(config, as_listed=True)
 
 
 def _pack(config: DataConfig) -> Pack | None:
@@ -217,17 +215,3 @@ def _pack(config: DataConfig) -> Pack | None:
             raise UserError(f"{config.path} cannot be read as {config.format}: behind a URL there can only be a pack")
         return None
     return open_pack(config.path)
-
-
-def _read(config: DataConfig, seed: int, *, as_listed: bool) -> Catalog:
-    return read_catalog(
-        config.path,
-        format=config.format,
-        split=config.split,
-        annotations=config.annotations,
-        allow_outside=config.allow_outside,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        seed=seed,
-        as_listed=as_listed,
-    )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.clips.loader import Batch
-from pvnas.data.clips.order import steps_per_epoch
+from pvnas.data.clips.loader import Batch, steps_per_epoch
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.fast.accelerate import accelerate

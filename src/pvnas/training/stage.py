@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig, SearchConfig, TrainConfig
-from pvnas.data.clips.loader import Batch, training_batches
-from pvnas.data.clips.order import steps_per_epoch
+from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import weight_optimizer

@@ -21,8 +21,7 @@ from test_faults import catalog_of, write
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, summary, usable
 from pvnas.data.shapes import draw_video, encode
-from pvnas.data.video.container import VideoError
-from pvnas.data.video.decode import decode_video
+from pvnas.data.video.decode import VideoError, decode_video
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 

@@ -19,9 +19,8 @@ from test_faults import catalog_of
 
 from pvnas.data import check as check_module
 from pvnas.data.catalog import Catalog
-from pvnas.data.check import Limits, check_videos
+from pvnas.data.check import Limits, check_videos, open_journal
 from pvnas.data.check.examine import Job
-from pvnas.data.check.journal import open_journal
 from pvnas.data.check.results import CheckResult
 from pvnas.errors import UserError
 from pvnas.runtime.signals import Interrupted

@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from catalogs import read_catalog
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips import loader  # by the module: pytest would take test_batches for a test
 from pvnas.data.clips.augment import CropBox, crop_resize, spatial_view_box
-from pvnas.data.clips.loader import Batch, training_batches, validation_batches
-from pvnas.data.clips.order import epoch_order, steps_per_epoch
+from pvnas.data.clips.loader import Batch, epoch_order, steps_per_epoch, training_batches, validation_batches
 from pvnas.data.clips.sampling import frame_indices
 from pvnas.data.dataset import VideoDataset
-from pvnas.data.listing import read_catalog
 from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
 
@@ -234,7 +233,7 @@ class Slow(VideoDataset):
         time.sleep(0.2)
         return super().frames(*wanted)
 
-source = Slow(read_catalog(sys.argv[1]).select("train"), DataConfig(), 32)
+source = Slow(read_catalog(DataConfig(path=sys.argv[1])).select("train"), DataConfig(), 32)
 augment = AugmentConfig(short_side_min=24, short_side_max=32, crop=24)
 one = BatchConfig(clips_per_shard=1)
 batches = training_batches(source, ClipConfig(frames=4), augment, one, seed=0, epoch=0, workers=1)

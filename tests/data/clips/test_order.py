@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvnas.config import BatchConfig
-from pvnas.data.clips.order import WINDOW_STEPS, Part, epoch_order, steps_per_epoch
+from pvnas.data.clips.loader import WINDOW_STEPS, Part, epoch_order, steps_per_epoch
 from pvnas.errors import UserError
 
 

@@ -15,7 +15,7 @@ import torch
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
 from pvnas.data.clips.loader import training_batches
 from pvnas.data.dataset import open_videos
-from pvnas.data.clips.order import Part
+from pvnas.data.clips.loader import Part
 
 torch.set_num_threads(1)
 path, order, number, count, workers, first_step = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -58,7 +58,7 @@ def epoch(path: Path, order: str, *, processes: int = 1, workers: int = 0, first
 
 @pytest.fixture(scope="module")
 def packed(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pvnas.data.listing import read_catalog
+    from catalogs import read_catalog
     from pvnas.data.pack import pack_videos
 
     folder = tmp_path_factory.mktemp("packed") / "pack"

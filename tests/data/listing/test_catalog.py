@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalogs import read_catalog
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing import read_catalog
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import hold_out
 from pvnas.errors import UserError

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.data.listing import FORMATS, read_catalog
+from catalogs import read_catalog
+from pvnas.data.listing import FORMATS
 from pvnas.errors import UserError
 
 KINETICS = {"k_train.csv": "label,youtube_id,time_start,time_end,split\na,x,1,2,train\nb,y,1,2,train\n"}

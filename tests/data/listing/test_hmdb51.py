@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.data.listing import read_catalog
+from catalogs import read_catalog
 from pvnas.errors import UserError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.data.listing import read_catalog
+from catalogs import read_catalog
 from pvnas.data.listing.text import class_key
 from pvnas.errors import UserError
 

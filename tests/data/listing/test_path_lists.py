@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pvnas.data.listing import read_catalog
+from catalogs import read_catalog
 from pvnas.data.listing.finder import split_in_name
 from pvnas.data.listing.path_list import parse_line
 from pvnas.errors import UserError

@@ -13,9 +13,10 @@ ENTRIES = 100_000
 
 OPEN = """
 import json, os, sys, time
+from pvnas.config import DataConfig
 from pvnas.data.listing import read_catalog
 began = time.process_time()
-catalog = read_catalog(sys.argv[1])
+catalog = read_catalog(DataConfig(path=sys.argv[1]))
 seconds = time.process_time() - began
 peak = 0.0
 if os.path.exists("/proc/self/status"):  # getrusage's figure would begin with that of the process that started this one

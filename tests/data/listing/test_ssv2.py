@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pvnas.data.listing import read_catalog
+from catalogs import read_catalog
 from pvnas.errors import UserError
 
 LABELS = {"Holding something next to something": "1", "Closing something": "0"}

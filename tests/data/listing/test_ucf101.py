@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pvnas.data.listing import read_catalog
+from catalogs import read_catalog
 from pvnas.errors import UserError
 
 CLASSES = "1 Hammering\r\n2 HammerThrow\r\n3 HandstandPushups\r\n"

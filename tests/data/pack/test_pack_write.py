@@ -236,7 +236,7 @@ def test_a_shard_may_lose_all_its_videos(some: Catalog, tmp_path: Path) -> None:
 
 
 def test_a_video_of_too_many_bytes_is_left_out_with_the_reason(shapes: Catalog) -> None:
-    from pvnas.data.video.container import VideoError
+    from pvnas.data.video.decode import VideoError
 
     with pytest.raises(VideoError, match="refused: its frames take more than 0 MiB as JPEG"):
         encode_video(shapes.root / shapes.videos[0].path, short_side=48, quality=90, limit=5000)

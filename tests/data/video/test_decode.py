@@ -19,8 +19,7 @@ import pytest
 import torch
 from attacks import Watch, huge_video, lying_video
 
-from pvnas.data.video.container import FrameReader, VideoError
-from pvnas.data.video.decode import decode_video, probe
+from pvnas.data.video.decode import FrameReader, VideoError, decode_video, probe
 from pvnas.data.video.seek import read_frames
 
 

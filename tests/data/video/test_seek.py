@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pvnas.data.video import seek
-from pvnas.data.video.container import VideoError
-from pvnas.data.video.decode import DecodedVideo, decode_video
+from pvnas.data.video.decode import DecodedVideo, VideoError, decode_video
 from pvnas.data.video.seek import PacketTable, read_frames
 
 SIDE = 32

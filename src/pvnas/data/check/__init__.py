@@ -1,31 +1,48 @@
 """Decode every video once before training and say what is wrong with it. Nothing here ever changes a video.
 
 A bad video is named and left out with its count, never replaced by another one in silence. A check of a large set may
-be stopped at any moment: the same command goes on where it was, and ends in the same lists.
+be stopped at any moment: the same command goes on where it was, and ends in the same lists. For that a line is written
+to a journal for each verdict; one that a kill or a power cut has torn is ignored, and its video read again. The journal
+is gone when the check is finished: the list of verdicts then says the same.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from filelock import lock_descriptor
+
 from pvnas.data.catalog import Catalog
 from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, result_of, with_length
-from pvnas.data.check.journal import Journal, open_journal
-from pvnas.data.check.results import CRASHED, MEMORY, CheckResult, write_check_results
+from pvnas.data.check.results import (
+    CRASHED,
+    CSV_NAME,
+    JSON_NAME,
+    KINDS,
+    MEMORY,
+    CheckResult,
+    read_check_results,
+    write_check_results,
+)
 from pvnas.data.processes import Failure, run_jobs
-from pvnas.data.video.container import VideoError
+from pvnas.data.video.decode import VideoError
 from pvnas.errors import UserError
-from pvnas.runtime.progress import Progress, Task, begin
+from pvnas.runtime.files import TEMPORARY, explained, is_held, write_all
+from pvnas.runtime.progress import Progress, begin
 from pvnas.runtime.signals import Interrupted
 
 MIB = 1 << 20
 BYTES_PER_DEADLINE = 60 * MIB
+JOURNAL_NAME = "verdicts.journal"
+SYNC_SECONDS = 5.0  # what a power cut, but no kill, may lose
 
 
 @dataclass(frozen=True)
@@ -76,55 +93,32 @@ def check_videos(
     `out` cannot be written or workers cannot be started.
     """
     limits, paths = limits or Limits(), list(dict.fromkeys(catalog.videos.paths))
-    with (
-        open_journal(out, (limits.deadline, limits.memory_mib)) as journal,
-        begin(progress, "checking videos", len(paths)) as bar,
-    ):
-        state = _State(len(paths), bar, stop)
-        jobs = _unread(catalog.root.absolute(), paths, journal, state)
-        with closing(_examined(jobs, len(paths), limits)) as answers:  # whatever ends this block ends the workers
-            for result in answers:
+    results, under = dict[str, CheckResult](), (limits.deadline, limits.memory_mib)
+    with open_journal(out, under) as journal, begin(progress, "checking videos", len(paths)) as bar:
+
+        def add(result: CheckResult | None) -> None:
+            if result is not None:
+                results[result.path] = result
+                bar.advance(1)
+            if stop is not None and stop.requested:
+                raise Interrupted(f"{len(results)} of {len(paths)} videos are checked")
+
+        answers = _examined(_unread(catalog.root.absolute(), paths, journal, add), len(paths), limits)
+        with closing(answers):  # whatever ends this block ends the workers
+            for answer in answers:
+                result = answer and _result(*answer, limits)
                 if result is not None:
                     journal.add(result)
-                    state.add(result)
-                state.heed_stop()
-        checked = [with_length(state.results[path], shortest_seconds) for path in catalog.videos.paths]
+                add(result)
+        checked = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
         if out is not None:
             write_check_results(checked, out)
             journal.finish()
     return checked
 
 
-def _examined(jobs: Iterator[Job], files: int, limits: Limits) -> Generator[CheckResult | None, None, None]:
-    """Yield what was found in each file as it comes, and None now and then."""
-    memory = limits.memory_mib * MIB
-    work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, files))
-    answers = run_jobs(
-        work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory, ahead=2
-    )
-    with closing(answers):
-        for answer in answers:
-            yield None if answer is None else _result(*answer, limits)
-
-
-class _State:
-    """What is known so far."""
-
-    def __init__(self, total: int, bar: Task, stop: Stop | None) -> None:
-        self.total, self.bar, self.stop = total, bar, stop
-        self.results: dict[str, CheckResult] = {}
-
-    def add(self, result: CheckResult) -> None:
-        self.results[result.path] = result
-        self.bar.advance(1)
-
-    def heed_stop(self) -> None:
-        if self.stop is not None and self.stop.requested:
-            raise Interrupted(f"{len(self.results)} of {self.total} videos are checked")
-
-
-def _unread(root: Path, paths: Iterable[str], journal: Journal, state: _State) -> Iterator[Job]:
-    """Yield the files that have to be decoded; what is known of all others is added to the state."""
+def _unread(root: Path, paths: Iterable[str], journal: Journal, add: Callable[[CheckResult], None]) -> Iterator[Job]:
+    """Yield the files that have to be decoded; what is known of all others is added to the results."""
     for path in paths:
         file = os.path.join(root, path)  # absolute: a worker must not depend on where this process stands
         try:
@@ -135,8 +129,16 @@ def _unread(root: Path, paths: Iterable[str], journal: Journal, state: _State) -
         if known is None:
             yield Job(path, file, *stamp)
         else:
-            state.add(known)
-            state.heed_stop()
+            add(known)
+
+
+def _examined(
+    jobs: Iterator[Job], files: int, limits: Limits
+) -> Generator[tuple[Job, CheckResult | Failure] | None, None, None]:
+    """Yield what was found in each file as it comes, and None now and then."""
+    memory = limits.memory_mib * MIB
+    work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, files))
+    return run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory, ahead=2)
 
 
 def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:
@@ -151,3 +153,96 @@ def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckRes
         result = CheckResult("", "unreadable", f"{CRASHED}: {answer.text}")
     # Stamped with what was seen before it was read: a file that changes meanwhile is read again next time.
     return replace(result, path=job.path, bytes=job.size, modified_ns=job.modified_ns)
+
+
+# ---- what is known already
+
+
+class Journal:
+    """The verdicts of earlier checks in a folder, and the place for new ones; without a folder it keeps nothing.
+
+    ``limits`` are those a verdict may be owed to: one that time or memory decided counts only under the same.
+    """
+
+    def __init__(self, descriptor: int | None = None, path: Path = Path(), limits: tuple[float, ...] = ()) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._synced = time.monotonic()
+        self._known: dict[str, CheckResult] = {}
+        if descriptor is not None:
+            finished = path.with_name(JSON_NAME)
+            if finished.exists():
+                self._known = {v.path: v for v in read_check_results(finished) if not v.passing}
+            self._known |= _replayed(descriptor, list(limits))
+            self._write(json.dumps({"limits": limits}))
+
+    def known(self, path: str, stamp: tuple[int, int]) -> CheckResult | None:
+        """Return the verdict on the video if its file is still of this size in bytes and time of change in ns."""
+        verdict = self._known.get(path)
+        return verdict if verdict and (verdict.bytes, verdict.modified_ns) == stamp else None
+
+    def add(self, verdict: CheckResult) -> None:
+        """Keep a verdict, whatever happens to this process next."""
+        if self._descriptor is not None:
+            self._write(json.dumps(asdict(verdict)))
+
+    def finish(self) -> None:
+        """Remove the journal: all of it is in the list of verdicts now."""
+        if self._descriptor is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, line: str) -> None:
+        assert self._descriptor is not None
+        with explained(self.path):
+            write_all(self._descriptor, f"{line}\n".encode())
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._descriptor)
+                self._synced = time.monotonic()
+
+
+@contextmanager
+def open_journal(folder: Path | None, limits: tuple[float, ...]) -> Iterator[Journal]:
+    """Yield the journal of a folder, which is made where it is missing; None: one that keeps nothing.
+
+    Raises UserError where another check writes there, or what lies there is not ours.
+    """
+    if folder is None:
+        yield Journal()
+        return
+    path = Path(folder) / JOURNAL_NAME
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks: two checks at once are then the person's own care
+            if not lock_descriptor(descriptor, blocking=False):
+                raise UserError(f"{folder}: another check writes there; wait for it, or name another folder")
+        for name in (JSON_NAME, CSV_NAME):  # what a killed check was writing
+            for half_written in path.parent.glob(f"{TEMPORARY}*-{name}"):
+                if not is_held(half_written):
+                    half_written.unlink(missing_ok=True)
+        yield Journal(descriptor, path, limits)
+    finally:
+        os.close(descriptor)
+
+
+def _replayed(descriptor: int, limits: list[float]) -> dict[str, CheckResult]:
+    """Return the verdicts in a journal, and cut off a torn last line, so that the next one begins a line of its own."""
+    with open(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        data = file.read()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.ftruncate(descriptor, whole)
+    results: dict[str, CheckResult] = {}
+    written_under: object = None
+    for line in data[:whole].splitlines():
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            row = json.loads(line)
+            if "limits" in row:
+                written_under = row["limits"]
+                continue
+            result = CheckResult(**row)
+            if result.verdict in KINDS and (written_under == limits or not result.passing):
+                results[result.path] = result
+    return results

@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 
 from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
 from pvnas.data.processes import Tell, more_memory
-from pvnas.data.video.container import FrameReader, VideoError, average_rate, open_video, reason
-from pvnas.data.video.decode import measured_rate, shown_times
+from pvnas.data.video.decode import (
+    FrameReader,
+    VideoError,
+    average_rate,
+    measured_rate,
+    open_video,
+    reason,
+    shown_times,
+)
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
 COMPLETE_SHARE = 0.95

@@ -10,14 +10,13 @@ import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing import folders, path_list, split_file
+from pvnas.data.listing import folders, path_list
 from pvnas.data.listing.registry import ListFolder, ListFormat
-from pvnas.data.listing.splits import catalog_of, check_classes, check_shares, complete_splits, sorted_entries
+from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries
 from pvnas.errors import UserError
 
 
@@ -29,27 +28,15 @@ def _formats() -> dict[str, ListFormat]:
 
 
 FORMATS = _formats()
-OURS = (folders.FOLDERS, split_file.SPLIT_CSV, path_list.PATH_LIST)
+OURS = (folders.FOLDERS, folders.SPLIT_CSV, path_list.PATH_LIST)
 OFFICIAL = tuple(format for format in FORMATS.values() if format not in OURS)
 
 
-def read_catalog(
-    path: str | Path,
-    *,
-    format: str = "auto",
-    split: int = 1,
-    annotations: str | Path = "",
-    allow_outside: str | Path = "",
-    validation_share: float = 0.15,
-    test_share: float = 0.2,
-    seed: int = 0,
-    as_listed: bool = False,
-) -> Catalog:
+def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) -> Catalog:
     """Return the listed videos, sorted by path, whether their files exist or not; class ids are the official ones.
 
-    `path` is a folder of videos and lists, or a list whose folder holds the videos; `annotations` is the file or folder
-    of lists that lie elsewhere, `split` the number of the split of UCF-101 and HMDB-51. Paths and links may lead out of
-    the folder only into `allow_outside`.
+    The config's `path` is a folder of videos and lists, or a list whose folder holds the videos; `annotations` is the
+    file or folder of lists that lie elsewhere. Paths and links may lead out of the folder only into `allow_outside`.
 
     A split that the lists do not name is held out of train: stratified by class, whole groups, and depending on `seed`
     and the names alone. The shares are of each class's training videos; a class with three groups or more gives at
@@ -59,11 +46,10 @@ def read_catalog(
     Raises UserError, one line with file and line number, for whatever is wrong with the folder or its lists, for paths
     that lead out of it, and, unless `as_listed`, for one class, a class without training videos and an empty split.
     """
-    shares = {"val": validation_share, "test": test_share}
-    check_shares(shares)
+    shares = shares_of(config)
     with _collector_at_rest():
-        folder = ListFolder.of(path, annotations, str(allow_outside), split)
-        name = detect_format(folder) if format == "auto" else _known(format)
+        folder = ListFolder.of(config)
+        name = detect_format(folder) if config.format == "auto" else _known(config.format)
         listing = FORMATS[name].read(folder)
         nothing = as_listed and listing.unlabelled and not listing.entries
         entries = [] if nothing else sorted_entries(folder, listing)
@@ -86,8 +72,8 @@ def detect_format(folder: ListFolder) -> str:
 
     Raises UserError where the lists of several data sets lie together, and where no list is known.
     """
-    if split_file.SPLIT_CSV.recognises(folder):
-        return split_file.SPLIT_CSV.name
+    if folders.SPLIT_CSV.recognises(folder):
+        return folders.SPLIT_CSV.name
     names = [format.name for format in OFFICIAL if format.recognises(folder)]
     if len(names) > 1 and not folder.chosen:
         raise UserError(

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS
+from pvnas.data.listing.registry import EMPTY, LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS, Folder, Tree
 from pvnas.data.listing.text import class_key
-from pvnas.data.listing.tree import EMPTY, Folder, Tree
 
 VIDEO_FOLDERS = re.compile(
     r"(?:videos?|clips?|data|train|val|valid|validate|validation|test|tiny|compress(?:ed)?|ucf-?101|hmdb-?51|20bn|jester"
@@ -120,23 +119,21 @@ class Finder:
 
     def find(self, folders: Iterable[VideoFolder], names: Sequence[str]) -> str | None:
         """Return the path of the first of the names that lies in one of the folders."""
-        for folder in folders:
-            files = folder.folder.files
-            for name in names:
-                if name in files:
-                    return folder.prefix + name
-        return None
+        there = (folder.prefix + name for folder in folders for name in names if name in folder.folder.files)
+        return next(there, None)
 
-    def find_any_case(self, folders: Sequence[VideoFolder], names: Sequence[str]) -> str | None:
-        """Return as `find`, else the path of a file whose name differs by case only."""
+    def in_class(self, label: str, split: str | None, names: Sequence[str], where: str) -> str:
+        """Return the path of a class's video, of any case, else where its file should be. Raises UserError."""
+        folders = self.of_class(label, split, where)
         path = self.find(folders, names)
         for folder in folders if path is None else ():
             if folder.prefix not in self._by_case:
                 self._by_case[folder.prefix] = {name.casefold(): name for name in sorted(folder.folder.files)}
-            for name in names:
-                if name.casefold() in self._by_case[folder.prefix]:
-                    return folder.prefix + self._by_case[folder.prefix][name.casefold()]
-        return path
+            cases = self._by_case[folder.prefix]
+            if any_case := next((cases[name.casefold()] for name in names if name.casefold() in cases), None):
+                path = folder.prefix + any_case
+                break
+        return self.tree.checked(path or folders[0].prefix + names[0], where)
 
 
 def copies_of(name: str, first: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from pvnas.config import DataConfig
 from pvnas.data.catalog import SPLITS, Catalog, VideoTable
 from pvnas.data.listing.registry import Entry, ListFolder, Listing
 from pvnas.data.listing.text import shown
@@ -44,14 +45,15 @@ def catalog_of(
     )
 
 
-def check_shares(shares: Mapping[str, float]) -> None:
-    """Raise UserError unless the shares of val and test leave training videos."""
-    val, test = shares["val"], shares["test"]
+def shares_of(config: DataConfig) -> dict[str, float]:
+    """Return the shares of val and test. Raises UserError unless they leave training videos."""
+    val, test = config.validation_share, config.test_share
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UserError(
             f"validation_share={val:g} and test_share={test:g} leave nothing to train on; "
             "give shares from 0 that add up to less than 1"
         )
+    return {"val": val, "test": test}
 
 
 def check_classes(catalog: Catalog, shares: Mapping[str, float]) -> None:

@@ -5,8 +5,7 @@ frames a clip needs. Nothing in it is ever unpickled.
 """
 
 from pvnas.data.pack.format import PackInfo
-from pvnas.data.pack.read import Pack, is_pack, open_pack
-from pvnas.data.pack.verify import verify_pack
+from pvnas.data.pack.read import Pack, is_pack, open_pack, verify_pack
 from pvnas.data.pack.write import pack_videos
 
 __all__ = ["Pack", "PackInfo", "is_pack", "open_pack", "pack_videos", "verify_pack"]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.data.catalog import SPLITS, TextColumn, Video, VideoTable
-from pvnas.data.video.container import MAX_PIXELS
+from pvnas.data.video.decode import MAX_PIXELS
 
 FORMAT, VERSION = "pvnas-pack", 1
 INFO, CATALOG = "pack.json", "catalog.safetensors"
@@ -325,6 +325,13 @@ def _check_members(members: MemberIndex, info: PackInfo) -> None:
 def padded(size: Any) -> Any:
     """Return the bytes that members' data of these sizes (a number or an array) take in a tar file."""
     return -(-size // BLOCK) * BLOCK
+
+
+def member_header(name: str, size: int) -> bytes:
+    """Return the tar header (512 bytes) of a member."""
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    return entry.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
 
 
 def _check_range(name: str, column: NDArray[Any], low: int, high: int) -> None:

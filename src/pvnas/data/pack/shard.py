@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,10 +21,9 @@ import numpy as np
 import simplejpeg
 
 from pvnas.data.catalog import Video
-from pvnas.data.pack.format import END, PackOptions, load_object, padded
+from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded
 from pvnas.data.processes import Tell
-from pvnas.data.video.container import VideoError
-from pvnas.data.video.decode import InOrder, Painter, decode_in_order, measured_rate
+from pvnas.data.video.decode import InOrder, Painter, VideoError, decode_in_order, measured_rate
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, hold, sync_folder, temporary_path, write_all
 
@@ -148,13 +146,6 @@ def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, in
         "sizes": [len(frame) for frame in jpegs.items],
     }
     return json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
-
-
-def member_header(name: str, size: int) -> bytes:
-    """Return the tar header (512 bytes) of a member."""
-    entry = tarfile.TarInfo(name)
-    entry.size = size
-    return entry.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
 
 
 def read_record(path: Path) -> PackShardRecord | None:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.video.container import average_rate, open_video
-from pvnas.data.video.decode import Painter, decode_in_order, measured_rate, stacked
+from pvnas.data.video.decode import Painter, average_rate, decode_in_order, measured_rate, open_video, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
