@@ -13,7 +13,7 @@ import torch
 
 from pvnas.bench.footage import FRAMES, RATE, write_footage
 from pvnas.bench.readers import CLIPS_PER_BATCH, OtherReader, read_by_pyav, reading_rates, stage_milliseconds
-from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.loader import training_batches
 from pvnas.data.dataset import VideoDataset
@@ -91,8 +91,9 @@ def _measured(
 def loader_speed(dataset: VideoDataset, kind: str, augment: AugmentConfig, workers: int, clips: int) -> dict[str, Any]:
     """Return clips and frames per second of whole batches with so many worker processes, after the first batch."""
     repeated = dataset.select([n % len(dataset) for n in range(max(clips, 3 * CLIPS_PER_BATCH))])
-    batch, clip = BatchConfig(clips_per_shard=CLIPS_PER_BATCH), ClipConfig()
-    batches = training_batches(repeated, clip, augment, batch, seed=0, epoch=0, workers=workers)
+    stage = TrainConfig(augment=augment, batch=BatchConfig(clips_per_shard=CLIPS_PER_BATCH))
+    config = RunConfig(data=DataConfig(workers=workers), train=stage)
+    batches = training_batches(repeated, config, stage, epoch=0)
     next(batches)
     started = time.perf_counter()
     read = sum(len(batch.paths) for batch in batches)
@@ -103,7 +104,7 @@ def loader_speed(dataset: VideoDataset, kind: str, augment: AugmentConfig, worke
         "from": kind,
         "workers": workers,
         "clips_per_s": round(rate, 2),
-        "frames_per_s": round(rate * clip.frames, 1),
+        "frames_per_s": round(rate * config.clip.frames, 1),
         "clips_per_s_and_worker": round(rate / max(1, workers), 2),
-        "frames_per_s_and_worker": round(rate * clip.frames / max(1, workers), 1),
+        "frames_per_s_and_worker": round(rate * config.clip.frames / max(1, workers), 1),
     }

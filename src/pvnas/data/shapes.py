@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.errors import UserError
+from pvnas.runtime.files import write_atomic
 from pvnas.runtime.progress import Progress, begin
 
 Floats = NDArray[np.float64]
@@ -178,22 +178,6 @@ def encode(path: Path, video_THW3: Image) -> None:
         container.mux(stream.encode())
 
 
-class _File(NamedTuple):
-    """One video of the set."""
-
-    label: str
-    split: str
-    number: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}_{self.number:04d}"
-
-    @property
-    def path(self) -> str:
-        return f"{self.label}/{self.name}.mp4"
-
-
 def write_shapes(
     directory: str | Path,
     *,
@@ -220,49 +204,44 @@ def write_shapes(
     parameters = {"version": VERSION, "videos_per_class": videos_per_class, "seed": seed, "size": size}
     parameters |= {"frames": round(seconds * FRAME_RATE)}
     splits = [split for split, count in split_counts(videos_per_class).items() for _ in range(count)]
-    files = [_File(label, split, number) for label in CLASSES for number, split in enumerate(splits)]
-    if _is_complete(root, parameters, files):
+    names = [(label, f"{label}_{number:04d}", split) for label in CLASSES for number, split in enumerate(splits)]
+    # Path, label, split and group; no two videos share a draw: each is a group.
+    rows = [(f"{label}/{name}.mp4", label, split, name) for label, name, split in names]
+    if _is_complete(root, parameters, [path for path, *_ in rows]):
         return root
     for label in CLASSES:
         (root / label).mkdir(parents=True, exist_ok=True)
-
-    _write_marker(root, parameters, complete=False)  # says that the folder is ours, should we be interrupted
-    _write_videos(root, files, parameters, workers, progress)
-    _write_split(root, files)
-    _write_marker(root, parameters, complete=True)
+    marker = {"parameters": parameters, "complete": False}  # says that the folder is ours, should we be interrupted
+    write_atomic(root / MARKER, json.dumps(marker) + "\n")
+    _write_videos(root, rows, parameters, workers, progress)
+    with (root / "split.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "label", "split", "group"), *rows])
+    write_atomic(root / MARKER, json.dumps(marker | {"complete": True}) + "\n")
     return root
 
 
 def _write_videos(
-    root: Path, files: list[_File], parameters: dict[str, int], workers: int, progress: Progress | None
+    root: Path,
+    rows: list[tuple[str, str, str, str]],
+    parameters: dict[str, int],
+    workers: int,
+    progress: Progress | None,
 ) -> None:
     """Draw and encode every video, in threads: both numpy and the encoder let others run."""
-    seed, size, frames = parameters["seed"], parameters["size"], parameters["frames"]
 
-    def write(file: _File) -> None:
-        generator = np.random.default_rng([seed, sorted(CLASSES).index(file.label), file.number])
-        encode(root / file.path, draw_video(file.label, generator, size=size, frames=frames))
+    def write(index: int) -> None:
+        path, label, *_ = rows[index]
+        generator = np.random.default_rng([parameters["seed"], *divmod(index, parameters["videos_per_class"])])
+        video_THW3 = draw_video(label, generator, size=parameters["size"], frames=parameters["frames"])
+        encode(root / path, video_THW3)
 
-    with begin(progress, "generating videos", len(files)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
+    with begin(progress, "generating videos", len(rows)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            for _ in pool.map(write, files):
+            for _ in pool.map(write, range(len(rows))):
                 bar.advance(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _write_split(root: Path, files: list[_File]) -> None:
-    with (root / "split.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("path", "label", "split", "group"))
-        rows.writerows((f.path, f.label, f.split, f.name) for f in files)  # no two share a draw: each is a group
-
-
-def _write_marker(root: Path, parameters: dict[str, int], *, complete: bool) -> None:
-    temporary = root / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps({"parameters": parameters, "complete": complete}) + "\n", encoding="utf-8")
-    os.replace(temporary, root / MARKER)
 
 
 def split_counts(videos_per_class: int) -> dict[str, int]:
@@ -272,7 +251,7 @@ def split_counts(videos_per_class: int) -> dict[str, int]:
     return {"train": videos_per_class - sum(held.values()), **held}
 
 
-def _is_complete(root: Path, parameters: dict[str, int], files: list[_File]) -> bool:
+def _is_complete(root: Path, parameters: dict[str, int], paths: list[str]) -> bool:
     """Return whether the set is there already. Raises UserError when the folder holds something else."""
     if not root.exists():
         return False
@@ -288,4 +267,4 @@ def _is_complete(root: Path, parameters: dict[str, int], files: list[_File]) -> 
         raise UserError(f"{root} is not empty and not a generated set; {advice}") from None
     if there != parameters:
         raise UserError(f"{root} holds a set generated with other parameters ({there}); {advice}")
-    return bool(complete) and all((root / path).is_file() for path in ("split.csv", *(file.path for file in files)))
+    return bool(complete) and all((root / path).is_file() for path in ("split.csv", *paths))

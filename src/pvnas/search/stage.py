@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
-from pvnas.data.clips.loader import Batch, steps_per_epoch
+from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.fast.accelerate import accelerate
@@ -27,7 +27,6 @@ from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
-from pvnas.training.stage import stage_batches
 
 
 class SearchStage(Stage):
@@ -110,7 +109,7 @@ class SearchStage(Stage):
                 yield StepBatches(batch, batch)
 
     def _stream(self, videos: VideoDataset, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
-        return stage_batches(self.config, self.config.search, videos, epoch, first_step, f"search-{stream}")
+        return training_batches(videos, self.config, self.config.search, epoch, first_step, f"search-{stream}")
 
     def _cycle(self, videos: VideoDataset, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the alphas' batches without end; each pass over their videos has an order of its own."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pvnas.config import RunConfig, SearchConfig, TrainConfig
+from pvnas.config import RunConfig
 from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.loop import Stage
@@ -69,25 +69,8 @@ class TrainStage(Stage):
         return steps_per_epoch(len(self.videos), self.config.train.batch)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        return stage_batches(self.config, self.config.train, self.videos, epoch, first_step, "train")
+        return training_batches(self.videos, self.config, self.config.train, epoch, first_step)
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         measures = validate(self.network, self.validation, self.config, self.config.train.augment, self.device)
         self.log.write(self.name, epoch, sums, times, measures | {"lr": self.optimizer.lr})
-
-
-def stage_batches(
-    config: RunConfig, part: SearchConfig | TrainConfig, videos: VideoDataset, epoch: int, first_step: int, stream: str
-) -> Iterator[Batch]:
-    """Yield the random batches of a stage's epoch from a step on; ``part``: of the config, is the stage's."""
-    return training_batches(
-        videos,
-        config.clip,
-        part.augment,
-        part.batch,
-        seed=config.seed,
-        epoch=epoch,
-        first_step=first_step,
-        workers=config.data.workers,
-        stream=stream,
-    )

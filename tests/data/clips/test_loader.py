@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from catalogs import read_catalog
-from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, TestConfig
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips import loader  # by the module: pytest would take test_batches for a test
 from pvnas.data.clips.augment import CropBox, crop_resize, spatial_view_box
@@ -28,6 +28,7 @@ from pvnas.errors import UserError
 CLIP = ClipConfig(frames=4, window=24)
 AUGMENT = AugmentConfig(short_side_min=24, short_side_max=32, crop=24)
 BATCH = BatchConfig(shards=2, clips_per_shard=3)
+STAGE = TrainConfig(augment=AUGMENT, batch=BATCH)
 TEST = TestConfig(temporal_views=2, spatial_views=3, short_side=32, crop=24)
 
 
@@ -51,8 +52,11 @@ def digests(batches: Iterable[Batch]) -> list[str]:
     ]
 
 
-def epoch_digests(source: VideoDataset, *, epoch: int = 3, seed: int = 7, **options: int | str) -> list[str]:
-    return digests(training_batches(source, CLIP, AUGMENT, BATCH, seed=seed, epoch=epoch, **options))  # type: ignore[arg-type]
+def epoch_digests(
+    source: VideoDataset, *, epoch: int = 3, seed: int = 7, workers: int = 0, **options: int | str
+) -> list[str]:
+    config = RunConfig(seed=seed, data=DataConfig(workers=workers), clip=CLIP)
+    return digests(training_batches(source, config, STAGE, epoch, **options))  # type: ignore[arg-type]
 
 
 def test_an_epoch_is_the_same_for_any_number_of_workers_and_with_or_without_the_cache(source: VideoDataset) -> None:
@@ -95,7 +99,7 @@ def test_no_batch_draws_from_the_global_generator(source: VideoDataset) -> None:
 def test_a_batch_holds_what_its_paths_say(source: VideoDataset) -> None:
     labels = {video.path: video.label for video in source.catalog.videos}
     seen: Counter[str] = Counter()
-    for batch in training_batches(source, CLIP, AUGMENT, BATCH, seed=0, epoch=0):
+    for batch in training_batches(source, RunConfig(clip=CLIP), STAGE, epoch=0):
         assert batch.clips_NCTHW.shape == (6, 3, 4, 24, 24)
         assert batch.clips_NCTHW.dtype == torch.uint8
         assert batch.labels_N.tolist() == [labels[path] for path in batch.paths]
@@ -223,7 +227,7 @@ def test_a_worker_that_is_killed_stops_the_epoch(tiny_shapes: Path) -> None:
     # In a process of its own: torch raises out of a signal handler, wherever the program is then.
     program = """
 import multiprocessing, os, signal, sys, threading, time
-from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.listing import read_catalog
 from pvnas.data.clips.loader import training_batches
 from pvnas.data.dataset import VideoDataset
@@ -235,8 +239,9 @@ class Slow(VideoDataset):
 
 source = Slow(read_catalog(DataConfig(path=sys.argv[1])).select("train"), DataConfig(), 32)
 augment = AugmentConfig(short_side_min=24, short_side_max=32, crop=24)
-one = BatchConfig(clips_per_shard=1)
-batches = training_batches(source, ClipConfig(frames=4), augment, one, seed=0, epoch=0, workers=1)
+stage = TrainConfig(augment=augment, batch=BatchConfig(clips_per_shard=1))
+config = RunConfig(data=DataConfig(workers=1), clip=ClipConfig(frames=4))
+batches = training_batches(source, config, stage, epoch=0)
 next(batches)
 (worker,) = multiprocessing.active_children()
 print("killing", flush=True)

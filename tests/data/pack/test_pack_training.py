@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import Served
-from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.clips.loader import Batch, training_batches
 from pvnas.data.dataset import list_videos, open_videos
 from pvnas.errors import UserError
@@ -24,7 +24,8 @@ def epoch(path: str, *, order: str = "shards", cache: str = "none", workers: int
     config = DataConfig(path=path, order=order, cache=cache)  # type: ignore[arg-type]
     source = open_videos(config, seed=0).dataset("train", 48)
     source.prepare_cache()
-    return list(training_batches(source, CLIP, AUGMENT, BATCH, seed=1, epoch=2, workers=workers))
+    run = RunConfig(seed=1, data=DataConfig(workers=workers), clip=CLIP)
+    return list(training_batches(source, run, TrainConfig(augment=AUGMENT, batch=BATCH), epoch=2))
 
 
 def assert_equal(found: list[Batch], expected: list[Batch]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, TestConfig
+from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, SearchConfig, TestConfig, TrainConfig
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
 from pvnas.data.clips.sampling import centre_indices, draws, test_indices, training_indices
@@ -161,23 +161,20 @@ class UncroppedClip:
 
 def training_batches(
     videos: VideoDataset,
-    clip: ClipConfig,
-    augment: AugmentConfig,
-    batch: BatchConfig,
-    *,
-    seed: int,
+    config: RunConfig,
+    stage: SearchConfig | TrainConfig,
     epoch: int,
     first_step: int = 0,
-    workers: int = 0,
     stream: str = "train",
-    part: Part = WHOLE,
+    process: Part = WHOLE,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
 
-    The batches are the same for any number of workers and however often the run was interrupted; of several processes
-    each gets the clips of its own logical shards. Raises UserError for a video that cannot be read and where a worker
-    process is killed.
+    ``stage``: the part of the config that says how. The batches are the same for any number of workers and however
+    often the run was interrupted; of several processes each gets the clips of its own logical shards. Raises UserError
+    for a video that cannot be read and where a worker process is killed.
     """
+    clip, augment, batch, seed = config.clip, stage.augment, stage.batch, config.seed
     labels = flipped_labels(videos.catalog.classes, augment.flip)
 
     def random_clip(key: tuple[int, int, int]) -> UncroppedClip:
@@ -192,13 +189,12 @@ def training_batches(
         box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
         return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.path)
 
-    shards_V = videos.pack_shards()
-    order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=shards_V)
+    order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=videos.pack_shards())
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
-    keys = ([(step, n, int(order[step, n])) for n in part.positions(batch)] for step in range(first_step, len(order)))
-    yield from load(
-        random_clip, keys, _cropped(augment.crop), workers=videos.workers(workers), pin=videos.pins_memory()
-    )
+    places = process.positions(batch)
+    keys = ([(step, n, int(order[step, n])) for n in places] for step in range(first_step, len(order)))
+    workers = videos.workers(config.data.workers)
+    yield from load(random_clip, keys, _cropped(augment.crop), workers=workers, pin=videos.pins_memory())
 
 
 def validation_batches(
