@@ -7,6 +7,7 @@ long text are neither counted nor copied.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pvnas.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -182,6 +185,30 @@ class Catalog:
         """Return the catalog without the videos of these paths, with the classes unchanged."""
         dropped = frozenset(paths)
         return self.take([row for row, path in enumerate(self.videos.paths) if path not in dropped])
+
+    def without_bad(
+        self, bad: Sequence[tuple[str, str]], max_bad_share: float, *, verb: str, listed: object, advice: str
+    ) -> Catalog:
+        """Return the catalog without bad videos, path and reason of each.
+
+        `verb`: what cannot be done with them; `listed`: where all are; `advice`: what to do, with {:g} for the share
+        that would be enough. Raises UserError for more than a share of all, and for all of a class's training videos.
+        """
+        rest, n = self.without({path for path, _ in bad}), len(self.videos)
+        if not bad:
+            return rest
+        # A repr keeps a file name with control characters on one line.
+        first = f"the first is {bad[0][0]!r} ({bad[0][1]}); all are in {listed}"
+        if len(bad) > max_bad_share * n:
+            enough = advice.format(math.ceil(1000 * len(bad) / n) / 1000)
+            share = f"max_bad_share={max_bad_share:g}"
+            raise UserError(f"{len(bad)} of {n} videos cannot be {verb}, more than {share} allows; {first}; {enough}")
+        before, after = self.counts()["train"], rest.counts()["train"]
+        for name in self.classes:
+            if before[name] and not after[name]:
+                mend = "mend them or remove the class"
+                raise UserError(f"no training video of class {name!r} can be {verb}; {first}; {mend}")
+        return rest
 
     def missing(self) -> VideoTable:
         """Return the videos whose file does not exist. Lists each folder once instead of asking for every file."""

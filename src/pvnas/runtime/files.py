@@ -35,19 +35,31 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     path = Path(path)
     with explained(path):
         make_folder(path.parent)
-        temporary = temporary_path(path)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            hold(descriptor)
+        with new_file(path) as descriptor:
             write_all(descriptor, data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """Yield a descriptor to write a file that gets its name, on the disk, when the block ends well, and else is gone.
+
+    Raises UserError when the disk is full or the place cannot be written.
+    """
+    temporary = temporary_path(path)
+    with explained(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        hold(descriptor)
+        yield descriptor
+        with explained(path):
             os.fsync(descriptor)
             os.rename(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        sync_folder(path.parent)
+            sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def write_folder(path: Path, files: dict[str, bytes]) -> None:

@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from filelock import lock_descriptor
 
@@ -37,7 +36,7 @@ from pvnas.data.video.decode import VideoError
 from pvnas.errors import UserError
 from pvnas.runtime.files import TEMPORARY, explained, is_held, write_all
 from pvnas.runtime.progress import Progress, begin
-from pvnas.runtime.signals import Interrupted
+from pvnas.runtime.signals import Interrupted, StopRequest
 
 MIB = 1 << 20
 BYTES_PER_DEADLINE = 60 * MIB
@@ -69,13 +68,6 @@ class Limits:
         return self.deadline * (1 + size / BYTES_PER_DEADLINE)
 
 
-class Stop(Protocol):
-    """Says whether the check should end early: `pvnas.runtime.signals.StopRequest` fits."""
-
-    @property
-    def requested(self) -> bool: ...
-
-
 def check_videos(
     catalog: Catalog,
     limits: Limits | None = None,
@@ -83,7 +75,7 @@ def check_videos(
     out: Path | None = None,
     progress: Progress | None = None,
     shortest_seconds: float = 0.0,
-    stop: Stop | None = None,
+    stop: StopRequest | None = None,
 ) -> list[CheckResult]:
     """Decode each video and return what was found, in the catalog's order whatever the number of workers.
 

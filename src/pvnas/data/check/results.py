@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -137,20 +136,6 @@ def usable(catalog: Catalog, results: Iterable[CheckResult], max_bad_share: floa
     the verdicts first, so that the person finds the list.
     """
     known = set(catalog.videos.paths)
-    bad = [result for result in results if result.path in known and not result.usable]
-    remaining = catalog.without({result.path for result in bad})
-    if not bad:
-        return remaining
-    # A repr keeps a file name with control characters on one line.
-    first = f"the first is {bad[0].path!r} ({bad[0].verdict}: {bad[0].detail}); all are in {CSV_NAME}"
-    if len(bad) > max_bad_share * len(catalog.videos):
-        enough = math.ceil(1000 * len(bad) / len(catalog.videos)) / 1000
-        raise UserError(
-            f"{len(bad)} of {len(catalog.videos)} videos cannot be used, more than max_bad_share={max_bad_share:g} "
-            f"allows; {first}; mend or remove them, or allow more: --data.max_bad_share {enough:g}"
-        )
-    before, after = catalog.counts()["train"], remaining.counts()["train"]
-    for name in catalog.classes:
-        if before[name] and not after[name]:
-            raise UserError(f"no training video of class {name!r} can be used; {first}; mend them or remove the class")
-    return remaining
+    bad = [(r.path, f"{r.verdict}: {r.detail}") for r in results if r.path in known and not r.usable]
+    advice = "mend or remove them, or allow more: --data.max_bad_share {:g}"
+    return catalog.without_bad(bad, max_bad_share, verb="used", listed=CSV_NAME, advice=advice)

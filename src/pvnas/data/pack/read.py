@@ -115,10 +115,6 @@ class Pack:
         member = self.member(row)
         return member.times_T, member.duration
 
-    def about(self, row: int) -> dict[str, Any]:
-        """Return what else the video's json member says; claims, to be shown and compared at most."""
-        return self.member(row).about
-
     def frames(self, row: int, indices: NDArray[np.int64]) -> Tensor:
         """Return the (T, C, H, W) uint8 RGB frames at these indices, a view of (T, H, W, C) in memory."""
         member = self.member(row)

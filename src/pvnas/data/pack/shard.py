@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from pvnas.data.pack.format import END, PackOptions, load_object, member_header,
 from pvnas.data.processes import Tell
 from pvnas.data.video.decode import InOrder, Painter, VideoError, decode_in_order, measured_rate
 from pvnas.errors import UserError
-from pvnas.runtime.files import explained, hold, sync_folder, temporary_path, write_all
+from pvnas.runtime.files import explained, new_file, write_all
 
 # JPEG frames of a single video, which are held in memory: more than an hour of 170x128 pixels.
 VIDEO_BYTES_LIMIT = 1 << 30
@@ -68,7 +65,8 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
     samples: list[tuple[int, ...]] = []
     left_out: list[tuple[int, str, str]] = []
     stem = job.name.removesuffix(".tar")
-    with _new_file(folder / job.name) as file:
+    with new_file(folder / job.name) as descriptor:
+        file = _TarFile(folder / job.name, descriptor)
         for number, (video, name) in enumerate(zip(job.videos, job.classes, strict=True)):
             tell(video.path)
             path = job.root / video.path
@@ -79,12 +77,10 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
                 left_out.append((number, str(error), state))
                 continue
             key = f"{stem}-{number:05d}"  # without a dot, as WebDataset asks
-            with explained(folder / job.name):
-                head = file.member(f"{key}.json", [_describe(video, name, jpegs, size)])
-                body = file.member(f"{key}.mjpeg", jpegs.items)
+            head = file.member(f"{key}.json", [_describe(video, name, jpegs, size)])
+            body = file.member(f"{key}.mjpeg", jpegs.items)
             samples.append((number, *head, *body, *size, len(jpegs.items)))
-        with explained(folder / job.name):
-            file.write(END)
+        file.write(END)
     return PackShardRecord(job.name, file.size, file.digest.hexdigest(), tuple(samples), tuple(left_out))
 
 
@@ -169,10 +165,10 @@ def file_state(path: Path) -> str:
 
 
 class _TarFile:
-    """Writes members and their digest to a descriptor."""
+    """Writes members and their digest to a descriptor. Raises UserError where the disk is full."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.size, self.digest = descriptor, 0, hashlib.sha256()
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor, self.size, self.digest = path, descriptor, 0, hashlib.sha256()
 
     def member(self, name: str, parts: list[bytes]) -> tuple[int, int]:
         """Write a member and return offset and size of its data."""
@@ -184,26 +180,7 @@ class _TarFile:
 
     def write(self, content: bytes) -> None:
         """Write and count."""
-        write_all(self.descriptor, content)
+        with explained(self.path):
+            write_all(self.descriptor, content)
         self.digest.update(content)
         self.size += len(content)
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[_TarFile]:
-    """Yield a file that gets its name, whole and on the disk, when the block ends well, and is gone otherwise."""
-    temporary = temporary_path(path)
-    with explained(path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        hold(descriptor)
-        yield _TarFile(descriptor)
-        with explained(path):
-            os.fsync(descriptor)
-            os.rename(temporary, path)
-            sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -342,7 +341,9 @@ def _finish(
             left_out.append(LeftOut(video.path, video.split, reason))
     if left_out:
         write_atomic(folder / LEFT_OUT, json.dumps([asdict(video) for video in left_out], indent=1) + "\n")
-        _check_left_out(catalog, left_out, videos, max_bad_share, folder)
+        bad = [(video.path, video.reason) for video in left_out]
+        advice = "mend them, or allow more (--max-bad-share {:g}), then type the same command again"
+        catalog.without_bad(bad, max_bad_share, verb="read", listed=folder / LEFT_OUT, advice=advice)
     content = index_bytes(videos, MemberIndex.of(rows))
     write_atomic(folder / CATALOG, content)
     info = PackInfo(
@@ -358,22 +359,3 @@ def _finish(
     )
     write_atomic(folder / INFO, info.to_json())
     return info
-
-
-def _check_left_out(
-    catalog: Catalog, left_out: Sequence[LeftOut], videos: Sequence[Video], max_bad_share: float, folder: Path
-) -> None:
-    n, bad = len(catalog.videos), len(left_out)
-    # A repr keeps a file name with control characters on one line.
-    first = f"the first is {left_out[0].path!r} ({left_out[0].reason}); all are in {folder / LEFT_OUT}"
-    if bad > max_bad_share * n:
-        enough = math.ceil(1000 * bad / n) / 1000
-        raise UserError(
-            f"{bad} of {n} videos cannot be read, more than max_bad_share={max_bad_share:g} allows; {first}; mend "
-            f"them, or allow more (--max-bad-share {enough:g}), then type the same command again"
-        )
-    trained = {video.label for video in videos if video.split == "train"}
-    for label, number in enumerate(catalog.counts()["train"].values()):
-        if number and label not in trained:
-            name = catalog.classes[label]
-            raise UserError(f"no training video of class {name!r} can be read; {first}; mend them or remove the class")
