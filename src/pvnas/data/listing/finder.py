@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from pvnas.data.listing.registry import EMPTY, LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS, Folder, Tree
 from pvnas.data.listing.text import class_key
@@ -44,7 +44,8 @@ class Finder:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._by_class: dict[tuple[str, str | None], list[VideoFolder]] = {}
-        self._by_folder: dict[tuple[str, str | None], list[VideoFolder]] = {}
+        self.of_folder = cache(self._of_folder)
+        """Return where the videos of a listed folder may lie: in it below the root, or below a container."""
         self._by_case: dict[str, dict[str, str]] = {}
 
     @cached_property
@@ -107,15 +108,11 @@ class Finder:
             self._by_class[key] = [*map(self._opened, folders), *flat]
         return self._by_class[key]
 
-    def of_folder(self, name: str, split: str | None) -> list[VideoFolder]:
-        """Return where the videos of a listed folder may lie: in it below the root, or below a container."""
-        key = (name, split)
-        if key not in self._by_folder:
-            below = f"{name}/" if name else ""
-            folders = [VideoFolder(f"{folder.prefix}{below}", folder.split) for folder in self.containers]
-            opened = map(self._opened, (folders[0], *_by_split(folders[1:], split)))
-            self._by_folder[key] = [folder for folder in opened if folder.folder.files]
-        return self._by_folder[key]
+    def _of_folder(self, name: str, split: str | None) -> list[VideoFolder]:
+        below = f"{name}/" if name else ""
+        folders = [VideoFolder(f"{folder.prefix}{below}", folder.split) for folder in self.containers]
+        opened = map(self._opened, (folders[0], *_by_split(folders[1:], split)))
+        return [folder for folder in opened if folder.folder.files]
 
     def find(self, folders: Iterable[VideoFolder], names: Sequence[str]) -> str | None:
         """Return the path of the first of the names that lies in one of the folders."""

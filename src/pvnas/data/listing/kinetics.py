@@ -8,12 +8,12 @@ other endings, or the id alone. Clips of one id are one group.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
 from operator import itemgetter
 from pathlib import Path
 
-from pvnas.data.listing.finder import ENDINGS, Finder, split_in_name
+from pvnas.data.listing.finder import ENDINGS, Finder, VideoFolder, split_in_name
 from pvnas.data.listing.registry import SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing
 from pvnas.data.listing.text import MAX_CLASSES, at, class_key, csv_rows, find_names, first_line, shown
 from pvnas.errors import UserError
@@ -34,74 +34,67 @@ def read_kinetics(folder: ListFolder) -> Listing:
     paths = [path for path in folder.lists if path == folder.chosen or is_kinetics_list(path)]
     if not paths:
         raise UserError(f"no csv file with the header {HEADER} in {folder.folder}; put the official lists there")
-    reader = _Reader(Finder(folder.tree))
-    for path in paths:
-        reader.read(path)
-    labels = reader.labels
+    labels: dict[str, str] = {}  # the first spelling of every label, by its key
+
+    @cache
+    def name_of(label: str) -> str:
+        return labels.setdefault(class_key(label), label.strip())
+
+    finder = Finder(folder.tree)
+    rows = [row for path in paths for row in _rows(path, finder, name_of)]
     if len(labels) > MAX_CLASSES:
         raise UserError(f"{paths[0]}: more than {MAX_CLASSES} labels; the column 'label' must hold the class")
     if not labels:
-        return Listing([], None, reader.unlabelled)
+        return Listing.of(rows, None)
     names = find_names(folder.files, len(labels), lambda those: labels.keys() <= set(map(class_key, those.names)))
     classes = [labels.get(class_key(name), name) for name in names.names] if names else sorted(labels.values())
-    return Listing(reader.entries, classes, reader.unlabelled)
+    return Listing.of(rows, classes)
 
 
-class _Reader:
-    """Gathers the entries of one list after the other."""
-
-    def __init__(self, finder: Finder) -> None:
-        self.finder = finder
-        self.entries: list[Entry] = []
-        self.unlabelled = 0
-        self.labels: dict[str, str] = {}
-        """The first spelling of every label, by its key."""
-        self.spellings: dict[str, str] = {}
-        """The first spelling of every label, by any."""
-
-    def read(self, path: Path) -> None:
-        rows = csv_rows(path, HEADER)
-        cells = _columns(path, next(rows, (1, []))[1])
-        named, file = split_in_name(path.stem), str(path)
-        for line, row in rows:
-            where = at(file, line)
-            try:
-                label, identifier, start, end, split = cells(row)
-            except IndexError:
-                raise UserError(f"{where}: {len(row)} cells are too few; expected {HEADER}") from None
-            if not IDENTIFIER.fullmatch(identifier):
-                raise UserError(
-                    f"{where}: youtube_id {shown(identifier)} is no video id (spreadsheet programs spoil "
-                    "those that begin with '-'); give the official file"
-                )
-            begin, finish = _seconds(start), _seconds(end)
-            if begin is None or finish is None:
-                wrong = shown(start if begin is None else end)
-                raise UserError(f"{where}: time {wrong} is no number of seconds; expected {HEADER}")
-            split_name = SPLIT_NAMES.get(split) or (SPLIT_NAMES.get(split.strip().lower()) if split.strip() else named)
-            if split_name is None:
-                raise UserError(
-                    f"{where}: unknown split {shown(split)}; use train, val or test in column 'split' or the name"
-                )
-            if label.strip():
-                video = self._locate(label, identifier, f"{identifier}_{begin}_{finish}", split_name, where)
-                self.entries.append(Entry(video, self.spellings[label], split_name, identifier, file, line))
-            elif split_name != "test":
-                raise UserError(f"{where}: no label; expected {HEADER}")
-            else:
-                self.unlabelled += 1
-
-    def _locate(self, label: str, identifier: str, times: str, split: str, where: str) -> str:
-        name = self.spellings.get(label)
-        if name is None:
-            name = self.spellings[label] = self.labels.setdefault(class_key(label), label.strip())
-        folders = self.finder.of_class(name, split, where)
-        first = f"{times}.mp4"
-        if first in folders[0].folder.files:
-            path: str | None = folders[0].prefix + first
+def _rows(path: Path, finder: Finder, name_of: Callable[[str], str]) -> Iterator[Entry | None]:
+    """Yield the videos of a list, None for one without a label."""
+    rows = csv_rows(path, HEADER)
+    cells = _columns(path, next(rows, (1, []))[1])
+    named, file = split_in_name(path.stem), str(path)
+    for line, row in rows:
+        where = at(file, line)
+        try:
+            label, identifier, start, end, split = cells(row)
+        except IndexError:
+            raise UserError(f"{where}: {len(row)} cells are too few; expected {HEADER}") from None
+        if not IDENTIFIER.fullmatch(identifier):
+            raise UserError(
+                f"{where}: youtube_id {shown(identifier)} is no video id (spreadsheet programs spoil "
+                "those that begin with '-'); give the official file"
+            )
+        begin, finish = _seconds(start), _seconds(end)
+        if begin is None or finish is None:
+            wrong = shown(start if begin is None else end)
+            raise UserError(f"{where}: time {wrong} is no number of seconds; expected {HEADER}")
+        split_name = SPLIT_NAMES.get(split) or (SPLIT_NAMES.get(split.strip().lower()) if split.strip() else named)
+        if split_name is None:
+            raise UserError(
+                f"{where}: unknown split {shown(split)}; use train, val or test in column 'split' or the name"
+            )
+        if label.strip():
+            name = name_of(label)
+            folders, times = finder.of_class(name, split_name, where), f"{identifier}_{begin}_{finish}"
+            video = finder.tree.checked(_locate(finder, folders, times, identifier), where)
+            yield Entry(video, name, split_name, identifier, file, line)
+        elif split_name != "test":
+            raise UserError(f"{where}: no label; expected {HEADER}")
         else:
-            path = self.finder.find(folders, [stem + ending for stem in (times, identifier) for ending in ENDINGS])
-        return self.finder.tree.checked(path or folders[0].prefix + first, where)
+            yield None
+
+
+def _locate(finder: Finder, folders: Sequence[VideoFolder], times: str, identifier: str) -> str:
+    """Return the path of a clip, of its official name first: nearly all have that one."""
+    official = f"{times}.mp4"
+    if official not in folders[0].folder.files:
+        path = finder.find(folders, [stem + ending for stem in (times, identifier) for ending in ENDINGS])
+        if path is not None:
+            return path
+    return folders[0].prefix + official
 
 
 def _columns(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Sequence[str]]:

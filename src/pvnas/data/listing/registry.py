@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -58,30 +59,21 @@ class Folder:
 EMPTY = Folder()
 
 
-@dataclass
 class Tree:
-    """The root, what lies below it, and the folder outside that the user allowed by name."""
+    """The root, what lies below it, and the folder outside that the user allowed by name.
 
-    root: Path
-    allowed: str = ""
-    """Resolved; empty for none."""
-    folders: dict[str, Folder] = field(default_factory=dict)
-    resolved: dict[str, str] = field(default_factory=dict)
-    secure: set[str] = field(default_factory=set)
-    """Folders known to lie inside."""
+    Raises UserError unless that folder exists.
+    """
 
-    @classmethod
-    def of(cls, root: Path, allow_outside: str = "") -> Tree:
-        """Return the tree of a root. Raises UserError unless the allowed folder exists."""
+    def __init__(self, root: Path, allow_outside: str = "") -> None:
         if allow_outside and not os.path.isdir(allow_outside):
             raise UserError(f"allow_outside {shown(allow_outside)} is no folder; {ALLOW} with one that exists")
-        return cls(root, os.path.realpath(allow_outside) if allow_outside else "")
-
-    def listing(self, folder: str) -> Folder:
+        self.root, self.allowed = root, os.path.realpath(allow_outside) if allow_outside else ""
+        self.secure: set[str] = set()
+        """Folders known to lie inside."""
+        self.listing = cache(lambda folder: _list(os.path.join(root, folder)))
         """Return what lies in a folder, '' for the root; nothing where there is none. Follows links to folders."""
-        if folder not in self.folders:
-            self.folders[folder] = _list(os.path.join(self.root, folder))
-        return self.folders[folder]
+        self._resolve = cache(lambda folder: os.path.realpath(os.path.join(root, folder)))
 
     def inside(self, path: str, where: str) -> str:
         """Return the path in its shortest form, absolute only where it leads into the allowed folder.
@@ -122,11 +114,6 @@ class Tree:
         raise UserError(
             f"{where}: {shown(path)} is a symbolic link out of the folder; put a copy of its target there, or {ALLOW}"
         )
-
-    def _resolve(self, folder: str) -> str:
-        if folder not in self.resolved:
-            self.resolved[folder] = os.path.realpath(os.path.join(self.root, folder))
-        return self.resolved[folder]
 
 
 def _within(top: str, full: str) -> bool:
@@ -178,6 +165,12 @@ class Listing:
     unlabelled: int = 0
     """Listed videos without a label, which are left out."""
 
+    @classmethod
+    def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Listing:
+        """Return the listing of rows, None where one has no label."""
+        entries = [row for row in rows if row is not None]
+        return cls(entries, classes, len(rows) - len(entries))
+
 
 @dataclass(frozen=True)
 class ListFolder:
@@ -210,7 +203,7 @@ class ListFolder:
         chosen = None if lists.is_dir() else lists
         folder = lists if chosen is None else lists.parent
         root = given if given.is_dir() else given.parent
-        return cls(Tree.of(root, config.allow_outside), tuple(_list_files(folder)), folder, chosen, config.split)
+        return cls(Tree(root, config.allow_outside), tuple(_list_files(folder)), folder, chosen, config.split)
 
     @property
     def root(self) -> Path:

@@ -117,7 +117,7 @@ class _Unit(NamedTuple):
 
     sizes: dict[str, int]
     """Number of its videos by label."""
-    paths: list[str] | str
+    entries: list[Entry]
 
 
 class _Dealer:
@@ -152,7 +152,7 @@ class _Dealer:
             ]
             if spare:
                 taken.append(self._take(min(spare)[1]))
-        return [path for unit in taken for path in ([unit.paths] if isinstance(unit.paths, str) else unit.paths)]
+        return [entry.path for unit in taken for entry in unit.entries]
 
     def _take(self, number: int) -> _Unit:
         unit = self.units.pop(number)
@@ -163,19 +163,11 @@ class _Dealer:
 
 def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:
     """Gather the entries by group, in an order that only (seed, names) decide."""
-    units: dict[bytes, _Unit] = {}
-    alone: dict[str, dict[str, int]] = {}  # most units are one video; those of a class share their sizes
+    groups: dict[bytes, list[Entry]] = {}
     for entry in entries:
         name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
         key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-        unit = units.get(key)
-        if unit is None:
-            units[key] = _Unit(alone.setdefault(entry.label, {entry.label: 1}), entry.path)
-        elif isinstance(unit.paths, str):
-            sizes = Counter(unit.sizes)
-            sizes[entry.label] += 1
-            units[key] = _Unit(sizes, [unit.paths, entry.path])
-        else:
-            unit.sizes[entry.label] = unit.sizes.get(entry.label, 0) + 1
-            unit.paths.append(entry.path)
-    return [units[key] for key in sorted(units)]
+        groups.setdefault(key, []).append(entry)
+    alone = {entry.label: {entry.label: 1} for (entry, *_) in groups.values()}  # most are one video: they share sizes
+    units = (groups[key] for key in sorted(groups))
+    return [_Unit(Counter(e.label for e in u) if len(u) > 1 else alone[u[0].label], u) for u in units]

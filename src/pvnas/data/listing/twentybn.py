@@ -10,7 +10,7 @@ class is the template without its brackets, never the free text under `label`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +46,6 @@ SSV2_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 BRACKETS = str.maketrans("", "", "[]")
 
 
-def _listing(rows: Iterable[Entry | None], classes: tuple[str, ...]) -> Listing:
-    """Return the listing of rows, None where one has no label."""
-    rows = list(rows)
-    entries = [row for row in rows if row is not None]
-    return Listing(entries, classes, len(rows) - len(entries))
-
-
 # ---- Jester
 
 
@@ -69,8 +62,8 @@ def read_jester(folder: ListFolder) -> Listing:
         )
     names = read_names(texts[0], may_number=False) if texts else read_names(numbered[0])
     finder, label_of = Finder(folder.tree), _JesterLabels(names)
-    rows = (row for split in SPLITS if split in lists for row in _jester_rows(lists[split], split, finder, label_of))
-    return _listing(rows, names.names)
+    rows = [row for split in SPLITS if split in lists for row in _jester_rows(lists[split], split, finder, label_of)]
+    return Listing.of(rows, names.names)
 
 
 def _jester_lists(folder: ListFolder) -> dict[str, Path]:
@@ -150,8 +143,8 @@ def read_ssv2(folder: ListFolder) -> Listing:
         raise UserError(f"no something-something-v2-train.json in {folder.folder}; put the official lists there")
     classes, finder = _ssv2_classes(labels), Finder(folder.tree)
     by_template = {name: name for name in classes}  # of every template seen: one object for all videos of a class
-    rows = (row for split in SPLITS if split in lists for row in _ssv2_rows(lists[split], split, finder, by_template))
-    return _listing(rows, classes)
+    rows = [row for split in SPLITS if split in lists for row in _ssv2_rows(lists[split], split, finder, by_template)]
+    return Listing.of(rows, classes)
 
 
 def _ssv2_classes(path: Path) -> tuple[str, ...]:
