@@ -24,8 +24,7 @@ from pvnas.data.clips.augment import crop_batch, random_crop_box
 from pvnas.data.clips.sampling import training_indices
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.pack import open_pack, pack_videos
-from pvnas.data.video.decode import open_video
-from pvnas.data.video.decode import Painter, decode_video, stacked
+from pvnas.data.video.decode import Painter, decode_video, open_video, stacked
 from pvnas.data.video.seek import decode_runs, packets_and_table
 from pvnas.runtime.random import generator
 
