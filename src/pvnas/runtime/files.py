@@ -66,18 +66,18 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
     """Write a new folder with these files such that it is there with all of them or not at all. Raises OSError."""
     temporary = temporary_path(path)
     os.mkdir(temporary)
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        hold(descriptor)
-        for name, content in files.items():
-            _write_synced(temporary / name, content)
-        os.fsync(descriptor)
-        os.rename(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
+    with opened(temporary) as descriptor:
+        try:
+            hold(descriptor)
+            for name, content in files.items():
+                with opened(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                    write_all(file, content)
+                    os.fsync(file)
+            os.fsync(descriptor)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     sync_folder(path.parent)
 
 
@@ -111,9 +111,16 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk: a rename is safe only then."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with opened(folder) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file or folder, in this process alone, and give its descriptor."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -135,13 +142,9 @@ def is_held(path: Path) -> bool:
     """Return whether a living process is writing this file or folder."""
     if path.is_symlink():
         return False
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with opened(path) as descriptor, suppress(OSError):
         return not lock_descriptor(descriptor, blocking=False)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+    return False
 
 
 @contextmanager
@@ -163,15 +166,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        write_all(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class RunLock:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.errors import UserError
-from pvnas.runtime.files import explained, make_folder, write_all, write_atomic
+from pvnas.runtime.files import explained, make_folder, opened, write_all, write_atomic
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
@@ -22,8 +22,7 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
     line = (json.dumps(_finite(record), allow_nan=False) + "\n").encode()
     with explained(path):
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
+        with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
             end = path.read_bytes().rfind(b"\n") + 1
             os.ftruncate(descriptor, end)
             os.lseek(descriptor, end, os.SEEK_SET)
@@ -33,8 +32,6 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
                 os.ftruncate(descriptor, end)
                 raise
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -27,11 +27,7 @@ FINITE_DIFFERENCE = 0.01  # epsilon = 0.01 / |gradient|, as in DARTS
 
 
 def second_order_gradient(
-    gradient: GradientOf,
-    alphas: Sequence[nn.Parameter],
-    sgd: Optimizer,
-    validation_batch: Any,
-    train_batch: Any,
+    gradient: GradientOf, alphas: Sequence[nn.Parameter], sgd: Optimizer, validation_batch: Any, train_batch: Any
 ) -> list[Tensor]:
     """Return dL_val(w', a)/da - lr * d2L_train(w, a)/da dw . dL_val(w', a)/dw' (paper, equations 3 to 5).
 
@@ -98,7 +94,7 @@ def search_step(
     graphs: Graphs | None = None,
     finite: FiniteCheck | None = None,
 ) -> dict[str, Tensor]:
-    """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.metrics.class_sums).
+    """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
     ``seed``: of what the network draws, if anything; ``graphs``: what records the passes on a GPU. Raises
     FloatingPointError before a step that would not be made of finite numbers (on a GPU later, see ``FiniteCheck``).
@@ -111,8 +107,7 @@ def search_step(
     with shared_passes(network) if same_clips and not joint and not second_order else nullcontext():
         # (1) alpha_t from dL/dalpha at (w_{t-1}, alpha_{t-1}): L is the training loss in the paper's one-level search
         # (equation 6) and the validation loss in a bi-level one of first order (equation 5 with xi = 0)
-        if joint:
-            # dL/dw at (w_{t-1}, alpha_{t-1}) from the same backward pass: half the cost, not the paper's algorithm
+        if joint:  # dL/dw there, too, from one backward pass: half the cost, not the paper's algorithm
             both, measures = gradient([*w, *alpha], batches.weight, update_statistics=True)
             weight_gradients, alpha_gradients = both[: len(w)], both[len(w) :]
         elif second_order:
