@@ -22,9 +22,9 @@ from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.pipeline import default_run_dir, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.record import read_metrics
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
+from pvnas.training.log import read_metrics
 
 SMALL = (
     "--search.layout=S-NC T-RC",

@@ -32,14 +32,13 @@ from pvnas.runtime.device import choose_device, describe_machine, keep_freed_mem
 from pvnas.runtime.files import RunLock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.record import read_metrics
 from pvnas.runtime.signals import StopRequest
 from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.training.evaluate import score_views
-from pvnas.training.log import EpochLog
+from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage
 

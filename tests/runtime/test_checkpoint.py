@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_clear_error(tmp_path: Path)
         from pvnas.errors import UserError
         from pvnas.runtime.checkpoint import save_checkpoint, save_tensors
         from pvnas.runtime.files import write_atomic
-        from pvnas.runtime.record import append_metrics
+        from pvnas.training.log import append_metrics
         folder = Path(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         big = {"x": torch.zeros(5000)}

@@ -8,7 +8,7 @@ import pytest
 from faults import killed_at
 
 from pvnas.errors import UserError
-from pvnas.runtime.record import append_metrics, read_metrics, truncate_metrics
+from pvnas.training.log import append_metrics, read_metrics, truncate_metrics
 
 
 def test_lines_come_back_in_order_and_bit_for_bit(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pvnas.cli.arguments import JSON, LISTING, MACHINE, THREADS, clip_shape, data_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.output import print_json, print_table
+from pvnas.cli.shared import JSON, LISTING, MACHINE, THREADS, clip_shape, data_config, print_json, print_table
 from pvnas.errors import UserError
 
 _COMPARED = {"speedup": "times plain", "memory_share": "of its memory"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.output import print_table
+from pvnas.cli.shared import print_table
 from pvnas.config import PRESETS
 from pvnas.settings import dump_config, load_config
 

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvnas.cli.arguments import JSON, VIDEOS, data_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.output import print_json, print_table
+from pvnas.cli.shared import JSON, VIDEOS, data_config, print_json, print_table
 from pvnas.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from pvnas.cli.arguments import RUN, run_directory
 from pvnas.cli.command import command
+from pvnas.cli.shared import RUN, run_directory
 
 
 @command("digest", RUN, example="pvnas digest runs/demo/run")

@@ -7,9 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Literal
 
-from pvnas.cli.arguments import JSON, clip_shape
 from pvnas.cli.command import Argument, command
-from pvnas.cli.output import print_json, print_table
+from pvnas.cli.shared import JSON, clip_shape, print_json, print_table
 from pvnas.config import PAPER_LAYOUT, NetworkConfig
 
 

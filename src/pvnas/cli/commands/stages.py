@@ -8,9 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.cli.arguments import CONFIG, JSON, PRESET, RUN, make_paths_absolute, run_directory
 from pvnas.cli.command import Argument, command
-from pvnas.cli.output import print_json, print_table
+from pvnas.cli.shared import CONFIG, JSON, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, load_config, shown

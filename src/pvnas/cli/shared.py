@@ -1,15 +1,19 @@
-"""Arguments that several commands share, and what is made of them."""
+"""What commands share: arguments and what is made of them; JSON for programs and short tables for people on stdout."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pvnas.cli.command import Argument
 from pvnas.config import PRESETS, DataConfig, RunConfig
 from pvnas.errors import UserError
+from pvnas.runtime.progress import clean
 from pvnas.settings import CONFIG_NAME, all_fields, shown
 
 JSON = Argument("--json", "print JSON", False)
@@ -68,3 +72,35 @@ def make_paths_absolute(config: RunConfig) -> None:
     if not path.exists():
         raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
     config.data.path = str(path)
+
+
+def print_json(value: Any) -> None:
+    """Prints plain data as JSON."""
+    print(json.dumps(value, indent=1))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; columns whose every value is a number stand to the right. Texts are shown as they are, inert."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, column in enumerate(columns):
+        numbers = all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(plain(value))) for value in row))
+    width = None if sys.stdout.isatty() else 120
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def plain(value: object) -> str:
+    """A value for a table: large integers with thin groups, other numbers as they are, nothing as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
