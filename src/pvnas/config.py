@@ -7,7 +7,7 @@ of ours where it is silent. Nothing here imports torch, so that ``pvnas --help``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 PAPER_SEARCH_LAYOUT = "S-NC S-RC T-NC T-RC"
@@ -292,23 +292,19 @@ def pvnas_l() -> RunConfig:
 
 def pvnas_search() -> RunConfig:
     """The paper's search on Kinetics-400; the derived network is PV-NAS-L."""
-    config = pvnas_l()
-    config.preset = "pvnas-search"
-    return config
+    return replace(pvnas_l(), preset="pvnas-search")
 
 
 def pvnas_m() -> RunConfig:
     """PV-NAS-M on Kinetics-400: K=2 and width 100."""
-    config = pvnas_l()
-    config.preset = "pvnas-m"
+    config = replace(pvnas_l(), preset="pvnas-m")
     config.train.width, config.train.repeat = 100, 2
     return config
 
 
 def ucf101() -> RunConfig:
     """The paper's UCF-101 retraining from scratch (table 3): 128 epochs, drop-path 0.1, crops of 112 pixels (D)."""
-    config = pvnas_l()
-    config.preset = "ucf101"
+    config = replace(pvnas_l(), preset="ucf101")
     config.train.epochs = 128
     config.train.weights.schedule.warmup_epochs = 16
     config.train.drop_path = 0.1
@@ -338,8 +334,7 @@ def laptop() -> RunConfig:
 
 def demo() -> RunConfig:
     """The generated `shapes` videos on two CPU cores in under ten minutes; flips would swap its classes."""
-    config = laptop()
-    config.preset = "demo"
+    config = replace(laptop(), preset="demo")
     for part in (config.search, config.train):
         part.augment = AugmentConfig(short_side_min=56, short_side_max=60, crop=56, flip="false")
     config.search.epochs, config.search.width = 3, 8
@@ -352,9 +347,7 @@ def demo() -> RunConfig:
 
 def tiny() -> RunConfig:
     """Seconds, to try a folder or a command: the networks learn next to nothing."""
-    config = demo()
-    config.preset, config.stem = "tiny", "stride2"
-    config.threads = 1  # layers this small lose by sharing their work
+    config = replace(demo(), preset="tiny", stem="stride2", threads=1)  # layers this small lose by sharing their work
     for part in (config.search, config.train):
         part.epochs, part.width = 2, 4
         part.batch = BatchConfig(shards=2, clips_per_shard=2)

@@ -75,9 +75,19 @@ class ScalarLog:
 
         The first write of a stage hides what an interrupted run wrote for this epoch and later ones.
         """
-        writer = self._writer(stage, epoch)
-        if writer is None:
+        if self.enabled and stage not in self._writers:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writers[stage] = SummaryWriter(str(self.folder / stage), purge_step=epoch)
+            except ImportError:
+                self.enabled = False
+                logging.getLogger(__name__).warning(
+                    "no TensorBoard scalars: the tensorboard package is missing (metrics.jsonl holds the same numbers)"
+                )
+        if not self.enabled:
             return
+        writer = self._writers[stage]
         for name, value in record.items():
             if name != "epoch" and isinstance(value, int | float) and math.isfinite(value):
                 writer.add_scalar(name, float(value), epoch)
@@ -88,21 +98,6 @@ class ScalarLog:
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
-
-    def _writer(self, stage: str, epoch: int) -> Any:
-        if not self.enabled:
-            return None
-        if stage not in self._writers:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self.enabled = False
-                logging.getLogger(__name__).warning(
-                    "no TensorBoard scalars: the tensorboard package is missing (metrics.jsonl holds the same numbers)"
-                )
-                return None
-            self._writers[stage] = SummaryWriter(str(self.folder / stage), purge_step=epoch)
-        return self._writers[stage]
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
