@@ -6,11 +6,11 @@ import csv
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from served import Served
 
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack import pack_videos
@@ -32,18 +32,6 @@ def pack(shapes: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packs") / "shapes"
     pack_videos(shapes, folder, short_side=48, videos_per_shard=10, workers=0)
     return folder
-
-
-@dataclass
-class Served:
-    """What a server has been asked for."""
-
-    url: str = ""
-    ranges: list[tuple[str, int, int]] = field(default_factory=list)
-    """(name, first byte, number of bytes) of each answer with a body."""
-    statuses: list[int] = field(default_factory=list)
-    """Answers to give before the right ones."""
-    ignores_ranges: bool = False
 
 
 @pytest.fixture

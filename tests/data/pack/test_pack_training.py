@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from served import Served
 
-from conftest import Served
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.clips.loader import Batch, training_batches
 from pvnas.data.dataset import list_videos, open_videos

@@ -10,8 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from served import Served
 
-from conftest import Served
 from pvnas.data.pack import Pack, is_pack, open_pack, storage, verify_pack
 from pvnas.errors import UserError
 

@@ -73,7 +73,7 @@ def _chosen(device_type: str, dtype: torch.dtype) -> tuple[Kernels, str]:
 
 
 def _warn(what: str) -> None:
-    message = f"{what}: PyTorch's operations are used instead, with which a search takes about twice as long"
+    message = f"{what}: PyTorch's operations are used instead, which are slower"
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 

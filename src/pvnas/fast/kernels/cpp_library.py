@@ -129,5 +129,6 @@ def _compile(path: Path, number: str) -> None:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
-        raise CannotCompileError(f"{command[0]}: {said[0].strip()}")
+        lines = [*done.stderr.splitlines(), f"ended with exit code {done.returncode}"]
+        said = next((line for line in lines if "error" in line), lines[0])
+        raise CannotCompileError(f"{command[0]}: {said.strip()}")
