@@ -131,7 +131,7 @@ class WeightOptimizerConfig:
     """SGD with momentum for the network's weights."""
 
     lr: float = 0.1
-    """Learning rate for a global batch of lr_clips clips; scales linearly with the global batch (D3)."""
+    """Learning rate for a global batch of lr_clips clips; scales linearly with the global batch."""
     lr_clips: int = 32
     """Clips that lr is given for."""
     momentum: float = 0.9
@@ -177,7 +177,7 @@ class SearchConfig:
     objective: Literal["one-level", "bilevel-first", "bilevel-second"] = "one-level"
     """Loss the alphas descend: the training loss (P), or a validation part to first or second order."""
     half_steps: Literal["same", "next", "joint"] = "same"
-    """Mini-batch of the weight step: the alpha step's, a fresh one, or one backward pass for both (D2)."""
+    """Mini-batch of the weight step: the alpha step's, a fresh one, or one backward pass for both."""
     checkpointing: bool = False
     """Keep each cell's output alone and make the rest again in the backward pass: slower, in much less memory."""
     graphs: bool = True

@@ -66,7 +66,7 @@ def _set(weights: Sequence[nn.Parameter], saved: list[Tensor], direction: list[T
 
 
 class StepBatches(NamedTuple):
-    """The mini-batches of one search step; the same one where the half-steps share it (D2)."""
+    """The mini-batches of one search step; the same one where the half-steps share it."""
 
     alpha: Batch
     weight: Batch
