@@ -118,9 +118,11 @@ def measuring(shape: dict[str, int], policy: dict[str, str]) -> Iterator[Callabl
 def busy_loops(number: int) -> Iterator[None]:
     """Keep so many processes busy inside the block."""
     command = [sys.executable, "-c", "while True: pass"]
-    loops = [subprocess.Popen(command, start_new_session=True) for _ in range(number)]
-    time.sleep(0.5)
-    try:
+    loops: list[subprocess.Popen[bytes]] = []
+    try:  # from the first on: whoever ends this early must leave none behind
+        for _ in range(number):
+            loops.append(subprocess.Popen(command, start_new_session=True))
+        time.sleep(0.5)
         yield
     finally:
         for loop in loops:
