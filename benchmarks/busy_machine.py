@@ -120,8 +120,7 @@ def busy_loops(number: int) -> Iterator[None]:
     command = [sys.executable, "-c", "while True: pass"]
     loops: list[subprocess.Popen[bytes]] = []
     try:  # from the first on: whoever ends this early must leave none behind
-        for _ in range(number):
-            loops.append(subprocess.Popen(command, start_new_session=True))
+        loops.extend(subprocess.Popen(command, start_new_session=True) for _ in range(number))
         time.sleep(0.5)
         yield
     finally:
