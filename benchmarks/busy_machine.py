@@ -149,15 +149,16 @@ def measure(shape: dict[str, int]) -> None:
 
 def prepare(width: int, batch: int, frames: int, height: int, side: int, threads: int) -> dict[str, Callable[[], Any]]:
     """Return one step of each work."""
-    import pvnas  # first of all: it sets how threads wait before torch is loaded  # isort: skip
     import torch
     import torch.nn.functional as F
 
+    import pvnas
     from pvnas.bench.search import Shape, make_batch, make_stage
     from pvnas.runtime.device import keep_freed_memory
 
     torch.set_num_threads(threads)
     keep_freed_memory()
+    pvnas.adapt_spinning()
     searched = Shape(width=width, batch=batch, frames=frames, height=height, side=side, classes=CLASSES)
     stage, batches = make_stage(searched, plain=False), make_batch(searched)
     clips_NCTHW = torch.randn(batch, 3, frames, height, side)

@@ -11,7 +11,6 @@ people; for programs the public names are here and are imported when they are fi
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +21,19 @@ if TYPE_CHECKING:
     from pvnas.deploy.model import predict
     from pvnas.errors import UserError
     from pvnas.fast.inference import for_inference
+    from pvnas.runtime.spinning import adapt_spinning
     from pvnas.settings import load_config
     from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype, random_genotype
     from pvnas.space.models import create_model, list_models
     from pvnas.space.operations import register_operation
 
-# GCC's OpenMP runtime, which PyTorch brings on Linux, lets a thread that waits at a barrier spin 300,000 times before
-# it sleeps. Beside another busy process it takes the core from the very thread that it waits for, and a step takes many
-# times as long. The runtime reads this once, when torch is loaded: hence here, and for processes started from this one.
-if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-
 # Public name -> where it is defined.
 _HOMES = {
     "Genotype": "pvnas.space.genotype",
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
+    "adapt_spinning": "pvnas.runtime.spinning",
     "create_model": "pvnas.space.models",
     "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
@@ -54,6 +49,7 @@ __all__ = [
     "RunConfig",
     "UserError",
     "__version__",
+    "adapt_spinning",
     "create_model",
     "for_inference",
     "list_models",

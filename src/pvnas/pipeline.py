@@ -33,6 +33,7 @@ from pvnas.runtime.files import RunLock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
+from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
 from pvnas.space.cost import network_cost
@@ -102,6 +103,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         write_atomic(run_dir / "config.yaml", dump_config(config))
         set_threads(config.threads)
         keep_freed_memory()
+        adapt_spinning()
         device = choose_device(config.device)
         environment = describe_machine() | {
             **kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32),

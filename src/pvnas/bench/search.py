@@ -18,6 +18,7 @@ from pvnas.data.dataset import VideoDataset
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
+from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
 from pvnas.search.step import StepBatches
 from pvnas.training.log import EpochLog
@@ -91,6 +92,7 @@ def measure(variant: str, shape: dict[str, Any], steps: int, count: bool) -> dic
     torch.set_num_threads(setting.threads)
     if variant != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
+        adapt_spinning()
     device = torch.device(setting.device)
     stage, batch = make_stage(setting, plain=variant == "plain"), make_batch(setting)
 

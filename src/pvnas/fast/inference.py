@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pvnas.fast.kernels.cpp_library import compiler
 from pvnas.fast.prediction_cell import PredictionCell, PredictionPool
+from pvnas.runtime.spinning import adapt_spinning
 from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv, FoldedMaxPool, joined_kernel
 from pvnas.space.network import DerivedCell, PVNASNetwork
 
@@ -21,8 +22,10 @@ from pvnas.space.network import DerivedCell, PVNASNetwork
 def for_inference(network: PVNASNetwork) -> PVNASNetwork:
     """Return a copy of a network of folded layers that gives its evaluation mode's scores and cannot be trained.
 
-    On a CPU it computes by kernels in C++ where they work, for which the first clips may wait ten seconds.
+    On a CPU it computes by kernels in C++ where they work, for which the first clips may wait ten seconds; from then on
+    this process's threads wait as ``runtime.spinning`` says.
     """
+    adapt_spinning()
     fast = folded(network)
     on_cpu = next(network.parameters()).device.type == "cpu"
     return by_kernels(fast) if on_cpu and compiler() else fast
