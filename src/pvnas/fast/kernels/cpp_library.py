@@ -34,12 +34,17 @@ class CannotCompileError(Exception):
     """What the compiler says, in a line."""
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
-    """Run a kernel: its record of arguments, in order, in 64 bits each. Tensors are taken as they lie in memory."""
+def call(name: str, *arguments: Tensor | int | tuple[Tensor | int | None, ...] | None) -> None:
+    """Run a kernel of the first tensor's type by a record of the number of threads and the arguments, in 64 bits each.
+
+    Tensors are taken as they lie in memory. A tuple stands for its parts.
+    """
+    flat = [part for each in arguments for part in (each if isinstance(each, tuple) else (each,))]
     for watcher in _watchers:
-        watcher(arguments)
-    record = [argument.data_ptr() if isinstance(argument, Tensor) else argument or 0 for argument in arguments]
-    getattr(library(dtype), f"pvnas_{name}")(struct.pack(f"{len(record)}q", *record))
+        watcher(flat)
+    dtype = next(part.dtype for part in flat if isinstance(part, Tensor))
+    record = [part.data_ptr() if isinstance(part, Tensor) else part or 0 for part in flat]
+    getattr(library(dtype), f"pvnas_{name}")(struct.pack(f"{1 + len(record)}q", torch.get_num_threads(), *record))
 
 
 def as_bits(number: float) -> int:

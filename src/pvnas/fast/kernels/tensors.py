@@ -14,22 +14,27 @@ class Rows(NamedTuple):
     """Pictures (F, C, H, W) whose channels lie next to each other, as rows of pixels."""
 
     tensor: Tensor
-    pixels: int
     stride: int
     """Elements from a pixel to the next."""
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        f, _, h, w = self.tensor.shape
+        return f * h * w
 
 
 def rows_of(x: Tensor) -> Rows:
     """Return pictures as rows. Raises ValueError where they do not lie so."""
-    f, c, h, w = x.shape
+    _, c, h, w = x.shape
     if x.is_contiguous(memory_format=torch.channels_last):
-        return Rows(x, f * h * w, c)
+        return Rows(x, c)
     row = x.stride(3) if w > 1 else x.stride(2) if h > 1 else x.stride(0)
     expected = (h * w * row, 1, w * row, row)
     for size, stride, want in zip(x.shape, x.stride(), expected, strict=True):
         if size > 1 and stride != want:
             raise ValueError(f"pictures of shape {tuple(x.shape)} and strides {x.stride()} are no rows")
-    return Rows(x, f * h * w, max(row, c))
+    return Rows(x, max(row, c))
 
 
 def empty_pictures(like: Tensor, f: int, c: int, h: int, w: int) -> Tensor:

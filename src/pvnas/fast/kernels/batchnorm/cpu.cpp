@@ -3,51 +3,50 @@
 // Of an operation that all edges share z has C channels, of one that each edge has for itself kC.
 #include "moments.h"
 
-namespace {
-
 constexpr int MOST = 8;      // operations
+constexpr Size PARTS = 16;   // of the pixels that are summed
 constexpr Size CHUNK = 512;  // pixels whose sums are made in the type of the numbers, before they join those in float64
+constexpr Size PIXELS = 64;  // that a thread takes at once: what several edges read stays in a cache
 
 // What a batch norm reads, and the mean and the 1 / standard deviation that it normalises by.
-template <class T>
 struct Operation {
-  const T* z;
-  Size row;
-  const T *mean, *inverse;
+  Pixels z;
+  const Real *mean, *inverse;
+};
+
+struct Operations {
+  Size per_edge, all;
+  Operation each[MOST];
+  // Where z has what goes into a column of the sums (k, C), channel `c` of its edge.
+  Size channel(Size o, Size column, Size c) const { return o < per_edge ? column : c; }
 };
 
 // ---- statistics
 
-template <class T>
 struct Statistics {
-  const T* x;
-  Size row;
-  T* statistics;  // mean, variance, 1 / sqrt(variance + eps): (3, C)
-  double* scratch;  // (parts, 2, C)
-  Size pixels, channels, parts;
-  double eps;
   Size threads;
+  Pixels x;
+  Real* statistics;  // mean, variance, 1 / sqrt(variance + eps): (3, C)
+  Size pixels, channels;
+  double eps;
 };
 
 // Mean, and sum of squared differences from it, of a part of the pixels. Around the part's first pixel: squares of
-// numbers far from zero would lose what they differ by.
-template <class T>
-void part_statistics(const Statistics<T>& a, Range part, double* means, double* squares) {
-  std::fill_n(means, a.channels, 0.0);
-  std::fill_n(squares, a.channels, 0.0);
-  const T* at = a.x + part.begin * a.row;
+// numbers far from zero would lose what they differ by. Both are zero before.
+static void part_statistics(const Statistics& a, Range part, double* means, double* squares) {
+  const Real* around = a.x[part.begin];
   for (Size first = part.begin; first < part.end; first += CHUNK) {
     Size last = std::min(part.end, first + CHUNK);
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
-      Vector<T> zero = lanes.load(at + c), s0 = {}, s1 = {}, q0 = {}, q1 = {};
+    over_channels(a.channels, [&](auto lanes, Size c) {
+      Vector zero = lanes.load(around + c), s0 = {}, s1 = {}, q0 = {}, q1 = {};
       Size p = first;
       for (; p + 1 < last; p += 2) {
-        Vector<T> x0 = lanes.load(a.x + p * a.row + c) - zero, x1 = lanes.load(a.x + (p + 1) * a.row + c) - zero;
+        Vector x0 = lanes.load(a.x[p] + c) - zero, x1 = lanes.load(a.x[p + 1] + c) - zero;
         s0 += x0, s1 += x1;
         q0 += x0 * x0, q1 += x1 * x1;
       }
       if (p < last) {
-        Vector<T> x = lanes.load(a.x + p * a.row + c) - zero;
+        Vector x = lanes.load(a.x[p] + c) - zero;
         s0 += x, q0 += x * x;
       }
       for (int i = 0; i < lanes.count; ++i) {
@@ -56,42 +55,39 @@ void part_statistics(const Statistics<T>& a, Range part, double* means, double* 
       }
     });
   }
-  double count = double(part.end - part.begin);
+  double count = double(part.count());
   for (Size c = 0; c < a.channels; ++c) {
     double mean = means[c] / count;
     squares[c] -= mean * mean * count;
-    means[c] = double(at[c]) + mean;
+    means[c] = double(around[c]) + mean;
   }
 }
 
-template <class T>
-void batch_statistics(const Statistics<T>& a) {
-  in_parallel(a.threads, a.parts, [&](Size part) {
-    double* moments = a.scratch + part * 2 * a.channels;
-    part_statistics(a, Range(a.pixels, a.parts, part), moments, moments + a.channels);
+extern "C" void pvnas_batch_statistics(const Statistics& a) {
+  Size parts = std::min(PARTS, a.pixels);
+  std::vector<double> moments(parts * 2 * a.channels);
+  in_parallel(a.threads, parts, [&](Size part) {
+    double* means = moments.data() + part * 2 * a.channels;
+    part_statistics(a, Range(a.pixels, parts, part), means, means + a.channels);
   });
-  auto count = [&](Size part) {
-    Range range(a.pixels, a.parts, part);
-    return range.end - range.begin;
-  };
-  join_moments(a.scratch, a.parts, a.channels, a.pixels, a.eps, count, a.statistics);
+  auto count = [&](Size part) { return Range(a.pixels, parts, part).count(); };
+  join_moments(moments.data(), parts, a.channels, a.pixels, a.eps, count, a.statistics);
 }
 
 // ---- BN alone
 
-template <class T>
 struct Normalise {
-  Operation<T> of;
-  T* y;
-  Size pixels, channels, threads;
+  Size threads;
+  Operation of;
+  Real* y;
+  Size pixels, channels;
 };
 
-template <class T>
-void normalise(const Normalise<T>& a) {
+extern "C" void pvnas_normalise(const Normalise& a) {
   bool streamed = streams(a.y, a.pixels, {a.channels});
   in_parallel(a.threads, a.pixels, [&](Size p) {
-    over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
-      Vector<T> z = lanes.load(a.of.z + p * a.of.row + c);
+    over_written(streamed, a.channels, [&](auto lanes, Size c) {
+      Vector z = lanes.load(a.of.z[p] + c);
       lanes.store(a.y + p * a.channels + c, (z - lanes.load(a.of.mean + c)) * lanes.load(a.of.inverse + c));
     });
   });
@@ -99,108 +95,81 @@ void normalise(const Normalise<T>& a) {
 
 // ---- weighted sums
 
-template <class T>
-struct Operations {
-  Size per_edge, all;
-  Operation<T> each[MOST];
-  inline Size column(Size o, Size edge, Size channels, Size c) const { return o < per_edge ? edge * channels + c : c; }
-};
-
-template <class T>
 struct AddMixed {
-  T* sums;
-  Size row;
-  const T* weights;  // (k, O)
-  Size weights_row, pixels, channels, edges, begin, threads;
-  Operations<T> operations;
+  Size threads;
+  Pixels sums;
+  const Real* weights;  // (k, O)
+  Size weights_row, pixels, channels, edges, begin;
+  Operations operations;
 };
 
-template <class T, int ALL>
-void add_mixed_pixels(const AddMixed<T>& a, const T* factors, const T* shifts, Size first, Size last) {
+template <int ALL>
+static void add_mixed_pixels(const AddMixed& a, const Real* factors, const Real* shifts, Size first, Size last) {
   Size step = a.edges * a.channels;
   for (Size edge = 0; edge < a.edges; ++edge)
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+    over_channels(a.channels, [&](auto lanes, Size c) {
       Size column = edge * a.channels + c;
-      const T* z[ALL];
-      Size rows[ALL];
-      Vector<T> factor[ALL], shift = lanes.load(shifts + column);
+      Pixels z[ALL];
+      Vector factor[ALL], shift = lanes.load(shifts + column);
       for (int o = 0; o < ALL; ++o) {
-        z[o] = a.operations.each[o].z + a.operations.column(o, edge, a.channels, c);
-        rows[o] = a.operations.each[o].row;
+        z[o] = a.operations.each[o].z.from(a.operations.channel(o, column, c));
         factor[o] = lanes.load(factors + o * step + column);
       }
       for (Size p = first; p < last; ++p) {
-        T* to = a.sums + p * a.row + column;
-        Vector<T> total = a.begin ? shift : lanes.load(to) + shift;
-        for (int o = 0; o < ALL; ++o) total += lanes.load(z[o] + p * rows[o]) * factor[o];
+        Real* to = a.sums[p] + column;
+        Vector total = a.begin ? shift : lanes.load(to) + shift;
+        for (int o = 0; o < ALL; ++o) total += lanes.load(z[o][p]) * factor[o];
         lanes.store(to, total);
       }
     });
 }
 
-// Calls work(std::integral_constant<int, all>).
-template <int ALL = MOST, class Work>
-inline void with_operations(Size all, Work work) {
-  if constexpr (ALL > 0) {
-    if (all == ALL)
-      work(std::integral_constant<int, ALL>{});
-    else
-      with_operations<ALL - 1>(all, work);
-  }
-}
-
-constexpr Size PIXELS = 64;  // that a thread takes at once: what several edges read stays in a cache
-
-template <class T>
-void add_mixed(const AddMixed<T>& a) {
+extern "C" void pvnas_add_mixed(const AddMixed& a) {
   Size step = a.edges * a.channels, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  std::vector<T> factors(a.operations.all * step), shifts(step);
+  std::vector<Real> factors(a.operations.all * step), shifts(step);
   for (Size o = 0; o < a.operations.all; ++o)
     for (Size column = 0; column < step; ++column) {
-      Size at = a.operations.column(o, column / a.channels, a.channels, column % a.channels);
-      T factor = a.weights[column / a.channels * a.weights_row + o] * a.operations.each[o].inverse[at];
+      const Operation& of = a.operations.each[o];
+      Size c = a.operations.channel(o, column, column % a.channels);
+      Real factor = a.weights[column / a.channels * a.weights_row + o] * of.inverse[c];
       factors[o * step + column] = factor;
-      shifts[column] -= factor * a.operations.each[o].mean[at];
+      shifts[column] -= factor * of.mean[c];
     }
   in_parallel(a.threads, blocks, [&](Size block) {
-    with_operations(a.operations.all, [&](auto all) {
-      add_mixed_pixels<T, all.value>(a, factors.data(), shifts.data(), block * PIXELS,
-                                      std::min(a.pixels, (block + 1) * PIXELS));
+    with_constant<MOST>(a.operations.all, [&](auto all) {
+      Size first = block * PIXELS;
+      add_mixed_pixels<all.value>(a, factors.data(), shifts.data(), first, std::min(a.pixels, first + PIXELS));
     });
   });
 }
 
 // ---- sums over pixels of the gradient and of it times BN(z)
 
-template <class T>
 struct MixedGradSums {
-  const T* g;
-  Size row;
-  T* sums;          // (1 + O, k, C)
-  double* scratch;  // (parts, 1 + O, k, C)
-  Size pixels, channels, edges, parts, threads;
-  Operations<T> operations;
+  Size threads;
+  Pixels g;
+  Real* sums;  // (1 + O, k, C)
+  Size pixels, channels, edges;
+  Operations operations;
 };
 
-template <class T, int ALL>
-void grad_sums_pixels(const MixedGradSums<T>& a, Size first, Size last, double* sums) {
+template <int ALL>
+static void grad_sums_pixels(const MixedGradSums& a, Size first, Size last, double* sums) {
   Size step = a.edges * a.channels;
   for (Size edge = 0; edge < a.edges; ++edge)
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+    over_channels(a.channels, [&](auto lanes, Size c) {
       Size column = edge * a.channels + c;
-      const T* z[ALL];
-      Size rows[ALL];
-      Vector<T> mean[ALL], product[ALL] = {}, sum = {};
+      Pixels z[ALL];
+      Vector mean[ALL], product[ALL] = {}, sum = {};
       for (int o = 0; o < ALL; ++o) {
-        Size at = a.operations.column(o, edge, a.channels, c);
-        z[o] = a.operations.each[o].z + at;
-        rows[o] = a.operations.each[o].row;
-        mean[o] = lanes.load(a.operations.each[o].mean + at);
+        Size channel = a.operations.channel(o, column, c);
+        z[o] = a.operations.each[o].z.from(channel);
+        mean[o] = lanes.load(a.operations.each[o].mean + channel);
       }
       for (Size p = first; p < last; ++p) {
-        Vector<T> g = lanes.load(a.g + p * a.row + column);
+        Vector g = lanes.load(a.g[p] + column);
         sum += g;
-        for (int o = 0; o < ALL; ++o) product[o] += g * (lanes.load(z[o] + p * rows[o]) - mean[o]);
+        for (int o = 0; o < ALL; ++o) product[o] += g * (lanes.load(z[o][p]) - mean[o]);
       }
       for (int i = 0; i < lanes.count; ++i) sums[column + i] += double(sum[i]);
       for (int o = 0; o < ALL; ++o)
@@ -208,75 +177,71 @@ void grad_sums_pixels(const MixedGradSums<T>& a, Size first, Size last, double* 
     });
 }
 
-template <class T>
-void mixed_grad_sums(const MixedGradSums<T>& a) {
+extern "C" void pvnas_mixed_grad_sums(const MixedGradSums& a) {
   Size step = a.edges * a.channels, numbers = (1 + a.operations.all) * step;
-  in_parallel(a.threads, a.parts, [&](Size part) {
-    double* sums = a.scratch + part * numbers;
-    std::fill_n(sums, numbers, 0.0);
-    Range range(a.pixels, a.parts, part);
+  Size parts = std::min(PARTS, a.pixels);
+  std::vector<double> part_sums(parts * numbers);
+  in_parallel(a.threads, parts, [&](Size part) {
+    double* sums = part_sums.data() + part * numbers;
+    Range range(a.pixels, parts, part);
     for (Size first = range.begin; first < range.end; first += PIXELS)
-      with_operations(a.operations.all, [&](auto all) {
-        grad_sums_pixels<T, all.value>(a, first, std::min(range.end, first + PIXELS), sums);
+      with_constant<MOST>(a.operations.all, [&](auto all) {
+        grad_sums_pixels<all.value>(a, first, std::min(range.end, first + PIXELS), sums);
       });
   });
   for (Size n = 0; n < numbers; ++n) {
     double total = 0;
-    for (Size part = 0; part < a.parts; ++part) total += a.scratch[part * numbers + n];
+    for (Size part = 0; part < parts; ++part) total += part_sums[part * numbers + n];
     if (n >= step) {
-      Size o = n / step - 1, column = n % step;
-      total *= double(a.operations.each[o].inverse[a.operations.column(o, column / a.channels, a.channels,
-                                                                       column % a.channels)]);
+      Size o = n / step - 1, c = a.operations.channel(o, n % step, n % a.channels);
+      total *= double(a.operations.each[o].inverse[c]);
     }
-    a.sums[n] = T(total);
+    a.sums[n] = Real(total);
   }
 }
 
 // ---- gradients for the batch norms' inputs
 
 // The gradient is g * a + z * b + c, channel by channel: (3, O, k, C). Only the first operations have a BN.
-template <class T>
 struct GradFactors {
-  const T *weights, *sums;  // (k, O), (1 + O, k, C) as `mixed_grad_sums` gives them
-  T* factors;
+  Size threads;
+  const Real *weights, *sums;  // (k, O), (1 + O, k, C) as `mixed_grad_sums` gives them
+  Real* factors;
   Size weights_row, pixels, channels, edges, of_batch, normed;
-  Operations<T> operations;
+  Operations operations;
 };
 
-template <class T>
-void grad_factors(const GradFactors<T>& a) {
+extern "C" void pvnas_grad_factors(const GradFactors& a) {
   Size step = a.edges * a.channels, all = a.operations.all;
   for (Size o = 0; o < all; ++o)
     for (Size column = 0; column < step; ++column) {
-      const auto& of = a.operations.each[o];
-      Size at = a.operations.column(o, column / a.channels, a.channels, column % a.channels);
-      double inverse = of.inverse[at], scale = a.weights[column / a.channels * a.weights_row + o] * inverse;
+      const Operation& of = a.operations.each[o];
+      Size c = a.operations.channel(o, column, column % a.channels);
+      double inverse = of.inverse[c], scale = a.weights[column / a.channels * a.weights_row + o] * inverse;
       double slope = 0, shift = 0;
       if (a.of_batch && o < a.normed) {
         slope = -scale * inverse * double(a.sums[(1 + o) * step + column]) / double(a.pixels);
-        shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(of.mean[at]);
+        shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(of.mean[c]);
       }
-      a.factors[o * step + column] = T(scale);
-      a.factors[(all + o) * step + column] = T(slope);
-      a.factors[(2 * all + o) * step + column] = T(shift);
+      a.factors[o * step + column] = Real(scale);
+      a.factors[(all + o) * step + column] = Real(slope);
+      a.factors[(2 * all + o) * step + column] = Real(shift);
     }
 }
 
-template <class T>
 struct SharedGrads {
-  const T* g;
-  Size row;
-  const T* factors;
-  Size pixels, channels, edges, threads;
-  T* results[MOST];
-  Operations<T> operations;
+  Size threads;
+  Pixels g;
+  const Real* factors;
+  Size pixels, channels, edges;
+  Real* results[MOST];
+  Operations operations;
 };
 
 // Of operations that all edges share, both poolings and identity: the sum over edges.
-template <class T>
-void shared_grads(const SharedGrads<T>& a) {
+extern "C" void pvnas_shared_grads(const SharedGrads& a) {
   Size step = a.edges * a.channels, all = a.operations.all, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  std::vector<T> factors(a.factors, a.factors + 3 * all * step);
+  std::vector<Real> factors(a.factors, a.factors + 3 * all * step);
   for (Size o = 0; o < all; ++o)  // z is the same for all edges: so are the slopes and the shifts, summed
     for (Size edge = 1; edge < a.edges; ++edge)
       for (Size c = 0; c < a.channels; ++c)
@@ -284,26 +249,17 @@ void shared_grads(const SharedGrads<T>& a) {
           factors[(kind * all + o) * step + c] += factors[(kind * all + o) * step + edge * a.channels + c];
   in_parallel(a.threads, blocks, [&](Size block) {
     for (Size o = 0; o < all; ++o) {
-      const T *factor = factors.data() + o * step, *z = a.operations.each[o].z;
-      Size row = a.operations.each[o].row;
-      over_channels<T>(a.channels, [&](auto lanes, Size c) {
-        Vector<T> slope = lanes.load(factor + all * step + c), shift = lanes.load(factor + 2 * all * step + c);
+      const Real* factor = factors.data() + o * step;
+      Pixels z = a.operations.each[o].z;
+      over_channels(a.channels, [&](auto lanes, Size c) {
+        Vector slope = lanes.load(factor + all * step + c), shift = lanes.load(factor + 2 * all * step + c);
         for (Size p = block * PIXELS; p < std::min(a.pixels, (block + 1) * PIXELS); ++p) {
-          Vector<T> total = lanes.load(z + p * row + c) * slope + shift;
+          Vector total = lanes.load(z[p] + c) * slope + shift;
           for (Size column = c; column < step; column += a.channels)
-            total += lanes.load(a.g + p * a.row + column) * lanes.load(factor + column);
+            total += lanes.load(a.g[p] + column) * lanes.load(factor + column);
           lanes.store(a.results[o] + p * a.channels + c, total);
         }
       });
     }
   });
 }
-
-}  // namespace
-
-EXPORT(batch_statistics, Statistics)
-EXPORT(normalise, Normalise)
-EXPORT(add_mixed, AddMixed)
-EXPORT(mixed_grad_sums, MixedGradSums)
-EXPORT(grad_factors, GradFactors)
-EXPORT(shared_grads, SharedGrads)

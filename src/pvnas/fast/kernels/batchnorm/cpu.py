@@ -12,25 +12,19 @@ from pvnas.fast.kernels.cpp_library import as_bits, call
 from pvnas.fast.kernels.interface import Normed
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of
 
-PARTS = 16  # of what is summed over pixels
 MOST = 8  # operations that leave a node
 
 
 def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     rows, c = rows_of(x), x.shape[1]
-    parts, statistics = min(PARTS, rows.pixels), x.new_empty(3, c)
-    scratch = x.new_empty(parts, 2, c, dtype=torch.float64)
-    call(
-        "batch_statistics", x.dtype, rows.tensor, rows.stride, statistics, scratch, rows.pixels, c, parts, as_bits(eps),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    mean, variance, inverse_std = statistics
+    mean, variance, inverse_std = statistics = x.new_empty(3, c)
+    call("batch_statistics", rows, statistics, rows.pixels, c, as_bits(eps))
     return mean, variance, inverse_std
 
 
 def normalise(normed: Normed) -> Tensor:
     y = empty_pictures(normed.z, *normed.z.shape)
-    call("normalise", y.dtype, *_operation(normed), y, y.numel() // y.shape[1], y.shape[1], torch.get_num_threads())
+    call("normalise", _operation(normed), y, y.numel() // y.shape[1], y.shape[1])
     return y
 
 
@@ -39,19 +33,15 @@ def add_mixed(
 ) -> None:
     rows, edges = rows_of(sums), len(weights)
     call(
-        "add_mixed", sums.dtype, rows.tensor, rows.stride, weights, weights.stride(0), rows.pixels,
-        sums.shape[1] // edges, edges, begin, torch.get_num_threads(), *_operations(per_edge, shared),
+        "add_mixed", rows, weights, weights.stride(0), rows.pixels, sums.shape[1] // edges, edges, begin,
+        *_operations(per_edge, shared),
     )  # fmt: skip
 
 
 def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
-    g, channels, operations = rows_of(grad), grad.shape[1] // edges, len(per_edge) + len(shared)
-    parts, sums = min(PARTS, g.pixels), grad.new_empty(1 + operations, edges, channels)
-    scratch = grad.new_empty(parts, *sums.shape, dtype=torch.float64)
-    call(
-        "mixed_grad_sums", grad.dtype, g.tensor, g.stride, sums, scratch, g.pixels, channels, edges, parts,
-        torch.get_num_threads(), *_operations(per_edge, shared),
-    )  # fmt: skip
+    g, channels = rows_of(grad), grad.shape[1] // edges
+    sums = grad.new_empty(1 + len(per_edge) + len(shared), edges, channels)
+    call("mixed_grad_sums", g, sums, g.pixels, channels, edges, *_operations(per_edge, shared))
     return sums
 
 
@@ -83,8 +73,8 @@ def shared_grads(
     factors = _grad_factors(grad, [], shared, weights, sums, of_batch)
     results = [empty_pictures(grad, f, kc // edges, h, w) for _ in shared]
     call(
-        "shared_grads", grad.dtype, g.tensor, g.stride, factors, g.pixels, kc // edges, edges, torch.get_num_threads(),
-        *results, *[None] * (MOST - len(results)), *_operations([], shared),
+        "shared_grads", g, factors, g.pixels, kc // edges, edges, *results, *[None] * (MOST - len(results)),
+        *_operations([], shared),
     )  # fmt: skip
     return results
 
@@ -97,19 +87,18 @@ def _grad_factors(
     factors = grad.new_empty(3, len(per_edge) + len(shared), kc)
     with_norm = len(per_edge) or 2  # of those that are shared the third is identity
     call(
-        "grad_factors", grad.dtype, weights, sums, factors, weights.stride(0), f * h * w, kc // edges, edges,
-        of_batch, with_norm, *_operations(per_edge, shared),
+        "grad_factors", weights, sums, factors, weights.stride(0), f * h * w, kc // edges, edges, of_batch, with_norm,
+        *_operations(per_edge, shared),
     )  # fmt: skip
     return factors
 
 
-def _operations(per_edge: Sequence[Normed], shared: Sequence[Normed]) -> list[Tensor | int]:
+def _operations(per_edge: Sequence[Normed], shared: Sequence[Normed]) -> list[int | tuple[Tensor | int, ...]]:
     every = [*per_edge, *shared]
     if len(every) > MOST:
         raise ValueError(f"{len(every)} operations leave a node: the kernels take {MOST}")
-    return [len(per_edge), len(every), *(argument for normed in every for argument in _operation(normed))]
+    return [len(per_edge), len(every), *map(_operation, every)]
 
 
-def _operation(normed: Normed) -> tuple[Tensor, int, Tensor, Tensor]:
-    z = rows_of(normed.z)
-    return z.tensor, z.stride, normed.mean, normed.inverse_std
+def _operation(normed: Normed) -> tuple[Tensor | int, ...]:
+    return *rows_of(normed.z), normed.mean, normed.inverse_std

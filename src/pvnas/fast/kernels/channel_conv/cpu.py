@@ -14,8 +14,7 @@ from pvnas.fast.kernels.tensors import empty_pictures, rows_of
 
 Readable = Tensor | DeferredNormGrad | DeferredDepthwise
 
-# Parts of the pixels that are summed apart, and the most numbers that all of them may have.
-PARTS, NUMBERS_OF_PARTS = 16, 2**20
+NO_NORM_GRAD, NO_DEPTHWISE = [None] * 4, [None] * 11  # arguments of what is not read
 WIDEST = 32
 """Columns of a tile are as many or a part of it, on any processor."""
 
@@ -60,7 +59,7 @@ def lay_out(kernel: Tensor, edges: int) -> Tensor:
     weights = _by_edge(kernel, edges)
     _, n_from, n_to, taps = weights.shape
     laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
-    call("lay_out", kernel.dtype, *_weight_arguments(weights, 1), laid_out, torch.get_num_threads())
+    call("lay_out", _weight_arguments(weights, 1), laid_out)
     return laid_out
 
 
@@ -106,11 +105,9 @@ def channel_conv_kernel_grad(
     f, _, h, w = grad.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     sums = kernel.new_empty(edges * b, a, taps, 1)
-    parts = max(1, min(PARTS, NUMBERS_OF_PARTS // sums.numel()))
     call(
-        "channel_conv_kernel_grad", kernel.dtype, *_read_arguments(grad, first), step or b, *_read_arguments(x, 0),
-        0 if x.shape[1] == a else a, sums, f * h * w, h * w, frames, b, a, edges, taps, relu, parts,
-        torch.get_num_threads(),
+        "channel_conv_kernel_grad", _read_arguments(grad, first), step or b, _read_arguments(x, 0),
+        0 if x.shape[1] == a else a, sums, f * h * w, h * w, frames, b, a, edges, taps, relu,
     )  # fmt: skip
     return sums
 
@@ -154,27 +151,22 @@ def _multiply(
     """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges; write y's ``statistics`` where they are given."""
     rows, (h, w) = rows_of(y), x.shape[2:]
     call(
-        "channel_conv", y.dtype, *_weight_arguments(weights, summed), laid_out, *_read_arguments(x, first), x_step,
-        rows.tensor, rows.stride, y_step, rows.pixels, h * w, frames, sign, relu, bias, added, statistics, as_bits(eps),
-        torch.get_num_threads(),
+        "channel_conv", _weight_arguments(weights, summed), laid_out, _read_arguments(x, first), x_step, rows, y_step,
+        rows.pixels, h * w, frames, sign, relu, bias, added, statistics, as_bits(eps),
     )  # fmt: skip
 
 
-def _weight_arguments(weights: Tensor, summed: int) -> list[Tensor | int]:
+def _weight_arguments(weights: Tensor, summed: int) -> tuple[Tensor | int, ...]:
     """Return what the kernels take of weights (k, from, to, t), of which edges are summed."""
     edges, n_from, n_to, taps = weights.shape
-    return [weights, *weights.stride(), n_from, n_to, edges // summed, summed, taps]
+    return weights, *weights.stride(), n_from, n_to, edges // summed, summed, taps
 
 
-def _read_arguments(x: Readable, first: int) -> list[Tensor | int | None]:
+def _read_arguments(x: Readable, first: int) -> tuple[Tensor | int | None, ...]:
     """Return what the kernels take of pictures, from a channel on."""
-    norm_grad: list[Tensor | int | None] = [None] * 4
-    depthwise: list[Tensor | int | None] = [None] * 11
     if isinstance(x, DeferredDepthwise):
-        rows, depthwise = rows_of(x.x), x.arguments()
-    elif isinstance(x, DeferredNormGrad):
-        rows, z, factors = rows_of(x.grad), rows_of(x.z), x.factors[:, first:]
-        norm_grad = [z.tensor[:, first:], z.stride, factors, factors.stride(0)]
-    else:
-        rows = rows_of(x)
-    return [rows.tensor[:, first:] if first else rows.tensor, rows.stride, *norm_grad, *depthwise]
+        return *rows_of(x.x), *NO_NORM_GRAD, *x.arguments()
+    if isinstance(x, DeferredNormGrad):
+        factors = x.factors[:, first:]
+        return *rows_of(x.grad[:, first:]), *rows_of(x.z[:, first:]), factors, factors.stride(0), *NO_DEPTHWISE
+    return *rows_of(x[:, first:]), *NO_NORM_GRAD, *NO_DEPTHWISE

@@ -33,10 +33,10 @@ class DeferredDepthwise(NamedTuple):
         f, _, h, w = self.x.shape
         return torch.Size((f, self.taps.shape[1], -(-h // self.stride), -(-w // self.stride)))
 
-    def arguments(self) -> list[Tensor | int | None]:
+    def arguments(self) -> tuple[Tensor | int | None, ...]:
         """Return what the kernels take besides x."""
         (_, c_in, h, w), (_, c, h_out, w_out) = self.x.shape, self.shape
-        return [self.taps, *_norm_arguments(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation]
+        return self.taps, *_statistics(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation
 
 
 def depthwise(
@@ -71,12 +71,11 @@ def _input_grad(
     norm: Normed | None = None,
     sums: Tensor | None = None,
 ) -> None:
-    (f, c, h, w), g = x_grad.shape, rows_of(grad)
-    z = None if norm is None else rows_of(norm.z)
+    f, c, h, w = x_grad.shape
     call(
-        "depthwise_input_grad", grad.dtype, g.tensor, g.stride, _taps(kernel), z and z.tensor, z and z.stride,
-        *_norm_arguments(norm), x_grad, sums, 0 if sums is None else len(sums), f, h, w, *grad.shape[2:], c,
-        len(kernel) // c, stride, dilation, added, torch.get_num_threads(),
+        "depthwise_input_grad", rows_of(grad), _taps(kernel), (None, None) if norm is None else rows_of(norm.z),
+        _statistics(norm), x_grad, sums, 0 if sums is None else len(sums), f, h, w, *grad.shape[2:], c,
+        len(kernel) // c, stride, dilation, added,
     )  # fmt: skip
 
 
@@ -84,10 +83,10 @@ def depthwise_kernel_grad(
     grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
 ) -> Tensor:
     (f, c_in, h, w), (_, c_out, h_out, w_out) = x.shape, grad.shape
-    g, rows, sums = rows_of(grad), rows_of(x), grad.new_empty(min(PARTS, f * h_out), 9, c_out)
+    sums = grad.new_empty(min(PARTS, f * h_out), 9, c_out)
     call(
-        "depthwise_kernel_grad", grad.dtype, g.tensor, g.stride, rows.tensor, rows.stride, *_norm_arguments(norm),
-        sums, len(sums), f, h, w, h_out, w_out, c_in, c_out, stride, dilation, torch.get_num_threads(),
+        "depthwise_kernel_grad", rows_of(grad), rows_of(x), _statistics(norm), sums, len(sums), f, h, w, h_out, w_out,
+        c_in, c_out, stride, dilation,
     )  # fmt: skip
     return sums.sum(0).t().reshape(c_out, 1, 3, 3)
 
@@ -97,5 +96,5 @@ def _taps(kernel: Tensor) -> Tensor:
     return kernel.flatten(1).t().contiguous()
 
 
-def _norm_arguments(norm: Normed | None) -> tuple[Tensor | None, Tensor | None]:
+def _statistics(norm: Normed | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if norm is None else (norm.mean, norm.inverse_std)

@@ -6,34 +6,20 @@
 
 #include "vectors.h"
 
-enum Prologue { AS_IS, RELU, NORM_RELU };
-
-// What a convolution makes of what it reads before it multiplies.
-template <class T, Prologue BEFORE>
-struct Prepare {
-  Vector<T> factor, shift;  // of BN
-  inline Vector<T> operator()(Vector<T> x) const {
-    if (BEFORE == NORM_RELU) x = x * factor + shift;
-    return BEFORE == AS_IS ? x : relu<T>(x);
-  }
-};
-
-template <class T, Prologue BEFORE, class Lanes>
-Prepare<T, BEFORE> prologue_of(Lanes lanes, const T* mean, const T* inverse, Size c) {
-  Prepare<T, BEFORE> prepare{};
-  if (BEFORE == NORM_RELU) {
-    prepare.factor = lanes.load(inverse + c);
-    prepare.shift = -lanes.load(mean + c) * prepare.factor;
-  }
-  return prepare;
+// Calls work(prepare) with what a convolution makes of what it reads before it multiplies: ReLU, behind BN where its
+// statistics are given.
+template <class Lanes, class Work>
+inline void with_prologue(Lanes lanes, const Real* mean, const Real* inverse, Size c, Work work) {
+  if (!mean) return work([](Vector x) { return relu(x); });
+  Vector factor = lanes.load(inverse + c), shift = -lanes.load(mean + c) * factor;
+  work([=](Vector x) { return relu(x * factor + shift); });
 }
 
 // The three rows that a row of the output reads; of those past the picture nothing counts, whatever stands for them.
-template <class T>
 struct Rows {
-  const T* at[3];
+  const Real* at[3];
   bool inside[3];
-  Rows(const T* picture, Size i, Size dilation, Size h, Size row) {
+  Rows(const Real* picture, Size i, Size dilation, Size h, Size row) {
     for (int ky = 0; ky < 3; ++ky) {
       Size a = i + (ky - 1) * dilation;
       inside[ky] = a >= 0 && a < h;
@@ -49,23 +35,23 @@ struct Rows {
 
 // One row of the output, for one vector of channels: put(column, numbers). `flip`: by the kernel turned round, as
 // gradients are.
-template <class T, Prologue BEFORE, class Lanes, class Put>
-inline void convolve_row(Lanes lanes, const Rows<T>& rows, Size x_step, const T* taps, Size taps_step, bool flip,
-                         const Prepare<T, BEFORE>& prepare, Size w, Size dilation, Put put) {
-  Vector<T> k[3][3];
+template <class Lanes, class Prepare, class Put>
+inline void convolve_row(Lanes lanes, const Rows& rows, Size x_step, const Real* taps, Size taps_step, bool flip,
+                         Prepare prepare, Size w, Size dilation, Put put) {
+  Vector k[3][3];
   for (int ky = 0; ky < 3; ++ky)
     for (int kx = 0; kx < 3; ++kx) {
       int tap = flip ? 8 - ky * 3 - kx : ky * 3 + kx;
-      k[ky][kx] = rows.inside[ky] ? lanes.load(taps + tap * taps_step) : Vector<T>{};
+      k[ky][kx] = rows.inside[ky] ? lanes.load(taps + tap * taps_step) : Vector{};
     }
-  const T *x0 = rows.at[0], *x1 = rows.at[1], *x2 = rows.at[2];
+  const Real *x0 = rows.at[0], *x1 = rows.at[1], *x2 = rows.at[2];
   for (Size phase = 0; phase < std::min(dilation, w); ++phase) {
-    Vector<T> before = {}, here = {};
+    Vector before = {}, here = {};
     Size j = phase;
     for (; j < w; j += dilation) {
-      Vector<T> a = prepare(lanes.load(x0 + j * x_step)), b = prepare(lanes.load(x1 + j * x_step)),
-                c = prepare(lanes.load(x2 + j * x_step));
-      Vector<T> last = before + (a * k[0][2] + b * k[1][2] + c * k[2][2]);
+      Vector a = prepare(lanes.load(x0 + j * x_step)), b = prepare(lanes.load(x1 + j * x_step)),
+             c = prepare(lanes.load(x2 + j * x_step));
+      Vector last = before + (a * k[0][2] + b * k[1][2] + c * k[2][2]);
       if (j >= dilation) put(j - dilation, last);
       before = here + (a * k[0][1] + b * k[1][1] + c * k[2][1]);
       here = a * k[0][0] + b * k[1][0] + c * k[2][0];
@@ -89,36 +75,34 @@ inline void over_taps(Size i, Size j, Size dilation, Size h, Size w, Work work) 
 
 // A depthwise convolution: its taps (9, kC), the statistics of the batch norm before it, if any, and its sizes. All
 // edges read the same channels where c_in is as many as one edge has.
-template <class T>
 struct Depthwise {
-  const T *taps, *mean, *inverse;
+  const Real *taps, *mean, *inverse;
   Size channels, c_in, h, w, h_out, w_out, stride, dilation;
 };
 
 // One row of the output at stride 2, for one vector of channels: several columns at a time, whose sums do not wait for
 // each other. Each adds the taps in their order, whichever way it goes.
-template <class T, class Lanes, class Put>
-inline void convolve_row_stride2(Lanes lanes, const Depthwise<T>& a, const T* x, Size x_row, Size i, const T* taps,
-                                 Put put) {
+template <class Lanes, class Put>
+inline void convolve_row_stride2(Lanes lanes, const Depthwise& a, Pixels x, Size i, const Real* taps, Put put) {
   constexpr Size EACH = 4;
   auto weight = [&](int tap) { return lanes.load(taps + tap * a.channels); };
   auto at_the_side = [&](Size j) {
-    Vector<T> total = {};
+    Vector total = {};
     over_taps(i, j, a.dilation, a.h, a.w,
-              [&](int tap, Size pixel) { total += relu<T>(lanes.load(x + pixel * x_row)) * weight(tap); });
+              [&](int tap, Size pixel) { total += relu(lanes.load(x[pixel])) * weight(tap); });
     put(j, total);
   };
   at_the_side(0);
   Size j = 1;
-  Rows<T> rows(x, 2 * i, a.dilation, a.h, a.w * x_row);
+  Rows rows(x.first, 2 * i, a.dilation, a.h, a.w * x.row);
   for (; 2 * (j + EACH - 1) + a.dilation < a.w; j += EACH) {
-    Vector<T> totals[EACH] = {};
+    Vector totals[EACH] = {};
     for (int ky = 0; ky < 3; ++ky) {
       if (!rows.inside[ky]) continue;
       for (int kx = 0; kx < 3; ++kx) {
-        const T* from = rows.at[ky] + (2 * j + (kx - 1) * a.dilation) * x_row;
-        Vector<T> k = weight(ky * 3 + kx);
-        for (Size n = 0; n < EACH; ++n) totals[n] += relu<T>(lanes.load(from + 2 * n * x_row)) * k;
+        const Real* from = rows.at[ky] + (2 * j + (kx - 1) * a.dilation) * x.row;
+        Vector k = weight(ky * 3 + kx);
+        for (Size n = 0; n < EACH; ++n) totals[n] += relu(lanes.load(from + 2 * n * x.row)) * k;
       }
     }
     for (Size n = 0; n < EACH; ++n) put(j + n, totals[n]);
@@ -126,22 +110,17 @@ inline void convolve_row_stride2(Lanes lanes, const Depthwise<T>& a, const T* x,
   for (; j < a.w_out; ++j) at_the_side(j);
 }
 
-// Row `r` of all frames, of some channels of the output, to where pixels lie y_row apart.
-template <class T, Prologue BEFORE>
-void depthwise_row(const Depthwise<T>& a, const T* x, Size x_row, Size r, Size channel, Size channels, T* y,
-                   Size y_row) {
+// Row `r` of all frames, of some channels of the output.
+static inline void depthwise_row(const Depthwise& a, Pixels x, Size r, Size channel, Size channels, Pixels y) {
   Size i = r % a.h_out, x_channel = channel % a.c_in;
-  const T* picture = x + r / a.h_out * a.h * a.w * x_row + x_channel;
-  over_channels<T>(channels, [&](auto lanes, Size c) {
-    const T* taps = a.taps + channel + c;
-    if (a.stride == 2) {
-      convolve_row_stride2(lanes, a, picture + c, x_row, i, taps,
-                           [&](Size j, Vector<T> v) { lanes.store(y + j * y_row + c, v); });
-    } else {
-      Rows<T> rows(picture + c, i, a.dilation, a.h, a.w * x_row);
-      convolve_row<T, BEFORE>(lanes, rows, x_row, taps, a.channels, false,
-                              prologue_of<T, BEFORE>(lanes, a.mean, a.inverse, x_channel + c), a.w, a.dilation,
-                              [&](Size j, Vector<T> v) { lanes.store(y + j * y_row + c, v); });
-    }
+  Pixels picture = {x[r / a.h_out * a.h * a.w] + x_channel, x.row};
+  over_channels(channels, [&](auto lanes, Size c) {
+    const Real* taps = a.taps + channel + c;
+    auto put = [&](Size j, Vector v) { lanes.store(y[j] + c, v); };
+    if (a.stride == 2) return convolve_row_stride2(lanes, a, picture.from(c), i, taps, put);
+    Rows rows(picture.first + c, i, a.dilation, a.h, a.w * x.row);
+    with_prologue(lanes, a.mean, a.inverse, x_channel + c, [&](auto prepare) {
+      convolve_row(lanes, rows, x.row, taps, a.channels, false, prepare, a.w, a.dilation, put);
+    });
   });
 }

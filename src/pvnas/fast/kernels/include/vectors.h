@@ -1,4 +1,7 @@
 // Vectors of channels, which lie next to each other in channels-last memory.
+//
+// A kernel is a function `pvnas_...` of one record: how many threads it may use, then its arguments in their order, see
+// cpp_library.py.
 #pragma once
 
 #include <algorithm>
@@ -22,91 +25,76 @@ constexpr int BYTES = 64;
 constexpr int BYTES = 32;
 #endif
 
-template <class T>
-struct Types {
-  typedef T Vector __attribute__((vector_size(BYTES)));
-  static constexpr int lanes = BYTES / sizeof(T);
+typedef REAL Real;  // the type of the numbers, float or double, for which a library is compiled
+typedef Real Vector __attribute__((vector_size(BYTES)));
+constexpr int LANES = BYTES / sizeof(Real);
+constexpr bool SINGLE = sizeof(Real) == 4;
+
+// Pixels whose channels lie next to each other.
+struct Pixels {
+  Real* first;
+  Size row;  // from a pixel to the next
+  Real* operator[](Size pixel) const { return first + pixel * row; }
+  Pixels from(Size channel) const { return {first + channel, row}; }
 };
-template <class T>
-using Vector = typename Types<T>::Vector;
 
 // A whole vector of channels. `store` may write past the caches (see Streamed), `keep` never does.
-template <class T>
 struct Whole {
-  static constexpr int count = Types<T>::lanes;
-  static inline Vector<T> load(const T* from) {
-    Vector<T> v;
+  static constexpr int count = LANES;
+  static Vector load(const Real* from) {
+    Vector v;
     std::memcpy(&v, from, sizeof v);
     return v;
   }
-  static inline void store(T* to, Vector<T> v) { std::memcpy(to, &v, sizeof v); }
-  static inline void keep(T* to, Vector<T> v) { store(to, v); }
+  static void store(Real* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+  static void keep(Real* to, Vector v) { store(to, v); }
 };
 
 // The last channels, where they do not fill a vector; the others are zero.
-template <class T>
 struct Part {
   int count;
-  inline Vector<T> load(const T* from) const {
-    Vector<T> v = {};
+#ifdef WIDE
+  __mmask16 mask() const { return __mmask16((1u << count) - 1); }
+  Vector load(const Real* from) const {
+    return SINGLE ? Vector(_mm512_maskz_loadu_ps(mask(), from)) : Vector(_mm512_maskz_loadu_pd(mask(), from));
+  }
+  void store(Real* to, Vector v) const {
+    SINGLE ? _mm512_mask_storeu_ps(to, mask(), __m512(v)) : _mm512_mask_storeu_pd(to, mask(), __m512d(v));
+  }
+#elif defined(__AVX2__)
+  __m256i mask() const {
+    __m256i lanes = SINGLE ? _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7) : _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+  }
+  Vector load(const Real* from) const {
+    return SINGLE ? Vector(_mm256_maskload_ps((const float*)from, mask()))
+                  : Vector(_mm256_maskload_pd((const double*)from, mask()));
+  }
+  void store(Real* to, Vector v) const {
+    SINGLE ? _mm256_maskstore_ps((float*)to, mask(), __m256(v)) : _mm256_maskstore_pd((double*)to, mask(), __m256d(v));
+  }
+#else
+  Vector load(const Real* from) const {
+    Vector v = {};
     for (int i = 0; i < count; ++i) v[i] = from[i];
     return v;
   }
-  inline void store(T* to, Vector<T> v) const {
+  void store(Real* to, Vector v) const {
     for (int i = 0; i < count; ++i) to[i] = v[i];
   }
-  inline void keep(T* to, Vector<T> v) const { store(to, v); }
+#endif
+  void keep(Real* to, Vector v) const { store(to, v); }
 };
 
-#ifdef WIDE
-template <>
-inline Vector<float> Part<float>::load(const float* from) const {
-  return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
-}
-template <>
-inline void Part<float>::store(float* to, Vector<float> v) const {
-  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), v);
-}
-template <>
-inline Vector<double> Part<double>::load(const double* from) const {
-  return _mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), from);
-}
-template <>
-inline void Part<double>::store(double* to, Vector<double> v) const {
-  _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), v);
-}
-#elif defined(__AVX2__)
-static inline __m256i first_lanes(int count, __m256i lanes) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
-}
-template <>
-inline Vector<float> Part<float>::load(const float* from) const {
-  return _mm256_maskload_ps(from, first_lanes(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
-}
-template <>
-inline void Part<float>::store(float* to, Vector<float> v) const {
-  _mm256_maskstore_ps(to, first_lanes(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), v);
-}
-template <>
-inline Vector<double> Part<double>::load(const double* from) const {
-  return _mm256_maskload_pd(from, first_lanes(count, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)));
-}
-template <>
-inline void Part<double>::store(double* to, Vector<double> v) const {
-  _mm256_maskstore_pd(to, first_lanes(count, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)), v);
-}
-#endif
-
 // A whole vector, stored past the caches: nothing is read to be overwritten. What is read again soon is kept.
-template <class T>
-struct Streamed : Whole<T> {
-  static inline void store(T* to, Vector<T> v) {
+struct Streamed : Whole {
+  static void store(Real* to, Vector v) {
 #ifdef WIDE
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(v));
 #elif defined(__AVX2__)
     _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(v));
 #else
-    Whole<T>::store(to, v);
+    Whole::store(to, v);
 #endif
   }
 };
@@ -122,29 +110,25 @@ constexpr bool LINES = BYTES == 64;  // whether a vector is a whole line of the 
 
 // Whether to write past the caches: where it is more than a core's caches hold, and no line is written in part.
 // `steps`: from what is written at once to what is written next.
-template <class T>
-inline bool streams(const T* y, Size pixels, std::initializer_list<Size> steps) {
-  constexpr Size LINE = 64 / sizeof(T), CACHED = Size(1) << 20;
+static inline bool streams(const Real* y, Size pixels, std::initializer_list<Size> steps) {
+  constexpr Size LINE = 64 / sizeof(Real), CACHED = Size(1) << 20;
   bool whole = reinterpret_cast<uintptr_t>(y) % 64 == 0;
   for (Size step : steps) whole = whole && step % LINE == 0;
-  return whole && pixels * *steps.begin() * Size(sizeof(T)) > CACHED;
+  return whole && pixels * *steps.begin() * Size(sizeof(Real)) > CACHED;
 }
 
 // Calls work(lanes, first channel) for all channels.
-template <class T, class Lanes = Whole<T>, class Work>
+template <class Lanes = Whole, class Work>
 static inline void over_channels(Size channels, Work work) {
   Size c = 0;
-  for (; c + Types<T>::lanes <= channels; c += Types<T>::lanes) work(Lanes{}, c);
-  if (c < channels) work(Part<T>{int(channels - c)}, c);
+  for (; c + LANES <= channels; c += LANES) work(Lanes{}, c);
+  if (c < channels) work(Part{int(channels - c)}, c);
 }
 
 // The same for what is written: lanes.store writes past the caches where asked.
-template <class T, class Work>
+template <class Work>
 static inline void over_written(bool streamed, Size channels, Work work) {
-  if (streamed)
-    over_channels<T, Streamed<T>>(channels, work);
-  else
-    over_channels<T>(channels, work);
+  streamed ? over_channels<Streamed>(channels, work) : over_channels(channels, work);
 }
 
 // Calls work(number) for all numbers, each thread for those of a stretch.
@@ -158,37 +142,31 @@ static inline void in_parallel(Size threads, Size all, Work work) {
   }
 }
 
+// Calls work(std::integral_constant<int, count>) with a count, or with MOST where it is less.
+template <int MOST, class Work>
+static inline void with_constant(Size count, Work work) {
+  if constexpr (MOST > 0) {
+    if (count >= MOST)
+      work(std::integral_constant<int, MOST>{});
+    else
+      with_constant<MOST - 1>(count, work);
+  }
+}
+
 // Not-a-number stays what it is: a maximum gives its second operand where either is one.
-template <class T>
-static inline Vector<T> relu(Vector<T> x) {
-  return x < 0 ? Vector<T>{} : x;
-}
+static inline Vector relu(Vector x) {
 #ifdef WIDE
-template <>
-inline Vector<float> relu<float>(Vector<float> x) {
-  return _mm512_max_ps(Vector<float>{}, x);
-}
-template <>
-inline Vector<double> relu<double>(Vector<double> x) {
-  return _mm512_max_pd(Vector<double>{}, x);
-}
+  return SINGLE ? Vector(_mm512_max_ps(__m512{}, __m512(x))) : Vector(_mm512_max_pd(__m512d{}, __m512d(x)));
 #elif defined(__AVX2__)
-template <>
-inline Vector<float> relu<float>(Vector<float> x) {
-  return _mm256_max_ps(Vector<float>{}, x);
-}
-template <>
-inline Vector<double> relu<double>(Vector<double> x) {
-  return _mm256_max_pd(Vector<double>{}, x);
-}
+  return SINGLE ? Vector(_mm256_max_ps(__m256{}, __m256(x))) : Vector(_mm256_max_pd(__m256d{}, __m256d(x)));
+#else
+  return x < 0 ? Vector{} : x;
 #endif
+}
 
 // The parts of `all` things that belong to one of `parts`: [begin, end).
 struct Range {
   Size begin, end;
   Range(Size all, Size parts, Size part) : begin(all * part / parts), end(all * (part + 1) / parts) {}
+  Size count() const { return end - begin; }
 };
-
-// Gives C a function of numbers of the type REAL, which takes its arguments as one record.
-#define EXPORT(name, Arguments) \
-  extern "C" void pvnas_##name(const Arguments<REAL>* a) { name<REAL>(*a); }

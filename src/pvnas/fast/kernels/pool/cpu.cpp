@@ -3,72 +3,43 @@
 
 #include <limits>
 
-namespace {
+// Numbers of pixels: as wide as those that they belong to, and in memory one byte each.
+typedef std::conditional_t<SINGLE, int32_t, int64_t> Index;
+typedef Index IndexVector __attribute__((vector_size(BYTES)));
+typedef uint8_t ByteVector __attribute__((vector_size(LANES)));
 
-template <class T>
-struct Index;
-template <>
-struct Index<float> {
-  typedef int32_t Type;
-};
-template <>
-struct Index<double> {
-  typedef int64_t Type;
-};
-template <class T>
-using IndexVector = typename Types<typename Index<T>::Type>::Vector;
-
-template <class T>
-struct Bytes {
-  typedef uint8_t Vector __attribute__((vector_size(Whole<T>::count)));
-};
-template <class T>
-using ByteVector = typename Bytes<T>::Vector;
-
-template <class T>
-inline IndexVector<T> load_bytes(Whole<T>, const uint8_t* from) {
-  ByteVector<T> bytes;
-  std::memcpy(&bytes, from, sizeof bytes);
-  return __builtin_convertvector(bytes, IndexVector<T>);
-}
-
-template <class T>
-inline void store_bytes(Whole<T>, uint8_t* to, IndexVector<T> v) {
-  ByteVector<T> bytes = __builtin_convertvector(v, ByteVector<T>);
-  std::memcpy(to, &bytes, sizeof bytes);
-}
-
-template <class T>
-inline IndexVector<T> load_bytes(Part<T> lanes, const uint8_t* from) {
-  ByteVector<T> bytes = {};
+template <class Lanes>
+static inline IndexVector load_bytes(Lanes lanes, const uint8_t* from) {
+  ByteVector bytes = {};
 #ifdef WIDE
   __m128i loaded = _mm_maskz_loadu_epi8(__mmask16((1u << lanes.count) - 1), from);
   std::memcpy(&bytes, &loaded, sizeof bytes);
 #else
-  for (int i = 0; i < lanes.count; ++i) bytes[i] = from[i];
+  std::memcpy(&bytes, from, lanes.count);
 #endif
-  return __builtin_convertvector(bytes, IndexVector<T>);
+  return __builtin_convertvector(bytes, IndexVector);
 }
 
-template <class T>
-inline void store_bytes(Part<T> lanes, uint8_t* to, IndexVector<T> v) {
-  ByteVector<T> bytes = __builtin_convertvector(v, ByteVector<T>);
+template <class Lanes>
+static inline void store_bytes(Lanes lanes, uint8_t* to, IndexVector v) {
+  ByteVector bytes = __builtin_convertvector(v, ByteVector);
 #ifdef WIDE
   __m128i stored = {};
   std::memcpy(&stored, &bytes, sizeof bytes);
   _mm_mask_storeu_epi8(to, __mmask16((1u << lanes.count) - 1), stored);
 #else
-  for (int i = 0; i < lanes.count; ++i) to[i] = bytes[i];
+  std::memcpy(to, &bytes, lanes.count);
 #endif
 }
 
-template <class T>
+constexpr Real INFINITE = std::numeric_limits<Real>::infinity();
+
 struct Pool {
-  const T* x;
-  Size row;
-  T *average, *maximum;
+  Size threads;
+  Pixels x;
+  Real *average, *maximum;
   uint8_t* which;
-  Size frames, h, w, h_out, w_out, channels, stride, threads;
+  Size frames, h, w, h_out, w_out, channels, stride;
 };
 
 // The pixels [begin, end) of a row or column that the window of an output has.
@@ -79,28 +50,27 @@ struct Window {
   Size count() const { return end - begin; }
 };
 
-template <class T>
-void pool(const Pool<T>& a) {
+extern "C" void pvnas_pool(const Pool& a) {
   in_parallel(a.threads, a.frames * a.h_out, [&](Size r) {
-    const T* x = a.x + r / a.h_out * a.h * a.w * a.row;
+    Pixels x = {a.x[r / a.h_out * a.h * a.w], a.x.row};
     Size i = r % a.h_out;
     Window rows(i, a.stride, a.h);
-    over_channels<T>(a.channels, [&](auto lanes, Size c) {
+    over_channels(a.channels, [&](auto lanes, Size c) {
       for (Size j = 0; j < a.w_out; ++j) {
         Window columns(j, a.stride, a.w);
-        Vector<T> total = {}, best = Vector<T>{} - std::numeric_limits<T>::infinity();
-        IndexVector<T> index = {};
+        Vector total = {}, best = Vector{} - INFINITE;
+        IndexVector index = {};
         for (Size y = rows.begin; y < rows.end; ++y)
           for (Size z = columns.begin; z < columns.end; ++z) {
-            Vector<T> v = lanes.load(x + (y * a.w + z) * a.row + c);
+            Vector v = lanes.load(x[y * a.w + z] + c);
             total += v;
             auto larger = v > best;  // the first of equal ones, as PyTorch's
             best = larger ? v : best;
-            typename Index<T>::Type tap = (y - i * a.stride + 1) * 3 + z - j * a.stride + 1;
-            index = larger ? IndexVector<T>{} + tap : index;
+            Index tap = (y - i * a.stride + 1) * 3 + z - j * a.stride + 1;
+            index = larger ? IndexVector{} + tap : index;
           }
         Size to = (r * a.w_out + j) * a.channels + c;
-        lanes.store(a.average + to, total * (T(1) / T(rows.count() * columns.count())));
+        lanes.store(a.average + to, total * (Real(1) / Real(rows.count() * columns.count())));
         lanes.store(a.maximum + to, best);
         store_bytes(lanes, a.which + to, index);
       }
@@ -110,32 +80,30 @@ void pool(const Pool<T>& a) {
 
 // ---- one of them, for predictions
 
-template <class T>
 struct PoolSingle {
-  const T* x;
-  Size row;
-  T* y;
-  Size y_row, frames, h, w, h_out, w_out, channels, stride, averages, add, threads;
+  Size threads;
+  Pixels x, y;
+  Size frames, h, w, h_out, w_out, channels, stride, averages, add;
 };
 
 // A row of the output from what the three rows of each column make together.
-template <class T, bool AVERAGES>
-void pool_single_row(const PoolSingle<T>& a, Size r) {
-  const T* x = a.x + r / a.h_out * a.h * a.w * a.row;
+template <bool AVERAGES>
+static void pool_single_row(const PoolSingle& a, Size r) {
+  Pixels x = {a.x[r / a.h_out * a.h * a.w], a.x.row};
   Window rows(r % a.h_out, a.stride, a.h);
-  over_channels<T>(a.channels, [&](auto lanes, Size c) {
-    Vector<T> none = AVERAGES ? Vector<T>{} : Vector<T>{} - std::numeric_limits<T>::infinity();
-    auto join = [](Vector<T> one, Vector<T> other) { return AVERAGES ? one + other : one > other ? one : other; };
-    Vector<T> left = none, middle = none;
+  over_channels(a.channels, [&](auto lanes, Size c) {
+    Vector none = AVERAGES ? Vector{} : Vector{} - INFINITE;
+    auto join = [](Vector one, Vector other) { return AVERAGES ? one + other : one > other ? one : other; };
+    Vector left = none, middle = none;
     for (Size z = 0; z <= a.w; ++z) {
-      Vector<T> right = none;
+      Vector right = none;
       if (z < a.w)
-        for (Size y = rows.begin; y < rows.end; ++y) right = join(right, lanes.load(x + (y * a.w + z) * a.row + c));
+        for (Size y = rows.begin; y < rows.end; ++y) right = join(right, lanes.load(x[y * a.w + z] + c));
       if (z && (z - 1) % a.stride == 0) {
         Size j = (z - 1) / a.stride;
-        Vector<T> v = join(join(left, middle), right);
-        if (AVERAGES) v *= T(1) / T(rows.count() * Window(j, a.stride, a.w).count());
-        T* to = a.y + (r * a.w_out + j) * a.y_row + c;
+        Vector v = join(join(left, middle), right);
+        if (AVERAGES) v *= Real(1) / Real(rows.count() * Window(j, a.stride, a.w).count());
+        Real* to = a.y[r * a.w_out + j] + c;
         lanes.store(to, a.add ? v + lanes.load(to) : v);
       }
       left = middle, middle = right;
@@ -143,58 +111,55 @@ void pool_single_row(const PoolSingle<T>& a, Size r) {
   });
 }
 
-template <class T>
-void pool_single(const PoolSingle<T>& a) {
+extern "C" void pvnas_pool_single(const PoolSingle& a) {
   in_parallel(a.threads, a.frames * a.h_out,
-              [&](Size r) { a.averages ? pool_single_row<T, true>(a, r) : pool_single_row<T, false>(a, r); });
+              [&](Size r) { a.averages ? pool_single_row<true>(a, r) : pool_single_row<false>(a, r); });
 }
 
 // ---- backward
 
-template <class T>
 struct PoolGrad {
-  const T *average, *maximum;
+  Size threads;
+  const Real *average, *maximum;
   const uint8_t* which;
-  const T* x;
-  Size row;
-  const T *relu_grad, *identity_grad;
-  T* dx;
-  Size dx_row, add, frames, h, w, h_out, w_out, channels, stride, threads;
+  Pixels x;
+  const Real *relu_grad, *identity_grad;
+  Pixels dx;
+  Size add, frames, h, w, h_out, w_out, channels, stride;
 };
 
 // A row of pixels from the outputs whose windows they are in, column by column: what a column gives to the pixels left
 // of its middle, in it and right of it is computed at once.
-template <class T>
-void pool_grad_row(const PoolGrad<T>& a, Size r, bool streamed) {
+static void pool_grad_row(const PoolGrad& a, Size r, bool streamed) {
   Size frame = r / a.h, i = r % a.h, s = a.stride;
   // outputs o with o * stride - 1 <= pixel <= o * stride + 1
   Size first = s == 1 ? std::max<Size>(0, i - 1) : i / s, last = std::min(a.h_out - 1, (i + 1) / s);
-  over_written<T>(streamed, a.channels, [&](auto lanes, Size c) {
-    auto put = [&](Size j, Vector<T> total) {
+  over_written(streamed, a.channels, [&](auto lanes, Size c) {
+    auto put = [&](Size j, Vector total) {
       if (j < 0 || j >= a.w) return;
       Size pixel = r * a.w + j;
       if (a.relu_grad) {
-        Vector<T> past = lanes.load(a.relu_grad + pixel * a.channels + c);
-        total += lanes.load(a.x + pixel * a.row + c) > 0 ? past : Vector<T>{};
+        Vector past = lanes.load(a.relu_grad + pixel * a.channels + c);
+        total += lanes.load(a.x[pixel] + c) > 0 ? past : Vector{};
       }
       if (a.identity_grad) total += lanes.load(a.identity_grad + pixel * a.channels + c);
-      T* to = a.dx + pixel * a.dx_row + c;
+      Real* to = a.dx[pixel] + c;
       lanes.store(to, a.add ? total + lanes.load(to) : total);
     };
-    Vector<T> before = {}, here = {};
+    Vector before = {}, here = {};
     for (Size z = 0; z < a.w_out; ++z) {
-      Vector<T> each = {}, left = {}, middle = {}, right = {};
+      Vector each = {}, left = {}, middle = {}, right = {};
       for (Size y = first; y <= last; ++y) {
         Size from = ((frame * a.h_out + y) * a.w_out + z) * a.channels + c;
-        each += lanes.load(a.average + from) * (T(1) / T(Window(y, s, a.h).count()));
-        Vector<T> maximum = lanes.load(a.maximum + from), none = {};
-        IndexVector<T> which = load_bytes(lanes, a.which + from);
-        typename Index<T>::Type tap = (i - y * s + 1) * 3;
+        each += lanes.load(a.average + from) * (Real(1) / Real(Window(y, s, a.h).count()));
+        Vector maximum = lanes.load(a.maximum + from), none = {};
+        IndexVector which = load_bytes(lanes, a.which + from);
+        Index tap = (i - y * s + 1) * 3;
         left += which == tap ? maximum : none;
         middle += which == tap + 1 ? maximum : none;
         right += which == tap + 2 ? maximum : none;
       }
-      each *= T(1) / T(Window(z, s, a.w).count());
+      each *= Real(1) / Real(Window(z, s, a.w).count());
       if (s == 1) {
         put(z - 1, before + (left + each));
         before = here + (middle + each);
@@ -209,14 +174,7 @@ void pool_grad_row(const PoolGrad<T>& a, Size r, bool streamed) {
   });
 }
 
-template <class T>
-void pool_grad(const PoolGrad<T>& a) {
-  bool streamed = LINES && !a.add && streams(a.dx, a.frames * a.h * a.w, {a.channels});
+extern "C" void pvnas_pool_grad(const PoolGrad& a) {
+  bool streamed = LINES && !a.add && streams(a.dx.first, a.frames * a.h * a.w, {a.channels});
   in_parallel(a.threads, a.frames * a.h, [&](Size r) { pool_grad_row(a, r, streamed); });
 }
-
-}  // namespace
-
-EXPORT(pool, Pool)
-EXPORT(pool_single, PoolSingle)
-EXPORT(pool_grad, PoolGrad)

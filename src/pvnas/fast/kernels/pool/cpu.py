@@ -10,13 +10,10 @@ from pvnas.fast.kernels.tensors import empty_output, empty_pictures, rows_of
 
 
 def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    (f, c, h, w), rows = x.shape, rows_of(x)
+    f, c, h, w = x.shape
     average, maximum = (empty_output(x, c, stride) for _ in range(2))
     which = torch.empty_like(average, dtype=torch.uint8)
-    call(
-        "pool", x.dtype, rows.tensor, rows.stride, average, maximum, which, f, h, w, *average.shape[2:], c, stride,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    call("pool", rows_of(x), average, maximum, which, f, h, w, *average.shape[2:], c, stride)
     return average, maximum, which
 
 
@@ -25,13 +22,9 @@ def pool_single(x: Tensor, stride: int, *, averages: bool, into: Tensor | None =
 
     ``added``: to what it holds.
     """
-    (f, c, h, w), rows = x.shape, rows_of(x)
-    y = rows_of(empty_output(x, c, stride) if into is None else into)
-    call(
-        "pool_single", x.dtype, rows.tensor, rows.stride, y.tensor, y.stride, f, h, w, *y.tensor.shape[2:], c, stride,
-        averages, added, torch.get_num_threads(),
-    )  # fmt: skip
-    return y.tensor
+    (f, c, h, w), y = x.shape, empty_output(x, x.shape[1], stride) if into is None else into
+    call("pool_single", rows_of(x), rows_of(y), f, h, w, *y.shape[2:], c, stride, averages, added)
+    return y
 
 
 def pool_grad(
@@ -44,11 +37,10 @@ def pool_grad(
     identity_grad: Tensor | None,
     into: Tensor | None = None,
 ) -> Tensor:
-    (f, c, h, w), rows = x.shape, rows_of(x)
-    x_grad = rows_of(empty_pictures(x, f, c, h, w) if into is None else into)
+    f, c, h, w = x.shape
+    x_grad = empty_pictures(x, f, c, h, w) if into is None else into
     call(
-        "pool_grad", x.dtype, average_grad, max_grad, which, rows.tensor, rows.stride, relu_grad, identity_grad,
-        x_grad.tensor, x_grad.stride, into is not None, f, h, w, *average_grad.shape[2:], c, stride,
-        torch.get_num_threads(),
+        "pool_grad", average_grad, max_grad, which, rows_of(x), relu_grad, identity_grad, rows_of(x_grad),
+        into is not None, f, h, w, *average_grad.shape[2:], c, stride,
     )  # fmt: skip
-    return x_grad.tensor
+    return x_grad
