@@ -29,7 +29,7 @@ from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
-from pvnas.runtime.files import RunLock, write_atomic
+from pvnas.runtime.files import run_lock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -98,7 +98,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
     """Take the run directory, refuse another configuration in it, and listen to signals until the end."""
     opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
     run_dir.mkdir(parents=True, exist_ok=True)
-    with RunLock(run_dir), StopRequest() as stop, Progress() as progress:
+    with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
         check_resumable(run_dir, config)
         write_atomic(run_dir / "config.yaml", dump_config(config))
         set_threads(config.threads)

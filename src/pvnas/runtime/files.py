@@ -13,10 +13,9 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -48,37 +47,40 @@ def new_file(path: Path) -> Iterator[int]:
     temporary = temporary_path(path)
     with explained(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with _named_at_the_end(temporary, descriptor, path):
+        yield descriptor
+
+
+def write_folder(path: Path, files: dict[str, bytes]) -> None:
+    """Write a new folder with these files such that it is there with all of them or not at all.
+
+    Raises OSError, or UserError where it cannot get its name.
+    """
+    temporary = temporary_path(path)
+    os.mkdir(temporary)
+    with _named_at_the_end(temporary, os.open(temporary, os.O_RDONLY | os.O_CLOEXEC), path):
+        for name, content in files.items():
+            with opened(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                write_all(file, content)
+                os.fsync(file)
+
+
+@contextmanager
+def _named_at_the_end(temporary: Path, descriptor: int, path: Path) -> Iterator[None]:
+    """Hold what is written under a temporary name inside the block; then it gets its own, or goes where that failed."""
     try:
         hold(descriptor)
-        yield descriptor
+        yield
         with explained(path):
             os.fsync(descriptor)
             os.rename(temporary, path)
             sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            _remove(temporary)
         raise
     finally:
         os.close(descriptor)
-
-
-def write_folder(path: Path, files: dict[str, bytes]) -> None:
-    """Write a new folder with these files such that it is there with all of them or not at all. Raises OSError."""
-    temporary = temporary_path(path)
-    os.mkdir(temporary)
-    with opened(temporary) as descriptor:
-        try:
-            hold(descriptor)
-            for name, content in files.items():
-                with opened(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-                    write_all(file, content)
-                    os.fsync(file)
-            os.fsync(descriptor)
-            os.rename(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    sync_folder(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -168,56 +170,46 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-class RunLock:
-    """Holds a run directory inside the block and clears what a killed run left half-written in it.
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory inside the block and clear what a killed run left half-written in it.
 
     The lock ends with the process, however that ends; the file stays and means nothing by itself. Raises UserError that
     names the process and host of the run that holds the directory.
     """
-
-    def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / LOCK
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> Self:
-        with explained(self.path):
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    path = run_dir / LOCK
+    with explained(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
         try:
-            locked = lock_descriptor(self._descriptor, blocking=False)
+            locked = lock_descriptor(descriptor, blocking=False)
         except OSError as error:
-            self._close()
             raise UserError(
-                f"{self.path.parent}: its file system has no locks ({error.strerror}); put the run on another one"
+                f"{run_dir}: its file system has no locks ({error.strerror}); put the run on another one"
             ) from error
         if not locked:
-            self._close()
             raise UserError(
-                f"{self.path.parent}: {self._holder()} is running in this directory; wait for it, or name another "
-                "directory"
+                f"{run_dir}: {_holder(path)} is running in this directory; wait for it, or name another directory"
             )
         # A forked worker must not keep the lock when this process is killed.
-        os.register_at_fork(after_in_child=self._close)
+        os.register_at_fork(after_in_child=stack.close)
         about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-        with explained(self.path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
-        remove_strays(self.path.parent)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            unlock_descriptor(self._descriptor)  # closing is not enough while a fork is still being born
-        self._close()
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _holder(self) -> str:
+        with explained(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        remove_strays(run_dir)
         try:
-            about = json.loads(self.path.read_bytes())
-            return f"process {int(about['pid'])} on {str(about['host'])[:64]} (since {str(about['since'])[:32]})"
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return "another process"
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+            unlock_descriptor(descriptor)  # closing is not enough while a fork is still being born
+
+
+def _holder(path: Path) -> str:
+    """The process that wrote the file of a lock, in words."""
+    try:
+        about = json.loads(path.read_bytes())
+        return f"process {int(about['pid'])} on {str(about['host'])[:64]} (since {str(about['since'])[:32]})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "another process"

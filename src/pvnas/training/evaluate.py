@@ -6,7 +6,6 @@ Legend: N samples, V videos, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from pvnas.config import AugmentConfig, RunConfig
 from pvnas.data.clips.loader import test_batches, validation_batches
 from pvnas.data.dataset import VideoDataset
-from pvnas.runtime.progress import Progress
+from pvnas.runtime.progress import Progress, begin
 from pvnas.training.step import scores_of
 
 TOP_K = 5
@@ -60,13 +59,11 @@ def score_views(
     network.eval()
     clips = max(8, config.train.batch.clips_per_shard)
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
-    task = progress.task("test", total=len(catalog.videos) * views) if progress else None
-    with task or nullcontext() as bar:
+    with begin(progress, "test", len(catalog.videos) * views) as task:
         for batch in batches:
             scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
-            average.add(scores_NK.cpu(), batch.videos_N, batch.views_N)
-            if bar is not None:
-                bar.advance(len(batch.videos_N), clips=len(batch.videos_N))
+            average.add(scores_NK, batch.videos_N, batch.views_N)
+            task.advance(len(batch.videos_N), clips=len(batch.videos_N))
     return average.scores(names=[video.path for video in catalog.videos])
 
 

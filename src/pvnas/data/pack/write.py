@@ -48,11 +48,11 @@ from pvnas.errors import UserError
 from pvnas.runtime.files import (
     LOCK,
     TEMPORARY,
-    RunLock,
     explained,
     make_folder,
     remove_folder,
     remove_strays,
+    run_lock,
     write_atomic,
 )
 from pvnas.runtime.progress import Progress, begin
@@ -88,7 +88,7 @@ def pack_videos(
     folder = Path(folder)
     with explained(folder):
         make_folder(folder)
-    with RunLock(folder):
+    with run_lock(folder):
         info = _begin(folder, _goal(options, packed, catalog.classes))
         if info is None:
             with begin(progress, "packing videos", len(catalog.videos)) as bar:
