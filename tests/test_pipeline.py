@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from pvnas.cli.commands.stages import default_run_dir
 from pvnas.config import tiny
 from pvnas.data.dataset import list_videos, open_videos
 from pvnas.data.pack import pack_videos
 from pvnas.data.readable import load_videos as load_opened
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.pipeline import default_run_dir, run_digest
+from pvnas.pipeline import run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
 from pvnas.settings import load_config

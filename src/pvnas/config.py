@@ -358,11 +358,5 @@ def tiny() -> RunConfig:
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
-    "tiny": tiny,
-    "demo": demo,
-    "laptop": laptop,
-    "pvnas-search": pvnas_search,
-    "pvnas-l": pvnas_l,
-    "pvnas-m": pvnas_m,
-    "ucf101": ucf101,
+    make.__name__.replace("_", "-"): make for make in (tiny, demo, laptop, pvnas_search, pvnas_l, pvnas_m, ucf101)
 }

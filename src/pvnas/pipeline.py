@@ -65,11 +65,12 @@ def search(config: RunConfig, run_dir: Path) -> Genotype:
 
 def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -> Path:
     """Train, test and report the network of a genotype file, or of the genotype that the run directory holds."""
-    given = Genotype.load(genotype_path) if genotype_path else None
+    given, path = Genotype.load(genotype_path) if genotype_path else None, run_dir / GENOTYPE
+    if given is None and not path.exists():
+        raise UserError(
+            f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
+        )
     with open_session(config, run_dir) as session:
-        path = run_dir / GENOTYPE
-        if given is None and not path.exists():
-            raise UserError(f"{run_dir}: no genotype there; search first, or give one with --genotype FILE")
         if given is not None:
             if path.exists() and Genotype.load(path) != given:
                 raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
@@ -85,12 +86,6 @@ def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         results = session.test(again=True)
         write_report(run_dir)
         return results
-
-
-def default_run_dir(config: RunConfig) -> Path:
-    """Return ``runs/<folder of the videos>-<preset>``."""
-    name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
-    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
 
 
 @contextmanager
@@ -130,6 +125,11 @@ class Session:
         """The run's videos, checked and cached when a stage first needs them."""
         return load_videos(self.opened, self.config, self.run_dir, self.progress, self.device)
 
+    @cached_property
+    def log(self) -> EpochLog:
+        """Where the stages write what an epoch leaves behind."""
+        return EpochLog(self.run_dir, self.progress, tensorboard=self.config.tensorboard)
+
     def search(self) -> Genotype:
         """Search, and return the genotype derived at the last epoch or the one that the config names."""
         path = self.run_dir / GENOTYPE
@@ -137,7 +137,7 @@ class Session:
             self.progress.line("search: finished before; its genotype is kept")
             return Genotype.load(path)
         videos = self.videos
-        stage = SearchStage(self.config, videos.train, videos.validation, self.run_dir, self.device, self._log())
+        stage = SearchStage(self.config, videos.train, videos.validation, self.run_dir, self.device, self.log)
         self._run_stage(stage)
         genotype = stage.genotype()
         write_atomic(path, genotype.to_json())
@@ -149,22 +149,18 @@ class Session:
             self.progress.line("train: finished before; its weights are kept")
             return
         genotype, videos = Genotype.load(self.run_dir / GENOTYPE), self.videos
-        stage = TrainStage(self.config, genotype, videos.train, videos.validation, self.device, self._log())
+        stage = TrainStage(self.config, genotype, videos.train, videos.validation, self.device, self.log)
         self._run_stage(stage)
         save_model(self.run_dir, stage.network, genotype, videos.train.catalog.classes, self.config)
 
-    def _log(self) -> EpochLog:
-        return EpochLog(self.run_dir, self.progress, tensorboard=self.config.tensorboard)
-
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""
-        folder = self.run_dir / "checkpoints" / stage.name
+        folder, minutes = self.run_dir / "checkpoints" / stage.name, self.config.checkpoint_minutes
         checkpoint = load_checkpoint(folder)
-        epoch, step = (checkpoint.state["epoch"], checkpoint.state["step"]) if checkpoint else (0, 0)
-        stage.log.rewind(stage.name, epoch)
+        self.log.rewind(stage.name, checkpoint.state["epoch"] if checkpoint else 0)
         if checkpoint:
+            epoch, step = checkpoint.state["epoch"], checkpoint.state["step"]
             self.progress.line(f"{stage.name}: resumes after epoch {epoch}, step {step}")
-        minutes = self.config.checkpoint_minutes
         run_epochs(stage, folder, checkpoint, self.stop, self.progress, checkpoint_minutes=minutes)
 
     def test(self, *, again: bool = False) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import ast
 import difflib
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import pairwise
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -119,20 +119,15 @@ def load_config(
 
 def dump_config(config: RunConfig, *, comments: bool = False) -> str:
     """The config as YAML that loads back equal; with comments every field is explained above its line."""
-    lines: list[str] = []
-    opened: list[str] = []
+    lines, section = [], ""
     for name, field in all_fields().items():
-        *parts, leaf = name.split(".")
-        for depth, part in enumerate(parts):
-            if opened[: depth + 1] != parts[: depth + 1]:
-                opened = parts[: depth + 1]
-                lines += [f"# {section_help('.'.join(opened))}"] if comments and depth == 0 else []
-                lines.append("  " * depth + f"{part}:")
-        opened = parts
-        indent = "  " * len(parts)
-        if comments:
-            lines.append(f"{indent}# {' '.join(field.help.split())}")
-        lines.append(f"{indent}{leaf}: {_yaml_value(get_field(config, name))}")
+        indent = "  " * name.count(".")
+        if field.section != section:  # each part's own fields come before the parts inside it
+            section = field.section
+            lines += [f"# {section_help(section)}"] if comments and "." not in section else []
+            lines.append(f"{indent[2:]}{section.rpartition('.')[2]}:")
+        lines += [f"{indent}# {' '.join(field.help.split())}"] if comments else []
+        lines.append(f"{indent}{name.rpartition('.')[2]}: {_yaml_value(get_field(config, name))}")
     return "\n".join(lines) + "\n"
 
 
@@ -145,7 +140,7 @@ def _yaml_value(value: object) -> str:
 
 def get_field(config: RunConfig, name: str) -> Any:
     """Value of the field with this dotted name."""
-    return attrgetter(name)(config)
+    return operator.attrgetter(name)(config)
 
 
 def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -> None:
@@ -250,14 +245,15 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
 }
 _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}
 
-_PAIRS: list[tuple[str, Callable[[Any, Any], bool], str, str]] = [
-    ("search.stop_epoch", lambda a, b: a <= b, "search.epochs", "must not be after"),
-    ("search.augment.crop", lambda a, b: a <= b, "search.augment.short_side_min", "must not be larger than"),
-    ("train.augment.crop", lambda a, b: a <= b, "train.augment.short_side_min", "must not be larger than"),
-    ("test.crop", lambda a, b: a <= b, "test.short_side", "must not be larger than"),
-    ("search.augment.short_side_min", lambda a, b: a <= b, "search.augment.short_side_max", "must not be larger than"),
-    ("train.augment.short_side_min", lambda a, b: a <= b, "train.augment.short_side_max", "must not be larger than"),
-    ("data.validation_share", lambda a, b: a + b <= 0.9, "data.test_share", "leaves no training videos beside"),
+# Two numbers that must fit each other: the names, how, and what to say where they do not.
+_PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
+    ("search.stop_epoch", "search.epochs", operator.le, "must not be after"),
+    ("search.augment.crop", "search.augment.short_side_min", operator.le, "must not be larger than"),
+    ("train.augment.crop", "train.augment.short_side_min", operator.le, "must not be larger than"),
+    ("test.crop", "test.short_side", operator.le, "must not be larger than"),
+    ("search.augment.short_side_min", "search.augment.short_side_max", operator.le, "must not be larger than"),
+    ("train.augment.short_side_min", "train.augment.short_side_max", operator.le, "must not be larger than"),
+    ("data.validation_share", "data.test_share", lambda a, b: a + b <= 0.9, "leaves no training videos beside"),
 ]
 
 
@@ -270,7 +266,7 @@ def check_config(config: RunConfig) -> None:
         if not limits[0] <= value <= limits[1]:
             low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in limits)
             raise UserError(f"{name} must be between {low} and {high}, not {shown(value)}")
-    for left, fits, right, text in _PAIRS:
+    for left, right, fits, text in _PAIRS:
         a, b = get_field(config, left), get_field(config, right)
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")

@@ -37,7 +37,16 @@ def softmax(alpha_PEO: NDArray[Any]) -> NDArray[Any]:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def epoch_axis(ax: Axes) -> None:
+def _panels(height: float, n: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the page's width with ``n`` plots over the epochs side by side."""
+    figure = Figure(figsize=(10.4, height), layout="constrained")
+    panels = list(figure.subplots(1, n, squeeze=False)[0])
+    for ax in panels:
+        _epoch_axis(ax)
+    return figure, panels
+
+
+def _epoch_axis(ax: Axes) -> None:
     """Label an axis of epochs: whole numbers only."""
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     ax.set_xlabel("epoch")
@@ -84,7 +93,7 @@ def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], 
     labels = [operation_style(name)[0] for name in operations] if tail == 0 else []
     ax.set_yticks(range(len(labels)), labels)
     if node == INPUTS + NODES - 1:
-        epoch_axis(ax)
+        _epoch_axis(ax)
     else:
         ax.set_xticks([])
     for spine in ax.spines.values():
@@ -96,14 +105,12 @@ def _style_alpha_map(ax: Axes, node: int, tail: int, operations: Sequence[str], 
 
 def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return operations without parameters in the ``cells`` of every epoch, by category: per cell, and stacked."""
-    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = _panels(2.9, 2)
     epochs = [int(entry["epoch"]) for entry in search]
     _plot_categories(left, search, "parameter_free", cells)
     left.axhline(COLLAPSED_AT, color=INK, lw=1, ls=(0, (4, 3)))
     left.text(epochs[0], COLLAPSED_AT + 0.12, f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}", fontsize=8)
-    left.set_ylim(-0.3, OPERATIONS_PER_CELL + 0.4)
-    left.set_yticks(range(0, OPERATIONS_PER_CELL + 1, 2))
+    left.set(ylim=(-0.3, OPERATIONS_PER_CELL + 0.4), yticks=range(0, OPERATIONS_PER_CELL + 1, 2))
     left.set_title(f"per cell, of {OPERATIONS_PER_CELL} operations")
     bottom, total, chance = np.zeros(len(epochs)), OPERATIONS_PER_CELL * len(cells), 0.0
     for category in cells:
@@ -113,11 +120,8 @@ def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
         operations = set(operations_of(category)) - {ZERO}
         chance += OPERATIONS_PER_CELL * sum(map(is_parameter_free, operations)) / len(operations)
     right.axhline(chance, color=INK, lw=1, ls=":", label=f"mean of random cells: {chance:.1f}")
-    right.set_ylim(0, total)
+    right.set(ylim=(0, total), title=f"all cells, of {total} operations")
     right.legend(loc="upper right")
-    right.set_title(f"all cells, of {total} operations")
-    for ax in (left, right):
-        epoch_axis(ax)
     return figure
 
 
@@ -131,8 +135,7 @@ def _plot_categories(ax: Axes, search: Entries, key: str, cells: Collection[str]
 
 def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
-    figure = Figure(figsize=(10.4, 2.7), layout="constrained")
-    ax = figure.subplots()
+    figure, (ax,) = _panels(2.7, 1)
     _plot_categories(ax, search, "alpha_entropy", cells)
     for name, category in (("spatial", "S-NC"), ("temporal", "T-NC")):
         undecided = math.log(len(operations_of(category)))
@@ -144,22 +147,18 @@ def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
         )  # fmt: skip
     ax.set_ylabel("entropy of α, nats")
     ax.margins(y=0.12)
-    epoch_axis(ax)
     return figure
 
 
 def schedule_figure(search: Entries, train: Entries) -> Figure:
     """Return the learning rates at the end of every epoch: weights and alpha in the search, weights in the training."""
     stages = [(name, entries) for name, entries in (("search", search), ("training", train)) if entries]
-    figure = Figure(figsize=(10.4, 2.5), layout="constrained")
-    panels = figure.subplots(1, len(stages), squeeze=False)[0]
+    figure, panels = _panels(2.5, len(stages))
     for ax, (name, entries) in zip(panels, stages, strict=True):
         _plot_series(ax, entries, "lr", "weights", TRAIN_COLOUR, "-")
         _plot_series(ax, entries, "alpha_lr", "α", EXTRA_COLOUR, "--")
         _rate_axis(ax)
-        ax.set_title(name)
-        ax.set_ylabel("learning rate")
-        epoch_axis(ax)
+        ax.set(title=name, ylabel="learning rate")
         ax.legend(loc="best")
     return figure
 
@@ -176,21 +175,15 @@ def _rate_axis(ax: Axes) -> None:
 
 def learning_figure(entries: Entries) -> Figure:
     """Return loss and accuracy over the epochs of one stage, training beside validation."""
-    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    figure, (loss, accuracy) = _panels(2.9, 2)
     _plot_series(loss, entries, "loss", "training", TRAIN_COLOUR, "--")
     _plot_series(loss, entries, "val_loss", "validation", VALIDATION_COLOUR, "-")
-    loss.set_title("loss")
-    loss.set_ylabel("cross-entropy, nats")
-    loss.set_ylim(0, 1.05 * loss.get_ylim()[1])
+    loss.set(title="loss", ylabel="cross-entropy, nats", ylim=(0, 1.05 * loss.get_ylim()[1]))
     _plot_series(accuracy, entries, "top1", "training top-1", TRAIN_COLOUR, "--")
     _plot_series(accuracy, entries, "val_top1", "validation top-1", VALIDATION_COLOUR, "-")
     _plot_series(accuracy, entries, "val_top5", "validation top-5", EXTRA_COLOUR, ":")
-    accuracy.set_title("accuracy")
-    accuracy.set_ylabel("%")
-    accuracy.set_ylim(0, 102)
+    accuracy.set(title="accuracy", ylabel="%", ylim=(0, 102))
     for ax in (loss, accuracy):
-        epoch_axis(ax)
         ax.legend(loc="best")
     return figure
 
@@ -216,8 +209,7 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
     ax = figure.subplots()
     image = ax.imshow(share_KK, cmap=CONFUSION_MAP, vmin=0, vmax=100)
     ax.grid(visible=False)
-    ax.set_xlabel("prediction")
-    ax.set_ylabel("truth")
+    ax.set(xlabel="prediction", ylabel="truth")
     _name_classes(ax, classes)
     if n <= CONFUSION_NUMBERS_UP_TO:
         _write_counts(ax, matrix_KK, share_KK, 9 if n <= 12 else 7)

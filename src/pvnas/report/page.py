@@ -18,7 +18,7 @@ from pvnas.report.text import ABSENT, clean, duration, number, percent, scaled
 from pvnas.runtime.files import write_atomic
 
 REPORT_NAME, FIGURES_NAME = "report.html", "figures"
-# A function of sections.py and a macro of sections.html with the same name make a section.
+# A macro of sections.html writes each, from the run and what the function of the same name in sections.py makes of it.
 SECTIONS = {
     "clips": "Test clips",
     "cells": "The cells that the search found",
@@ -56,7 +56,8 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
 
     def section(name: str) -> Markup:
         try:
-            return getattr(macros, name)(record, **getattr(sections, name)(record, draw))
+            make = getattr(sections, name, None)
+            return getattr(macros, name)(record, **(make(record, draw) if make else {}))
         except Exception as error:  # a report ends a run of hours: no file in it may make it fail
             return macros.absent(f"This part could not be made from the files of the run ({_reason(error)}).")
 
@@ -71,15 +72,11 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
 
 def _environment() -> jinja2.Environment:
     """Return what fills the templates: every value is escaped, and cleaned unless it is a finished part of the page."""
+    loader = jinja2.PackageLoader("pvnas.report", ".")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pvnas.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_safe,
+        loader=loader, autoescape=True, finalize=_safe, trim_blocks=True, lstrip_blocks=True
     )
-    filters = {"clean": clean, "duration": duration, "number": number, "percent": percent, "scaled": scaled}
-    environment.filters.update(filters)
+    environment.filters.update({f.__name__: f for f in (clean, duration, number, percent, scaled)})
     return environment
 
 

@@ -1,5 +1,5 @@
-"""What the sections of the page need beyond the run's own files: figures, sums and orders. Their words are in
-sections.html, where a macro of the same name writes each of them."""
+"""What sections of the page need beyond the run's own files: figures, sums and orders. Macros of the same names in
+sections.html write them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pvnas.report.cells import draw_cell, draw_legend
 from pvnas.report.record import RunRecord
 from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
-from pvnas.search.derive import COLLAPSED_AT, OPERATIONS_PER_CELL
+from pvnas.search.derive import OPERATIONS_PER_CELL, collapsed_cells
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import CATEGORIES, Genotype
 
@@ -38,9 +38,12 @@ Draw = Callable[..., Markup]
 
 def clips(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """Test clips with their strips of frames as data URIs; None where there is no strip."""
-    pictures = [compact_strip(sample.png) if sample.png else ("", b"") for sample in record.samples]
-    uris = [Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}") for kind, data in pictures]
-    return {"clips": [(sample, uri if sample.png else None) for sample, uri in zip(record.samples, uris, strict=True)]}
+    return {"clips": [(sample, _data_uri(sample.png) if sample.png else None) for sample in record.samples]}
+
+
+def _data_uri(png: bytes) -> Markup:
+    kind, data = compact_strip(png)
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
 
 
 def compact_strip(png: bytes) -> tuple[str, bytes]:
@@ -76,21 +79,19 @@ def search(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """Alpha, operations without parameters and entropy over the epochs of the search."""
     genotype, entries = record.latest_genotype, record.search
     searched = tuple(genotype.cells) if genotype else CATEGORIES
-    collapsed, parameter_free, entropy = [], None, None
+    collapsed, parameter_free, entropy, alphas = [], None, None, []
     if entries and all("parameter_free" in entry for entry in entries):
-        collapsed = [category for category in searched if entries[-1]["parameter_free"][category] >= COLLAPSED_AT]
+        collapsed = collapsed_cells(entries[-1])
         title = "Operations without parameters in the cells, over the epochs"
         parameter_free = draw("parameter_free", title, figures.parameter_free_figure, entries, searched)
     if entries and all("alpha_entropy" in entry for entry in entries):
         entropy = draw("alpha_entropy", "Entropy of α over the epochs", figures.entropy_figure, entries, searched)
-    alphas = []
     for category, alpha_PEO in record.alphas.items():
         cell = genotype.cells.get(category) if genotype and is_last_epoch(record, genotype) else None
         title = f"Share of every operation on the 14 edges of {category} over the epochs"
         data = category, alpha_PEO, record.alpha_epochs, cell
-        alphas.append(
-            (category, category_name(category), draw(f"alpha_{category}", title, figures.alpha_figure, *data))
-        )
+        figure = draw(f"alpha_{category}", title, figures.alpha_figure, *data)
+        alphas.append((category, category_name(category), figure))
     return {"collapsed": collapsed, "parameter_free": parameter_free, "entropy": entropy, "alphas": alphas}
 
 
@@ -102,18 +103,15 @@ def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:
 
 def learning(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """Losses, accuracies and learning rates."""
-    stages = []
+    stages: list[tuple[str, Mapping[str, Any] | None, Markup | None]] = []
     for name, title, entries in (("search", "Search (supernet)", record.search), ("train", "Training", record.train)):
-        figure = None
         if entries:
             figure = draw(f"learning_{name}", f"{title}: loss and accuracy", figures.learning_figure, entries)
-        stages.append((title, entries[-1] if entries else None, figure))
-    rates = None
-    if record.search or record.train:
-        rates = draw(
-            "schedules", "Learning rates over the epochs", figures.schedule_figure, record.search, record.train
-        )
-    return {"stages": stages, "rates": rates}
+            stages.append((title, entries[-1], figure))
+        else:
+            stages.append((title, None, None))
+    title, both = "Learning rates over the epochs", (record.search, record.train)
+    return {"stages": stages, "rates": draw("schedules", title, figures.schedule_figure, *both) if any(both) else None}
 
 
 def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
@@ -209,11 +207,6 @@ def data(record: RunRecord, draw: Draw) -> dict[str, Any]:
         "verdicts": [[verdict, number(videos)] for verdict, videos in verdicts],
         "bad": [[row.get("path"), row["verdict"], row.get("detail", "")] for row in bad],
     }
-
-
-def settings(record: RunRecord, draw: Draw) -> dict[str, Any]:
-    """The lines of the config."""
-    return {"lines": record.config_text.splitlines()[:1000]}
 
 
 def repeat(record: RunRecord, draw: Draw) -> dict[str, Any]:

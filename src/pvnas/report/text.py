@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 from typing import Any, TypeGuard
 
 ABSENT = "–"
+# Control characters, lone surrogates, no characters at all, and what turns the direction of writing.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: object, limit: int = 200) -> str:
     """Return text that is safe to show: no control or direction characters, no lone surrogates, not endless."""
-    shown = "".join("\N{REPLACEMENT CHARACTER}" if _is_unsafe(c) else c for c in str(text)[: limit + 1])
+    shown = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text)[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _is_unsafe(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Cc", "Cs")
-        or character in "\ufffe\uffff\u200e\u200f"
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_resumable, load_config, shown
 
-DATA = Argument("folder", "folder of labelled videos", None, metavar="DATA")
-DIR = Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN")
+DATA_AND_CONFIG = (
+    Argument("folder", "folder of labelled videos", None, metavar="DATA"),
+    Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN"),
+    PRESET,
+    CONFIG,
+)
 
 
 @command(
@@ -44,7 +49,7 @@ def demo(args: Namespace) -> None:
 
 @command(
     "run",
-    *(DATA, DIR, PRESET, CONFIG),
+    *DATA_AND_CONFIG,
     takes_config=True,
     example="pvnas run my_videos --preset laptop\npvnas run my_videos --dir runs/wide --train.width 24",
 )
@@ -59,7 +64,7 @@ def run(args: Namespace) -> None:
 
 @command(
     "search",
-    *(DATA, DIR, PRESET, CONFIG),
+    *DATA_AND_CONFIG,
     takes_config=True,
     example="pvnas search my_videos --preset laptop --search.epochs 20",
 )
@@ -74,7 +79,7 @@ def search(args: Namespace) -> None:
 
 @command(
     "train",
-    *(DATA, DIR, PRESET, CONFIG),
+    *DATA_AND_CONFIG,
     Argument("--genotype", "genotype to train [the run's own]", None, metavar="FILE"),
     takes_config=True,
     example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
@@ -82,18 +87,9 @@ def search(args: Namespace) -> None:
 def train(args: Namespace) -> None:
     """Only train and test: the network of a genotype, from scratch."""
     config, run_dir = _config_of(args)
-    genotype = Path(args.genotype) if args.genotype else None
-    if genotype is None and not (run_dir / "genotype.json").exists():
-        raise UserError(
-            f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
-        )
-    if genotype is not None:
-        from pvnas.space.genotype import Genotype
-
-        Genotype.load(genotype)  # says what is wrong with the file before any video is read
     from pvnas import pipeline
 
-    pipeline.train(config, run_dir, genotype)
+    pipeline.train(config, run_dir, Path(args.genotype) if args.genotype else None)
     _print_outcome(run_dir)
 
 
@@ -127,22 +123,21 @@ def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
     if args.folder is not None:
         config.data.path = args.folder
     make_paths_absolute(config)
-    if args.dir:
-        return config, Path(args.dir)
-    from pvnas import pipeline
+    return config, Path(args.dir) if args.dir else default_run_dir(config)
 
-    return config, pipeline.default_run_dir(config)
+
+def default_run_dir(config: RunConfig) -> Path:
+    """``runs/<folder of the videos>-<preset>``."""
+    name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
+    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
 
 
 def _results(run_dir: Path) -> dict[str, Any]:
     file = run_dir / "results.json"
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{file} cannot be read; write it again with: pvnas test {run_dir}") from None
-    if not isinstance(results, dict):
-        raise UserError(f"{file} holds no results; write it again with: pvnas test {run_dir}")
-    return results
+    with suppress(OSError, ValueError):
+        if isinstance(results := json.loads(file.read_text(encoding="utf-8")), dict):
+            return results
+    raise UserError(f"{file} cannot be read; write it again with: pvnas test {run_dir}")
 
 
 def _print_outcome(run_dir: Path) -> None:
