@@ -23,7 +23,6 @@ from pvnas.runtime.files import explained, make_folder, remove_folder, remove_st
 
 FORMAT, VERSION = "pvnas-checkpoint", 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-KEPT = 2
 _FOLDER = re.compile(r"\d{6,}-[A-Za-z0-9_.-]+", re.ASCII)
 
 
@@ -37,7 +36,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, name: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Add a checkpoint to a folder, keep it and the newest valid one before it, and return its own folder.
+    """Add a checkpoint to a folder, remove all but the newest valid one before it, and return its own folder.
 
     Raises UserError when it cannot be written (disk full); the older checkpoints are intact then.
     """
@@ -112,12 +111,10 @@ def _read(path: Path) -> Checkpoint:
 
 def _verified(path: Path) -> dict[str, bytes]:
     """The files of a checkpoint, read once, if every byte of them is as it was written."""
-    files = {}
-    for file in (TENSORS, STATE, MANIFEST):
-        try:
-            files[file] = (path / file).read_bytes()
-        except OSError as error:
-            raise _DamageError(f"{file}: {error.strerror}") from error
+    try:
+        files = {file: (path / file).read_bytes() for file in (TENSORS, STATE, MANIFEST)}
+    except OSError as error:
+        raise _DamageError(f"{Path(error.filename).name}: {error.strerror}") from error
     manifest = files.pop(MANIFEST)
     # Written again from what is there, so that no byte of the manifest itself goes unchecked.
     if manifest != _manifest(_name(path), files):
@@ -152,13 +149,11 @@ def _name(path: Path) -> str:
 
 
 def _remove_old(folder: Path) -> None:
-    """Damaged checkpoints do not count as kept: the one to fall back to must be valid."""
+    """Leave the newest and, to fall back to, the newest valid one before it."""
     *older, _ = _checkpoints(folder)
-    kept = 1
-    for path in reversed(older):
-        if kept < KEPT and _is_valid(path):
-            kept += 1
-        else:
+    fallback = next(filter(_is_valid, reversed(older)), None)
+    for path in older:
+        if path != fallback:
             remove_folder(path)
 
 

@@ -88,23 +88,14 @@ class ScheduledOptimizer:
 
         They are the optimiser's own, not copies: write or clone them before the next step.
         """
-        return {name: value.detach() for name, value in self._entries() if isinstance(value, Tensor)}
-
-    def settings(self) -> dict[str, Any]:
-        """Return the rest of the state as JSON data: the settings, and entries that are no tensors."""
-        values: dict[str, dict[str, Any]] = {}
-        for full_name, value in self._entries():
-            if not isinstance(value, Tensor):
-                name, _, entry = full_name.rpartition("/")
-                values.setdefault(name, {})[entry] = value
-        settings = self.optimizer.param_groups[0].items()
-        group = {k: list(v) if isinstance(v, tuple) else v for k, v in settings if k != "params"}
-        return {"groups": [group], "values": values}
-
-    def _entries(self) -> list[tuple[str, Any]]:
         # .get: reading the state's defaultdict with [] would add an empty entry.
         states = ((name, self.optimizer.state.get(parameter, {})) for name, parameter in self._named.items())
-        return [(f"{name}/{entry}", value) for name, state in states for entry, value in state.items()]
+        return {f"{name}/{entry}": tensor.detach() for name, state in states for entry, tensor in state.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the rest of the state, the settings, as JSON data."""
+        settings = self.optimizer.param_groups[0].items()
+        return {"groups": [{k: list(v) if isinstance(v, tuple) else v for k, v in settings if k != "params"}]}
 
     def restore(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
         """Put back what was saved; the next step makes the same bits as if nothing had happened.
@@ -112,7 +103,7 @@ class ScheduledOptimizer:
         The tensors are copied, in the parameters' device and memory format. Raises UserError when the state belongs to
         another set of parameters.
         """
-        entries = {name: dict(values) for name, values in settings["values"].items() if name in self._named}
+        entries: dict[str, dict[str, Tensor]] = {}
         for full_name, tensor in tensors.items():
             name, _, entry = full_name.rpartition("/")
             parameter = self._named.get(name)

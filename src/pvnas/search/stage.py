@@ -96,17 +96,13 @@ class SearchStage(Stage):
 
     def batches(self, epoch: int, first_step: int) -> Iterator[StepBatches]:
         """Yield the batches of each step from ``first_step`` on."""
-        if self._fresh_batches():
-            stream = self._stream(self.weight_videos, epoch, 2 * first_step, "train")
-            for alpha in stream:
-                yield StepBatches(alpha, next(stream, alpha))
-        elif self.alpha_videos is not None:
-            train = self._stream(self.weight_videos, epoch, first_step, "train")
-            alphas = self._cycle(self.alpha_videos, epoch, first_step)
-            yield from map(StepBatches, alphas, train)
+        fresh = self._fresh_batches()
+        stream = self._stream(self.weight_videos, epoch, first_step * (2 if fresh else 1), "train")
+        if self.alpha_videos is not None:
+            yield from map(StepBatches, self._cycle(self.alpha_videos, epoch, first_step), stream)
         else:
-            for batch in self._stream(self.weight_videos, epoch, first_step, "train"):
-                yield StepBatches(batch, batch)
+            for batch in stream:
+                yield StepBatches(batch, next(stream, batch) if fresh else batch)
 
     def _stream(self, videos: VideoDataset, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
         return training_batches(videos, self.config, self.config.search, epoch, first_step, f"search-{stream}")
@@ -142,12 +138,9 @@ class SearchStage(Stage):
         """Add this epoch's alphas to the history, in place of whatever an interrupted run left beyond it."""
         path = self.run_dir / "alphas.safetensors"
         history = load_tensors(path) if path.exists() and epoch > 0 else {}
-        earlier = {name: alpha for name, alpha in history.items() if name < f"epoch_{epoch:03d}"}
-        now = {
-            f"epoch_{epoch:03d}/{category}": alpha.detach().cpu()
-            for category, alpha in self.network.architecture_parameters().items()
-        }
-        save_tensors(path, earlier | now)
+        name, alphas = f"epoch_{epoch:03d}", self.network.architecture_parameters()
+        earlier = {key: alpha for key, alpha in history.items() if key < name}
+        save_tensors(path, earlier | {f"{name}/{category}": alpha for category, alpha in alphas.items()})
 
     def start(self) -> None:
         """Write the initial alphas of a new search."""
