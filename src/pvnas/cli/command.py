@@ -21,33 +21,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pvnas import settings
 from pvnas.config import PRESETS, RunConfig
 from pvnas.errors import UserError
-from pvnas.settings import (
-    DEFAULT_PRESET,
-    Field,
-    all_fields,
-    checked,
-    get_field,
-    nearest,
-    preset_config,
-    section_help,
-    shown,
-)
+from pvnas.settings import DEFAULT_PRESET, Field, all_fields
 
 # Shown before the rest in the help of commands that take a config.
 MAIN_FIELDS = (
-    "search.epochs",
-    "search.width",
-    "train.epochs",
-    "train.width",
-    "train.repeat",
-    "train.batch.clips_per_shard",
-    "clip.short_videos",
-    "seed",
-    "device",
-    "data.cache",
-    "data.workers",
+    "search.epochs search.width train.epochs train.width train.repeat train.batch.clips_per_shard clip.short_videos "
+    "seed device data.cache data.workers"
 )
 
 REQUIRED: Any = object()
@@ -102,7 +84,7 @@ class Argument:
         """The value that a text stands for. UserError for a wrong one."""
         if self.convert:
             return self.convert(text)
-        value: Any = checked(self.field, text)
+        value: Any = settings.checked(self.field, text)
         if self.least is not None and value < self.least:
             raise UserError(f"{self.name} must be at least {self.least}, not {value}")
         return value
@@ -191,10 +173,10 @@ def parse(command: Command, words: Sequence[str]) -> Namespace | None:
 
 def _unknown(command: Command, word: str) -> str:
     if not word.startswith("-"):
-        return f"one argument too many, {shown(word)}"
+        return f"one argument too many, {settings.shown(word)}"
     known = [argument.name.removeprefix("--") for argument in command.arguments if argument.is_option]
-    hint = nearest(word.removeprefix("--"), ["help", *known, *(all_fields() if command.takes_config else ())])
-    return f"no option {shown(word)}{hint.replace('did you mean ', 'did you mean --')}"
+    hint = settings.nearest(word.removeprefix("--"), ["help", *known, *(all_fields() if command.takes_config else ())])
+    return f"no option {settings.shown(word)}{hint.replace('did you mean ', 'did you mean --')}"
 
 
 def _preset_typed(words: Sequence[str]) -> str:
@@ -224,20 +206,21 @@ def build_parser(command: Command, preset: str = DEFAULT_PRESET) -> argparse.Arg
     for argument in command.arguments:
         argument.add_to(parser)
     if command.takes_config:
-        _add_fields(parser, preset_config(preset))
+        _add_fields(parser, settings.preset_config(preset))
     return parser
 
 
 def _add_fields(parser: argparse.ArgumentParser, defaults: RunConfig) -> None:
     """Add each field as ``--its.name``: the main ones first, then part after part."""
-    groups = {f"main fields (defaults are those of --preset {defaults.preset})": ("", list(MAIN_FIELDS))}
+    main = MAIN_FIELDS.split()
+    groups = {f"main fields (defaults are those of --preset {defaults.preset})": ("", main)}
     for name, field in all_fields().items():
-        if name not in (*MAIN_FIELDS, "preset"):  # preset is an option of its own
+        if name not in (*main, "preset"):  # preset is an option of its own
             title = f"fields of {field.section}" if field.section else "other fields of the run"
-            groups.setdefault(title, (section_help(field.section), []))[1].append(name)
+            groups.setdefault(title, (settings.section_help(field.section), []))[1].append(name)
     for title, (text, names) in groups.items():
         group = parser.add_argument_group(title, text or None)
         for name in names:
             field = all_fields()[name]
-            option = Argument(f"--{name}", field.help, get_field(defaults, name), field.kind)
+            option = Argument(f"--{name}", field.help, settings.get_field(defaults, name), field.kind)
             option.add_to(group, default=SUPPRESS)  # what was not typed is left to preset and file

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import JSON, VIDEOS, data_config, print_json, print_table
 from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
@@ -75,8 +77,6 @@ def check(args: Namespace) -> None:
     """Read every video once and name those that are broken, short or refused."""
     from pvnas.data.check import Limits, check_videos
     from pvnas.data.check.results import by_class, counts, summary
-    from pvnas.runtime.progress import Progress
-    from pvnas.runtime.signals import StopRequest
 
     limits = Limits(args.workers, args.deadline, args.memory_mib)
     catalog = _listed(args)
@@ -116,7 +116,6 @@ def pack(args: Namespace) -> None:
     """Rewrite videos as shards from which training reads a clip many times faster."""
     from pvnas.data.dataset import list_videos
     from pvnas.data.pack import pack_videos
-    from pvnas.runtime.progress import Progress
 
     catalog, started = list_videos(data_config(args)), time.monotonic()
     if catalog.format == "pack":
@@ -145,7 +144,6 @@ def pack(args: Namespace) -> None:
 def verify(args: Namespace) -> None:
     """Read a whole pack and compare it with its hashes."""
     from pvnas.data.pack import is_pack, verify_pack
-    from pvnas.runtime.progress import Progress
 
     if not is_pack(args.pack):
         raise UserError(f"{args.pack} is no finished pack; make one with: pvnas data pack DATA PACK")
@@ -170,7 +168,6 @@ def verify(args: Namespace) -> None:
 def shapes(args: Namespace) -> None:
     """Write the generated videos of the demo."""
     from pvnas.data.shapes import write_shapes
-    from pvnas.runtime.progress import Progress
 
     with Progress() as progress:
         write_shapes(Path(args.folder), seed=args.seed, progress=progress)

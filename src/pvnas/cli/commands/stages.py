@@ -13,6 +13,7 @@ from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, JSON, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress
 from pvnas.settings import CONFIG_NAME, check_resumable, load_config, shown
 
 DATA_AND_CONFIG = (
@@ -39,7 +40,6 @@ def demo(args: Namespace) -> None:
     check_resumable(run_dir, config)
     from pvnas import pipeline
     from pvnas.data.shapes import write_shapes
-    from pvnas.runtime.progress import Progress
 
     with Progress() as progress:
         write_shapes(folder, seed=0, progress=progress)
