@@ -46,24 +46,21 @@ from pvnas.training.stage import TrainStage
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 
 
-def run(config: RunConfig, run_dir: Path) -> Path:
-    """Search, derive, train, test and report; return the path of the report's page."""
+def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Search, derive, train, test and report; return what results.json holds."""
     with open_session(config, run_dir) as session:
         session.search()
         session.train()
-        session.test()
-        return write_report(run_dir)
+        return session.test()
 
 
 def search(config: RunConfig, run_dir: Path) -> Genotype:
     """Search and derive only; return the genotype."""
     with open_session(config, run_dir) as session:
-        genotype = session.search()
-        write_report(run_dir)
-        return genotype
+        return session.search()
 
 
-def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -> Path:
+def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -> dict[str, Any]:
     """Train, test and report the network of a genotype file, or of the genotype that the run directory holds."""
     given, path = Genotype.load(genotype_path) if genotype_path else None, run_dir / GENOTYPE
     if given is None and not path.exists():
@@ -76,21 +73,18 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
                 raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
             write_atomic(path, given.to_json())
         session.train()
-        session.test()
-        return write_report(run_dir)
+        return session.test()
 
 
 def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir) as session:
-        results = session.test(again=True)
-        write_report(run_dir)
-        return results
+        return session.test(again=True)
 
 
 @contextmanager
 def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
-    """Take the run directory, refuse another configuration in it, and listen to signals until the end."""
+    """Take the run directory, refuse another configuration in it, listen to signals; report at the end."""
     opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
     run_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
@@ -107,6 +101,7 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         }
         write_atomic(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
         yield Session(config, run_dir, opened, device, progress, stop)
+        write_report(run_dir)
 
 
 @dataclass

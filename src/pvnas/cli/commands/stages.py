@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import Namespace
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +41,7 @@ def demo(args: Namespace) -> None:
 
     with Progress() as progress:
         write_shapes(folder, seed=0, progress=progress)
-    pipeline.run(config, run_dir)
-    _print_outcome(run_dir)
+    _print_outcome(pipeline.run(config, run_dir), run_dir)
 
 
 @command(
@@ -58,8 +55,7 @@ def run(args: Namespace) -> None:
     config, run_dir = _config_of(args)
     from pvnas import pipeline
 
-    pipeline.run(config, run_dir)
-    _print_outcome(run_dir)
+    _print_outcome(pipeline.run(config, run_dir), run_dir)
 
 
 @command(
@@ -89,8 +85,8 @@ def train(args: Namespace) -> None:
     config, run_dir = _config_of(args)
     from pvnas import pipeline
 
-    pipeline.train(config, run_dir, Path(args.genotype) if args.genotype else None)
-    _print_outcome(run_dir)
+    genotype = Path(args.genotype) if args.genotype else None
+    _print_outcome(pipeline.train(config, run_dir, genotype), run_dir)
 
 
 @command(
@@ -110,11 +106,11 @@ def test(args: Namespace) -> None:
     make_paths_absolute(config)
     from pvnas import pipeline
 
-    pipeline.test(config, run_dir)
+    results = pipeline.test(config, run_dir)
     if args.json:
-        print_json(_results(run_dir))
+        print_json(results)
     else:
-        _print_outcome(run_dir)
+        _print_outcome(results, run_dir)
 
 
 def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
@@ -132,16 +128,7 @@ def default_run_dir(config: RunConfig) -> Path:
     return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
 
 
-def _results(run_dir: Path) -> dict[str, Any]:
-    file = run_dir / "results.json"
-    with suppress(OSError, ValueError):
-        if isinstance(results := json.loads(file.read_text(encoding="utf-8")), dict):
-            return results
-    raise UserError(f"{file} cannot be read; write it again with: pvnas test {run_dir}")
-
-
-def _print_outcome(run_dir: Path) -> None:
-    results = _results(run_dir)
+def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
     names = {
         "top1": "top-1 (%)",
         "top5": f"top-{results.get('k', 5)} (%)",
@@ -153,8 +140,7 @@ def _print_outcome(run_dir: Path) -> None:
         "macs_per_view": "MACs of a view",
     }
     print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
-    if (run_dir / "report.html").exists():
-        print(f"report: {run_dir / 'report.html'}")
+    print(f"report: {run_dir / 'report.html'}")
 
 
 @command(
