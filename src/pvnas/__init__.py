@@ -9,8 +9,6 @@ people; for programs the public names are here and are imported when they are fi
     network = pvnas.create_model("pvnas_l", genotype=genotype, num_classes=101)
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

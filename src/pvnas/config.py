@@ -4,8 +4,6 @@ The texts below the fields are the help texts of the command line. ``P`` marks a
 of ours where it is silent. Nothing here imports torch, so that ``pvnas --help`` answers at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal

@@ -5,8 +5,6 @@ YAML is read by a safe loader without tags, aliases or duplicate keys, from file
 Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import inspect

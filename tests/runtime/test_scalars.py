@@ -24,10 +24,8 @@ def test_numbers_of_an_epoch_are_written_and_a_resumed_epoch_replaces_the_first(
     first.write("train", 1, record)
     first.write("train", 2, {"loss": 9.0})
     first.write("search", 2, {"loss": 7.0})
-    first.close()
     second = ScalarLog(tmp_path, True)
     second.write("train", 2, {"loss": 0.25})
-    second.close()
     assert read(tmp_path, "train") == {"loss": [(1, 0.5), (2, 0.25)]}
     assert read(tmp_path, "search") == {"loss": [(2, 7.0)]}
 

@@ -4,8 +4,6 @@ Exit codes: 0 done, 2 a mistake that a person can mend, 75 interrupted and resum
 Nothing slow is imported before the command is known and its arguments are right.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

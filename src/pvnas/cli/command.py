@@ -12,8 +12,6 @@ A module of ``pvnas.cli.commands`` that holds such a function is all that a new 
 typed is a UserError of one line. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from argparse import SUPPRESS, Namespace

@@ -1,7 +1,5 @@
 """Finds the commands: every module of ``pvnas.cli.commands`` is looked through, so that a new one needs no list."""
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """What commands share: arguments and what is made of them; JSON for programs and short tables for people on stdout."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """A trained network on disk (model.safetensors beside model.json with all that it needs) and its predictions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ to the output: lines cross each other where they must, but never a shape. Cells 
 their nodes. All lengths are in points (1/72 inch); x points right, y points up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product

@@ -1,7 +1,5 @@
 """Draws a searched cell as a graph (paper, figure 6), the operation of every kept edge written on its line."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ Call them inside :func:`pvnas.report.style.drawing` and write them with :func:`p
 Legend of array suffixes: P epochs, E the 14 candidate edges, O operations, K classes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

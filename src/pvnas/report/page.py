@@ -4,8 +4,6 @@ The page forbids itself everything but its own styles and inlined pictures (Cont
 of the run directory loses its control characters and is escaped as it is written.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

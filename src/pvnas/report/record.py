@@ -1,7 +1,5 @@
 """Reads a run directory for the report: whatever is there, with a note on what is missing or cannot be read."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

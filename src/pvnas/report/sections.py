@@ -1,8 +1,6 @@
 """What sections of the page need beyond the run's own files: figures, sums and orders. Macros of the same names in
 sections.html write them."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

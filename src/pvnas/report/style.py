@@ -4,8 +4,6 @@ Figures are matplotlib ``Figure`` objects, never pyplot's global ones. The files
 same SVG with its neutral colours turned into CSS variables, so that it follows the reader's light or dark setting.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

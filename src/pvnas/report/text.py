@@ -1,7 +1,5 @@
 """How the page writes text and numbers."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any, TypeGuard

@@ -1,7 +1,5 @@
 """The machine: where the networks run, how many threads, and what to write down about both."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -4,8 +4,6 @@ Whatever is written aside has a name that starts with TEMPORARY and is locked by
 process left behind can be told from what another process is writing now.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

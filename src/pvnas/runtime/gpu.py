@@ -1,7 +1,5 @@
 """What keeps a GPU from waiting for the host: a step's numbers are asked of late, its kernels recorded and replayed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 

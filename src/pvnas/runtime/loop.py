@@ -1,7 +1,5 @@
 """A long stage and the loop that runs it: steps, measures, checkpoints, a clean stop and a resume at the exact step."""
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Learning-rate schedules, and PyTorch's optimisers on them: state as named tensors and JSON, and back, bit for bit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar

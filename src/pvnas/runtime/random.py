@@ -1,7 +1,5 @@
 """Random streams named by what they are for: (seed, epoch, step, sample), never by process, worker or call order."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

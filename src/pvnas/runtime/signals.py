@@ -1,7 +1,5 @@
 """A stop that loses nothing: a signal asks, the loop answers at its next step."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,8 +1,6 @@
 """From architecture parameters to a genotype (paper, section 3.2.1), and whether a search collapses: when nearly all
 operations that it keeps are without parameters (section 3.3 and figure 4). Pure: alpha and names in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from operator import itemgetter

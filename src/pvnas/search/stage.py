@@ -1,7 +1,5 @@
 """The search stage: the epochs of the search, and what each writes: alphas, genotype, metrics."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from pathlib import Path

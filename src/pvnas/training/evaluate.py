@@ -3,8 +3,6 @@
 Legend: N samples, V videos, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 metrics.jsonl holds one JSON object per line; it is written by append and safe against a torn last line.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -92,12 +90,6 @@ class ScalarLog:
             if name != "epoch" and isinstance(value, int | float) and math.isfinite(value):
                 writer.add_scalar(name, float(value), epoch)
         writer.flush()
-
-    def close(self) -> None:
-        """Close the files; a later write opens new ones."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:

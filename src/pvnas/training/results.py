@@ -1,7 +1,5 @@
 """What the test writes: results.json, predictions.csv, confusion.json and a few clips to look at."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

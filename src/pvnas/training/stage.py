@@ -1,7 +1,5 @@
 """The training stage: a derived network from scratch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

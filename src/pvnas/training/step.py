@@ -3,8 +3,6 @@
 Legend: N clips, C channels, T frames, H and W pixels, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

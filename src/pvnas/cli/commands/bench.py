@@ -1,7 +1,5 @@
 """``pvnas bench data`` and ``bench search``: how fast this machine reads clips and makes search steps."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from itertools import product

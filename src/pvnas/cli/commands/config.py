@@ -1,7 +1,5 @@
 """``pvnas config show``: presets as files."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from pvnas.cli.command import Argument, command

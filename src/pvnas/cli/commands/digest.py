@@ -1,7 +1,5 @@
 """``pvnas digest``: did two runs end in the same bits?"""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from pvnas.cli.command import command

@@ -1,7 +1,5 @@
 """``pvnas cost``, ``genotype random`` and ``genotype show``: what can be said of a genotype without any video."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``pvnas demo``, ``run``, ``search``, ``train``, ``test``, ``predict`` and ``report``: a run's stages and its uses."""
 
-from __future__ import annotations
-
 import os
 from argparse import Namespace
 from pathlib import Path
