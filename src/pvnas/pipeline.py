@@ -203,10 +203,7 @@ def stage_seconds(run_dir: Path) -> dict[str, float]:
 
 
 def run_digest(run_dir: Path) -> str:
-    """Return the SHA-256 over weights, alphas, both optimisers, BN statistics and genotype of a run.
-
-    Raises UserError where the directory holds no checkpoint.
-    """
+    """Return the SHA-256 over weights, alphas, optimisers, BN statistics and genotype; UserError without checkpoints."""
     tensors: dict[str, torch.Tensor] = {}
     for stage in ("search", "train"):
         checkpoint = load_checkpoint(run_dir / "checkpoints" / stage)

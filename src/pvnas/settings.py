@@ -1,8 +1,7 @@
 """Reads, checks, compares and writes configs: a preset, then a file, then single fields.
 
 Every mistake is a :class:`~pvnas.errors.UserError` of one line. Fields go by their dotted names (``train.width``).
-YAML is read by a safe loader without tags, aliases or duplicate keys, from files of at most 256 KiB.
-Nothing here imports torch.
+YAML is read by a safe loader without tags, aliases or duplicate keys. Nothing here imports torch.
 """
 
 import ast
@@ -78,9 +77,7 @@ def _texts_below_fields() -> dict[tuple[str, str], str]:
 
 def section_help(section: str) -> str:
     """The first line of the docstring of the part with this dotted name; empty for the whole run."""
-    part: Any = RunConfig
-    for name in filter(None, section.split(".")):
-        part = get_type_hints(part)[name]
+    part = get_field(RunConfig(), section) if section else RunConfig
     return (inspect.getdoc(part) or "").partition("\n")[0]
 
 
@@ -149,7 +146,7 @@ def set_field(config: RunConfig, name: str, value: object, *, where: str = "") -
 def differences(old: RunConfig, new: RunConfig) -> dict[str, str]:
     """``old -> new`` by dotted name for each field that differs, in the order of ``config.py``."""
     pairs = {name: (get_field(old, name), get_field(new, name)) for name in all_fields()}
-    return {name: f"{_plain(a) or repr('')} -> {_plain(b) or repr('')}" for name, (a, b) in pairs.items() if a != b}
+    return {name: f"{plain(a) or repr('')} -> {plain(b) or repr('')}" for name, (a, b) in pairs.items() if a != b}
 
 
 def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
@@ -166,7 +163,8 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
         )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """The value as a person writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -181,7 +179,7 @@ def shown(value: object, limit: int = 60) -> str:
         return "a list"
     if isinstance(value, int) and abs(value) > 10**limit:  # Python refuses to print huge integers
         return "a huge number"
-    text = _plain(value) if value is not None else "nothing"
+    text = plain(value) if value is not None else "nothing"
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 

@@ -1,15 +1,7 @@
 """What a command of ``pvnas`` is: its arguments and its action side by side, made a command by a decorator.
 
-    @command(
-        "genotype show",
-        Argument("file", "genotype file", metavar="FILE"),
-        example="pvnas genotype show runs/demo/run/genotype.json",
-    )
-    def show(args: Namespace) -> None:
-        \"\"\"Print the cells of a genotype.\"\"\"
-
-A module of ``pvnas.cli.commands`` that holds such a function is all that a new command needs. Every mistake in what is
-typed is a UserError of one line. Nothing here imports torch.
+A module of ``pvnas.cli.commands`` with such a function (``digest`` is the shortest) is all that a new command needs.
+Every mistake in what is typed is a UserError of one line. Nothing here imports torch.
 """
 
 import argparse
@@ -102,10 +94,8 @@ class Argument:
 
 def _plain(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(_plain(each) for each in value)
-    if isinstance(value, tuple):  # a clip
-        return "x".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value) or "none"
+        return " ".join(map(_plain, value))
+    return "x".join(map(str, value)) if isinstance(value, tuple) else settings.plain(value) or "none"  # a tuple: a clip
 
 
 @dataclass(frozen=True)

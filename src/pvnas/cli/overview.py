@@ -26,10 +26,7 @@ def all_commands() -> dict[str, Command]:
 
 
 def find_command(arguments: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
-    """The command and the arguments after its name; None for a group with ``--help``.
-
-    UserError with the nearest name for an unknown command.
-    """
+    """The command and the arguments after its name; None for a group with ``--help``. UserError for an unknown one."""
     known, (first, *rest) = all_commands(), arguments
     if first in known:
         return known[first], rest

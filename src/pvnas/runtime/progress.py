@@ -79,13 +79,13 @@ def begin(progress: Progress | None, title: str, total: int) -> Task:
 class Task:
     """A task inside its block; prints one line about itself when it ends."""
 
+    _bars: Bars | None = None
+    _id: Any = None
+    clips = 0
+
     def __init__(self, progress: Progress, title: str, total: int, completed: int, summary: bool) -> None:
-        self.progress, self.title, self.total, self.done = progress, title, total, completed
-        self.summary = summary
-        self.clips = 0
+        self.progress, self.title, self.total, self.done, self.summary = progress, title, total, completed, summary
         self._started = self._shown = 0.0
-        self._bars: Bars | None = None
-        self._id: Any = None
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()

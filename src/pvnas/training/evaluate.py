@@ -23,10 +23,7 @@ TOP_K = 5
 def validate(
     network: nn.Module, videos: VideoDataset, config: RunConfig, augment: AugmentConfig, device: torch.device
 ) -> dict[str, float]:
-    """Return val_loss, val_top1 and val_top5 (percent) on the centre crop of each video's centre clip.
-
-    An empty dictionary where there are no validation videos.
-    """
+    """Return val_loss, val_top1 and val_top5 (percent) on each video's centre crop and clip; {} without videos."""
     if not videos.catalog.videos:
         return {}
     network.eval()
@@ -110,10 +107,7 @@ def confusion_matrix(predictions_N: Tensor, labels_N: Tensor, classes: int) -> T
 
 
 def mean_class_accuracy(confusion_KK: Tensor) -> float:
-    """Return the mean over the classes present of the share of their samples that are right, from 0 to 1.
-
-    0 where there are no samples.
-    """
+    """Return the mean over the classes present of the share of their samples that are right; 0 without samples."""
     counts_K = confusion_KK.sum(1)
     present_K = counts_K > 0
     if not bool(present_K.any()):
