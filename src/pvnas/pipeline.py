@@ -203,7 +203,7 @@ def stage_seconds(run_dir: Path) -> dict[str, float]:
 
 
 def run_digest(run_dir: Path) -> str:
-    """Return the SHA-256 over weights, alphas, optimisers, BN statistics and genotype; UserError without checkpoints."""
+    """Return the SHA-256 over weights, alphas, optimisers, BN statistics, genotype; UserError where none is saved."""
     tensors: dict[str, torch.Tensor] = {}
     for stage in ("search", "train"):
         checkpoint = load_checkpoint(run_dir / "checkpoints" / stage)

@@ -1,7 +1,5 @@
 """What `pvnas bench data` measures: readers of clips, stages of reading a file, the loader with worker processes."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Mapping

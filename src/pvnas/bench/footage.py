@@ -1,7 +1,5 @@
 """Videos to measure with: ten seconds of panning texture with grain, about as many bits to a frame as real footage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path

@@ -4,8 +4,6 @@ A clip is what one training sample needs: 8 frames of a random window of 64, at 
 readers take turns, so that a machine that gets slower gets slower for all of them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Measures a piece of work, in variants that take turns in processes of their own: seconds, memory, MACs and bytes
 beside what the machine can do at the most."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

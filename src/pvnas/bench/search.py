@@ -1,7 +1,5 @@
 """What `pvnas bench search` measures: one search step as the search makes it, beside the plain supernet's."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ As everywhere in this field, "GFLOPs" are multiply-accumulates (MACs) of convolu
 batch 1; BN, pooling and sums are not counted. PyTorch's own flop counter counts 2 per MAC.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace

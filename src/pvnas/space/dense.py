@@ -4,8 +4,6 @@ Autograd's own backward passes of slices give zeros in another memory format, an
 what follows them, batch norm above all, is several times slower on either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

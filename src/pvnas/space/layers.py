@@ -8,8 +8,6 @@ PyTorch's 2-D kernels are several times faster than its 3-D ones, most of all de
 the 3-D layers, so that both kinds load each other's weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice

@@ -1,7 +1,5 @@
 """How cells are stacked: a line of categories such as ``S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K``."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

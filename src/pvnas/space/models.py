@@ -1,7 +1,5 @@
 """Networks by name, as timm names them: ``create_model("pvnas_l", genotype=genotype, num_classes=101)``."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import fields, replace
 from pathlib import Path

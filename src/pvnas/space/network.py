@@ -3,8 +3,6 @@
 Legend: N clips, C channels, T frames, H and W pixels.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from typing import Any

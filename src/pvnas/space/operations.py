@@ -8,8 +8,6 @@ To add one, write a function that builds it and put ``register_operation`` above
 has a column in alpha, is searched, derived, trained, counted (its Conv3d and Linear layers), drawn and reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

@@ -3,8 +3,6 @@
 Legend: N clips, C channels of the cell, T frames, H and W pixels, E = 14 candidate edges, O operations of a category.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The layers before the first cell, and those that bring each cell's two inputs to its width."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from pvnas.space.layers import FactorizedReduction, Layers, Rectified

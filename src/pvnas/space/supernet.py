@@ -3,8 +3,6 @@
 Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O operations of a category.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
