@@ -1,5 +1,11 @@
 """Both poolings against autograd through PyTorch's own."""
 
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,3 +103,27 @@ def test_backwards_into_more_than_the_caches_hold(kernels, make, exact, assert_c
     (expected,) = torch.autograd.grad(F.max_pool2d(x64, 3, 1, 1), x64, grad.double())
     _, _, which = kernels.pool(x, 1)
     assert_close(kernels.pool_grad(torch.zeros_like(grad), grad, which, x, 1, None, None), expected)
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from pvnas.fast.kernels.pool.triton import _pool_rows
+
+types = ("i32", "i32", ("*fp32", "i32"), "*fp32", "*fp32", "*u8", "i32", "i32", "constexpr", "constexpr", "constexpr")
+constants = {"STAGES": 2, "BLOCK_P": 8, "BLOCK_C": 16}
+source = ASTSource(_pool_rows, dict(zip(_pool_rows.arg_names, types)), constants)
+print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ttir"])
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+def test_tritons_compiler_carries_both_rows_before_on(tmp_path):
+    """It takes a variable that begins as another's value for unchanged: the interpreter sees nothing of that."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (carried,) = re.findall(r"scf\.for .* iter_args\((.*?)\) ->", done.stdout)
+    assert carried.count("=") == 6, carried  # of each row its sum, its maximum and where that is

@@ -1,64 +1,90 @@
-"""Batch norms without parameters, mixed by weights, in Triton."""
+"""Batch norms without parameters, their statistics, and their outputs mixed by weights, in Triton."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.fast.kernels.batchnorm.triton_moments import joined_moments, part_moments
 from pvnas.fast.kernels.interface import Normed
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of, sum_type
-from pvnas.fast.kernels.triton_blocks import channel_block, parts_of, summed, triton_type
+from pvnas.fast.kernels.triton_blocks import (
+    Setting,
+    at,
+    block_of_program,
+    channel_block,
+    channels_of_program,
+    launch,
+    load,
+    normed_argument,
+    parts_of,
+    store,
+    strided,
+    summed,
+    zeros,
+)
 
-BLOCK_PIXELS, WARPS = 32, 4
-BLOCK_PIXELS_OF_SUMS, WARPS_OF_SUMS, STAGES_OF_SUMS = 32, 2, 3
+BLOCK, BLOCK_OF_MOMENTS = Setting(32), Setting(32, 4, 4)
+BLOCK_OF_SUMS, BLOCK_OF_MANY_SUMS = Setting(32, 2, 3), Setting(16, 2, 3)  # all sums are held at once
 SIZES = ["pixels", "each", "edges", "operations"]
 
 
 def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    return joined_moments(*part_moments(x), x.numel() // x.shape[1], eps)
+    pixels, channels = rows_of(x).pixels, x.shape[1]
+    block = channel_block(channels)
+    setting, blocks = BLOCK_OF_MOMENTS, triton.cdiv(channels, block)
+    parts, each = parts_of(pixels, blocks, setting)
+    moments = x.new_empty(parts, 2, channels, dtype=sum_type(x))
+    _part_moments[(blocks * parts,)](
+        pixels, channels, strided(x), moments, each,
+        STAGES=setting.stages, BLOCK_P=setting.pixels, BLOCK_C=block, num_warps=setting.warps,
+    )  # fmt: skip
+    return joined_moments(moments, each, pixels, eps)
+
+
+def joined_moments(moments: Tensor, each: int, pixels: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, biased variance and 1 / sqrt(variance + eps).
+
+    ``moments``: (parts, 2, C) means and sums of squared differences from them, of ``each`` pixels, in the end of fewer.
+    """
+    parts, _, c = moments.shape
+    mean, variance, inverse = moments.new_empty(3, c)
+    _joined_moments[(triton.cdiv(c, 16),)](
+        moments, mean, variance, inverse, pixels, each, c, eps, PARTS=triton.next_power_of_2(parts), BLOCK_C=16
+    )
+    return mean, variance, inverse
 
 
 def normalise(normed: Normed) -> Tensor:
     f, c, h, w = normed.z.shape
-    z, y, block = rows_of(normed.z), empty_pictures(normed.z, f, c, h, w), channel_block(c)
-    _normalise[(triton.cdiv(z.pixels, BLOCK_PIXELS) * triton.cdiv(c, block),)](
-        z.tensor, z.stride, normed.mean, normed.inverse_std, y, z.pixels, c,
-        BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(y)), num_warps=WARPS,
-    )  # fmt: skip
+    y = empty_pictures(normed.z, f, c, h, w)
+    launch(_normalise, BLOCK, f * h * w, c, normed_argument(normed), y)
     return y
 
 
 def add_mixed(
     sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
 ) -> None:
-    rows, edges = rows_of(sums), len(weights)
-    channels = sums.shape[1] // edges
-    block = channel_block(channels)
-    grid = (triton.cdiv(rows.pixels, BLOCK_PIXELS) * triton.cdiv(channels, block) * edges,)
-    _add_mixed[grid](
-        rows.tensor, rows.stride, *_operations([*per_edge, *shared]), weights, rows.pixels, channels, edges,
-        weights.stride(0),
-        PER_EDGE=len(per_edge), ALL=len(per_edge) + len(shared), BEGIN=begin, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(sums)), num_warps=WARPS,
+    edges, operations = len(weights), _operations([*per_edge, *shared])
+    launch(
+        _add_mixed, BLOCK, rows_of(sums).pixels, sums.shape[1] // edges,
+        strided(sums), operations, weights, weights.stride(0), edges,
+        times=edges, PER_EDGE=len(per_edge), BEGIN=begin,
     )  # fmt: skip
 
 
 def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
-    g, channels, dtype = rows_of(grad), grad.shape[1] // edges, sum_type(grad)
-    block, operations = channel_block(channels), len(per_edge) + len(shared)
+    pixels, channels, operations = rows_of(grad).pixels, grad.shape[1] // edges, _operations([*per_edge, *shared])
+    setting, block = BLOCK_OF_SUMS if len(operations) <= 5 else BLOCK_OF_MANY_SUMS, channel_block(channels)
     blocks = triton.cdiv(channels, block) * edges
-    block_pixels = BLOCK_PIXELS_OF_SUMS if operations <= 5 else BLOCK_PIXELS_OF_SUMS // 2  # all sums are held at once
-    parts, each = parts_of(g.pixels, blocks, block_pixels)
-    sums = grad.new_empty(parts, 1 + operations, edges, channels, dtype=dtype)
+    parts, each = parts_of(pixels, blocks, setting)
+    sums = grad.new_empty(parts, 1 + len(operations), edges, channels, dtype=sum_type(grad))
     _mixed_grad_sums[(blocks * parts,)](
-        g.tensor, g.stride, *_operations([*per_edge, *shared]), sums, g.pixels, each, channels, edges,
-        PER_EDGE=len(per_edge), ALL=operations, BLOCK_P=block_pixels, BLOCK_C=block, SUM=triton_type(dtype),
-        STAGES=STAGES_OF_SUMS, num_warps=WARPS_OF_SUMS,
+        pixels, channels, strided(grad), operations, sums, each, edges,
+        PER_EDGE=len(per_edge), STAGES=setting.stages, BLOCK_P=setting.pixels, BLOCK_C=block, num_warps=setting.warps,
     )  # fmt: skip
     return summed(sums)
 
@@ -66,204 +92,179 @@ def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[N
 def per_edge_grads(
     grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
 ) -> list[Tensor]:
-    g, edges = rows_of(grad), len(weights)
-    f, kc, h, w = grad.shape
-    channels, results = kc // edges, [empty_pictures(grad, f, kc, h, w) for _ in per_edge]
-    block = channel_block(channels)
-    grid = (triton.cdiv(g.pixels, BLOCK_PIXELS) * triton.cdiv(channels, block) * edges,)
-    _per_edge_grads[grid](
-        g.tensor, g.stride, *_operations(per_edge), tuple(results), weights, sums, g.pixels, channels, edges,
-        weights.stride(0),
-        ALL=len(per_edge), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(grad)),
-        num_warps=WARPS,
-    )  # fmt: skip
-    return results
+    return _input_grads(_per_edge_grads, grad, per_edge, weights, sums, of_batch, times=len(weights))
 
 
 def shared_grads(
     grad: Tensor, shared: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
 ) -> list[Tensor]:
-    g, edges = rows_of(grad), len(weights)
-    f, kc, h, w = grad.shape
-    channels, results = kc // edges, [empty_pictures(grad, f, kc // edges, h, w) for _ in shared]
-    block = channel_block(channels)
-    grid = (triton.cdiv(g.pixels, BLOCK_PIXELS) * triton.cdiv(channels, block),)
-    _shared_grads[grid](
-        g.tensor, g.stride, *_operations(shared), tuple(results), weights, sums, g.pixels, channels, edges,
-        weights.stride(0),
-        ALL=len(shared), OF_BATCH=of_batch, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block, SUM=triton_type(sum_type(grad)),
-        num_warps=WARPS,
+    return _input_grads(_shared_grads, grad, shared, weights, sums, of_batch, times=1)
+
+
+def _input_grads(
+    kernel: Any, grad: Tensor, normed: Sequence[Normed], weights: Tensor, sums: Tensor, of_batch: bool, *, times: int
+) -> list[Tensor]:
+    """Return the gradients for the inputs of batch norms that read ``times`` the channels of a node."""
+    (f, kc, h, w), edges = grad.shape, len(weights)
+    results = tuple(empty_pictures(grad, f, kc // edges * times, h, w) for _ in normed)
+    launch(
+        kernel, BLOCK, f * h * w, kc // edges,
+        strided(grad), _operations(normed), results, weights, weights.stride(0), sums, edges,
+        times=times, OF_BATCH=of_batch,
     )  # fmt: skip
-    return results
+    return list(results)
 
 
-class _Operations(NamedTuple):
-    """What a kernel takes of some operations."""
-
-    z: tuple[Tensor, ...]
-    rows: tuple[int, ...]
-    means: tuple[Tensor, ...]
-    inverses: tuple[Tensor, ...]
-
-
-def _operations(normed: Sequence[Normed]) -> _Operations:
-    rows = [rows_of(one.z) for one in normed]
-    means, inverses = ([one.mean for one in normed], [one.inverse_std for one in normed])
-    return _Operations(tuple(r.tensor for r in rows), tuple(r.stride for r in rows), tuple(means), tuple(inverses))
+def _operations(normed: Sequence[Normed]) -> tuple[tuple[Tensor, int, Tensor, Tensor], ...]:
+    return tuple(normed_argument(norm) for norm in normed)
 
 
 @triton.jit
-def _normed(z, row, mean, inverse, p, column, channel, valid, in_c, SUM: tl.constexpr):
-    """The output of a batch norm."""
-    values = tl.load(z + p.to(tl.int64)[:, None] * row + column[None, :], mask=valid, other=0.0).to(SUM)
-    m = tl.load(mean + channel, mask=in_c, other=0.0).to(SUM)
-    v = tl.load(inverse + channel, mask=in_c, other=0.0).to(SUM)
-    return (values - m[None, :]) * v[None, :]
+def add_moments(sums, squares, values, around, valid):
+    """Add values, and their squares, around a number: far from zero the squares would lose what values differ by."""
+    away = tl.where(valid, values.to(sums.dtype) - around[None, :], 0.0)
+    return sums + away, squares + away * away
+
+
+@triton.jit
+def store_moments(moments, part, channels, c, in_c, around, sums, squares, count):
+    """Mean, and sum of squared differences from it, of sums around a number."""
+    count = count.to(sums.dtype)
+    mean = tl.sum(sums, 0) / count
+    target = moments + part.to(tl.int64) * 2 * channels + c
+    tl.store(target, around + mean, mask=in_c)
+    tl.store(target + channels, tl.sum(squares, 0) - mean * mean * count, mask=in_c)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _normalise(
-    z, row, mean, inverse, y, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr
-):  # fmt: skip
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    in_c = c < channels
-    valid = (p < pixels)[:, None] & in_c[None, :]
-    values = _normed(z, row, mean, inverse, p, c, c, valid, in_c, SUM)
-    tl.store(y + p.to(tl.int64)[:, None] * channels + c[None, :], values.to(y.dtype.element_ty), mask=valid)
+def _part_moments(
+    pixels, channels, x, moments, each, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Moments of a part of the pixels, around its first one."""
+    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    begin, end = part * each, tl.minimum(part * each + each, pixels)
+    around = load(x[0] + begin.to(tl.int64) * x[1] + c, in_c)
+    sums, squares = zeros(moments, BLOCK_P, BLOCK_C), zeros(moments, BLOCK_P, BLOCK_C)
+    for first in tl.range(begin, end, BLOCK_P, num_stages=STAGES):
+        p = first + tl.arange(0, BLOCK_P)
+        valid = (p < end)[:, None] & in_c[None, :]
+        sums, squares = add_moments(sums, squares, load(at(x, p, c), valid), around, valid)
+    store_moments(moments, part, channels, c, in_c, around, sums, squares, end - begin)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _joined_moments(
+    moments, mean, variance, inverse, pixels, each, channels, eps, PARTS: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Join the moments of all parts (Chan, Golub, LeVeque, 1979)."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    part = tl.arange(0, PARTS)
+    count = tl.maximum(tl.minimum(pixels - part * each, each), 0).to(moments.dtype.element_ty)[:, None]
+    valid = (count > 0) & (c < channels)[None, :]
+    moments_at = moments + part[:, None] * 2 * channels + c[None, :]
+    means = tl.load(moments_at, mask=valid, other=0.0)
+    total = tl.sum(means * count, 0) / pixels
+    away = means - total[None, :]
+    squares = tl.load(moments_at + channels, mask=valid, other=0.0) + away * away * count
+    biased = tl.sum(tl.where(valid, squares, 0.0), 0) / pixels
+    tl.store(mean + c, total, mask=c < channels)
+    tl.store(variance + c, biased, mask=c < channels)
+    tl.store(inverse + c, 1.0 / tl.sqrt(biased + eps), mask=c < channels)
+
+
+@triton.jit
+def _normed(norm, p, c, valid, in_c):
+    """The output of a batch norm."""
+    values, mean, inverse = load(at(norm, p, c), valid), load(norm[2] + c, in_c), load(norm[3] + c, in_c)
+    return (values - mean[None, :]) * inverse[None, :]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _normalise(pixels, channels, normed, y, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
+    store(at((y, channels), p, c), _normed(normed, p, c, valid, in_c), valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _add_mixed(
-    sums, row, z, rows, means, inverses, weights, pixels, channels, edges, operations,
-    PER_EDGE: tl.constexpr, ALL: tl.constexpr, BEGIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    SUM: tl.constexpr,
+    pixels, channels, sums, normed, weights, operations, edges,
+    PER_EDGE: tl.constexpr, BEGIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    edge = tl.program_id(0) // blocks % edges
-    p = tl.program_id(0) // (blocks * edges) * BLOCK_P + tl.arange(0, BLOCK_P)
-    in_c = c < channels
-    valid, column = (p < pixels)[:, None] & in_c[None, :], edge * channels + c
-    target = sums + p.to(tl.int64)[:, None] * row + column[None, :]
-    total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
+    p, c, in_c, edge, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
+    column = edge * channels + c
+    target, total = at(sums, p, column), zeros(sums[0], BLOCK_P, BLOCK_C)
     if not BEGIN:
-        total = tl.load(target, mask=valid, other=0.0).to(SUM)
-    for o in tl.static_range(ALL):
-        weight = tl.load(weights + edge * operations + o).to(SUM)
-        at = column if o < PER_EDGE else c
-        total += weight * _normed(z[o], rows[o], means[o], inverses[o], p, at, at, valid, in_c, SUM)
-    tl.store(target, total.to(sums.dtype.element_ty), mask=valid)
-
-
-@triton.jit
-def _add_product(
-    total, d, z, rows, means, inverses, p, column, c, valid, in_c,
-    NUMBER: tl.constexpr, PER_EDGE: tl.constexpr, ALL: tl.constexpr, SUM: tl.constexpr,
-):  # fmt: skip
-    """The gradient times the output of operation ``NUMBER``, if there is one, added to a total."""
-    if ALL > NUMBER:
-        at = column if PER_EDGE > NUMBER else c
-        total += d * _normed(z[NUMBER], rows[NUMBER], means[NUMBER], inverses[NUMBER], p, at, at, valid, in_c, SUM)
-    return total
-
-
-@triton.jit
-def _store_product(target, step, total, in_c, NUMBER: tl.constexpr, ALL: tl.constexpr):
-    if ALL > NUMBER:
-        tl.store(target + (1 + NUMBER) * step, tl.sum(total, 0), mask=in_c)
+        total = load(target, valid)
+    for o in tl.static_range(len(normed)):
+        weight = tl.load(weights + edge * operations + o).to(total.dtype)
+        total += weight * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
+    store(target, total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _mixed_grad_sums(
-    g, row, z, rows, means, inverses, totals, pixels, each, channels, edges,
-    PER_EDGE: tl.constexpr, ALL: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
-    STAGES: tl.constexpr,
+    pixels, channels, g, normed, totals, each, edges,
+    PER_EDGE: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    edge, part = tl.program_id(0) // blocks % edges, tl.program_id(0) // (blocks * edges)
-    in_c, column = c < channels, edge * channels + c
-    s = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-    s0, s1, s2, s3, s4, s5, s6, s7 = s, s, s, s, s, s, s, s
+    c, in_c, program = channels_of_program(channels, BLOCK_C)
+    edge, part = program % edges, program // edges
+    column = edge * channels + c
+    total = zeros(totals, BLOCK_P, BLOCK_C)
+    products = (total,) * len(normed)
     end = tl.minimum(part * each + each, pixels)
     for first in tl.range(part * each, end, BLOCK_P, num_stages=STAGES):
         p = first + tl.arange(0, BLOCK_P)
-        ok = (p < end)[:, None] & in_c[None, :]
-        d = tl.load(g + p.to(tl.int64)[:, None] * row + column[None, :], mask=ok, other=0.0).to(SUM)
-        s += d
-        s0 = _add_product(s0, d, z, rows, means, inverses, p, column, c, ok, in_c, 0, PER_EDGE, ALL, SUM)
-        s1 = _add_product(s1, d, z, rows, means, inverses, p, column, c, ok, in_c, 1, PER_EDGE, ALL, SUM)
-        s2 = _add_product(s2, d, z, rows, means, inverses, p, column, c, ok, in_c, 2, PER_EDGE, ALL, SUM)
-        s3 = _add_product(s3, d, z, rows, means, inverses, p, column, c, ok, in_c, 3, PER_EDGE, ALL, SUM)
-        s4 = _add_product(s4, d, z, rows, means, inverses, p, column, c, ok, in_c, 4, PER_EDGE, ALL, SUM)
-        s5 = _add_product(s5, d, z, rows, means, inverses, p, column, c, ok, in_c, 5, PER_EDGE, ALL, SUM)
-        s6 = _add_product(s6, d, z, rows, means, inverses, p, column, c, ok, in_c, 6, PER_EDGE, ALL, SUM)
-        s7 = _add_product(s7, d, z, rows, means, inverses, p, column, c, ok, in_c, 7, PER_EDGE, ALL, SUM)
-    target, step = totals + part * (1 + ALL) * edges * channels + column, edges * channels
-    tl.store(target, tl.sum(s, 0), mask=in_c)
-    _store_product(target, step, s0, in_c, 0, ALL)
-    _store_product(target, step, s1, in_c, 1, ALL)
-    _store_product(target, step, s2, in_c, 2, ALL)
-    _store_product(target, step, s3, in_c, 3, ALL)
-    _store_product(target, step, s4, in_c, 4, ALL)
-    _store_product(target, step, s5, in_c, 5, ALL)
-    _store_product(target, step, s6, in_c, 6, ALL)
-    _store_product(target, step, s7, in_c, 7, ALL)
+        valid = (p < end)[:, None] & in_c[None, :]
+        d = load(at(g, p, column), valid)
+        total += d
+        for o in tl.static_range(len(normed)):  # the products in turn: each goes to the end when it is added to
+            product = products[0] + d * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
+            products = products[1:] + (product,)  # noqa: RUF005
+    target, step = totals + part * (1 + len(normed)) * edges * channels + column, edges * channels
+    tl.store(target, tl.sum(total, 0), mask=in_c)
+    for o in tl.static_range(len(normed)):
+        tl.store(target + (1 + o) * step, tl.sum(products[o], 0), mask=in_c)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _per_edge_grads(
-    g, row, z, rows, means, inverses, results, weights, sums, pixels, channels, edges, operations,
-    ALL: tl.constexpr, OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    pixels, channels, g, normed, results, weights, operations, sums, edges,
+    OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    edge = tl.program_id(0) // blocks % edges
-    p = tl.program_id(0) // (blocks * edges) * BLOCK_P + tl.arange(0, BLOCK_P)
-    in_c = c < channels
-    valid, column = (p < pixels)[:, None] & in_c[None, :], edge * channels + c
-    d = tl.load(g + p.to(tl.int64)[:, None] * row + column[None, :], mask=valid, other=0.0).to(SUM)
+    p, c, in_c, edge, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
+    column = edge * channels + c
+    d = load(at(g, p, column), valid)
     if OF_BATCH:
         d -= (tl.load(sums + column, mask=in_c, other=0.0) / pixels)[None, :]
-    for o in tl.static_range(ALL):
-        weight = tl.load(weights + edge * operations + o).to(SUM)
-        inverse = tl.load(inverses[o] + column, mask=in_c, other=0.0).to(SUM)
+    for o in tl.static_range(len(normed)):
+        weight = tl.load(weights + edge * operations + o).to(d.dtype)
+        inverse = load(normed[o][3] + column, in_c)
         dz = d
         if OF_BATCH:
             product = tl.load(sums + (1 + o) * edges * channels + column, mask=in_c, other=0.0) / pixels
-            dz -= product[None, :] * _normed(z[o], rows[o], means[o], inverses[o], p, column, column, valid, in_c, SUM)
-        dz = dz * (weight * inverse)[None, :]
-        target = results[o] + p.to(tl.int64)[:, None] * (edges * channels) + column[None, :]
-        tl.store(target, dz.to(results[o].dtype.element_ty), mask=valid)
+            dz -= product[None, :] * _normed(normed[o], p, column, valid, in_c)
+        store(at((results[o], edges * channels), p, column), dz * (weight * inverse)[None, :], valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _shared_grads(
-    g, row, z, rows, means, inverses, results, weights, sums, pixels, channels, edges, operations,
-    ALL: tl.constexpr, OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    pixels, channels, g, normed, results, weights, operations, sums, edges,
+    OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The third operation is identity: no BN, whatever the others have."""
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    in_c = c < channels
-    valid = (p < pixels)[:, None] & in_c[None, :]
-    for o in tl.static_range(ALL):
-        dz = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-        product = tl.zeros([BLOCK_C], SUM)
+    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
+    for o in tl.static_range(len(normed)):
+        dz, product = zeros(g[0], BLOCK_P, BLOCK_C), tl.zeros([BLOCK_C], sums.dtype.element_ty)
         for edge in range(edges):
             column = edge * channels + c
-            weight = tl.load(weights + edge * operations + o).to(SUM)
-            d = tl.load(g + p.to(tl.int64)[:, None] * row + column[None, :], mask=valid, other=0.0).to(SUM)
+            weight = tl.load(weights + edge * operations + o).to(dz.dtype)
+            d = load(at(g, p, column), valid)
             if OF_BATCH and o < 2:
                 d -= (tl.load(sums + column, mask=in_c, other=0.0) / pixels)[None, :]
                 product += weight * tl.load(sums + (1 + o) * edges * channels + column, mask=in_c, other=0.0) / pixels
             dz += weight * d
         if o < 2:
             if OF_BATCH:
-                dz -= product[None, :] * _normed(z[o], rows[o], means[o], inverses[o], p, c, c, valid, in_c, SUM)
-            dz *= tl.load(inverses[o] + c, mask=in_c, other=0.0).to(SUM)[None, :]
-        target = results[o] + p.to(tl.int64)[:, None] * channels + c[None, :]
-        tl.store(target, dz.to(results[o].dtype.element_ty), mask=valid)
+                dz -= product[None, :] * _normed(normed[o], p, c, valid, in_c)
+            dz *= load(normed[o][3] + c, in_c)[None, :]
+        store(at((results[o], channels), p, c), dz, valid)

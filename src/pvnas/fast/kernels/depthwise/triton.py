@@ -1,4 +1,10 @@
-"""Depthwise 3x3 convolutions in Triton; ReLU and batch norm before them are computed as they read."""
+"""Depthwise 3x3 convolutions in Triton; ReLU and batch norm before them are computed as they read.
+
+At stride 1 row by row, so that a row of a picture is read once, not for each tap that sees it: a program takes some
+columns of the frames and goes down their rows. A row that it reads is the lower row of one output, the middle of
+another and the upper of a third; of these two sums, not all nine taps, are held. At dilation 2 the even and the odd
+rows are two such series.
+"""
 
 from __future__ import annotations
 
@@ -6,109 +12,100 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pvnas.fast.kernels.depthwise.triton_rows import (
-    depthwise_rows,
-    input_grad_rows,
-    kernel_grad_rows,
-    load_norm,
-    prologue,
-    store_taps,
-)
 from pvnas.fast.kernels.interface import Normed
 from pvnas.fast.kernels.tensors import empty_output, empty_pictures, rows_of, sum_type
-from pvnas.fast.kernels.triton_blocks import channel_block, parts_of, summed, triton_type
+from pvnas.fast.kernels.triton_blocks import (
+    Setting,
+    at,
+    block_of_program,
+    channel_block,
+    channels_of_program,
+    columns_of_program,
+    launch,
+    load,
+    load_three,
+    neighbours,
+    normed_argument,
+    parts_of,
+    store,
+    strided,
+    summed,
+    zeros,
+)
 
-BLOCK_PIXELS, BLOCK_PIXELS_OF_INPUT_GRAD, BLOCK_PIXELS_OF_KERNEL_GRAD = 32, 64, 32
-# Of the stride-1 kernels, columns of a program, its warps and stages: the fastest on an H200, over 28x28 pixels of 64
-# channels, 14x14 of 128 and 7x7 of 256.
-FORWARD, FORWARD_NORMED, BACKWARD, BACKWARD_SUMMED = (32, 4, 4), (16, 4, 4), (32, 4, 4), (32, 4, 1)
-KERNEL_GRAD, PROGRAMS_OF_KERNEL_GRAD = (8, 2, 4), 528
-WARPS = 4
-
-SIZES = ["pixels", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
+# At stride 1 over 28x28 pixels of 64 channels, 14x14 of 128 and 7x7 of 256.
+FORWARD, FORWARD_NORMED, KERNEL_GRAD = Setting(32, 4, 4), Setting(16, 4, 4), Setting(8, 2, 4)
+BACKWARD, BACKWARD_NORMED = Setting(32), Setting(32, 4, 4)
+FORWARD_STRIDE2, BACKWARD_STRIDE2, KERNEL_GRAD_STRIDE2 = Setting(32), Setting(64), Setting(32)
+SIZES = ["pixels", "columns", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None) -> Tensor:
     (f, c_in, h, w), c_out = x.shape, len(kernel)
     y = empty_output(x, c_out, stride)
-    rows, pixels, block = rows_of(x), y.numel() // c_out, channel_block(c_in)
+    given = (strided(x), _taps(kernel), norm and normed_argument(norm), y, c_in, h, w)
+    flags = {"block": channel_block(c_in), "DILATION": dilation}
     if stride == 1:
-        columns, warps, stages = FORWARD if norm is None else FORWARD_NORMED
-        grid = (triton.cdiv(f * w, columns) * triton.cdiv(c_out, block) * dilation,)
-        depthwise_rows[grid](
-            rows.tensor, rows.stride, *_taps(kernel), *_norm_arguments(norm, kernel), y, f * w, h, w, c_in, c_out,
-            DILATION=dilation, NORMED=norm is not None, BLOCK_Q=columns, BLOCK_C=block,
-            SUM=triton_type(sum_type(x)), STAGES=stages, num_warps=warps,
-        )  # fmt: skip
-        return y
-    grid = (triton.cdiv(pixels, BLOCK_PIXELS) * triton.cdiv(c_out, block),)
-    _depthwise[grid](
-        rows.tensor, rows.stride, *_taps(kernel), *_norm_arguments(norm, kernel), y, pixels, h, w, *y.shape[2:], c_in,
-        c_out, STRIDE=stride, DILATION=dilation, NORMED=norm is not None, BLOCK_P=BLOCK_PIXELS, BLOCK_C=block,
-        SUM=triton_type(sum_type(x)), num_warps=WARPS,
-    )  # fmt: skip
+        setting = FORWARD if norm is None else FORWARD_NORMED
+        launch(_depthwise_rows, setting, f * w, c_out, *given, times=dilation, STAGES=setting.stages, **flags)
+    else:
+        launch(_depthwise_stride2, FORWARD_STRIDE2, y.numel() // c_out, c_out, *given, *y.shape[2:], **flags)
     return y
 
 
 def depthwise_input_grad(
     grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
 ) -> Tensor:
-    (f, c, h, w), edges = x.shape, len(kernel) // x.shape[1]
     if stride == 1:
         return _input_grad_rows(grad, kernel, x, dilation, None, into)[0]
+    f, c, h, w = x.shape
     x_grad = empty_pictures(x, f, c, h, w) if into is None else into
-    g, block = rows_of(grad), channel_block(c)
-    _input_grad_stride2[(4 * triton.cdiv(g.pixels, BLOCK_PIXELS_OF_INPUT_GRAD) * triton.cdiv(c, block),)](
-        g.tensor, g.stride, *_taps(kernel), x_grad, h, w, *grad.shape[2:], c, edges, f,
-        DILATION=dilation, ADD=into is not None, BLOCK_P=BLOCK_PIXELS_OF_INPUT_GRAD, BLOCK_C=block,
-        SUM=triton_type(sum_type(grad)), num_warps=WARPS,
+    launch(
+        _input_grad_stride2, BACKWARD_STRIDE2, rows_of(grad).pixels, c,
+        strided(grad), _taps(kernel), x_grad, h, w, *grad.shape[2:], len(kernel) // c, f,
+        times=4, DILATION=dilation, ADD=into is not None,
     )  # fmt: skip
     return x_grad
 
 
 def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
-    return _input_grad_rows(grad, kernel, norm.z, 1, norm, None)
+    x_grad, sums = _input_grad_rows(grad, kernel, norm.z, 1, norm, None)
+    return x_grad, summed(sums)
 
 
 def _input_grad_rows(
     grad: Tensor, kernel: Tensor, x: Tensor, dilation: int, norm: Normed | None, into: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    (f, c, h, w), edges = x.shape, len(kernel) // x.shape[1]
+    """Return the gradient and, if there is a norm, sums (parts, 2, 1, C) as ``depthwise_norm_grad`` does."""
+    f, c, h, w = x.shape
     x_grad = empty_pictures(x, f, c, h, w) if into is None else into
-    g, rows, block = rows_of(grad), rows_of(x), channel_block(c)
-    columns, warps, stages = BACKWARD_SUMMED if norm is None else BACKWARD
-    parts, statistics = triton.cdiv(f * w, columns) * dilation, _norm_arguments(norm, kernel)
-    sums = x_grad if norm is None else grad.new_empty(parts, 2, 1, c, dtype=sum_type(grad))
-    input_grad_rows[(parts * triton.cdiv(c, block),)](
-        g.tensor, g.stride, *_taps(kernel), rows.tensor, rows.stride, *statistics, x_grad, sums, f * w, h, w, c,
-        EDGES=edges, DILATION=dilation, NORMED=norm is not None, ADD=into is not None, BLOCK_Q=columns, BLOCK_C=block,
-        SUM=triton_type(sum_type(grad)), STAGES=stages, num_warps=warps,
+    setting = BACKWARD if norm is None else BACKWARD_NORMED
+    parts = triton.cdiv(f * w, setting.pixels) * dilation
+    sums = grad.new_empty(parts if norm else 0, 2, 1, c, dtype=sum_type(grad))
+    launch(
+        _depthwise_input_grad_rows, setting, f * w, c,
+        strided(grad), _taps(kernel), norm and normed_argument(norm), x_grad, sums, h, w,
+        times=dilation, EDGES=len(kernel) // c, DILATION=dilation, ADD=into is not None, STAGES=setting.stages,
     )  # fmt: skip
-    return x_grad, sums if norm is None else summed(sums)
+    return x_grad, sums
 
 
 def depthwise_kernel_grad(
     grad: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
 ) -> Tensor:
     """The gradient is in the type of sums."""
-    (c_in, h, w), (_, c_out, h_out, w_out) = x.shape[1:], grad.shape
-    g, rows, block = rows_of(grad), rows_of(x), channel_block(c_in)
+    (f, c_in, h, w), c_out = x.shape, grad.shape[1]
+    setting, pixels = (KERNEL_GRAD, f * w) if stride == 1 else (KERNEL_GRAD_STRIDE2, rows_of(grad).pixels)
+    block = channel_block(c_in)
     blocks = triton.cdiv(c_out, block)
-    columns, warps, stages = KERNEL_GRAD
-    length, block_length = (rows.pixels // h, columns) if stride == 1 else (g.pixels, BLOCK_PIXELS_OF_KERNEL_GRAD)
-    parts, each = parts_of(length, blocks, block_length, PROGRAMS_OF_KERNEL_GRAD)
+    parts, each = parts_of(pixels, blocks, setting)
     sums = grad.new_empty(parts, c_out, 9, dtype=sum_type(grad))
-    given = (g.tensor, g.stride, rows.tensor, rows.stride, *_norm_arguments(norm, grad), sums, length, each)
-    settings = {"DILATION": dilation, "NORMED": norm is not None, "BLOCK_C": block, "SUM": triton_type(sums.dtype)}
+    given = (pixels, c_out, strided(grad), strided(x), norm and normed_argument(norm), sums, each, c_in, h, w)
+    flags = {"DILATION": dilation, "BLOCK_P": setting.pixels, "BLOCK_C": block, "num_warps": setting.warps}
     if stride == 1:
-        kernel_grad_rows[(blocks * parts,)](
-            *given, h, w, c_in, c_out, BLOCK_Q=columns, STAGES=stages, num_warps=warps, **settings
-        )
+        _kernel_grad_rows[(blocks * parts,)](*given, STAGES=setting.stages, **flags)
     else:
-        _kernel_grad_stride2[(blocks * parts,)](
-            *given, h, w, h_out, w_out, c_in, c_out,
-            STRIDE=stride, BLOCK_P=BLOCK_PIXELS_OF_KERNEL_GRAD, num_warps=WARPS, **settings,
-        )  # fmt: skip
+        _kernel_grad_stride2[(blocks * parts,)](*given, *grad.shape[2:], **flags)
     return summed(sums).view(c_out, 1, 3, 3)
 
 
@@ -117,71 +114,181 @@ def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
     return kernel, kernel.stride(0), kernel.stride(3)
 
 
-def _norm_arguments(norm: Normed | None, unused: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and 1 / standard deviation; without a norm any tensor, which is not read."""
-    return (unused, unused) if norm is None else (norm.mean, norm.inverse_std)
+@triton.jit
+def _load_norm(norm, c, in_c):
+    """The mean and 1 / standard deviation of some channels, where there is a batch norm."""
+    if norm is not None:
+        norm = (load(norm[2] + c, in_c), load(norm[3] + c, in_c))
+    return norm
 
 
 @triton.jit
-def _tap(
-    x, row, frame, i, j, valid, channel, mean, inverse, h, w,
-    KY: tl.constexpr, KX: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr,
-    SUM: tl.constexpr,
-):  # fmt: skip
-    """What one tap of the kernel multiplies, for each pixel of the output."""
-    a, b = i * STRIDE + (KY - 1) * DILATION, j * STRIDE + (KX - 1) * DILATION
-    inside = (a >= 0) & (a < h) & (b >= 0) & (b < w)
-    inside = inside[:, None] & valid
-    pixel = ((frame * h + a) * w + b).to(tl.int64)
-    values = tl.load(x + pixel[:, None] * row + channel[None, :], mask=inside, other=0.0).to(SUM)
-    return prologue(values, mean, inverse, inside, NORMED)
+def _prologue(x, norm, inside):
+    """What a convolution makes of x before it multiplies: ReLU(x) or ReLU(BN(x)), zero outside the picture."""
+    if norm is not None:
+        x = tl.where(inside, (x - norm[0][None, :]) * norm[1][None, :], 0.0)
+    return tl.maximum(x, 0.0)
+
+
+@triton.jit
+def _prologues(x, like, norm, columns, there):
+    """The same of a row's pixels and their neighbours, in the type of sums."""
+    return [_prologue(x[n].to(like.dtype), norm, columns[n] & there) for n in (0, 1, 2)]
+
+
+@triton.jit
+def _load_taps(kernel, c, in_c):
+    """The nine taps of each channel's kernel. Neighbours in memory where k_channel is 1, and so read together."""
+    first, k_channel, k_tap = kernel
+    return [load(first + c * k_channel + tap * k_tap, in_c)[None, :] for tap in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
+
+
+@triton.jit
+def _store_taps(target, sums, in_c):
+    """Write the sums of nine taps next to each other."""
+    for tap in tl.static_range(9):
+        tl.store(target + tap, tl.sum(sums[tap], 0), mask=in_c)
+
+
+@triton.jit
+def _within(h, q, i):
+    """Whether a picture has this row, as a mask; i is a Python number in Triton's interpreter."""
+    row = q[:, None] * 0 + i
+    return (row >= 0) & (row < h)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _depthwise(
-    x, row, kernel, k_channel, k_tap, mean, inverse, y, pixels, h, w, h_out, w_out, c_in, c_out,
-    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    SUM: tl.constexpr,
+def _depthwise_rows(
+    columns, channels, x, kernel, norm, y, c_in, h, w,
+    DILATION: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(c_out, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) // blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    valid = (p < pixels)[:, None] & (c < c_out)[None, :]
+    """The convolution of ReLU(x) or ReLU(BN(x))."""
+    q, c, in_c, start, first, near = columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
+    valid, row = near[1], x[1]
+    from_x, target = at(x, first, c % c_in), at((y, channels), first, c)
+    statistics, k = _load_norm(norm, c, in_c), _load_taps(kernel, c, in_c)
+    above, here = zeros(y, BLOCK_P, BLOCK_C), zeros(y, BLOCK_P, BLOCK_C)
+    for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
+        there, done = _within(h, q, i), i - DILATION
+        values = load_three(from_x + i * w * row, DILATION * row, near, there)
+        values = _prologues(values, above, statistics, near, there)
+        above = above + values[0] * k[6] + values[1] * k[7] + values[2] * k[8]  # fused multiplications and additions
+        store(target + done * w * channels, above, valid & _within(h, q, done))
+        above = here + values[0] * k[3] + values[1] * k[4] + values[2] * k[5]
+        here = values[0] * k[0] + values[1] * k[1] + values[2] * k[2]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _depthwise_input_grad_rows(
+    columns, channels, g, kernel, norm, dx, sums, h, w,
+    EDGES: tl.constexpr, DILATION: tl.constexpr, ADD: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """The gradient for what edges convolve: as ``_depthwise_rows`` with the kernels turned, summed over edges.
+
+    ``norm``: of ReLU(BN(x)). The gradient is for BN(x); ``sums`` (programs, 2, C): of it, and of it times BN(x).
+    """
+    q, c, in_c, start, first, near = columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
+    valid, row = near[1], g[1]
+    from_g, target = at(g, first, c), at((dx, channels), first, c)
+    statistics, k = _load_norm(norm, c, in_c), _load_taps(kernel, c, in_c)
+    zero = zeros(dx, BLOCK_P, BLOCK_C)
+    above, here, total, product = zero, zero, zero, zero
+    for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
+        below, there = zero, _within(h, q, i)
+        for edge in tl.static_range(EDGES):
+            d = load_three(from_g + i * w * row + edge * channels, DILATION * row, near, there)
+            d = [one.to(zero.dtype) for one in d]
+            if EDGES > 1:
+                k = _load_taps(kernel, edge * channels + c, in_c)
+            above = above + d[0] * k[2] + d[1] * k[1] + d[2] * k[0]
+            here = here + d[0] * k[5] + d[1] * k[4] + d[2] * k[3]
+            below = below + d[0] * k[8] + d[1] * k[7] + d[2] * k[6]
+        done = i - DILATION
+        stored = valid & _within(h, q, done)
+        if norm is not None:
+            n = _prologue(load(at(norm, first, c) + done * w * norm[1], stored), statistics, stored)
+            above = tl.where(n > 0, above, 0.0).to(dx.dtype.element_ty).to(zero.dtype)  # rounded as it is stored
+            total += above
+            product += above * n
+        if ADD:
+            above += load(target + done * w * channels, stored)
+        store(target + done * w * channels, above, stored)
+        above, here = here, below
+    if norm is not None:
+        sums_at = sums + tl.program_id(0) // tl.cdiv(channels, BLOCK_C) * 2 * channels + c
+        tl.store(sums_at, tl.sum(total, 0), mask=in_c)
+        tl.store(sums_at + channels, tl.sum(product, 0), mask=in_c)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _kernel_grad_rows(
+    columns, channels, g, x, norm, sums, each, c_in, h, w,
+    DILATION: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """The gradient for the kernels, of a part of the columns: (parts, kC, 9)."""
+    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    statistics = _load_norm(norm, c, in_c)
+    totals = [zeros(sums, BLOCK_P, BLOCK_C)] * 9
+    end = tl.minimum(part * each + each, columns)
+    for block in range(part * each, end, BLOCK_P):
+        q = block + tl.arange(0, BLOCK_P)
+        first, near = neighbours(q, end, in_c, h, w, DILATION)
+        from_x, from_g, g_step = at(x, first, c % c_in), at(g, first, c), DILATION * w * g[1]
+        for start in tl.static_range(DILATION):
+            for i in tl.range(start, h, DILATION, num_stages=STAGES):
+                there = _within(h, q, i)
+                values = load_three(from_x + i * w * x[1], DILATION * x[1], near, there)
+                values = _prologues(values, totals[0], statistics, near, there)
+                g_at = from_g + i * w * g[1]
+                above = load(g_at - g_step, near[1] & _within(h, q, i - DILATION))
+                here = load(g_at, near[1] & there)
+                d = (load(g_at + g_step, near[1] & _within(h, q, i + DILATION)), here, above)
+                totals = [totals[n] + d[n // 3] * values[n % 3] for n in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
+    _store_taps(sums + (part * channels + c) * 9, totals, in_c)
+
+
+@triton.jit
+def _tap_stride2(x, frame, i, j, valid, c, norm, h, w, KY: tl.constexpr, KX: tl.constexpr, DILATION: tl.constexpr):
+    """What one tap of the kernel multiplies, for each pixel of the output."""
+    a, b = i * 2 + (KY - 1) * DILATION, j * 2 + (KX - 1) * DILATION
+    inside = ((a >= 0) & (a < h) & (b >= 0) & (b < w))[:, None] & valid
+    return _prologue(load(at(x, (frame * h + a) * w + b, c), inside), norm, inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _depthwise_stride2(
+    pixels, channels, x, kernel, norm, y, c_in, h, w, h_out, w_out,
+    DILATION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
     frame, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
-    m, v = load_norm(mean, inverse, c, c < c_out, NORMED, BLOCK_C, SUM)
-    total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-    for ky in tl.static_range(3):
-        for kx in tl.static_range(3):
-            values = _tap(
-                x, row, frame, i, j, valid, c % c_in, m, v, h, w, ky, kx, STRIDE, DILATION, NORMED, SUM
-            )  # fmt: skip
-            weight = tl.load(kernel + c * k_channel + (ky * 3 + kx) * k_tap, mask=c < c_out, other=0.0).to(SUM)
-            total += values * weight[None, :]
-    tl.store(y + p.to(tl.int64)[:, None] * c_out + c[None, :], total.to(y.dtype.element_ty), mask=valid)
+    statistics, total = _load_norm(norm, c, in_c), zeros(y, BLOCK_P, BLOCK_C)
+    for tap in tl.static_range(9):
+        values = _tap_stride2(x, frame, i, j, valid, c % c_in, statistics, h, w, tap // 3, tap % 3, DILATION)
+        total += values * load(kernel[0] + c * kernel[1] + tap * kernel[2], in_c)[None, :]
+    store(at((y, channels), p, c), total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _input_grad_stride2(
-    g, row, kernel, k_channel, k_tap, dx, h, w, h_out, w_out, channels, edges, frames,
-    DILATION: tl.constexpr, ADD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, SUM: tl.constexpr,
+    pixels, channels, g, kernel, dx, h, w, h_out, w_out, edges, frames,
+    DILATION: tl.constexpr, ADD: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """At stride 2, where a pixel's row and column say which taps have read it.
 
     At dilation 1 the middle one an even row, the outer ones an odd row; at dilation 2 all of them even rows alone. So a
     program takes pixels whose rows and columns are alike.
     """
-    blocks = tl.cdiv(channels, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    kind = tl.program_id(0) // blocks % 4
+    p, c, in_c, kind, _ = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, 4)
     odd_i, odd_j = kind // 2, kind % 2
-    p = tl.program_id(0) // (blocks * 4) * BLOCK_P + tl.arange(0, BLOCK_P)
     frame, i, j = p // (h_out * w_out), p // w_out % h_out * 2 + odd_i, p % w_out * 2 + odd_j
-    valid = ((frame < frames) & (i < h) & (j < w))[:, None] & (c < channels)[None, :]
+    valid = ((frame < frames) & (i < h) & (j < w))[:, None] & in_c[None, :]
     if DILATION == 1:
         first_y, count_y, first_x, count_x, step = 1 - odd_i, 1 + odd_i, 1 - odd_j, 1 + odd_j, 2
     else:
         first_y, count_y, first_x, count_x, step = 0, 3 - 3 * odd_i, 0, 3 - 3 * odd_j, 1
-    total = tl.zeros([BLOCK_P, BLOCK_C], SUM)
+    total = zeros(dx, BLOCK_P, BLOCK_C)
     for edge in range(edges):
         of_edge = edge * channels + c
         for y in range(count_y):
@@ -191,44 +298,30 @@ def _input_grad_stride2(
                 kx = first_x + x * step
                 b = (j - (kx - 1) * DILATION) // 2
                 inside = ((a >= 0) & (a < h_out) & (b >= 0) & (b < w_out))[:, None] & valid
-                pixel = ((frame * h_out + a) * w_out + b).to(tl.int64)
-                values = tl.load(g + pixel[:, None] * row + of_edge[None, :], mask=inside, other=0.0).to(SUM)
-                weight = tl.load(kernel + of_edge * k_channel + (ky * 3 + kx) * k_tap, mask=c < channels, other=0.0).to(
-                    SUM
-                )
-                total += values * weight[None, :]
-    target = dx + ((frame * h + i) * w + j).to(tl.int64)[:, None] * channels + c[None, :]
+                weight = load(kernel[0] + of_edge * kernel[1] + (ky * 3 + kx) * kernel[2], in_c)
+                total += load(at(g, (frame * h_out + a) * w_out + b, of_edge), inside) * weight[None, :]
+    target = at((dx, channels), (frame * h + i) * w + j, c)
     if ADD:
-        total += tl.load(target, mask=valid, other=0.0).to(SUM)
-    tl.store(target, total.to(dx.dtype.element_ty), mask=valid)
+        total += load(target, valid)
+    store(target, total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _kernel_grad_stride2(
-    g, row, x, x_row, mean, inverse, sums, pixels, each, h, w, h_out, w_out, c_in, c_out,
-    STRIDE: tl.constexpr, DILATION: tl.constexpr, NORMED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    SUM: tl.constexpr,
+    pixels, channels, g, x, norm, sums, each, c_in, h, w, h_out, w_out,
+    DILATION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(c_out, BLOCK_C)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    part = tl.program_id(0) // blocks
-    m, v = load_norm(mean, inverse, c, c < c_out, NORMED, BLOCK_C, SUM)
-    s00 = tl.zeros([BLOCK_P, BLOCK_C], SUM)
-    s01, s02, s10, s11, s12, s20, s21, s22 = s00, s00, s00, s00, s00, s00, s00, s00
+    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    statistics = _load_norm(norm, c, in_c)
+    totals = [zeros(sums, BLOCK_P, BLOCK_C)] * 9
     end = tl.minimum(part * each + each, pixels)
     for first in range(part * each, end, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
-        ok = (p < end)[:, None] & (c < c_out)[None, :]
-        f, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
-        d = tl.load(g + p.to(tl.int64)[:, None] * row + c[None, :], mask=ok, other=0.0).to(SUM)
-        k = c % c_in
-        s00 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 0, STRIDE, DILATION, NORMED, SUM)
-        s01 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 1, STRIDE, DILATION, NORMED, SUM)
-        s02 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 0, 2, STRIDE, DILATION, NORMED, SUM)
-        s10 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 0, STRIDE, DILATION, NORMED, SUM)
-        s11 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 1, STRIDE, DILATION, NORMED, SUM)
-        s12 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 1, 2, STRIDE, DILATION, NORMED, SUM)
-        s20 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 0, STRIDE, DILATION, NORMED, SUM)
-        s21 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 1, STRIDE, DILATION, NORMED, SUM)
-        s22 += d * _tap(x, x_row, f, i, j, ok, k, m, v, h, w, 2, 2, STRIDE, DILATION, NORMED, SUM)
-    store_taps(sums + (part * c_out + c) * 9, c < c_out, s00, s01, s02, s10, s11, s12, s20, s21, s22)
+        valid = (p < end)[:, None] & in_c[None, :]
+        frame, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
+        d = load(at(g, p, c), valid)
+        totals = [
+            totals[n] + d * _tap_stride2(x, frame, i, j, valid, c % c_in, statistics, h, w, n // 3, n % 3, DILATION)
+            for n in (0, 1, 2, 3, 4, 5, 6, 7, 8)
+        ]
+    _store_taps(sums + (part * channels + c) * 9, totals, in_c)
