@@ -4,8 +4,6 @@ A kernel's first arguments are pixels (or columns of pixels) and channels; ``x``
 and the elements from a pixel to the next (``strided``). Its programs take BLOCK_P pixels of BLOCK_C channels each.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Batch norms without parameters, their statistics, and their outputs mixed by weights, in Triton."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

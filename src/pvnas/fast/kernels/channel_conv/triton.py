@@ -5,8 +5,6 @@ a tensor, the elements from a pixel to the next and those from an edge's channel
 from, to) a tensor and its strides. P: pixels of a program, K: channels that it reads at once, N: that it writes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -6,8 +6,6 @@ another and the upper of a third; of these two sums, not all nine taps, are held
 rows are two such series.
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 from torch import Tensor

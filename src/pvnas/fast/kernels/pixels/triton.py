@@ -1,7 +1,5 @@
 """Every other pixel in Triton."""
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 from torch import Tensor

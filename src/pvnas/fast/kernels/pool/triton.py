@@ -1,7 +1,5 @@
 """Both 3x3 poolings of a node in Triton. At stride 1 row by row, as ``depthwise``."""
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
