@@ -22,7 +22,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pvnas.errors import UserError
 
@@ -57,11 +57,6 @@ class Failure:
     """Whether the process was ended by no fault of the job."""
 
 
-class _Task(NamedTuple):
-    job: Any
-    tries: int = 1
-
-
 def run_jobs(
     work: Callable[[Job, Tell], Result],
     jobs: Iterable[Job],
@@ -70,59 +65,43 @@ def run_jobs(
     seconds_for: Callable[[Job], float] = lambda job: math.inf,
     memory: int = 0,
     tries: int = TRIES,
-    ahead: int = 0,
     on_note: Tell = lambda note: None,
 ) -> Generator[tuple[Job, Result | Failure] | None, None, None]:
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
-    ``seconds_for``: how long a job may take; ``memory``: bytes that a worker may take beyond what it holds before its
-    first job (0: no limit; Linux only); ``on_note`` is given what ``tell`` is in the worker; ``ahead``: jobs that wait
-    in a worker, so that it need not wait for this process. A job whose process is ended by no fault of its own is tried
+    ``workers``: processes; with none the jobs are done in this one, without limits. ``seconds_for``: how long a job may
+    take; ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
+    ``on_note`` is given what ``tell`` is in the worker. A job whose process is ended by no fault of its own is tried
     again. Close the generator to end the workers early. Raises the UserError of a job, and one where none can start.
     """
-    todo, again, barren = map(_Task, jobs), list[_Task](), 0
+    if not workers:
+        yield from ((job, work(job, on_note)) for job in jobs)
+        return
+    todo, barren = ((job, 1) for job in jobs), 0
+    again: list[tuple[Job, int]] = []  # with the number of the try
     crew = [_Worker(work, memory) for _ in range(workers)]
     try:
         while True:
-            _feed(crew, todo, again, ahead)
-            if not (busy := [worker for worker in crew if worker.tasks]):
+            for worker in crew:
+                if worker.task is None and (task := again.pop() if again else next(todo, None)):
+                    worker.give(task)
+            if not (busy := [worker for worker in crew if worker.task]):
                 return
-            ready = _ready(busy)
-            for task, outcome in _finished(ready, again, seconds_for, on_note):
+            outcome = None
+            for (job, number), outcome in _outcomes(busy, seconds_for, on_note):
                 blameless = isinstance(outcome, Failure) and outcome.blameless
                 barren = barren + 1 if blameless else 0
-                if blameless and task.tries < tries:
-                    again.append(_Task(task.job, task.tries + 1))
+                if blameless and number < tries:
+                    again.append((job, number + 1))
                 else:
-                    yield task.job, outcome
+                    yield job, outcome
             if barren >= BARREN_STARTS * workers:
                 raise UserError("the processes that read videos end at once; is there memory and room for processes?")
-            if not ready:
+            if outcome is None:
                 yield None
     finally:
         for worker in crew:
             worker.end()
-
-
-def _feed(crew: list[_Worker], todo: Iterator[_Task], again: list[_Task], ahead: int) -> None:
-    """Give every worker a job, and then each of them so many ahead."""
-    for depth in range(1 + ahead):
-        for worker in crew:
-            if len(worker.tasks) == depth and (task := again.pop() if again else next(todo, None)):
-                worker.give(task)
-
-
-def _finished(
-    ready: list[_Worker], again: list[_Task], seconds_for: Callable[[Any], float], on_note: Tell
-) -> Iterator[tuple[_Task, Any]]:
-    """Yield the tasks that are at their end with their outcome; what a process leaves behind is to be done again."""
-    for worker in ready:
-        outcome = worker.outcome(seconds_for, on_note)
-        if outcome is not None:
-            task, *rest = worker.tasks
-            worker.tasks = rest if worker.process else []
-            again += [] if worker.process else rest
-            yield task, outcome
 
 
 class _Worker:
@@ -132,28 +111,19 @@ class _Worker:
         self.work, self.memory = work, memory
         self.process: BaseProcess | None = None
         self.connection: Connection | None = None
-        self.tasks: list[_Task] = []
-        """What it is at, and what comes after that."""
+        self.task: Any = None
+        """What it is at: (job, number of the try)."""
         self.note, self.begun, self.ends = "", False, math.inf
 
-    def give(self, task: _Task) -> None:
-        """Let it do a job, in a process that is started if need be, after those that it has."""
-        self.tasks.append(task)
+    def give(self, task: tuple[Any, int]) -> None:
+        """Let it do a job, in a process that is started if need be."""
+        self.task, self.note, self.begun, self.ends = task, "", False, time.monotonic() + START_SECONDS
         try:
-            if len(self.tasks) == 1:
-                self._await_begin()
-                if self.process is None:
-                    self._start()
-            if self.connection is not None:
-                self.connection.send(task.job)
+            (self.connection or self._start()).send(task[0])
         except (OSError, EOFError):  # no process more, or it has been ended
-            if len(self.tasks) == 1:
-                self.end()
+            self.end()
 
-    def _await_begin(self) -> None:
-        self.note, self.begun, self.ends = "", False, time.monotonic() + START_SECONDS
-
-    def _start(self) -> None:
+    def _start(self) -> Connection:
         context = _Context()
         context.set_forkserver_preload(PRELOADED)
         self.connection, theirs = context.Pipe()
@@ -162,6 +132,7 @@ class _Worker:
         with _no_interrupt():
             self.process.start()
         theirs.close()
+        return self.connection
 
     def outcome(self, seconds_for: Callable[[Any], float], on_note: Tell) -> Any:
         """Return what has come of its job, None where it is still at it. Raises the job's UserError."""
@@ -175,7 +146,7 @@ class _Worker:
         except (EOFError, OSError):
             return self._death()
         if message is None:
-            self.begun, self.ends = True, time.monotonic() + seconds_for(self.tasks[0].job)
+            self.begun, self.ends = True, time.monotonic() + seconds_for(self.task[0])
         elif isinstance(message, str):
             self.note = message
             on_note(message)
@@ -183,7 +154,6 @@ class _Worker:
         elif isinstance(message, UserError):
             raise message
         else:
-            self._await_begin()
             self.jobs += 1
             if self.jobs >= JOBS_PER_WORKER:
                 self.end()
@@ -209,12 +179,19 @@ class _Worker:
         self.process = self.connection = None
 
 
-def _ready(busy: list[_Worker]) -> list[_Worker]:
-    """Return the workers that have something to say, are gone, or whose time is over; waits a moment for one."""
-    by_connection = {worker.connection: worker for worker in busy if worker.connection is not None}
-    said = wait(list(by_connection), POLL_SECONDS if len(by_connection) == len(busy) else 0)
+def _outcomes(
+    busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Tell
+) -> Iterator[tuple[tuple[Any, int], Any]]:
+    """Yield the tasks that have come to their end, with their outcomes; waits a moment for the first."""
+    connections = [worker.connection for worker in busy if worker.connection is not None]
+    said = wait(connections, POLL_SECONDS if len(connections) == len(busy) else 0)
     now = time.monotonic()
-    return [w for w in busy if w.connection is None or w.connection in said or now > w.ends]
+    for worker in busy:
+        if worker.connection is None or worker.connection in said or now > worker.ends:
+            outcome = worker.outcome(seconds_for, on_note)
+            if outcome is not None:
+                task, worker.task = worker.task, None
+                yield task, outcome
 
 
 @contextmanager

@@ -56,18 +56,18 @@ def test_every_video_is_in_one_shard_of_its_split(shapes: Catalog) -> None:
         "val-00000.tar",
         "test-00000.tar",
     ]
-    assert sorted(np.concatenate([plan.rows for plan in plans]).tolist()) == list(range(48))
+    assert sorted(np.concatenate([plan.catalog.videos.rows for plan in plans]).tolist()) == list(range(48))
     for plan in plans:
-        assert {shapes.videos[row].split for row in plan.rows.tolist()} == {plan.name.partition("-")[0]}
+        assert {video.split for video in plan.catalog.videos} == {plan.name.partition("-")[0]}
 
 
 def test_the_plan_depends_on_the_names_and_the_seed_alone(shapes: Catalog) -> None:
     turned = shapes.take(list(range(48))[::-1])
     for seed in (0, 1):
-        paths = [[c.videos[r].path for p in plan_shards(c, 10, seed) for r in p.rows] for c in (shapes, turned)]
+        paths = [[v.path for p in plan_shards(c, 10, seed) for v in p.catalog.videos] for c in (shapes, turned)]
         assert paths[0] == paths[1]
     assert list_digest(shapes) == list_digest(turned) != list_digest(shapes.take(range(47)))
-    other = [shapes.videos[row].path for plan in plan_shards(shapes, 10, 0) for row in plan.rows.tolist()]
+    other = [video.path for plan in plan_shards(shapes, 10, 0) for video in plan.catalog.videos]
     assert other != paths[0]
 
 

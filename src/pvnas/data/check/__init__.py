@@ -130,7 +130,7 @@ def _examined(
     """Yield what was found in each file as it comes, and None now and then."""
     memory = limits.memory_mib * MIB
     work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, files))
-    return run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory, ahead=2)
+    return run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
 
 
 def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:

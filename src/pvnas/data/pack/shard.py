@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
 
-from pvnas.data.catalog import Video
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded
 from pvnas.data.processes import Tell
 from pvnas.data.video.decode import InOrder, Painter, VideoError, decode_in_order, measured_rate
@@ -29,19 +28,14 @@ VIDEO_BYTES_LIMIT = 1 << 30
 JPEG_SIDE_LIMIT = 65500
 
 
-@dataclass(frozen=True)
-class PackShardJob:
-    """What a process needs to write a tar file."""
+class PackShardJob(NamedTuple):
+    """A tar file to write and its videos, in their order."""
 
     name: str
-    root: Path
-    videos: tuple[Video, ...]
-    classes: tuple[str, ...]
-    """Class name of each video."""
+    catalog: Catalog
 
 
-@dataclass(frozen=True)
-class PackShardRecord:
+class PackShardRecord(NamedTuple):
     """What is known of a finished tar file."""
 
     name: str
@@ -54,7 +48,15 @@ class PackShardRecord:
 
     def to_json(self) -> str:
         """Return the text of the record's file."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> PackShardRecord:
+        """Return the record in a file. Raises an exception of any kind for one that is not there or not whole."""
+        values = load_object(path.read_bytes(), path.name)
+        samples = tuple(tuple(map(int, row)) for row in values["samples"])
+        left_out = tuple((int(number), str(reason), str(state)) for number, reason, state in values["left_out"])
+        return cls(str(values["name"]), int(values["bytes"]), str(values["sha256"]), samples, left_out)
 
 
 def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOptions) -> PackShardRecord:
@@ -67,9 +69,9 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
     stem = job.name.removesuffix(".tar")
     with new_file(folder / job.name) as descriptor:
         file = _TarFile(folder / job.name, descriptor)
-        for number, (video, name) in enumerate(zip(job.videos, job.classes, strict=True)):
+        for number, video in enumerate(job.catalog.videos):
             tell(video.path)
-            path = job.root / video.path
+            path = job.catalog.root / video.path
             state = file_state(path)
             try:
                 jpegs, size = encode_video(path, short_side=options.short_side, quality=options.quality)
@@ -77,7 +79,8 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
                 left_out.append((number, str(error), state))
                 continue
             key = f"{stem}-{number:05d}"  # without a dot, as WebDataset asks
-            head = file.member(f"{key}.json", [_describe(video, name, jpegs, size)])
+            about = _describe(video, job.catalog.classes[video.label], jpegs, size)
+            head = file.member(f"{key}.json", [about])
             body = file.member(f"{key}.mjpeg", jpegs.items)
             samples.append((number, *head, *body, *size, len(jpegs.items)))
         file.write(END)
@@ -142,17 +145,6 @@ def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, in
         "sizes": [len(frame) for frame in jpegs.items],
     }
     return json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
-
-
-def read_record(path: Path) -> PackShardRecord | None:
-    """Return a record that a finished tar file left, or None where there is none or it is not whole."""
-    try:
-        values = load_object(path.read_bytes(), path.name)
-        samples = tuple(tuple(map(int, row)) for row in values["samples"])
-        left_out = tuple((int(number), str(reason), str(state)) for number, reason, state in values["left_out"])
-        return PackShardRecord(str(values["name"]), int(values["bytes"]), str(values["sha256"]), samples, left_out)
-    except Exception:
-        return None
 
 
 def file_state(path: Path) -> str:

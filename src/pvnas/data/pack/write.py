@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from pvnas.data.pack.format import (
     parse_info,
     shown,
 )
-from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard, read_record
+from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard
 from pvnas.data.processes import Failure, run_jobs
 from pvnas.errors import UserError
 from pvnas.runtime.files import (
@@ -83,7 +83,7 @@ def pack_videos(
     """
     options = PackOptions(short_side, quality, videos_per_shard, seed)
     _check_options(options, catalog)
-    plans = plan_shards(catalog, videos_per_shard, seed)
+    jobs = plan_shards(catalog, videos_per_shard, seed)
     packed = PackedList(catalog.format, len(catalog.videos), list_digest(catalog))
     folder = Path(folder)
     with explained(folder):
@@ -92,8 +92,8 @@ def pack_videos(
         info = _begin(folder, _goal(options, packed, catalog.classes))
         if info is None:
             with begin(progress, "packing videos", len(catalog.videos)) as bar:
-                records = _write_shards(catalog, folder, options, plans, workers, bar.advance)
-            info = _finish(catalog, folder, options, packed, plans, records, max_bad_share)
+                records = _write_shards(folder, options, jobs, workers, bar.advance)
+            info = _finish(catalog, folder, options, packed, jobs, records, max_bad_share)
         with explained(folder):
             if (folder / UNFINISHED).is_dir():
                 remove_folder(folder / UNFINISHED)
@@ -117,26 +117,19 @@ def _check_options(options: PackOptions, catalog: Catalog) -> None:
 # ---- which video goes into which tar file
 
 
-class PackShardPlan(NamedTuple):
-    """The videos of one tar file, in their order."""
-
-    name: str
-    rows: NDArray[np.int64]
-    """Rows of the catalogue."""
-
-
-def plan_shards(catalog: Catalog, videos_per_shard: int, seed: int) -> list[PackShardPlan]:
+def plan_shards(catalog: Catalog, videos_per_shard: int, seed: int) -> list[PackShardJob]:
     """Return the tar files of all splits, each of ``videos_per_shard`` videos but for the last of its split.
 
     Whoever reads them in sequence sees every class and every group spread evenly: see ``spread_order``.
     """
-    plans = []
+    jobs = []
     for split in SPLITS:
-        rows = np.flatnonzero(catalog.videos.splits == SPLITS.index(split))
-        order = spread_order(list(catalog.videos.take(rows)), seed)
+        part = catalog.select(split)
+        order = spread_order(list(part.videos), seed)
         for number, first in enumerate(range(0, len(order), videos_per_shard)):
-            plans.append(PackShardPlan(f"{split}-{number:05d}.tar", rows[order[first : first + videos_per_shard]]))
-    return plans
+            rows = order[first : first + videos_per_shard]
+            jobs.append(PackShardJob(f"{split}-{number:05d}.tar", part.take(rows)))
+    return jobs
 
 
 def spread_order(videos: list[Video], seed: int) -> NDArray[np.int64]:
@@ -229,56 +222,35 @@ def _finished(folder: Path) -> PackInfo:
 
 
 def _write_shards(
-    catalog: Catalog,
-    folder: Path,
-    options: PackOptions,
-    plans: Sequence[PackShardPlan],
-    workers: int,
-    advance: Callable[[int], None],
+    folder: Path, options: PackOptions, jobs: Sequence[PackShardJob], workers: int, advance: Callable[[int], None]
 ) -> list[PackShardRecord]:
-    """Return the records of all tar files in the order of the plans, writing those that are not there yet."""
-    records = {}
-    jobs = []
-    for plan in plans:
-        record = _record_of(folder, plan, catalog)
-        if record is None:
-            videos = tuple(catalog.videos.take(plan.rows))
-            names = tuple(catalog.classes[video.label] for video in videos)
-            # Absolute, since a process of its own must not depend on where this one stands.
-            jobs.append(PackShardJob(plan.name, catalog.root.absolute(), videos, names))
-        else:
-            records[record.name] = record
-            advance(len(plan.rows))
-    work = partial(pack_shard, folder=folder.absolute(), options=options)
-    try:
-        with closing(_packed(work, jobs, workers, lambda path: advance(1))) as finished:
-            for record in finished:
-                write_atomic(_record_path(folder, record.name), record.to_json())
-                records[record.name] = record
-    finally:
-        remove_strays(folder)  # what ended processes have written half
-    return [records[plan.name] for plan in plans]
-
-
-def _packed(
-    work: Callable[..., PackShardRecord], jobs: Sequence[PackShardJob], workers: int, tell: Callable[[str], None]
-) -> Generator[PackShardRecord, None, None]:
-    """Yield the record of each tar file when it is finished, in any order; 0 workers pack in this process.
+    """Return the records of all tar files in the order of the jobs, writing those that are not there yet.
 
     Raises UserError for a full disk, and for a worker that died, naming the video it was at.
     """
-    if workers < 1:
-        for job in jobs:
-            yield work(job, tell)
-        return
-    with closing(run_jobs(work, jobs, min(workers, len(jobs)), tries=1, on_note=tell)) as answers:
-        for answer in answers:
-            if answer is None:
-                continue
-            job, record = answer
-            if isinstance(record, Failure):
-                raise _death(job, record)
-            yield record
+    records, todo = {}, []
+    for job in jobs:
+        record = _finished_shard(folder, job)
+        if record is None:
+            # A copy, which does not hold the texts of the whole list; absolute, since a process of its own must not
+            # depend on where this one stands.
+            root, classes, videos = job.catalog.root.absolute(), job.catalog.classes, job.catalog.videos
+            todo.append(PackShardJob(job.name, Catalog.of(root, classes, videos)))
+        else:
+            records[job.name] = record
+            advance(len(job.catalog.videos))
+    work = partial(pack_shard, folder=folder.absolute(), options=options)
+    processes = min(workers, len(todo))
+    try:
+        with closing(run_jobs(work, todo, processes, tries=1, on_note=lambda path: advance(1))) as answers:
+            for job, answer in filter(None, answers):
+                if isinstance(answer, Failure):
+                    raise _death(job, answer)
+                write_atomic(_record_path(folder, job), answer.to_json())
+                records[job.name] = answer
+    finally:
+        remove_strays(folder)  # what ended processes have written half
+    return [records[job.name] for job in jobs]
 
 
 def _death(job: PackShardJob, failure: Failure) -> Exception:
@@ -294,27 +266,22 @@ def _death(job: PackShardJob, failure: Failure) -> Exception:
     )
 
 
-def _record_of(folder: Path, plan: PackShardPlan, catalog: Catalog) -> PackShardRecord | None:
+def _finished_shard(folder: Path, job: PackShardJob) -> PackShardRecord | None:
     """Return the record of a tar file that need not be written again.
 
     It is written again where it is not there in full, and where a video that was left out has changed since.
     """
-    record = read_record(_record_path(folder, plan.name))
-    if record is None or record.name != plan.name:
-        return None
     try:
-        if (folder / plan.name).stat().st_size != record.bytes:
-            return None
-    except OSError:
+        record = PackShardRecord.load(_record_path(folder, job))
+        whole = (record.name, record.bytes) == (job.name, (folder / job.name).stat().st_size)
+        files = [(job.catalog.root / job.catalog.videos.paths[number], state) for number, _, state in record.left_out]
+    except Exception:  # there is none, or it is not whole
         return None
-    for number, _, state in record.left_out:
-        if file_state(catalog.root / catalog.videos[plan.rows.item(number)].path) != state:
-            return None
-    return record
+    return record if whole and all(file_state(file) == state for file, state in files) else None
 
 
-def _record_path(folder: Path, name: str) -> Path:
-    return folder / UNFINISHED / f"{name}.json"
+def _record_path(folder: Path, job: PackShardJob) -> Path:
+    return folder / UNFINISHED / f"{job.name}.json"
 
 
 # ---- what stands beside them
@@ -325,7 +292,7 @@ def _finish(
     folder: Path,
     options: PackOptions,
     packed: PackedList,
-    plans: Sequence[PackShardPlan],
+    jobs: Sequence[PackShardJob],
     records: Sequence[PackShardRecord],
     max_bad_share: float,
 ) -> PackInfo:
@@ -333,12 +300,11 @@ def _finish(
     videos: list[Video] = []
     rows: list[tuple[int, ...]] = []
     left_out = []
-    for shard, (plan, record) in enumerate(zip(plans, records, strict=True)):
-        videos += catalog.videos.take(plan.rows[np.array([sample[0] for sample in record.samples], dtype=np.int64)])
+    for shard, (job, record) in enumerate(zip(jobs, records, strict=True)):
+        listed = list(job.catalog.videos)
+        videos += [listed[number] for number, *_ in record.samples]
         rows += [(shard, *sample[1:]) for sample in record.samples]
-        for number, reason, _ in record.left_out:
-            video = catalog.videos[plan.rows.item(number)]
-            left_out.append(LeftOut(video.path, video.split, reason))
+        left_out += [LeftOut(listed[number].path, listed[number].split, why) for number, why, _ in record.left_out]
     if left_out:
         write_atomic(folder / LEFT_OUT, json.dumps([asdict(video) for video in left_out], indent=1) + "\n")
         bad = [(video.path, video.reason) for video in left_out]
