@@ -22,7 +22,7 @@ from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
-from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, decode_video, probe
+from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, claimed_size, decode_video
 from pvnas.data.video.seek import Choose, read_frames
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
@@ -146,9 +146,9 @@ class VideoDataset:
             height, width = self.pack.size(row)
             return 3.0 * height * width * self.pack.length(row)
         with self._named(index) as path:
-            info = probe(path)
-        frames = info.frames or round(info.seconds * info.rate) or FRAMES_OF_UNKNOWN_LENGTH
-        return 3.0 * frames * self.short_side**2 * max(info.width, info.height) / max(1, min(info.width, info.height))
+            frames, height, width = claimed_size(path)
+        frames = frames or FRAMES_OF_UNKNOWN_LENGTH
+        return 3.0 * frames * self.short_side**2 * max(width, height) / max(1, min(width, height))
 
     @contextmanager
     def _named(self, index: int) -> Iterator[Path]:

@@ -13,7 +13,7 @@ PROGRAM = """
 import hashlib, json, sys
 import torch
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
-from pvnas.data.clips.loader import Part, training_batches
+from pvnas.data.clips.loader import training_batches
 from pvnas.data.dataset import open_videos
 
 torch.set_num_threads(1)
@@ -23,7 +23,7 @@ source = open_videos(config, seed=0).dataset("train", short_side=32)
 batch = BatchConfig(shards=4, clips_per_shard=2)
 run = RunConfig(seed=7, data=DataConfig(workers=workers), clip=ClipConfig(frames=4, window=24))
 stage = TrainConfig(augment=AugmentConfig(short_side_min=24, short_side_max=32, crop=24), batch=batch)
-batches = training_batches(source, run, stage, epoch=3, first_step=first_step, process=Part(number, count))
+batches = training_batches(source, run, stage, epoch=3, first_step=first_step, rank=number, processes=count)
 steps = []
 for found in batches:
     shards = len(found.paths) // batch.clips_per_shard

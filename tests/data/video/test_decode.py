@@ -19,7 +19,7 @@ import pytest
 import torch
 from attacks import Watch, huge_video, lying_video
 
-from pvnas.data.video.decode import FrameReader, VideoError, decode_video, probe
+from pvnas.data.video.decode import FrameReader, VideoError, claimed_size, decode_video
 from pvnas.data.video.seek import read_frames
 
 
@@ -76,7 +76,7 @@ def frame_times(path: Path) -> tuple[np.ndarray, float]:
 def kind_of(path: Path) -> str:
     """Return the kind of the VideoError that every way to read the file raises."""
     kinds = set()
-    for read in (probe, decode_video, frame_times):
+    for read in (claimed_size, decode_video, frame_times):
         with pytest.raises(VideoError) as caught:
             read(path)
         kinds.add(caught.value.kind)
@@ -162,9 +162,7 @@ def test_frames_come_in_the_order_they_are_shown_in_with_their_times(tmp_path: P
     assert np.abs(greys - made[:, 40, 60, 0]).max() < 3
     assert np.allclose(video.times_T, np.arange(12) / 30)
     assert (video.duration, video.rate, video.frames_bad) == (pytest.approx(0.4), pytest.approx(30), 0)
-    info = probe(tmp_path / "a.mp4")
-    assert (info.frames, info.width, info.height, info.codec) == (12, 64, 48, "h264")
-    assert info.seconds == pytest.approx(0.4, abs=0.05)
+    assert claimed_size(tmp_path / "a.mp4") == (12, 48, 64)
 
 
 def test_stamps_at_uneven_distances_are_the_times(tmp_path: Path) -> None:
@@ -380,7 +378,7 @@ def test_damage_of_any_kind_gives_frames_or_a_video_error(tmp_path: Path) -> Non
             raw[rng.integers(0, len(raw), 1 + number)] ^= rng.integers(1, 256, dtype=np.uint8)
             path = tmp_path / f"b.{ending}"
             path.write_bytes(raw[: rng.integers(10, len(raw))] if number % 4 == 0 else raw)
-            for read in (probe, decode_video, frame_times):
+            for read in (claimed_size, decode_video, frame_times):
                 with suppress(VideoError):
                     assert read(path) is not None
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,25 +35,18 @@ SECONDS_FOR_SIGNAL = 0.5
 KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of ``count`` processes that share the global batches; each reads the clips of its own logical shards."""
+def positions(batch: BatchConfig, rank: int, processes: int) -> range:
+    """Return the positions in a global batch whose clips process ``rank`` reads: those of its own logical shards.
 
-    number: int = 0
-    count: int = 1
-
-    def positions(self, batch: BatchConfig) -> range:
-        """Return the places in the global batch that belong to this process.
-
-        Raises UserError where the logical shards cannot be dealt out evenly.
-        """
-        if batch.shards % self.count:
-            raise UserError(
-                f"{batch.shards} logical shards cannot be dealt out to {self.count} processes; "
-                "start a number of processes that divides batch.shards"
-            )
-        clips = batch.clips // self.count
-        return range(self.number * clips, (self.number + 1) * clips)
+    Raises UserError where the logical shards cannot be dealt out evenly.
+    """
+    if batch.shards % processes:
+        raise UserError(
+            f"{batch.shards} logical shards cannot be dealt out to {processes} processes; "
+            "start a number of processes that divides batch.shards"
+        )
+    clips = batch.clips // processes
+    return range(rank * clips, (rank + 1) * clips)
 
 
 def steps_per_epoch(n_videos: int, batch: BatchConfig) -> int:
@@ -94,23 +89,16 @@ def _pack_order(
     names, ranks_V = np.unique(pack_shards_V, return_inverse=True)
     rank_of = np.argsort(_permutation(len(names), draw))
     line = np.argsort(rank_of[ranks_V], kind="stable")
-    order = np.empty((steps, batch.clips), dtype=np.int64)
+    windows = []
     for first in range(0, steps, WINDOW_STEPS):
         window = line[first * batch.clips : min(first + WINDOW_STEPS, steps) * batch.clips]
-        stretches = window.reshape(batch.shards, -1)
-        count = stretches.shape[1] // batch.clips_per_shard
-        for shard, stretch in enumerate(stretches):
-            shuffled = stretch[_permutation(len(stretch), draw)].reshape(count, batch.clips_per_shard)
-            columns = slice(shard * batch.clips_per_shard, (shard + 1) * batch.clips_per_shard)
-            order[first : first + count, columns] = shuffled
-    return order
+        shuffled = [stretch[_permutation(len(stretch), draw)] for stretch in window.reshape(batch.shards, -1)]
+        windows.append(np.hstack([stretch.reshape(-1, batch.clips_per_shard) for stretch in shuffled]))
+    return np.concatenate(windows)
 
 
 def _permutation(n: int, draw: torch.Generator) -> NDArray[np.int64]:
     return torch.randperm(n, generator=draw).numpy()
-
-
-WHOLE = Part()
 
 
 # ---- batches
@@ -148,12 +136,8 @@ class ViewBatch:
     """int64; view v is temporal clip v // S and spatial crop v % S of S crops."""
 
 
-@dataclass(frozen=True)
-class UncroppedClip:
-    """One clip before its crop."""
-
+class UncroppedClip(NamedTuple):
     frames_TCHW: Tensor
-    """uint8."""
     box: CropBox
     label: int
     path: str
@@ -166,13 +150,14 @@ def training_batches(
     epoch: int,
     first_step: int = 0,
     stream: str = "train",
-    process: Part = WHOLE,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
 
     ``stage``: the part of the config that says how. The batches are the same for any number of workers and however
-    often the run was interrupted; of several processes each gets the clips of its own logical shards. Raises UserError
-    for a video that cannot be read and where a worker process is killed.
+    often the run was interrupted; of several processes each gets the clips of its own logical shards (``positions``).
+    Raises UserError for a video that cannot be read and where a worker process is killed.
     """
     clip, augment, batch, seed = config.clip, stage.augment, stage.batch, config.seed
     labels = flipped_labels(videos.catalog.classes, augment.flip)
@@ -191,10 +176,10 @@ def training_batches(
 
     order = epoch_order(len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=videos.pack_shards())
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
-    places = process.positions(batch)
-    keys = ([(step, n, int(order[step, n])) for n in places] for step in range(first_step, len(order)))
-    workers = videos.workers(config.data.workers)
-    yield from load(random_clip, keys, _cropped(augment.crop), workers=workers, pin=videos.pins_memory())
+    read_here = positions(batch, rank, processes)
+    keys = ([(step, n, int(order[step, n])) for n in read_here] for step in range(first_step, len(order)))
+    make = partial(_batch, random_clip, size=augment.crop)
+    yield from load(make, keys, workers=videos.workers(config.data.workers), pin=videos.pins_memory())
 
 
 def validation_batches(
@@ -210,7 +195,7 @@ def validation_batches(
 
     rows = range(len(videos))
     batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])
-    yield from load(centre_clip, batches, _cropped(augment.crop), workers=videos.workers(workers))
+    yield from load(partial(_batch, centre_clip, size=augment.crop), batches, workers=videos.workers(workers))
 
 
 def test_batches(
@@ -218,25 +203,13 @@ def test_batches(
 ) -> Iterator[ViewBatch]:
     """Yield every view of every video once, video after video; the last batch may be smaller."""
 
-    def collated(views: list[tuple[Tensor, int, int]]) -> ViewBatch:
-        clips, rows, numbers = zip(*views, strict=True)
-        return ViewBatch(torch.stack(clips), torch.tensor(rows), torch.tensor(numbers))
-
     # One video at a time, so that what is in memory hangs on the views of a video and not on the batch.
-    views_of_each = load(
-        lambda index: _views(videos, index, clip, test),
-        ([index] for index in range(len(videos))),
-        lambda views: views[0],
-        workers=videos.workers(workers),
-    )
-    pending: list[tuple[Tensor, int, int]] = []
-    for index, clips_VCTHW in enumerate(views_of_each):
-        pending += [(view_CTHW, index, number) for number, view_CTHW in enumerate(clips_VCTHW)]
-        while len(pending) >= clips_per_batch:
-            yield collated(pending[:clips_per_batch])
-            pending = pending[clips_per_batch:]
-    if pending:
-        yield collated(pending)
+    views = partial(_views, videos, clip=clip, test=test)
+    views_of_each = load(views, range(len(videos)), workers=videos.workers(workers))
+    each = ((view, i, number) for i, clips in enumerate(views_of_each) for number, view in enumerate(clips))
+    while batch := list(islice(each, clips_per_batch)):
+        clips, rows, numbers = zip(*batch, strict=True)
+        yield ViewBatch(torch.stack(clips), torch.tensor(rows), torch.tensor(numbers))
 
 
 def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:
@@ -263,39 +236,24 @@ def display_frames(videos: VideoDataset, index: int, clip: ClipConfig, test: Tes
     return crop_batch([frames_TCHW], [box], test.crop)[0].permute(1, 2, 3, 0).cpu().numpy()
 
 
-def _cropped(size: int) -> Callable[[Sequence[UncroppedClip]], Batch]:
-    """Return what makes a batch of the crops of clips."""
-
-    def collate(clips: Sequence[UncroppedClip]) -> Batch:
-        clips_NCTHW = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], size)
-        labels_N = torch.tensor([clip.label for clip in clips], device=clips_NCTHW.device)
-        return Batch(clips_NCTHW, labels_N, tuple(clip.path for clip in clips))
-
-    return collate
+def _batch(make: Callable[[Any], UncroppedClip], keys: Iterable[Any], size: int) -> Batch:
+    clips = list(map(make, keys))
+    clips_NCTHW = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], size)
+    labels_N = torch.tensor([clip.label for clip in clips], device=clips_NCTHW.device)
+    return Batch(clips_NCTHW, labels_N, tuple(clip.path for clip in clips))
 
 
-def load(
-    make: Callable[[Any], Any],
-    batches: Iterable[Sequence[Any]],
-    collate: Callable[[list[Any]], Any],
-    *,
-    workers: int,
-    pin: bool = False,
-) -> Iterator[Any]:
-    """Yield ``collate([make(key), ...])`` of each batch of keys, in order, made by ``workers`` processes.
+def load(make: Callable[[Any], Any], keys: Iterable[Any], *, workers: int, pin: bool = False) -> Iterator[Any]:
+    """Yield ``make(key)`` of each key, in order, made by ``workers`` processes; with 0 in this one.
 
-    With 0 workers in this process. Raises the UserError of a ``make`` in the main process, and one where a worker
-    process is killed.
+    Raises the UserError of a ``make`` in the main process, and one where a worker process is killed.
     """
-
-    def unless_wrong(items: list[Any]) -> Any:
-        return next((item for item in items if isinstance(item, UserError)), None) or collate(items)
-
     loader: DataLoader[Any] = DataLoader(
-        _Items(make),
-        batch_sampler=map(list, batches),
+        _Made(make),
+        batch_size=None,
+        sampler=keys,
+        collate_fn=lambda batch: batch,
         num_workers=workers,
-        collate_fn=unless_wrong,
         pin_memory=pin,
         multiprocessing_context="fork" if workers else None,
         generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
@@ -307,7 +265,7 @@ def load(
         yield batch
 
 
-class _Items(Dataset[Any]):
+class _Made(Dataset[Any]):
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self.make = make
 

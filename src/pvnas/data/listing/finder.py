@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import NamedTuple
 
-from pvnas.data.listing.registry import EMPTY, LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS, Folder, Tree
+from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS, Folder, Tree
 from pvnas.data.listing.text import class_key
 
 VIDEO_FOLDERS = re.compile(
@@ -26,16 +26,14 @@ SPLIT_IN_NAME = re.compile(
 ENDINGS = (".mp4", ".webm", ".mkv", ".avi")  # what copies are converted to
 
 
-@dataclass(frozen=True)
-class VideoFolder:
+class VideoFolder(NamedTuple):
     """A folder that may hold videos."""
 
     prefix: str
     """What comes before a file's name: '' or a path that ends with a slash."""
-    split: str | None = None
+    split: str | None
     """What the names of the folders say: in a copy with `train` and `val` a video is first looked for in its own."""
-    folder: Folder = EMPTY
-    """What lies in it."""
+    content: Folder
 
 
 class Finder:
@@ -46,54 +44,47 @@ class Finder:
         self._by_class: dict[tuple[str, str | None], list[VideoFolder]] = {}
         self.of_folder = cache(self._of_folder)
         """Return where the videos of a listed folder may lie: in it below the root, or below a container."""
-        self._by_case: dict[str, dict[str, str]] = {}
+        self.home = cache(self._home)
+        """Return the container in which a missing video most likely appears: the fullest, of this split if any."""
+        self._by_case = cache(lambda folder: {name.casefold(): name for name in sorted(tree.listing(folder).files)})
 
     @cached_property
     def containers(self) -> list[VideoFolder]:
         """The root and its customary folders of videos, two deep."""
-        folders, queue = [], [(VideoFolder(""), 0)]
+        folders, queue = [], [(self._folder("", None), 0)]
         for folder, depth in queue:
             if folder.prefix:
                 self.tree.inside(folder.prefix[:-1], str(self.tree.root))
-            folder = self._opened(folder)
             folders.append(folder)
-            for name in folder.folder.folders if depth < 2 else ():
+            for name in folder.content.folders if depth < 2 else ():
                 if VIDEO_FOLDERS.fullmatch(name):
                     split = SPLIT_NAMES.get(re.split(r"[-_]", name.lower(), maxsplit=1)[0], folder.split)
-                    queue.append((VideoFolder(f"{folder.prefix}{name}/", split), depth + 1))
+                    queue.append((self._folder(f"{folder.prefix}{name}/", split), depth + 1))
         return folders
 
     @cached_property
-    def _class_folders(self) -> dict[str, list[VideoFolder]]:
-        """The folders in the containers by the key of their name."""
-        folders: dict[str, list[VideoFolder]] = {}
-        for folder in self.containers:
-            for name in folder.folder.folders:
-                folders.setdefault(class_key(name), []).append(VideoFolder(f"{folder.prefix}{name}/", folder.split))
+    def _class_folders(self) -> dict[str, list[tuple[str, str | None]]]:
+        """Prefix and split of the folders in the containers by the key of their name."""
+        folders: dict[str, list[tuple[str, str | None]]] = {}
+        for prefix, split, content in self.containers:
+            for name in content.folders:
+                folders.setdefault(class_key(name), []).append((f"{prefix}{name}/", split))
         return folders
 
-    @cached_property
-    def _fullness(self) -> dict[str, int]:
-        """Number of videos and class folders of each container."""
-        return {
-            folder.prefix: sum(name.lower().endswith(VIDEO_ENDINGS) for name in folder.folder.files)
-            + sum(not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)) for n in folder.folder.folders)
-            for folder in self.containers
-        }
+    def _folder(self, prefix: str, split: str | None) -> VideoFolder:
+        return VideoFolder(prefix, split, self.tree.listing(prefix[:-1]))
 
-    def _opened(self, folder: VideoFolder) -> VideoFolder:
-        return replace(folder, folder=self.tree.listing(folder.prefix[:-1]))
+    def _home(self, split: str | None) -> str:
+        def fullness(content: Folder) -> int:
+            classes = (n for n in content.folders if not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)))
+            return sum(name.lower().endswith(VIDEO_ENDINGS) for name in content.files) + len(list(classes))
 
-    def home(self, split: str | None) -> str:
-        """Return the container in which a missing video most likely appears: the fullest, of this split if any."""
-        return max(
-            self.containers,
-            key=lambda folder: (split is not None and folder.split == split, self._fullness[folder.prefix]),
-        ).prefix
+        likely = max(self.containers, key=lambda f: (split is not None and f.split == split, fullness(f.content)))
+        return likely.prefix
 
     def flat(self, split: str | None) -> list[VideoFolder]:
-        """Return the containers: where a folder holds the videos of all classes."""
-        return _by_split(self.containers, split)
+        """Return the containers, those of the split first: where a folder holds the videos of all classes."""
+        return sorted(self.containers, key=lambda folder: split is None or folder.split != split)
 
     def of_class(self, label: str, split: str | None, where: str) -> list[VideoFolder]:
         """Return where videos of a class may lie, never nothing: in its folders, or flat in the containers.
@@ -102,33 +93,33 @@ class Finder:
         """
         key = (label, split)
         if key not in self._by_class:
-            folders = _by_split(self._class_folders.get(class_key(label), ()), split)
-            folders = folders or [VideoFolder(f"{self.home(split)}{self.tree.inside(label, where)}/", split)]
-            flat = (folder for folder in self.flat(split) if folder.folder.files)
-            self._by_class[key] = [*map(self._opened, folders), *flat]
+            folders = self._class_folders.get(class_key(label), ())
+            folders = sorted(folders, key=lambda folder: split is None or folder[1] != split)
+            folders = folders or [(f"{self.home(split)}{self.tree.inside(label, where)}/", split)]
+            flat = (folder for folder in self.flat(split) if folder.content.files)
+            self._by_class[key] = [*(self._folder(*folder) for folder in folders), *flat]
         return self._by_class[key]
 
     def _of_folder(self, name: str, split: str | None) -> list[VideoFolder]:
+        root, *others = self.containers
+        others.sort(key=lambda folder: split is None or folder.split != split)
         below = f"{name}/" if name else ""
-        folders = [VideoFolder(f"{folder.prefix}{below}", folder.split) for folder in self.containers]
-        opened = map(self._opened, (folders[0], *_by_split(folders[1:], split)))
-        return [folder for folder in opened if folder.folder.files]
+        folders = (self._folder(f"{folder.prefix}{below}", folder.split) for folder in (root, *others))
+        return [folder for folder in folders if folder.content.files]
 
     def find(self, folders: Iterable[VideoFolder], names: Sequence[str]) -> str | None:
         """Return the path of the first of the names that lies in one of the folders."""
-        there = (folder.prefix + name for folder in folders for name in names if name in folder.folder.files)
+        there = (folder.prefix + name for folder in folders for name in names if name in folder.content.files)
         return next(there, None)
 
     def in_class(self, label: str, split: str | None, names: Sequence[str], where: str) -> str:
         """Return the path of a class's video, of any case, else where its file should be. Raises UserError."""
         folders = self.of_class(label, split, where)
         path = self.find(folders, names)
-        for folder in folders if path is None else ():
-            if folder.prefix not in self._by_case:
-                self._by_case[folder.prefix] = {name.casefold(): name for name in sorted(folder.folder.files)}
-            cases = self._by_case[folder.prefix]
+        for prefix, _, _ in folders if path is None else ():
+            cases = self._by_case(prefix[:-1])
             if any_case := next((cases[name.casefold()] for name in names if name.casefold() in cases), None):
-                path = folder.prefix + any_case
+                path = prefix + any_case
                 break
         return self.tree.checked(path or folders[0].prefix + names[0], where)
 
@@ -146,8 +137,3 @@ def split_in_name(name: str) -> str | None:
     """Return the split that a list's name tells: train_list, kinetics400_val_list, trainlist01; None for none."""
     splits = {SPLIT_NAMES[match[1].lower()] for match in SPLIT_IN_NAME.finditer(name)}
     return splits.pop() if len(splits) == 1 else None
-
-
-def _by_split(folders: Iterable[VideoFolder], split: str | None) -> list[VideoFolder]:
-    """Return the folders, those whose name says the split first."""
-    return sorted(folders, key=lambda folder: split is None or folder.split != split)

@@ -90,7 +90,7 @@ def _rows(path: Path, finder: Finder, name_of: Callable[[str], str]) -> Iterator
 def _locate(finder: Finder, folders: Sequence[VideoFolder], times: str, identifier: str) -> str:
     """Return the path of a clip, of its official name first: nearly all have that one."""
     official = f"{times}.mp4"
-    if official not in folders[0].folder.files:
+    if official not in folders[0].content.files:
         path = finder.find(folders, [stem + ending for stem in (times, identifier) for ending in ENDINGS])
         if path is not None:
             return path

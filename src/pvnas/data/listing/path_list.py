@@ -33,6 +33,7 @@ from pvnas.errors import UserError
 EXPECTED = "expected 'path label', such as 'walking/a b.mp4 3'"
 BETWEEN = " \t,"
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+NUMBERS = re.compile(rf"(?:[0-9]{{0,9}}(?:[{BETWEEN}]|$))*")
 FRAMES = re.compile(r"raw_?frames?|rgb|flow", re.IGNORECASE)
 NUMBER_IN_NAME = re.compile(r"(?:split_?|list)0*(\d{1,4})(?!\d)", re.IGNORECASE)
 
@@ -48,10 +49,7 @@ class Row(NamedTuple):
 
 def parse_line(line: str, where: str) -> Row:
     """Return path and label of a line. Raises UserError for one that has no label, several, or counts frames."""
-    if line.startswith('"'):
-        row = _quoted_path(line, where)
-    else:
-        row = (_quoted_label(line) if line.endswith('"') else None) or _plain(line, where)
+    row = _quoted_path(line, where) if line.startswith('"') else _quoted_label(line) or _plain(line, where)
     if not row.path.strip() or not row.label:
         raise UserError(f"{where}: no {'label' if row.path.strip() else 'path'}; {EXPECTED}")
     if not row.is_text and parse_number(row.label) is None:
@@ -70,7 +68,9 @@ def _quoted_path(line: str, where: str) -> Row:
 
 
 def _quoted_label(line: str) -> Row | None:
-    """Return the cells of `path,"label"`, None where a line that ends with a quote is something else."""
+    """Return the cells of `path,"label"`, None for a line that is something else."""
+    if not line.endswith('"'):
+        return None
     try:
         cells = next(csv.reader([line], delimiter="," if "," in line else "\t", strict=True, skipinitialspace=True))
     except csv.Error:
@@ -86,17 +86,11 @@ def _plain(line: str, where: str) -> Row:
         path = path.removesuffix(",").rstrip(" \t")  # 'a.mp4, 3'
     if not path:
         raise UserError(f"{where}: {shown(line)} has no label; {EXPECTED}")
-    if not path.lower().endswith(VIDEO_ENDINGS):
-        words = path.replace(",", " ").replace("\t", " ").split(" ")
-        while words and (not words[-1] or parse_number(words[-1]) is not None):
-            words.pop()
-        name = path[: len(" ".join(words))]
-        if name != path and name:  # a list of several labels, or of folders of frames
-            if name.lower().endswith(VIDEO_ENDINGS):
-                raise UserError(f"{where}: several labels for {shown(name)}; give each video one label: {EXPECTED}")
-            raise UserError(
-                f"{where}: {shown(name)} is a folder of frames with their number; list video files: {EXPECTED}"
-            )
+    name = NUMBERS.sub("", path[::-1], count=1)[::-1]  # without the numbers at its end
+    if name and name != path and not path.lower().endswith(VIDEO_ENDINGS):
+        if name.lower().endswith(VIDEO_ENDINGS):
+            raise UserError(f"{where}: several labels for {shown(name)}; give each video one label: {EXPECTED}")
+        raise UserError(f"{where}: {shown(name)} is a folder of frames with their number; list video files: {EXPECTED}")
     return Row(path, line[cut + 1 :], False)
 
 
@@ -116,11 +110,30 @@ def _is_candidate(path: Path) -> bool:
 
 def read_list(folder: ListFolder) -> Listing:
     """Return the videos of the list that the user named, or of all lists. Raises UserError that names file and line."""
-    reader = _Reader(Finder(folder.tree))
+    finder, entries = Finder(folder.tree), list[Entry]()
+    first: dict[str, Entry] = {}  # the first video of every label
+    first_of_kind: dict[bool, Entry] = {}  # and of labels that are text (True), or numbers (False)
     for path, split in _lists(folder):
-        reader.read(path, split)
-    names, classes = reader.classes(folder.files)
-    entries = reader.entries
+        before = len(entries)
+        for line, text in read_lines(path):
+            where = at(path, line)
+            row = parse_line(text, where)
+            label = row.label if row.is_text else str(int(row.label))
+            label = first[label].label if label in first else label  # one object for all its videos
+            entry = Entry(_locate(finder, row.path, split, where), label, split, None, str(path), line)
+            entries.append(entry)
+            if first.setdefault(label, entry) is entry:
+                first_of_kind.setdefault(row.is_text, entry)
+                other = first_of_kind.get(not row.is_text)
+                if other is not None:
+                    raise UserError(
+                        f"{where}: label {shown(label)} and {shown(other.label)} of {other.where} are not of one "
+                        "kind; give numbers only, or names only"
+                    )
+        if len(entries) == before:
+            raise UserError(f"{path} is empty; {EXPECTED}")
+    of = _classes_by_name if True in first_of_kind else _classes_by_number
+    names, classes = of(first, folder.files)
     if any(name != label for label, name in names.items()):
         entries = [entry._replace(label=names[entry.label]) for entry in entries]
     return Listing(entries, classes)
@@ -151,71 +164,43 @@ def _lists(folder: ListFolder) -> list[tuple[Path, str | None]]:
     return [(unnamed[0], None)]
 
 
-class _Reader:
-    """Gathers the entries of one list after the other, their labels as written."""
+def _locate(finder: Finder, path: str, split: str | None, where: str) -> str:
+    path = finder.tree.inside(path, where)
+    if path.startswith("/"):
+        return path
+    folder, _, name = path.rpartition("/")
+    folders = finder.of_folder(folder, split)
+    there = finder.find(folders, [name]) or (f"{folders[0].prefix}{name}" if folders else path)
+    return there if there == path else finder.tree.checked(there, where)
 
-    def __init__(self, finder: Finder) -> None:
-        self.finder = finder
-        self.entries: list[Entry] = []
-        self.first: dict[str, Entry] = {}
-        """The first video of every label."""
-        self.first_of_kind: dict[bool, Entry] = {}
-        """The first video whose label is text (True), or a number (False)."""
 
-    def read(self, path: Path, split: str | None) -> None:
-        file, before = str(path), len(self.entries)
-        for line, text in read_lines(path):
-            where = at(path, line)
-            row = parse_line(text, where)
-            label = row.label if row.is_text else str(int(row.label))
-            label = self.first[label].label if label in self.first else label  # one object for all its videos
-            entry = Entry(self._locate(row.path, split, where), label, split, None, file, line)
-            if label not in self.first:
-                self.first[label] = entry
-                self.first_of_kind.setdefault(row.is_text, entry)
-                other = self.first_of_kind.get(not row.is_text)
-                if other is not None:
-                    raise UserError(
-                        f"{where}: label {shown(label)} and {shown(other.label)} of {other.where} are not of one "
-                        "kind; give numbers only, or names only"
-                    )
-            self.entries.append(entry)
-        if len(self.entries) == before:
-            raise UserError(f"{path} is empty; {EXPECTED}")
+def _classes_by_name(first: dict[str, Entry], files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
+    """Return the class's name of every label, and all classes in their order, of labels that are names."""
+    labels = sorted(first)
+    keys = {class_key(label) for label in labels}
+    names = find_names(files, len(keys), lambda those: keys <= set(map(class_key, those.names)))
+    if names is None:
+        return {label: label for label in labels}, labels
+    by_key = {class_key(name): name for name in names.names}
+    return {label: by_key[class_key(label)] for label in labels}, names.names
 
-    def _locate(self, path: str, split: str | None, where: str) -> str:
-        path = self.finder.tree.inside(path, where)
-        if path.startswith("/"):
-            return path
-        folder, _, name = path.rpartition("/")
-        folders = self.finder.of_folder(folder, split)
-        there = self.finder.find(folders, [name]) or (f"{folders[0].prefix}{name}" if folders else path)
-        return there if there == path else self.finder.tree.checked(there, where)
 
-    def classes(self, files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
-        """Return the class's name of every label, and all classes in their order."""
-        if True in self.first_of_kind:
-            labels = sorted(self.first)
-            keys = {class_key(label) for label in labels}
-            names = find_names(files, len(keys), lambda those: keys <= set(map(class_key, those.names)))
-            if names is None:
-                return {label: label for label in labels}, labels
-            by_key = {class_key(name): name for name in names.names}
-            return {label: by_key[class_key(label)] for label in labels}, names.names
-        numbers = sorted(map(int, self.first))
-        highest = numbers[-1]
-        names = find_names(files, highest + 1, lambda those: highest - _offset(those, numbers) < len(those.names))
-        if names is not None:
-            offset = _offset(names, numbers)
-            return {str(number): names.names[number - offset] for number in numbers}, names.names
-        last = self.first[str(highest)]
-        short = next(filter(is_names_file, files), None)
-        if short is not None:
-            raise UserError(f"{last.where}: label {last.label} is beyond the classes of {short}; mend one of them")
-        if highest >= MAX_CLASSES:
-            raise UserError(f"{last.where}: label {last.label} is too large; number the classes from 0")
-        classes = [str(number) for number in range(highest + 1)]
-        return {name: name for name in classes}, classes
+def _classes_by_number(first: dict[str, Entry], files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
+    """Return the same for labels that are numbers. Raises UserError for one that is too large."""
+    numbers = sorted(map(int, first))
+    highest = numbers[-1]
+    names = find_names(files, highest + 1, lambda those: highest - _offset(those, numbers) < len(those.names))
+    if names is not None:
+        offset = _offset(names, numbers)
+        return {str(number): names.names[number - offset] for number in numbers}, names.names
+    last = first[str(highest)]
+    short = next(filter(is_names_file, files), None)
+    if short is not None:
+        raise UserError(f"{last.where}: label {last.label} is beyond the classes of {short}; mend one of them")
+    if highest >= MAX_CLASSES:
+        raise UserError(f"{last.where}: label {last.label} is too large; number the classes from 0")
+    classes = [str(number) for number in range(highest + 1)]
+    return {name: name for name in classes}, classes
 
 
 def _offset(names: ClassNames, numbers: Sequence[int]) -> int:

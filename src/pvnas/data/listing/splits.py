@@ -104,61 +104,52 @@ def hold_out(entries: Iterable[Entry], shares: Mapping[str, float], seed: int) -
     entries = list(entries)
     splits = {entry.path: entry.split or "train" for entry in entries}
     asked = [split for split in ("test", "val") if shares.get(split, 0.0) > 0]
-    if asked:
-        dealer = _Dealer([entry for entry in entries if splits[entry.path] == "train"], seed)
-        for number, split in enumerate(asked):
-            held = dealer.deal(shares[split], splits_to_come=len(asked) - number - 1)
-            splits.update(dict.fromkeys(held, split))
+    if not asked:
+        return splits
+    training = [entry for entry in entries if splits[entry.path] == "train"]
+    units = dict(enumerate(_units(training, seed)))  # those that are still for training
+    videos, units_of = Counter(entry.label for entry in training), _by_label(units)
+    while asked:
+        split, *asked = asked
+        room = {label: max(1, round(shares[split] * number)) for label, number in videos.items()}
+        keep = {label: 1 + (len(asked) if number >= len(SPLITS) else 0) for label, number in units_of.items()}
+        splits |= {entry.path: split for unit in _deal(units, room, keep) for entry in unit.entries}
     return splits
 
 
 class _Unit(NamedTuple):
     """Videos that must share a split."""
 
-    sizes: dict[str, int]
-    """Number of its videos by label."""
+    sizes: dict[str, int]  # number of its videos by label
     entries: list[Entry]
 
 
-class _Dealer:
-    """Takes units out of the training videos."""
+def _by_label(units: Mapping[int, _Unit]) -> Counter[str]:
+    return Counter(label for unit in units.values() for label in unit.sizes)
 
-    def __init__(self, entries: Iterable[Entry], seed: int) -> None:
-        self.units = dict(enumerate(_units(entries, seed)))  # those that are still for training
-        self.first_units: Counter[str] = Counter()
-        self.videos: Counter[str] = Counter()
-        for unit in self.units.values():
-            for label, size in unit.sizes.items():
-                self.first_units[label] += 1
-                self.videos[label] += size
-        self.left_units = Counter(self.first_units)
 
-    def deal(self, share: float, splits_to_come: int) -> list[str]:
-        """Take about `share` of each class's videos out of training and return their paths."""
-        room = {label: max(1, round(share * number)) for label, number in self.videos.items()}
-        keep = {label: 1 + (splits_to_come if n >= len(SPLITS) else 0) for label, n in self.first_units.items()}
-        taken = []
-        for number, unit in list(self.units.items()):
-            if all(room[label] >= n and self.left_units[label] > keep[label] for label, n in unit.sizes.items()):
-                for label, size in unit.sizes.items():
-                    room[label] -= size
-                taken.append(self._take(number))
-        served = {label for unit in taken for label in unit.sizes}
-        for label in sorted(self.videos.keys() - served):  # where every group is larger than the share: the smallest
-            spare = [
-                (sum(unit.sizes.values()), number)
-                for number, unit in (self.units.items() if self.left_units[label] > keep[label] else ())
-                if label in unit.sizes and all(self.left_units[each] > keep[each] for each in unit.sizes)
-            ]
-            if spare:
-                taken.append(self._take(min(spare)[1]))
-        return [entry.path for unit in taken for entry in unit.entries]
+def _deal(units: dict[int, _Unit], room: dict[str, int], keep: Mapping[str, int]) -> list[_Unit]:
+    """Take units with at most ``room`` videos of each label out of ``units``, so that ``keep`` of each label's stay."""
+    left, taken = _by_label(units), list[_Unit]()
 
-    def _take(self, number: int) -> _Unit:
-        unit = self.units.pop(number)
-        for label in unit.sizes:
-            self.left_units[label] -= 1
-        return unit
+    def spare(unit: _Unit) -> bool:
+        return all(left[label] > keep[label] for label in unit.sizes)
+
+    def take(number: int) -> None:
+        taken.append(units.pop(number))
+        left.subtract(taken[-1].sizes.keys())
+
+    for number, unit in list(units.items()):
+        if spare(unit) and all(room[label] >= size for label, size in unit.sizes.items()):
+            room |= {label: room[label] - size for label, size in unit.sizes.items()}
+            take(number)
+    served = {label for unit in taken for label in unit.sizes}
+    for label in sorted(room.keys() - served):  # where every group is larger than the share: the smallest
+        candidates = units.items() if left[label] > keep[label] else ()
+        sizes = [(sum(u.sizes.values()), number) for number, u in candidates if label in u.sizes and spare(u)]
+        if sizes:
+            take(min(sizes)[1])
+    return taken
 
 
 def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:

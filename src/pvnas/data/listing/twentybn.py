@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pvnas.data.catalog import SPLITS
 from pvnas.data.listing.finder import Finder, copies_of
@@ -61,8 +60,8 @@ def read_jester(folder: ListFolder) -> Listing:
             f"no jester-v1-labels.csv or {JESTER_NUMBERS} in {folder.folder}, which give the class ids; put one there"
         )
     names = read_names(texts[0], may_number=False) if texts else read_names(numbered[0])
-    finder, label_of = Finder(folder.tree), _JesterLabels(names)
-    rows = [row for split in SPLITS if split in lists for row in _jester_rows(lists[split], split, finder, label_of)]
+    finder = Finder(folder.tree)
+    rows = [row for split in SPLITS if split in lists for row in _jester_rows(lists[split], split, finder, names)]
     return Listing.of(rows, names.names)
 
 
@@ -75,9 +74,11 @@ def _jester_lists(folder: ListFolder) -> dict[str, Path]:
     }
 
 
-def _jester_rows(path: Path, split: str, finder: Finder, label_of: _JesterLabels) -> Iterator[Entry | None]:
+def _jester_rows(path: Path, split: str, finder: Finder, classes: ClassNames) -> Iterator[Entry | None]:
+    by_key = {class_key(name): name for name in classes.names}
+    by_number = dict(zip(classes.numbers or (), classes.names, strict=False))
     folders, home = finder.flat(split), finder.home(split)
-    frames = {name for each in folders for name in each.folder.folders}
+    frames = {name for each in folders for name in each.content.folders}
     for line, text in read_lines(path):
         where = at(path, line)
         match = JESTER_LINE.fullmatch(text)
@@ -95,42 +96,18 @@ def _jester_rows(path: Path, split: str, finder: Finder, label_of: _JesterLabels
                 f"{where}: {shown(match[1])} is a folder of frames, not a video; make videos of all such folders: "
                 f"ffmpeg -framerate 12 -i {match[1]}/%05d.jpg {names[0]}"
             )
-        label = label_of(match[2], match[3], where)
-        yield Entry(finder.tree.checked(video or home + names[0], where), label, split, None, str(path), line)
-
-
-class _JesterLabels:
-    """Returns the class that a line gives by name or by number."""
-
-    def __init__(self, names: ClassNames) -> None:
-        self.file = names.file.name
-        self.by_key = {class_key(name): name for name in names.names}
-        self.by_number = dict(zip(names.numbers or (), names.names, strict=False))
-
-    def __call__(self, name: str | None, number: str | None, where: str) -> str:
-        if not name and not self.by_number:
+        _, name, number = match.groups()
+        if not name and not by_number:
             raise UserError(
                 f"{where}: number {shown(number)} needs {JESTER_NUMBERS}, which numbers the classes; put it there"
             )
-        label = self.by_key.get(class_key(name)) if name else self.by_number.get(parse_number(number or "") or 0)
+        label = by_key.get(class_key(name)) if name else by_number.get(parse_number(number) or 0)
         if label is None:
-            raise UserError(f"{where}: label {shown(name or number)} is not in {self.file}; mend one of them")
-        return label
+            raise UserError(f"{where}: label {shown(name or number)} is not in {classes.file.name}; mend one of them")
+        yield Entry(finder.tree.checked(video or home + names[0], where), label, split, None, str(path), line)
 
 
 # ---- Something-Something V2
-
-
-class _Clip(NamedTuple):
-    """What we need of a JSON object: the rest of the largest list would take hundreds of megabytes."""
-
-    id: Any
-    template: Any
-
-    @classmethod
-    def of(cls, pairs: list[tuple[str, Any]]) -> _Clip:
-        values = dict(pairs)
-        return cls(values.get("id"), values.get("template"))
 
 
 def read_ssv2(folder: ListFolder) -> Listing:
@@ -168,18 +145,19 @@ def _ssv2_classes(path: Path) -> tuple[str, ...]:
 
 
 def _ssv2_rows(path: Path, split: str, finder: Finder, by_template: dict[str, str]) -> Iterator[Entry | None]:
-    clips = read_json(path, _Clip.of)
+    # Of each JSON object what we need: the rest of the largest list would take hundreds of megabytes.
+    clips = read_json(path, lambda pairs: (dict(pairs).get("id"), dict(pairs).get("template")))
     if not isinstance(clips, list):
         raise UserError(f'{path}: expected a JSON list of {{"id": ..., "template": ...}}; give the official file')
     folders, home = finder.flat(split), finder.home(split)
     for number, clip in enumerate(clips, start=1):
         where = f"{path}, entry {number}"
-        if not isinstance(clip, _Clip):
+        if not isinstance(clip, tuple):
             raise UserError(f'{where}: {shown(clip)} is no object; expected {{"id": "78687", "template": "..."}}')
-        name, template = clip
-        name = str(name) if type(name) is int and 0 <= name < 1 << 63 else name
+        id, template = clip
+        name = str(id) if type(id) is int and 0 <= id < 1 << 63 else id
         if not isinstance(name, str) or not SSV2_ID.fullmatch(name):
-            raise UserError(f"{where}: id {shown(clip.id)} is no video id; expected digits such as 78687")
+            raise UserError(f"{where}: id {shown(id)} is no video id; expected digits such as 78687")
         if template is None and split == "test":
             yield None
             continue

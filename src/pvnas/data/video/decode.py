@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,8 @@ class FrameReader:
         """Yield frames in the decoder's output order, which is the order they are shown in."""
         import av
 
-        packets = self.container.demux(self.stream)
-        while True:
+        packets, ended = self.container.demux(self.stream), False
+        while not ended:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:  # the file ends in the middle of a packet
@@ -105,24 +105,19 @@ class FrameReader:
             except IndexError:  # PyAV's answer to a packet of a stream that begins later, or of damage that looks so
                 packets = self.container.demux(self.stream)
                 continue
-            if packet is not None and not packet.size:
-                continue  # an empty packet would tell the decoder that the video ends here
-            yield from self._decoded(packet)
-            if packet is None:
-                return
-
-    def _decoded(self, packet: Any) -> Iterator[Any]:
-        import av
-
-        self.hidden += packet is not None and packet.is_discard
-        try:
-            decoded = self.stream.decode(packet)
-        except av.FFmpegError:
-            self.bad += 1
-            return
-        for frame in decoded:
-            self.bad += bool(frame.is_corrupt)
-            yield frame
+            ended = packet is None
+            if packet is not None:
+                if not packet.size:
+                    continue  # it would tell the decoder that the video ends here
+                self.hidden += packet.is_discard
+            try:
+                decoded = self.stream.decode(packet)
+            except av.FFmpegError:
+                self.bad += 1
+                continue
+            for frame in decoded:
+                self.bad += bool(frame.is_corrupt)
+                yield frame
 
 
 def average_rate(stream: Any) -> float:
@@ -137,22 +132,6 @@ def reason(error: Exception) -> str:
 
 
 # ---- whole videos
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file's header claims; headers lie, only decoding tells."""
-
-    frames: int
-    """Number of frames, 0 where the header has none."""
-    rate: float
-    """Average frames per second."""
-    width: int
-    height: int
-    """Stored size in pixels, before rotation."""
-    seconds: float
-    """Duration, 0 where the header has none."""
-    codec: str
 
 
 @dataclass(frozen=True)
@@ -178,12 +157,14 @@ class DecodedVideo:
         return replace(self, frames_TCHW=self.frames_TCHW.to(device))
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Return what the header says. Raises VideoError."""
+def claimed_size(path: str | Path) -> tuple[int, int, int]:
+    """Return the number of frames, 0 where the header has none, and their height and width before rotation.
+
+    Headers lie, only decoding tells. Raises VideoError.
+    """
     with open_video(path) as (container, stream):
-        context = stream.codec_context
-        duration = container.duration / 1e6 if container.duration else 0.0
-        return VideoInfo(stream.frames, average_rate(stream), context.width, context.height, duration, context.name)
+        frames = stream.frames or round((container.duration or 0) / 1e6 * average_rate(stream))
+        return frames, stream.codec_context.height, stream.codec_context.width
 
 
 def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedVideo:
@@ -194,16 +175,13 @@ def decode_video(path: str | Path, *, short_side: int | None = None) -> DecodedV
     """
     painter = Painter(short_side)
     decoded = decode_in_order(path, painter.paint, painter)
-    frames_TCHW = stacked(decoded.items)
-    return DecodedVideo(frames_TCHW, decoded.times_T, decoded.duration, decoded.frames_bad)
+    return DecodedVideo(stacked(decoded.items), *decoded[1:])
 
 
-@dataclass(frozen=True)
-class InOrder:
-    """What a decode from the first frame to the last has shown."""
+class InOrder(NamedTuple):
+    """What a decode from the first frame to the last has shown: what was made of each frame, and a `DecodedVideo`'s."""
 
     items: list[Any]
-    """What was made of each frame, in the order they are shown."""
     times_T: NDArray[np.float64]
     duration: float
     frames_bad: int
