@@ -60,19 +60,11 @@ class TextColumn:
         return self.block[start : start + self.lengths.item(index)].decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        for rows in _blocks(len(self)):
-            for start, length in zip(self.starts[rows].tolist(), self.lengths[rows].tolist(), strict=True):
-                yield self.block[start : start + length].decode("utf-8", "surrogateescape")
+        return map(self.__getitem__, range(len(self)))
 
     def take(self, rows: NDArray[np.int64]) -> TextColumn:
         """Return the texts of these rows; the block is shared."""
         return TextColumn(self.block, self.starts[rows], self.lengths[rows])
-
-
-def _blocks(length: int) -> Iterator[slice]:
-    """Yield slices of some thousand rows: a whole column as Python numbers would take more memory than all columns."""
-    for start in range(0, length, 4096):
-        yield slice(start, start + 4096)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +117,6 @@ class VideoTable(Sequence[Video]):
         code = self.groups.item(index)
         group = self.group_names[code] if code >= 0 else None
         return Video(self.paths[index], self.labels.item(index), SPLITS[self.splits.item(index)], group)
-
-    def __iter__(self) -> Iterator[Video]:
-        paths = iter(self.paths)
-        for rows in _blocks(len(self)):
-            columns = (self.labels[rows].tolist(), self.splits[rows].tolist(), self.groups[rows].tolist())
-            for label, split, group in zip(*columns, strict=True):
-                yield Video(next(paths), label, SPLITS[split], self.group_names[group] if group >= 0 else None)
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, VideoTable) and len(self) == len(other) and all(map(Video.__eq__, self, other))

@@ -69,31 +69,25 @@ def run_jobs(
 ) -> Generator[tuple[Job, Result | Failure] | None, None, None]:
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
-    ``workers``: processes; with none the jobs are done in this one, without limits. ``seconds_for``: how long a job may
-    take; ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
+    ``workers``: processes; with none the jobs are done in this one. ``seconds_for``: how long a job may take;
+    ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
     ``on_note`` is given what ``tell`` is in the worker. A job whose process is ended by no fault of its own is tried
     again. Close the generator to end the workers early. Raises the UserError of a job, and one where none can start.
     """
     if not workers:
         yield from ((job, work(job, on_note)) for job in jobs)
-        return
-    todo, barren = ((job, 1) for job in jobs), 0
-    again: list[tuple[Job, int]] = []  # with the number of the try
+    waiting, barren = iter(jobs), 0
     crew = [_Worker(work, memory) for _ in range(workers)]
     try:
-        while True:
-            for worker in crew:
-                if worker.task is None and (task := again.pop() if again else next(todo, None)):
-                    worker.give(task)
-            if not (busy := [worker for worker in crew if worker.task]):
-                return
+        while busy := _fed(crew, waiting):
             outcome = None
-            for (job, number), outcome in _outcomes(busy, seconds_for, on_note):
+            for worker, outcome in _outcomes(busy, seconds_for, on_note):
                 blameless = isinstance(outcome, Failure) and outcome.blameless
                 barren = barren + 1 if blameless else 0
-                if blameless and number < tries:
-                    again.append((job, number + 1))
+                if blameless and worker.tries < tries:
+                    worker.give(worker.job, worker.tries + 1)
                 else:
+                    job, worker.job = worker.job, None
                     yield job, outcome
             if barren >= BARREN_STARTS * workers:
                 raise UserError("the processes that read videos end at once; is there memory and room for processes?")
@@ -104,6 +98,14 @@ def run_jobs(
             worker.end()
 
 
+def _fed(crew: list[_Worker], jobs: Iterator[Any]) -> list[_Worker]:
+    """Give a job to each worker that has none, and return those that have one."""
+    for worker in crew:
+        if worker.job is None and (job := next(jobs, None)) is not None:
+            worker.give(job)
+    return [worker for worker in crew if worker.job is not None]
+
+
 class _Worker:
     """One process after another, as the main process sees them."""
 
@@ -111,15 +113,15 @@ class _Worker:
         self.work, self.memory = work, memory
         self.process: BaseProcess | None = None
         self.connection: Connection | None = None
-        self.task: Any = None
-        """What it is at: (job, number of the try)."""
-        self.note, self.begun, self.ends = "", False, math.inf
+        self.job: Any = None
+        """What it is at."""
 
-    def give(self, task: tuple[Any, int]) -> None:
+    def give(self, job: Any, tries: int = 1) -> None:
         """Let it do a job, in a process that is started if need be."""
-        self.task, self.note, self.begun, self.ends = task, "", False, time.monotonic() + START_SECONDS
+        self.job, self.tries = job, tries
+        self.note, self.begun, self.ends = "", False, time.monotonic() + START_SECONDS
         try:
-            (self.connection or self._start()).send(task[0])
+            (self.connection or self._start()).send(job)
         except (OSError, EOFError):  # no process more, or it has been ended
             self.end()
 
@@ -146,7 +148,7 @@ class _Worker:
         except (EOFError, OSError):
             return self._death()
         if message is None:
-            self.begun, self.ends = True, time.monotonic() + seconds_for(self.task[0])
+            self.begun, self.ends = True, time.monotonic() + seconds_for(self.job)
         elif isinstance(message, str):
             self.note = message
             on_note(message)
@@ -179,10 +181,8 @@ class _Worker:
         self.process = self.connection = None
 
 
-def _outcomes(
-    busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Tell
-) -> Iterator[tuple[tuple[Any, int], Any]]:
-    """Yield the tasks that have come to their end, with their outcomes; waits a moment for the first."""
+def _outcomes(busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Tell) -> Iterator[tuple[_Worker, Any]]:
+    """Yield the workers whose job has come to its end, with the outcome; waits a moment for the first."""
     connections = [worker.connection for worker in busy if worker.connection is not None]
     said = wait(connections, POLL_SECONDS if len(connections) == len(busy) else 0)
     now = time.monotonic()
@@ -190,8 +190,7 @@ def _outcomes(
         if worker.connection is None or worker.connection in said or now > worker.ends:
             outcome = worker.outcome(seconds_for, on_note)
             if outcome is not None:
-                task, worker.task = worker.task, None
-                yield task, outcome
+                yield worker, outcome
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def check_videos(
         checked = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
         if out is not None:
             write_check_results(checked, out)
-            journal.finish()
+            journal.path.unlink(missing_ok=True)  # all of it is in the list now
     return checked
 
 
@@ -157,16 +157,14 @@ class Journal:
     """
 
     def __init__(self, descriptor: int | None = None, path: Path = Path(), limits: tuple[float, ...] = ()) -> None:
-        self.path = path
-        self._descriptor = descriptor
-        self._synced = time.monotonic()
+        self.path, self._descriptor, self._synced = path, descriptor, time.monotonic()
         self._known: dict[str, CheckResult] = {}
         if descriptor is not None:
             finished = path.with_name(JSON_NAME)
             if finished.exists():
                 self._known = {v.path: v for v in read_check_results(finished) if not v.passing}
             self._known |= _replayed(descriptor, list(limits))
-            self._write(json.dumps({"limits": limits}))
+            self._write({"limits": limits})
 
     def known(self, path: str, stamp: tuple[int, int]) -> CheckResult | None:
         """Return the verdict on the video if its file is still of this size in bytes and time of change in ns."""
@@ -175,18 +173,13 @@ class Journal:
 
     def add(self, verdict: CheckResult) -> None:
         """Keep a verdict, whatever happens to this process next."""
-        if self._descriptor is not None:
-            self._write(json.dumps(asdict(verdict)))
+        self._write(asdict(verdict))
 
-    def finish(self) -> None:
-        """Remove the journal: all of it is in the list of verdicts now."""
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-
-    def _write(self, line: str) -> None:
-        assert self._descriptor is not None
+    def _write(self, row: dict[str, object]) -> None:
+        if self._descriptor is None:
+            return
         with explained(self.path):
-            write_all(self._descriptor, f"{line}\n".encode())
+            write_all(self._descriptor, f"{json.dumps(row)}\n".encode())
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 os.fsync(self._descriptor)
                 self._synced = time.monotonic()

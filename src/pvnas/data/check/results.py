@@ -122,11 +122,10 @@ def by_class(catalog: Catalog, results: Sequence[CheckResult]) -> dict[str, dict
 
     `results` are those of the catalog's videos, in its order.
     """
-    labels = catalog.videos.labels.tolist()
-    of_class: list[list[CheckResult]] = [[] for _ in catalog.classes]
-    for label, result in zip(labels, results, strict=True):
-        of_class[label].append(result)
-    return {name: counts(some) for name, some in zip(catalog.classes, of_class, strict=True)}
+    of_class: dict[str, list[CheckResult]] = {name: [] for name in catalog.classes}
+    for label, result in zip(catalog.videos.labels.tolist(), results, strict=True):
+        of_class[catalog.classes[label]].append(result)
+    return {name: counts(some) for name, some in of_class.items()}
 
 
 def usable(catalog: Catalog, results: Iterable[CheckResult], max_bad_share: float) -> Catalog:

@@ -40,16 +40,14 @@ class FolderStorage:
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""
-        file = self._open(name)
+        file, content = self._open(name), b""
         try:
-            content = os.pread(file.descriptor, size, start)
-            while len(content) < size:
-                more = os.pread(file.descriptor, size - len(content), start + len(content))
-                if not more:
-                    raise DamageError(f"{name} ends before byte {start + size}")
+            while more := os.pread(file.descriptor, size - len(content), start + len(content)):
                 content += more
         except OSError as error:
             raise UserError(f"{self.address}/{name} cannot be read ({error.strerror})") from None
+        if len(content) < size:
+            raise DamageError(f"{name} ends before byte {start + size}")
         return content
 
     def size(self, name: str) -> int | None:
