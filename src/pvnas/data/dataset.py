@@ -5,6 +5,7 @@ torch is imported when frames are asked for: listing a folder needs none. Legend
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -138,17 +139,16 @@ class VideoDataset:
     def estimated_bytes(self, sample: int = 32) -> float:
         """Return the memory that a cache takes, from what up to ``sample`` videos say of themselves."""
         chosen = np.unique(np.linspace(0, len(self) - 1, sample).astype(int)).tolist()
-        return float(np.mean([self._estimated_bytes_of(index) for index in chosen])) * len(self)
+        return float(np.mean([3.0 * self._pixels(index) for index in chosen])) * len(self)
 
-    def _estimated_bytes_of(self, index: int) -> float:
+    def _pixels(self, index: int) -> float:
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
-            height, width = self.pack.size(row)
-            return 3.0 * height * width * self.pack.length(row)
+            return math.prod(self.pack.size(row)) * self.pack.length(row)
         with self._named(index) as path:
             frames, height, width = claimed_size(path)
-        frames = frames or FRAMES_OF_UNKNOWN_LENGTH
-        return 3.0 * frames * self.short_side**2 * max(width, height) / max(1, min(width, height))
+        area = self.short_side**2 * max(width, height) / max(1, min(width, height))
+        return area * (frames or FRAMES_OF_UNKNOWN_LENGTH)
 
     @contextmanager
     def _named(self, index: int) -> Iterator[Path]:

@@ -52,7 +52,15 @@ def load_videos(
         where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
         progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
     progress.line(good.summary())
-    _write_catalog(run_dir, good, n)
+    summary = {
+        "root": str(catalog.root),
+        "format": catalog.format,
+        "classes": list(catalog.classes),
+        "counts": good.counts(),
+        "excluded": n,
+        "unlabelled": catalog.unlabelled,
+    }
+    write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
     for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
         message = flip_message(catalog.classes, augment.flip, stage)
         if message:
@@ -63,18 +71,6 @@ def load_videos(
     for dataset in (train, validation, test):
         dataset.prepare_cache(device, progress)
     return Videos(train, validation, test, excluded.get("test", 0))
-
-
-def _write_catalog(run_dir: Path, catalog: Catalog, excluded: int) -> None:
-    summary = {
-        "root": str(catalog.root),
-        "format": catalog.format,
-        "classes": list(catalog.classes),
-        "counts": catalog.counts(),
-        "excluded": excluded,
-        "unlabelled": catalog.unlabelled,
-    }
-    write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
 
 
 def _check_results(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:

@@ -68,14 +68,9 @@ def spatial_view_box(height: int, width: int, crop: int, short_side: float, view
     if views == 1:
         return centre_box(height, width, crop, short_side)
     side = _side(height, width, crop, short_side)
-    box = {}
-    for name, length in (("top", height), ("left", width)):
-        along = length == max(height, width)
-        offsets = (0, math.ceil((length - side) / 2), length - side)
-        box[name] = offsets[view] if along else offsets[1]
-    if height == width:
-        box["top"] = math.ceil((height - side) / 2)  # a square has one longer side: its width
-    return CropBox(box["top"], box["left"], side)
+    tops, lefts = ((0, math.ceil((length - side) / 2), length - side) for length in (height, width))
+    along_height = height > width  # a square has one longer side: its width
+    return CropBox(tops[view if along_height else 1], lefts[1 if along_height else view], side)
 
 
 def _side(height: int, width: int, crop: int, short_side: float) -> int:

@@ -49,7 +49,9 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
     shares = shares_of(config)
     with _collector_at_rest():
         folder = ListFolder.of(config)
-        name = detect_format(folder) if config.format == "auto" else _known(config.format)
+        name = detect_format(folder) if config.format == "auto" else config.format
+        if name not in FORMATS:
+            raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
         listing = FORMATS[name].read(folder)
         nothing = as_listed and listing.unlabelled and not listing.entries
         entries = [] if nothing else sorted_entries(folder, listing)
@@ -59,12 +61,6 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
         catalog = catalog_of(folder, name, listing, entries, splits)
         check_classes(catalog, shares)
         return catalog
-
-
-def _known(format: str) -> str:
-    if format not in FORMATS:
-        raise UserError(f"unknown format {format!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
-    return format
 
 
 def detect_format(folder: ListFolder) -> str:

@@ -68,12 +68,11 @@ class Tree:
     def __init__(self, root: Path, allow_outside: str = "") -> None:
         if allow_outside and not os.path.isdir(allow_outside):
             raise UserError(f"allow_outside {shown(allow_outside)} is no folder; {ALLOW} with one that exists")
-        self.root, self.allowed = root, os.path.realpath(allow_outside) if allow_outside else ""
-        self.secure: set[str] = set()
-        """Folders known to lie inside."""
+        self.root, self.top = root, os.path.realpath(root)
+        self.allowed = os.path.realpath(allow_outside) if allow_outside else ""
         self.listing = cache(lambda folder: _list(os.path.join(root, folder)))
         """Return what lies in a folder, '' for the root; nothing where there is none. Follows links to folders."""
-        self._resolve = cache(lambda folder: os.path.realpath(os.path.join(root, folder)))
+        self._is_secure = cache(self._leads_inside)
 
     def inside(self, path: str, where: str) -> str:
         """Return the path in its shortest form, absolute only where it leads into the allowed folder.
@@ -85,12 +84,17 @@ class Tree:
     def checked(self, path: str, where: str) -> str:
         """Return a path of proper parts. Raises UserError when it leads out through a link."""
         folder, _, name = path.rpartition("/")
-        if folder not in self.secure:
-            self._check(self._resolve(folder), path, where)
-            self.secure.add(folder)
-        if name in self.listing(folder).links:
-            self._check(os.path.realpath(os.path.join(self.root, path)), path, where)
+        is_link = name in self.listing(folder).links
+        if not self._is_secure(folder) or (is_link and not self._leads_inside(path)):
+            raise UserError(
+                f"{where}: {shown(path)} is a symbolic link out of the folder; put a copy of its target there, "
+                f"or {ALLOW}"
+            )
         return path
+
+    def _leads_inside(self, path: str) -> bool:
+        full = os.path.realpath(os.path.join(self.root, path))
+        return _within(self.top, full) or bool(self.allowed and _within(self.allowed, full))
 
     def _clean(self, path: str, where: str) -> str:
         if "\0" in path:
@@ -100,20 +104,12 @@ class Tree:
             raise UserError(f"{where}: path {shown(path)} names no file; give a path such as walking/a.mp4")
         if not pure.is_absolute() and ".." not in pure.parts:
             return str(pure)
-        full = os.path.join(self._resolve(str(pure.parent)), pure.name)
-        top = self._resolve("")
+        full = os.path.join(os.path.realpath(self.root / pure.parent), pure.name)
         if pure.name == ".." or not self.allowed or not _within(self.allowed, full):
             raise UserError(
                 f"{where}: path {shown(path)} leads out of the folder; give paths below it, without '..', or {ALLOW}"
             )
-        return os.path.relpath(full, top) if _within(top, full) else full
-
-    def _check(self, full: str, path: str, where: str) -> None:
-        if _within(self._resolve(""), full) or (self.allowed and _within(self.allowed, full)):
-            return
-        raise UserError(
-            f"{where}: {shown(path)} is a symbolic link out of the folder; put a copy of its target there, or {ALLOW}"
-        )
+        return os.path.relpath(full, self.top) if _within(self.top, full) else full
 
 
 def _within(top: str, full: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,10 +234,8 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
         instants = table.times_T[choose(table.times_T, table.duration)]
         wanted = np.searchsorted(times_T, instants + 1e-9, side="right") - 1
     wanted = np.clip(wanted, 0, len(frames) - 1)
-    if any(frames[index] is None for index in wanted.tolist()):
-        needed = set(wanted.tolist())
-        numbers = iter(range(len(frames)))
-        again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
-        return stacked([again.items[index] for index in wanted.tolist()])
-    pictures = {index: painter.paint(frames[index]) for index in sorted(set(wanted.tolist()))}
+    needed, numbers = sorted(set(wanted.tolist())), count()
+    if any(frames[index] is None for index in needed):
+        frames = decode_in_order(path, lambda frame: frame if next(numbers) in needed else None, painter).items
+    pictures = {index: painter.paint(frames[index]) for index in needed}
     return stacked([pictures[index] for index in wanted.tolist()])
