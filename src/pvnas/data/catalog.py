@@ -27,14 +27,10 @@ SPLITS = ("train", "val", "test")
 class Video:
     """One labelled video."""
 
-    path: str
-    """POSIX path relative to the catalog's root, or absolute where it lies in a folder that was allowed by name."""
-    label: int
-    """Index into the catalog's classes."""
-    split: str
-    """train, val or test."""
-    group: str | None = None
-    """Videos of one group (the same source) share a split where we choose it; None: a group of its own."""
+    path: str  # POSIX, relative to the catalog's root, or absolute in a folder that was allowed by name
+    label: int  # index into the catalog's classes
+    split: str  # train, val or test
+    group: str | None = None  # videos of one share a split where we choose it; None: a group of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +69,10 @@ class VideoTable(Sequence[Video]):
 
     paths: TextColumn
     labels: NDArray[np.int32]
-    splits: NDArray[np.uint8]
-    """Index into SPLITS."""
-    groups: NDArray[np.int32]
-    """Index into group_names, -1 for none."""
+    splits: NDArray[np.uint8]  # index into SPLITS
+    groups: NDArray[np.int32]  # index into group_names, -1 for none
     group_names: TextColumn
-    rows: NDArray[np.int64]
-    """Row of each video in the table that was first read, whatever has been selected since."""
+    rows: NDArray[np.int64]  # row of each video in the table that was first read, whatever was selected since
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> VideoTable:
@@ -137,10 +130,8 @@ class Catalog:
     root: Path
     classes: tuple[str, ...]
     videos: VideoTable
-    format: str = "folders"
-    """How the list was written: a name out of ``listing.FORMATS``."""
-    unlabelled: int = 0
-    """Number of listed videos that were left out because the list gives them no label: public test lists."""
+    format: str = "folders"  # how the list was written: a name out of ``listing.FORMATS``
+    unlabelled: int = 0  # listed videos left out because the list gives them no label: public test lists
 
     @classmethod
     def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Catalog:

@@ -49,12 +49,9 @@ class Failure:
 
     kind: Literal["timeout", "memory", "ended", "error"]
     text: str = ""
-    code: int | None = None
-    """Exit code of a process that has ended; minus the number of the signal that ended it."""
-    note: str = ""
-    """What the process was at: the last that it told."""
-    blameless: bool = False
-    """Whether the process was ended by no fault of the job."""
+    code: int | None = None  # exit code of the process; minus the number of the signal that ended it
+    note: str = ""  # what the process was at: the last that it told
+    blameless: bool = False  # whether the process was ended by no fault of the job
 
 
 def run_jobs(
@@ -113,8 +110,7 @@ class _Worker:
         self.work, self.memory = work, memory
         self.process: BaseProcess | None = None
         self.connection: Connection | None = None
-        self.job: Any = None
-        """What it is at."""
+        self.job: Any = None  # what it is at
 
     def give(self, job: Any, tries: int = 1) -> None:
         """Let it do a job, in a process that is started if need be."""

@@ -30,8 +30,7 @@ class Videos:
     train: VideoDataset
     validation: VideoDataset
     test: VideoDataset
-    test_excluded: int
-    """Test videos that cannot be read."""
+    test_excluded: int  # test videos that cannot be read
 
 
 def load_videos(

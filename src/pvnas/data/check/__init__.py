@@ -48,12 +48,9 @@ SYNC_SECONDS = 5.0  # what a power cut, but no kill, may lose
 class Limits:
     """What a check may take. Raises UserError for values that cannot be meant."""
 
-    workers: int = 2
-    """Files that are read at once, each in a process."""
-    deadline: float = 60.0
-    """Seconds for one file, and as many more for each 60 MiB of it."""
-    memory_mib: int = 1024
-    """Memory of a worker, in MiB, beyond what it holds before its first file; where the system can limit it (Linux)."""
+    workers: int = 2  # files that are read at once, each in a process
+    deadline: float = 60.0  # seconds for one file, and as many more for each 60 MiB of it
+    memory_mib: int = 1024  # MiB of a worker, beyond what it holds before its first file; only on Linux
 
     def __post_init__(self) -> None:
         if self.workers < 1:

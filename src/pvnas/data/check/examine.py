@@ -37,11 +37,9 @@ CONVERTED_SIDE = 64
 class Job(NamedTuple):
     """A file to examine."""
 
-    path: str
-    """As in the catalog."""
+    path: str  # as in the catalog
     file: str
-    size: int
-    """Bytes."""
+    size: int  # bytes
     modified_ns: int
 
 

@@ -34,34 +34,21 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 class CheckResult:
     """What decoding a video to its end has shown; zeros where nothing is known."""
 
-    path: str
-    """As in the catalog."""
-    verdict: Verdict
-    """ok; short or partial (both usable); the others are not usable."""
-    detail: str = ""
-    """Why, in one line; `n of m frames decode` for a partial video."""
-    frames: int = 0
-    """Frames that decode."""
-    claimed: int = 0
-    """Frames that the header claims to be shown; where it has no count, its duration over the rate of the frames."""
-    rate: float = 0.0
-    """Average frames per second."""
-    variable_rate: bool = False
-    """Whether the gaps between the frames' time stamps differ by more than rounding."""
-    rotation: int = 0
-    """Degrees, clockwise, that the stored picture is turned by to be upright: 0, 90, 180 or 270."""
+    path: str  # as in the catalog
+    verdict: Verdict  # ok; short or partial (both usable); the others are not usable
+    detail: str = ""  # why, in one line; `n of m frames decode` for a partial video
+    frames: int = 0  # frames that decode
+    claimed: int = 0  # frames that the header claims; without a count, its duration over the frames' rate
+    rate: float = 0.0  # average frames per second
+    variable_rate: bool = False  # whether the gaps between the frames' time stamps differ by more than rounding
+    rotation: int = 0  # degrees clockwise that the stored picture is turned by: 0, 90, 180 or 270
     width: int = 0
-    height: int = 0
-    """Size as shown, in pixels, of the first frame."""
-    resized: bool = False
-    """Whether a later frame has another size or rotation; it is scaled to the first's size."""
+    height: int = 0  # size as shown, in pixels, of the first frame
+    resized: bool = False  # whether a later frame has another size or rotation; it is scaled to the first's
     codec: str = ""
-    seconds: float = 0.0
-    """Duration of the frames that decode."""
-    bytes: int = 0
-    """Size of the file."""
-    modified_ns: int = 0
-    """When the file was last written, in nanoseconds; with its size what tells a changed file."""
+    seconds: float = 0.0  # duration of the frames that decode
+    bytes: int = 0  # size of the file
+    modified_ns: int = 0  # when the file was last written, in ns; with its size what tells a changed file
 
     @property
     def usable(self) -> bool:

@@ -108,10 +108,8 @@ def _permutation(n: int, draw: torch.Generator) -> NDArray[np.int64]:
 class Batch:
     """Clips of one step, shard after shard."""
 
-    clips_NCTHW: Tensor
-    """uint8."""
-    labels_N: Tensor
-    """int64."""
+    clips_NCTHW: Tensor  # uint8
+    labels_N: Tensor  # int64
     paths: tuple[str, ...]
 
     def pin_memory(self) -> Batch:
@@ -128,12 +126,9 @@ class Batch:
 class ViewBatch:
     """Views of test videos."""
 
-    clips_NCTHW: Tensor
-    """uint8."""
-    videos_N: Tensor
-    """int64, index of the video in the catalog."""
-    views_N: Tensor
-    """int64; view v is temporal clip v // S and spatial crop v % S of S crops."""
+    clips_NCTHW: Tensor  # uint8
+    videos_N: Tensor  # int64, index of the video in the catalog
+    views_N: Tensor  # int64; view v is temporal clip v // S and spatial crop v % S of S crops
 
 
 class UncroppedClip(NamedTuple):

@@ -29,10 +29,8 @@ ENDINGS = (".mp4", ".webm", ".mkv", ".avi")  # what copies are converted to
 class VideoFolder(NamedTuple):
     """A folder that may hold videos."""
 
-    prefix: str
-    """What comes before a file's name: '' or a path that ends with a slash."""
-    split: str | None
-    """What the names of the folders say: in a copy with `train` and `val` a video is first looked for in its own."""
+    prefix: str  # what comes before a file's name: '' or a path that ends with a slash
+    split: str | None  # what the folders' names say: a video is first looked for in those of its own
     content: Folder
 
 

@@ -43,8 +43,7 @@ class Row(NamedTuple):
 
     path: str
     label: str
-    is_text: bool
-    """Whether the label was quoted, so that it is the class's name even if it looks like a number."""
+    is_text: bool  # whether the label was quoted, so that it is the class's name even if it looks like a number
 
 
 def parse_line(line: str, where: str) -> Row:

@@ -50,10 +50,8 @@ class Folder:
     """What lies in a folder."""
 
     files: frozenset[str] = frozenset()
-    folders: tuple[str, ...] = ()
-    """Sorted, without hidden ones."""
-    links: frozenset[str] = frozenset()
-    """Those of the files and folders that are symbolic links."""
+    folders: tuple[str, ...] = ()  # sorted, without hidden ones
+    links: frozenset[str] = frozenset()  # those of the files and folders that are symbolic links
 
 
 EMPTY = Folder()
@@ -136,13 +134,10 @@ class Entry(NamedTuple):
     """A video as the folder or the list names it; a tuple, because there are a quarter of a million of them."""
 
     path: str
-    label: str
-    """Name of the class."""
-    split: str | None = None
-    """None where we are to choose."""
+    label: str  # name of the class
+    split: str | None = None  # None where we are to choose
     group: str | None = None
-    file: str = ""
-    """The list that names it, for messages."""
+    file: str = ""  # the list that names it, for messages
     line: int = 0
 
     @property
@@ -156,10 +151,8 @@ class Listing:
     """All that the lists say."""
 
     entries: list[Entry]
-    classes: Sequence[str] | None = None
-    """The official classes in their order; None: the labels of the entries, sorted."""
-    unlabelled: int = 0
-    """Listed videos without a label, which are left out."""
+    classes: Sequence[str] | None = None  # in their official order; None: the labels of the entries, sorted
+    unlabelled: int = 0  # listed videos without a label, which are left out
 
     @classmethod
     def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Listing:
@@ -173,14 +166,10 @@ class ListFolder:
     """The folder of a data set, and the files that may list its videos."""
 
     tree: Tree
-    files: tuple[Path, ...]
-    """Text, csv and json files where official lists customarily lie."""
-    folder: Path
-    """Where the lists were looked for, for messages."""
-    chosen: Path | None = None
-    """The one list that the user named."""
-    split: int = 1
-    """Number of the official split."""
+    files: tuple[Path, ...]  # text, csv and json files where official lists customarily lie
+    folder: Path  # where the lists were looked for, for messages
+    chosen: Path | None = None  # the one list that the user named
+    split: int = 1  # number of the official split
 
     @classmethod
     def of(cls, config: DataConfig) -> ListFolder:
@@ -216,14 +205,10 @@ class ListFolder:
 class ListFormat:
     """How a data set's lists are recognised and read."""
 
-    name: str
-    """What ``--format`` calls it."""
-    read: Callable[[ListFolder], Listing]
-    """Returns what the lists say. Raises UserError that names file and line."""
-    recognises: Callable[[ListFolder], bool]
-    """Whether its lists are among the files, or are the one that the user named."""
-    validation_is_test: bool = False
-    """Whether test labels are not public: results are on the official validation videos, so we hold out others."""
+    name: str  # what ``--format`` calls it
+    read: Callable[[ListFolder], Listing]  # raises UserError that names file and line
+    recognises: Callable[[ListFolder], bool]  # by the files, or the one that the user named
+    validation_is_test: bool = False  # test labels are not public: results are on validation videos
 
 
 def group_in_name(label: str, name: str) -> str | None:

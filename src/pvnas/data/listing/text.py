@@ -124,8 +124,7 @@ class ClassNames:
 
     file: Path
     names: tuple[str, ...]
-    numbers: tuple[int, ...] | None = None
-    """The number that the file gives to each name, rising; None where it gives none."""
+    numbers: tuple[int, ...] | None = None  # that the file gives to the names, rising; None where it gives none
 
 
 def class_key(name: str) -> str:

@@ -50,13 +50,10 @@ def shown(value: object) -> str:
 class PackOptions:
     """What, with the list of videos, decides every byte of a pack."""
 
-    short_side: int
-    """Pixels of the shorter side; a smaller video keeps its size."""
-    quality: int
-    """Of the JPEG frames, 1 to 100."""
+    short_side: int  # pixels of the shorter side; a smaller video keeps its size
+    quality: int  # of the JPEG frames, 1 to 100
     videos_per_shard: int
-    seed: int
-    """Of the order of the videos."""
+    seed: int  # of the order of the videos
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,9 @@ class LeftOut:
 class PackedList:
     """The list of videos that was packed."""
 
-    format: str
-    """How it was written: a name out of ``listing.FORMATS``."""
+    format: str  # how it was written: a name out of ``listing.FORMATS``
     videos: int
-    sha256: str
-    """Over path, class, split and group of every video, whatever their order."""
+    sha256: str  # over path, class, split and group of every video, whatever their order
 
 
 @dataclass(frozen=True)
@@ -106,15 +101,12 @@ class CatalogFile:
 class PackInfo:
     """All of `pack.json`."""
 
-    made_by: str
-    """Programs and versions; for people, nothing depends on it."""
+    made_by: str  # programs and versions; for people, nothing depends on it
     options: PackOptions
     source: PackedList
     classes: tuple[str, ...]
-    counts: dict[str, int]
-    """Videos in the pack by split."""
-    frames: int
-    """In all videos together."""
+    counts: dict[str, int]  # videos in the pack by split
+    frames: int  # in all videos together
     shards: tuple[PackShard, ...]
     left_out: tuple[LeftOut, ...]
     catalog: CatalogFile
@@ -206,17 +198,14 @@ _hints = cache(get_type_hints)
 class MemberIndex:
     """Where the members of each video lie, (N,) each; bytes are counted from the beginning of the tar file."""
 
-    shards: NDArray[np.int32]
-    """Index into the tar files of `pack.json`."""
+    shards: NDArray[np.int32]  # index into the tar files of `pack.json`
     json_offsets: NDArray[np.int64]
     json_sizes: NDArray[np.int64]
     mjpeg_offsets: NDArray[np.int64]
     mjpeg_sizes: NDArray[np.int64]
-    heights: NDArray[np.int32]
-    """Of the frames, in pixels."""
+    heights: NDArray[np.int32]  # of the frames, in pixels
     widths: NDArray[np.int32]
-    frames: NDArray[np.int64]
-    """Number of frames."""
+    frames: NDArray[np.int64]  # number of frames
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, ...]]) -> MemberIndex:
@@ -346,14 +335,10 @@ def _check_range(name: str, column: NDArray[Any], low: int, high: int) -> None:
 class PackedFrames:
     """What reading a clip of a video needs."""
 
-    times_T: NDArray[np.float64]
-    """When each frame begins, in seconds; the first at 0."""
-    duration: float
-    """Seconds from the first frame to the end of the last."""
-    starts: NDArray[np.int64]
-    """(T + 1,) where each frame begins in the mjpeg data, and where the last one ends."""
-    about: dict[str, Any]
-    """All of the member but times and sizes."""
+    times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
+    duration: float  # seconds from the first frame to the end of the last
+    starts: NDArray[np.int64]  # (T + 1,) where each frame begins in the mjpeg data, and where the last one ends
+    about: dict[str, Any]  # all of the member but times and sizes
 
 
 def parse_member(content: bytes, *, frames: int, size: int, height: int, width: int) -> PackedFrames:

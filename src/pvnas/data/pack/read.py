@@ -86,8 +86,7 @@ class Pack:
 
     def __init__(self, storage: Storage, info: PackInfo, catalog: Catalog, members: MemberIndex) -> None:
         self.storage, self.info, self.catalog, self.members = storage, info, catalog, members
-        self.bytes_read = 0
-        """Bytes read in this process so far."""
+        self.bytes_read = 0  # bytes read in this process so far
         self.member = lru_cache(MEMBERS_KEPT)(self._member)
         """Return the json member of a video, by row; the last ones are held."""
 

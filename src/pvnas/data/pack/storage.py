@@ -27,8 +27,7 @@ TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 class FolderStorage:
     """A folder. Its files stay open, the most recently used ones up to a limit."""
 
-    gap = LOCAL_GAP
-    """Ranges no farther apart than this are read as one."""
+    gap = LOCAL_GAP  # ranges no farther apart than this are read as one
 
     def __init__(self, address: str) -> None:
         self.address = address

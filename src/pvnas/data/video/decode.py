@@ -86,10 +86,8 @@ class FrameReader:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.container, self.stream = container, stream
-        self.bad = 0
-        """Packets and frames that did not decode or are marked corrupt."""
-        self.hidden = 0
-        """Packets that an edit list says not to show."""
+        self.bad = 0  # packets and frames that did not decode or are marked corrupt
+        self.hidden = 0  # packets that an edit list says not to show
 
     def frames(self) -> Iterator[Any]:
         """Yield frames in the decoder's output order, which is the order they are shown in."""
@@ -138,14 +136,10 @@ def reason(error: Exception) -> str:
 class DecodedVideo:
     """Frames of a video in the order they are shown."""
 
-    frames_TCHW: Tensor
-    """uint8 RGB, upright."""
-    times_T: NDArray[np.float64]
-    """When each frame begins, in seconds; the first at 0."""
-    duration: float
-    """Seconds from the first frame to the end of the last."""
-    frames_bad: int = 0
-    """Packets and frames that did not decode or are marked corrupt."""
+    frames_TCHW: Tensor  # uint8 RGB, upright
+    times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
+    duration: float  # seconds from the first frame to the end of the last
+    frames_bad: int = 0  # packets and frames that did not decode or are marked corrupt
 
     @property
     def rate(self) -> float:

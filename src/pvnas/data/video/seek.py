@@ -40,16 +40,11 @@ LARGE_FILES_KEPT = 64
 class PacketTable:
     """What a file's packets say without being decoded. Rows of packets are in the order of decoding."""
 
-    stamps_P: NDArray[np.int64]
-    """Presentation time stamp of every packet, in units of ``base`` seconds."""
-    keys_K: NDArray[np.int64]
-    """Packets at which decoding can begin."""
-    order_T: NDArray[np.int64]
-    """Packet of each frame, in the order of showing."""
-    times_T: NDArray[np.float64]
-    """When each frame begins, in seconds; the first at 0."""
-    duration: float
-    """Seconds from the first frame to the end of the last."""
+    stamps_P: NDArray[np.int64]  # presentation time stamp of every packet, in units of ``base`` seconds
+    keys_K: NDArray[np.int64]  # packets at which decoding can begin
+    order_T: NDArray[np.int64]  # packet of each frame, in the order of showing
+    times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
+    duration: float  # seconds from the first frame to the end of the last
 
     def runs(self, packets: Iterable[int]) -> list[tuple[int, int]]:
         """Return the ranges [first, end) of packets to decode for the frames of these packets.
