@@ -8,6 +8,7 @@ is gone when the check is finished: the list of verdicts then says the same.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -153,14 +154,14 @@ class Journal:
     ``limits`` are those a verdict may be owed to: one that time or memory decided counts only under the same.
     """
 
-    def __init__(self, descriptor: int | None = None, path: Path = Path(), limits: tuple[float, ...] = ()) -> None:
-        self.path, self._descriptor, self._synced = path, descriptor, time.monotonic()
+    def __init__(self, file: io.FileIO | None = None, path: Path = Path(), limits: tuple[float, ...] = ()) -> None:
+        self.path, self._file, self._synced = path, file, time.monotonic()
         self._known: dict[str, CheckResult] = {}
-        if descriptor is not None:
+        if file is not None:
             finished = path.with_name(JSON_NAME)
             if finished.exists():
                 self._known = {v.path: v for v in read_check_results(finished) if not v.passing}
-            self._known |= _replayed(descriptor, list(limits))
+            self._known |= _replayed(file, list(limits))
             self._write({"limits": limits})
 
     def known(self, path: str, stamp: tuple[int, int]) -> CheckResult | None:
@@ -173,12 +174,12 @@ class Journal:
         self._write(asdict(verdict))
 
     def _write(self, row: dict[str, object]) -> None:
-        if self._descriptor is None:
+        if self._file is None:
             return
         with explained(self.path):
-            write_all(self._descriptor, f"{json.dumps(row)}\n".encode())
+            write_all(self._file.fileno(), f"{json.dumps(row)}\n".encode())
             if time.monotonic() - self._synced > SYNC_SECONDS:
-                os.fsync(self._descriptor)
+                os.fsync(self._file)
                 self._synced = time.monotonic()
 
 
@@ -194,28 +195,24 @@ def open_journal(folder: Path | None, limits: tuple[float, ...]) -> Iterator[Jou
     path = Path(folder) / JOURNAL_NAME
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    try:
+        file = io.FileIO(path, "a+")
+    with file:
         with suppress(OSError):  # a file system without locks: two checks at once are then the person's own care
-            if not lock_descriptor(descriptor, blocking=False):
+            if not lock_descriptor(file.fileno(), blocking=False):
                 raise UserError(f"{folder}: another check writes there; wait for it, or name another folder")
         for name in (JSON_NAME, CSV_NAME):  # what a killed check was writing
             for half_written in path.parent.glob(f"{TEMPORARY}*-{name}"):
                 if not is_held(half_written):
                     half_written.unlink(missing_ok=True)
-        yield Journal(descriptor, path, limits)
-    finally:
-        os.close(descriptor)
+        yield Journal(file, path, limits)
 
 
-def _replayed(descriptor: int, limits: list[float]) -> dict[str, CheckResult]:
+def _replayed(file: io.FileIO, limits: list[float]) -> dict[str, CheckResult]:
     """Return the verdicts in a journal, and cut off a torn last line, so that the next one begins a line of its own."""
-    with open(os.dup(descriptor), "rb") as file:
-        file.seek(0)
-        data = file.read()
+    file.seek(0)
+    data = file.readall()
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.ftruncate(descriptor, whole)
+    file.truncate(whole)
     results: dict[str, CheckResult] = {}
     written_under: object = None
     for line in data[:whole].splitlines():
