@@ -54,9 +54,6 @@ class Folder:
     links: frozenset[str] = frozenset()  # those of the files and folders that are symbolic links
 
 
-EMPTY = Folder()
-
-
 class Tree:
     """The root, what lies below it, and the folder outside that the user allowed by name.
 
@@ -126,7 +123,7 @@ def _list(folder: str) -> Folder:
                 elif not entry.name.startswith("."):
                     folders.append(entry.name)
     except (OSError, ValueError):  # none there, none that we may read, or no name that a file system knows
-        return EMPTY
+        return Folder()
     return Folder(frozenset(files), tuple(sorted(folders)), frozenset(links))
 
 
@@ -219,16 +216,11 @@ def group_in_name(label: str, name: str) -> str | None:
 
 def _list_files(folder: Path) -> list[Path]:
     """Return the text, csv and json files of a folder and of its customary folders of lists, sorted."""
-    files, folders = [], [(folder, 0)]
+    files, folders = list[Path](), [(folder, 0)]
     for parent, depth in folders:
-        try:
-            with os.scandir(parent) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError:
-            continue
-        for entry in visible:
-            if entry.name.lower().endswith(LIST_ENDINGS) and entry.is_file():
-                files.append(parent / entry.name)
-            elif depth < 2 and LIST_FOLDERS.fullmatch(entry.name) and entry.is_dir():
-                folders.append((parent / entry.name, depth + 1))
+        content = _list(os.fspath(parent))
+        names = (n for n in content.files if n.lower().endswith(LIST_ENDINGS) and not n.startswith("."))
+        files += (parent / name for name in names if (parent / name).is_file())
+        lists = filter(LIST_FOLDERS.fullmatch, content.folders if depth < 2 else ())
+        folders += ((parent / name, depth + 1) for name in lists)
     return sorted(files)
