@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class TextColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class VideoTable(Sequence[Video]):
+class VideoTable:
     """A sequence of videos; ``table[i]`` makes the Video of a row when it is asked for."""
 
     paths: TextColumn
@@ -98,18 +98,13 @@ class VideoTable(Sequence[Video]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @overload
-    def __getitem__(self, index: int) -> Video: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> VideoTable: ...
-
-    def __getitem__(self, index: int | slice) -> Video | VideoTable:
-        if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+    def __getitem__(self, index: int) -> Video:
         code = self.groups.item(index)
         group = self.group_names[code] if code >= 0 else None
         return Video(self.paths[index], self.labels.item(index), SPLITS[self.splits.item(index)], group)
+
+    def __iter__(self) -> Iterator[Video]:
+        return map(self.__getitem__, range(len(self)))
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, VideoTable) and len(self) == len(other) and all(map(Video.__eq__, self, other))

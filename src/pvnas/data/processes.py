@@ -10,6 +10,7 @@ import ctypes
 import gc
 import math
 import re
+import resource
 import signal
 import sys
 import time
@@ -260,13 +261,8 @@ def _prepare(memory: int) -> None:
 @contextmanager
 def more_memory(memory: int) -> Iterator[bool]:
     """Let this process take so many bytes more inside the block; yields False where nothing limits it."""
-    if sys.platform != "linux":
-        yield False
-        return
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit < 0:
+    if sys.platform != "linux" or limit < 0:
         yield False
         return
     _limit_data(limit + memory)
@@ -280,7 +276,5 @@ def more_memory(memory: int) -> Iterator[bool]:
 
 
 def _limit_data(limit: int) -> None:
-    import resource
-
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CATALOG_LIMIT = 4 << 30  # bytes; ten million videos are a quarter of it
-MEMBERS_KEPT = 64
+CACHED_MEMBERS = 64
 PIECE = 8 << 20  # bytes that a check reads at once
 
 
@@ -87,7 +87,7 @@ class Pack:
     def __init__(self, storage: Storage, info: PackInfo, catalog: Catalog, members: MemberIndex) -> None:
         self.storage, self.info, self.catalog, self.members = storage, info, catalog, members
         self.bytes_read = 0  # bytes read in this process so far
-        self.member = lru_cache(MEMBERS_KEPT)(self._member)
+        self.member = lru_cache(CACHED_MEMBERS)(self._member)
         """Return the json member of a video, by row; the last ones are held."""
 
     def __len__(self) -> int:

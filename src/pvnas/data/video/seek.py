@@ -33,7 +33,7 @@ UNTRUSTED_CODECS = frozenset({"vp8"})
 # Compressed bytes (and pictures, where a file is decoded in order) that are held for one clip; larger files are sought.
 HELD_BYTES = 64 << 20
 HELD_PICTURES = 512 << 20
-LARGE_FILES_KEPT = 64
+CACHED_TABLES = 64
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def packet_table(rows: list[Row], container: Any, stream: Any) -> PacketTable | 
     return PacketTable(stamps_P, keys_K, order_T, times_T, duration)
 
 
-@lru_cache(LARGE_FILES_KEPT)
+@lru_cache(CACHED_TABLES)
 def _table_of_large_file(path: Path, size: int, modified_ns: int) -> PacketTable | None:
     """Return the table of a file whose packets are too many to hold and whose listing takes too long for every clip."""
     with open_video(path) as (container, stream):
