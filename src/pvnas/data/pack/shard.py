@@ -46,10 +46,6 @@ class PackShardRecord(NamedTuple):
     left_out: tuple[tuple[int, str, str], ...]
     """(number in the job, reason, state of the file): the tar file is written again where the state is another one."""
 
-    def to_json(self) -> str:
-        """Return the text of the record's file."""
-        return json.dumps(self._asdict())
-
     @classmethod
     def load(cls, path: Path) -> PackShardRecord:
         """Return the record in a file. Raises an exception of any kind for one that is not there or not whole."""

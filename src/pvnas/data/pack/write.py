@@ -246,7 +246,7 @@ def _write_shards(
             for job, answer in filter(None, answers):
                 if isinstance(answer, Failure):
                     raise _death(job, answer)
-                write_atomic(_record_path(folder, job), answer.to_json())
+                write_atomic(_record_path(folder, job), json.dumps(answer._asdict()))
                 records[job.name] = answer
     finally:
         remove_strays(folder)  # what ended processes have written half

@@ -89,29 +89,22 @@ def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = No
 # ---- the table of packets
 
 
-Row = tuple[int | None, bool, bool]
-"""Of a packet: presentation time stamp, whether decoding can begin there, whether its frame is never shown."""
+def packet_table(container: Any, stream: Any, packets: list[Any] | None = None) -> PacketTable | None:
+    """Return the table of a file, or None where its stamps do not tell what a full decode would show, and when.
 
-
-def _listed(container: Any, stream: Any, hold: bool) -> tuple[list[Any], list[Row]]:
-    """Return (packets, rows) of all packets; no packets unless ``hold``, no rows where the file is damaged."""
+    The packets are added to ``packets``.
+    """
     import av
 
-    packets: list[Any] = []
-    rows: list[Row] = []
+    rows: list[tuple[int | None, bool, bool]] = []  # time stamp, can decoding begin here, is the frame never shown
     try:
         for packet in container.demux(stream):
             if packet.size:
                 rows.append((packet.pts, packet.is_keyframe, packet.is_discard))
-                if hold:
+                if packets is not None:
                     packets.append(packet)
     except (av.FFmpegError, IndexError):  # it ends in the middle of a packet, or one more stream begins
-        return [], []
-    return packets, rows
-
-
-def packet_table(rows: list[Row], container: Any, stream: Any) -> PacketTable | None:
-    """Return the table of a file, or None where its stamps do not tell what a full decode would show, and when."""
+        return None
     stamps = [stamp for stamp, _, _ in rows if stamp is not None]
     base, context = float(stream.time_base or 0), stream.codec_context
     # AVI counts packets in the order of decoding: no times of frames, where that is not the order of showing.
@@ -138,7 +131,7 @@ def packet_table(rows: list[Row], container: Any, stream: Any) -> PacketTable | 
 def _table_of_large_file(path: Path, size: int, modified_ns: int) -> PacketTable | None:
     """Return the table of a file whose packets are too many to hold and whose listing takes too long for every clip."""
     with open_video(path) as (container, stream):
-        return packet_table(_listed(container, stream, hold=False)[1], container, stream)
+        return packet_table(container, stream)
 
 
 def packets_and_table(path: Path, container: Any, stream: Any) -> tuple[list[Any] | None, PacketTable | None]:
@@ -146,8 +139,8 @@ def packets_and_table(path: Path, container: Any, stream: Any) -> tuple[list[Any
     status = path.stat()
     if status.st_size > HELD_BYTES:
         return None, _table_of_large_file(path, status.st_size, status.st_mtime_ns)
-    packets, rows = _listed(container, stream, hold=True)
-    return packets, packet_table(rows, container, stream)
+    packets: list[Any] = []
+    return packets, packet_table(container, stream, packets)
 
 
 # ---- decoding what is wanted
