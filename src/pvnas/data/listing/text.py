@@ -140,13 +140,8 @@ def read_names(path: Path, *, may_number: bool = True) -> ClassNames:
         raise UserError(f"{path} is empty; give one class name a line")
     matches = [match for _, line in rows if (match := NUMBERED.fullmatch(line))] if may_number else []
     if len(matches) == len(rows):
-        numbered = []
-        for (line, text), match in zip(rows, matches, strict=True):
-            number = parse_number(match[1])
-            if number is None:
-                raise UserError(f"{at(path, line)}: class number of {shown(text)} is too long; number from 1")
-            numbered.append((number, match[2], line))
-        numbered.sort()
+        # Ten digits are enough to tell that a number is too large.
+        numbered = sorted((int(m[1][:10]), m[2], line) for (line, _), m in zip(rows, matches, strict=True))
         numbers = tuple(number for number, _, _ in numbered)
         if numbers != tuple(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
             raise UserError(
