@@ -5,15 +5,13 @@ each would cost about half a kilobyte, and a forked worker that only looks at it
 long text are neither counted nor copied.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +40,7 @@ class TextColumn:
     lengths: NDArray[np.int64]
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> TextColumn:
+    def of(cls, texts: Iterable[str]) -> Self:
         """Return the column of these texts."""
         encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -58,9 +56,9 @@ class TextColumn:
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))
 
-    def take(self, rows: NDArray[np.int64]) -> TextColumn:
+    def take(self, rows: NDArray[np.int64]) -> Self:
         """Return the texts of these rows; the block is shared."""
-        return TextColumn(self.block, self.starts[rows], self.lengths[rows])
+        return replace(self, starts=self.starts[rows], lengths=self.lengths[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,7 @@ class VideoTable:
     rows: NDArray[np.int64]  # row of each video in the table that was first read, whatever was selected since
 
     @classmethod
-    def of(cls, videos: Iterable[Video]) -> VideoTable:
+    def of(cls, videos: Iterable[Video]) -> Self:
         """Return the table of these videos."""
         rows = [(video.path, video.label, video.split, video.group) for video in videos]
         paths, labels, splits, groups = zip(*rows, strict=True) if rows else ((), (), (), ())
@@ -84,7 +82,7 @@ class VideoTable:
     @classmethod
     def of_columns(
         cls, paths: Sequence[str], labels: Sequence[int], splits: Sequence[str], groups: Sequence[str | None]
-    ) -> VideoTable:
+    ) -> Self:
         """Return the table of these columns, one item of each for a video; no object per video is made."""
         names = dict.fromkeys(group for group in groups if group is not None)
         codes: dict[str | None, int] = {None: -1, **{name: code for code, name in enumerate(names)}}
@@ -111,11 +109,13 @@ class VideoTable:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> VideoTable:
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the videos of these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         paths, labels, splits = self.paths.take(index), self.labels[index], self.splits[index]
-        return VideoTable(paths, labels, splits, self.groups[index], self.group_names, self.rows[index])
+        return replace(
+            self, paths=paths, labels=labels, splits=splits, groups=self.groups[index], rows=self.rows[index]
+        )
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,17 @@ class Catalog:
     unlabelled: int = 0  # listed videos left out because the list gives them no label: public test lists
 
     @classmethod
-    def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Catalog:
+    def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Self:
         """Return the catalogue of single videos."""
         return cls(root, tuple(classes), VideoTable.of(videos), format)
 
-    def select(self, split: str) -> Catalog:
+    def select(self, split: str) -> Self:
         """Return the videos of one split (train, val or test), with the classes unchanged."""
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
         return self.take(np.flatnonzero(self.videos.splits == SPLITS.index(split)))
 
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Catalog:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the videos of these indices in this order, with the classes unchanged."""
         return replace(self, videos=self.videos.take(indices))
 
@@ -152,14 +152,14 @@ class Catalog:
             for number, split in enumerate(SPLITS)
         }
 
-    def without(self, paths: Collection[str]) -> Catalog:
+    def without(self, paths: Collection[str]) -> Self:
         """Return the catalog without the videos of these paths, with the classes unchanged."""
         dropped = frozenset(paths)
         return self.take([row for row, path in enumerate(self.videos.paths) if path not in dropped])
 
     def without_bad(
         self, bad: Sequence[tuple[str, str]], max_bad_share: float, *, verb: str, listed: object, advice: str
-    ) -> Catalog:
+    ) -> Self:
         """Return the catalog without bad videos, path and reason of each.
 
         `verb`: what cannot be done with them; `listed`: where all are; `advice`: what to do, with {:g} for the share

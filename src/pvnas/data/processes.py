@@ -4,8 +4,6 @@ A decoder is a large program in C that reads files from anywhere. Each process h
 always known what it was at. It is forked from a small one that has loaded the decoders, and replaced when it has ended.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import math
@@ -96,14 +94,6 @@ def run_jobs(
             worker.end()
 
 
-def _fed(crew: list[_Worker], jobs: Iterator[Any]) -> list[_Worker]:
-    """Give a job to each worker that has none, and return those that have one."""
-    for worker in crew:
-        if worker.job is None and (job := next(jobs, None)) is not None:
-            worker.give(job)
-    return [worker for worker in crew if worker.job is not None]
-
-
 class _Worker:
     """One process after another, as the main process sees them."""
 
@@ -176,6 +166,14 @@ class _Worker:
         if self.connection is not None:
             self.connection.close()
         self.process = self.connection = None
+
+
+def _fed(crew: list[_Worker], jobs: Iterator[Any]) -> list[_Worker]:
+    """Give a job to each worker that has none, and return those that have one."""
+    for worker in crew:
+        if worker.job is None and (job := next(jobs, None)) is not None:
+            worker.give(job)
+    return [worker for worker in crew if worker.job is not None]
 
 
 def _outcomes(busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Tell) -> Iterator[tuple[_Worker, Any]]:

@@ -3,8 +3,6 @@
 Writes verdicts.json and verdicts.csv (of files; a pack was checked when it was made) and catalog.json.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import dataclass, replace

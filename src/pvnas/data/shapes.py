@@ -13,8 +13,6 @@ from it would mark the beginning. What a decoder returns for a reversed video is
 Legend: T frames, H height, W width, 3 colours in red, green, blue.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -6,8 +6,6 @@ to a journal for each verdict; one that a kill or a power cut has torn is ignore
 is gone when the check is finished: the list of verdicts then says the same.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -107,7 +105,7 @@ def check_videos(
     return checked
 
 
-def _unread(root: Path, paths: Iterable[str], journal: Journal, add: Callable[[CheckResult], None]) -> Iterator[Job]:
+def _unread(root: Path, paths: Iterable[str], journal: "Journal", add: Callable[[CheckResult], None]) -> Iterator[Job]:
     """Yield the files that have to be decoded; what is known of all others is added to the results."""
     for path in paths:
         file = os.path.join(root, path)  # absolute: a worker must not depend on where this process stands

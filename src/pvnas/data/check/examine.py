@@ -3,8 +3,6 @@
 Headers lie (a truncated file still claims all its frames), so what counts is what decodes.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import replace

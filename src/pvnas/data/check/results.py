@@ -3,8 +3,6 @@
 File and class names come from anywhere. In JSON they are exact; in csv no cell is a formula or steers a terminal.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -4,8 +4,6 @@ Legend: N clips, C channels, T frames, H and W pixels. Scaling a video and cropp
 pixels of the video, resized once to what the network sees.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -4,15 +4,13 @@ Every random choice is keyed by (seed, epoch, step, sample), the order of an epo
 Legend: V videos, N clips of a global batch, C channels, T frames, H and W pixels.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -112,14 +110,14 @@ class Batch:
     labels_N: Tensor  # int64
     paths: tuple[str, ...]
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> Self:
         """Return the batch in page-locked memory; the name is what torch's DataLoader looks for."""
-        return Batch(self.clips_NCTHW.pin_memory(), self.labels_N.pin_memory(), self.paths)
+        return replace(self, clips_NCTHW=self.clips_NCTHW.pin_memory(), labels_N=self.labels_N.pin_memory())
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         """Return the batch on a device; out of page-locked memory the copy runs beside other work."""
         clips, labels = copied_to(device, (self.clips_NCTHW, self.labels_N))
-        return Batch(clips, labels, self.paths)
+        return replace(self, clips_NCTHW=clips, labels_N=labels)
 
 
 @dataclass(frozen=True)

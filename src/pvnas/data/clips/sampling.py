@@ -5,8 +5,6 @@ Dense sampling takes frames out of a window: 64 frames at 30 fps are 2.133 s of 
 nominal frames. Segment sampling takes one frame out of each of as many equal parts of the whole video.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -3,8 +3,6 @@
 Each format is one file here with a `ListFormat`, which is found by itself, and a name in ``config.DataConfig.format``.
 """
 
-from __future__ import annotations
-
 import gc
 import pkgutil
 from collections.abc import Iterator

@@ -5,8 +5,6 @@
 Folders are found by a normalised key of their name.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property

@@ -1,7 +1,5 @@
 """Our own lists: the folders {train,val,test}/class/video or class/video, and split.csv, path,label,split,group."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ hold none of some). A video is `{youtube_id}_{start:06d}_{end:06d}.mp4` in a fol
 other endings, or the id alone. Clips of one id are one group.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache

@@ -6,8 +6,6 @@ Paths hold blanks and commas, so a line is cut once, from the right; a path that
 is text, are quoted as in csv.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Sequence

@@ -5,15 +5,13 @@ data set is listed once, and nothing that is listed leads out of it unasked: a q
 file exists take minutes on a network disk; listing 400 folders does not.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from pvnas.config import DataConfig
 from pvnas.data.listing.text import at, shown
@@ -152,7 +150,7 @@ class Listing:
     unlabelled: int = 0  # listed videos without a label, which are left out
 
     @classmethod
-    def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Listing:
+    def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Self:
         """Return the listing of rows, None where one has no label."""
         entries = [row for row in rows if row is not None]
         return cls(entries, classes, len(rows) - len(entries))
@@ -169,7 +167,7 @@ class ListFolder:
     split: int = 1  # number of the official split
 
     @classmethod
-    def of(cls, config: DataConfig) -> ListFolder:
+    def of(cls, config: DataConfig) -> Self:
         """Return what a folder or a list file stands for. Raises UserError for a path that does not exist."""
         path, annotations = config.path, config.annotations
         if config.split < 1:

@@ -1,7 +1,5 @@
 """From what the lists say to a catalogue for training: splits of our own where they name none, and checks."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

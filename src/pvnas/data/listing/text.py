@@ -1,7 +1,5 @@
 """Annotation files as text. They come from anywhere: whatever they hold, a mistake is one line that names its place."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

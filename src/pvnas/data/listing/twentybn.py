@@ -7,8 +7,6 @@ Something-Something V2 has JSON lists of id and template; labels.json gives each
 class is the template without its brackets, never the free text under `label`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,8 +9,6 @@ follow the sorted class names (some class lists that go round put kick_ball befo
 # ! ( ) and the like; unpacked copies have @ in place of #. A film's clips, of whatever class, are one group.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

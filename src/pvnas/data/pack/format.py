@@ -5,15 +5,13 @@ for its type and range when the pack is opened, so that what reads a clip later 
 be that of a file beside `pack.json`; all members lie inside of their file, in order, and none overlap.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,7 +206,7 @@ class MemberIndex:
     frames: NDArray[np.int64]  # number of frames
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[int, ...]]) -> MemberIndex:
+    def of(cls, rows: Iterable[tuple[int, ...]]) -> Self:
         """Return the columns of rows in the order of the fields."""
         values = np.array(list(rows), dtype=np.int64).reshape(-1, len(MEMBER_COLUMNS))
         return cls(*(values[:, i].astype(kind) for i, kind in enumerate(MEMBER_COLUMNS.values())))

@@ -6,12 +6,10 @@ options alone. A tar file gets its name when all of it is on the disk; a record 
 and where its members lie.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import simplejpeg
@@ -47,7 +45,7 @@ class PackShardRecord(NamedTuple):
     """(number in the job, reason, state of the file): the tar file is written again where the state is another one."""
 
     @classmethod
-    def load(cls, path: Path) -> PackShardRecord:
+    def load(cls, path: Path) -> Self:
         """Return the record in a file. Raises an exception of any kind for one that is not there or not whole."""
         values = load_object(path.read_bytes(), path.name)
         samples = tuple(tuple(map(int, row)) for row in values["samples"])

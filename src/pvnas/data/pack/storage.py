@@ -3,14 +3,12 @@
 Nothing in a pack can lead elsewhere: the names that are opened are those of `pack.json`, checked to be plain names.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pvnas.data.pack.format import DamageError, shown
 from pvnas.errors import UserError
@@ -34,8 +32,8 @@ class FolderStorage:
         # A file is closed when it leaves the cache and the last thread that reads it is done.
         self._open = lru_cache(OPEN_FILES)(lambda name: _OpenFile(os.path.join(address, name)))
 
-    def __reduce__(self) -> tuple[type[FolderStorage], tuple[str]]:
-        return FolderStorage, (self.address,)
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.address,)
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """Return exactly these bytes of a file. Raises UserError; DamageError where the file ends before."""

@@ -8,8 +8,6 @@ which is written last, the folder is an unfinished pack: the same command goes o
 to be, and a record of each finished tar file, lie in a folder of their own until then.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence
