@@ -39,9 +39,9 @@ def strided(x: Tensor) -> tuple[Tensor, int]:
     return x, rows_of(x).stride
 
 
-def normed_argument(norm: Normed) -> tuple[Tensor, int, Tensor, Tensor]:
-    """Return what a batch norm reads as kernels take it: ``strided``, mean and 1 / standard deviation."""
-    return *strided(norm.z), norm.mean, norm.inverse_std
+def normed_argument(norm: Normed | None) -> tuple[Any, ...]:
+    """Return what a batch norm reads as kernels take it: ``strided``, mean and 1 / standard deviation. Of none, ()."""
+    return () if norm is None else (*strided(norm.z), norm.mean, norm.inverse_std)
 
 
 def channel_block(channels: int, most: int = 64) -> int:

@@ -113,7 +113,7 @@ def _input_grads(
     return list(results)
 
 
-def _operations(normed: Sequence[Normed]) -> tuple[tuple[Tensor, int, Tensor, Tensor], ...]:
+def _operations(normed: Sequence[Normed]) -> tuple[tuple[Any, ...], ...]:
     return tuple(normed_argument(norm) for norm in normed)
 
 

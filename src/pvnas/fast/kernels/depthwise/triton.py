@@ -41,7 +41,7 @@ SIZES = ["pixels", "columns", "each", "h", "w", "h_out", "w_out", "edges", "fram
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None) -> Tensor:
     (f, c_in, h, w), c_out = x.shape, len(kernel)
     y = empty_output(x, c_out, stride)
-    given = (strided(x), _taps(kernel), norm and normed_argument(norm), y, c_in, h, w)
+    given = (strided(x), _taps(kernel), normed_argument(norm), y, c_in, h, w)
     flags = {"block": channel_block(c_in), "DILATION": dilation}
     if stride == 1:
         setting = FORWARD if norm is None else FORWARD_NORMED
@@ -82,7 +82,7 @@ def _input_grad_rows(
     sums = grad.new_empty(parts if norm else 0, 2, 1, c, dtype=sum_type(grad))
     launch(
         _depthwise_input_grad_rows, setting, f * w, c,
-        strided(grad), _taps(kernel), norm and normed_argument(norm), x_grad, sums, h, w,
+        strided(grad), _taps(kernel), normed_argument(norm), x_grad, sums, h, w,
         times=dilation, EDGES=len(kernel) // c, DILATION=dilation, ADD=into is not None, STAGES=setting.stages,
     )  # fmt: skip
     return x_grad, sums
@@ -98,7 +98,7 @@ def depthwise_kernel_grad(
     blocks = triton.cdiv(c_out, block)
     parts, each = parts_of(pixels, blocks, setting)
     sums = grad.new_empty(parts, c_out, 9, dtype=sum_type(grad))
-    given = (pixels, c_out, strided(grad), strided(x), norm and normed_argument(norm), sums, each, c_in, h, w)
+    given = (pixels, c_out, strided(grad), strided(x), normed_argument(norm), sums, each, c_in, h, w)
     flags = {"DILATION": dilation, "BLOCK_P": setting.pixels, "BLOCK_C": block, "num_warps": setting.warps}
     if stride == 1:
         _kernel_grad_rows[(blocks * parts,)](*given, STAGES=setting.stages, **flags)
@@ -115,16 +115,14 @@ def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
 @triton.jit
 def _load_norm(norm, c, in_c):
     """The mean and 1 / standard deviation of some channels, where there is a batch norm."""
-    if norm is not None:
-        norm = (load(norm[2] + c, in_c), load(norm[3] + c, in_c))
-    return norm
+    return [load(numbers + c, in_c)[None, :] for numbers in norm[2:]]
 
 
 @triton.jit
 def _prologue(x, norm, inside):
     """What a convolution makes of x before it multiplies: ReLU(x) or ReLU(BN(x)), zero outside the picture."""
-    if norm is not None:
-        x = tl.where(inside, (x - norm[0][None, :]) * norm[1][None, :], 0.0)
+    if len(norm):
+        x = tl.where(inside, (x - norm[0]) * norm[1], 0.0)
     return tl.maximum(x, 0.0)
 
 
@@ -204,7 +202,7 @@ def _depthwise_input_grad_rows(
             below = below + d[0] * k[8] + d[1] * k[7] + d[2] * k[6]
         done = i - DILATION
         stored = valid & _within(h, q, done)
-        if norm is not None:
+        if len(norm):
             n = _prologue(load(at(norm, first, c) + done * w * norm[1], stored), statistics, stored)
             above = tl.where(n > 0, above, 0.0).to(dx.dtype.element_ty).to(zero.dtype)  # rounded as it is stored
             total += above
@@ -213,7 +211,7 @@ def _depthwise_input_grad_rows(
             above += load(target + done * w * channels, stored)
         store(target + done * w * channels, above, stored)
         above, here = here, below
-    if norm is not None:
+    if len(norm):
         sums_at = sums + tl.program_id(0) // tl.cdiv(channels, BLOCK_C) * 2 * channels + c
         tl.store(sums_at, tl.sum(total, 0), mask=in_c)
         tl.store(sums_at + channels, tl.sum(product, 0), mask=in_c)

@@ -76,7 +76,8 @@ def _pool_rows(
 ):  # fmt: skip
     """Of the two rows before, sums and the first of their maxima are held."""
     q, c, _, _, first, near = columns_of_program(columns, channels, h, w, 1, BLOCK_P, BLOCK_C)
-    (left, valid, right), j = near, q % w
+    left, valid, right = near
+    j = q % w
     x_at, target = at(x, first, c), first.to(tl.int64)[:, None] * channels + c[None, :]
     wide = tl.minimum(j + 2, w) - tl.maximum(j - 1, 0)
     # One value for each: Triton takes a variable that begins as another's value and becomes that one for unchanged.
@@ -149,7 +150,8 @@ def _pool_grad_rows(
     ADD: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     q, c, _, _, first, near = columns_of_program(columns, channels, h, w, 1, BLOCK_P, BLOCK_C)
-    (left, valid, right), j = near, q % w
+    left, valid, right = near
+    j = q % w
     offset, x_at, target = first.to(tl.int64)[:, None] * channels + c[None, :], at(x, first, c), at(dx, first, c)
     # columns of the picture in the windows of the outputs around a pixel
     n0, n1, n2 = tl.minimum(j + 1, 3), tl.minimum(j + 2, w) - tl.maximum(j - 1, 0), tl.minimum(w - j, 3)
