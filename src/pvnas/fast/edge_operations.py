@@ -30,8 +30,6 @@ from pvnas.space.layers import joined_kernel
 
 ConvKernels = Sequence[Tensor]
 Norms = Sequence[EdgeNorms]
-Saved = tuple[Any, ...]
-Into = Tensor | None
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,25 @@ class NodeInput:
         z, statistics = self.kernels.channel_conv_statistics(x, kernel, k, frames, relu, norms.eps)
         return norms.with_statistics(z, statistics)
 
+    def kernel_grad(self, grad: Any, x: Any, kernel: Tensor, frames: int = 1, relu: bool = False) -> Tensor | None:
+        """Return the gradient for the kernel of ``convolved``; None where it is not asked for."""
+        if not self.group.kernel_grads:
+            return None
+        return self.kernels.channel_conv_kernel_grad(grad, x, kernel, self.group.edges, frames, relu)
 
-class EdgeGrad(NamedTuple):
-    """What the backward pass of an operation returns."""
 
-    relu: Tensor
-    """For ReLU(x), added to what earlier operations have given."""
-    kernels: Sequence[Tensor | None]
+class Made(NamedTuple):
+    """What the forward pass of an operation returns."""
+
+    normed: Normed
+    """What the last BN sees."""
+    saved: Any = None
+    """What the backward pass reads."""
+    for_kernels: Tensor | None = None
+    """What it reads for the gradients of kernels alone."""
+
+
+KernelGrads = Sequence[Tensor | None]
 
 
 class EdgeOperation(ABC):
@@ -96,15 +106,13 @@ class EdgeOperation(ABC):
         return kernels
 
     @abstractmethod
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
-        """Return what the last BN sees, and what else a backward pass may need. ``norms``: all BN, in their order."""
-
-    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
-        """Return what the backward pass of this group needs of the second that ``forward`` has returned."""
-        return rest
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
+        """Return what the last BN sees, and what a backward pass may need. ``norms``: all BN, in their order."""
 
     @abstractmethod
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
         """Return the gradients for ReLU(x), added to ``into``, and for the kernels.
 
         ``grad``: that for the last BN's input, as ``Kernels.per_edge_grads`` gives it.
@@ -112,72 +120,44 @@ class EdgeOperation(ABC):
 
 
 class Separable(EdgeOperation):
-    """(ReLU, depthwise 3x3, pointwise, BN) twice; the stride in the first, whose depthwise output is made again."""
+    """(ReLU, depthwise 3x3, pointwise, BN) once or twice. The first is strided; its depthwise output is made again."""
+
+    def __init__(self, dilation: int = 1) -> None:
+        self.dilation = dilation
 
     def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
-        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        return tap_by_tap(depthwise1), pointwise1, tap_by_tap(depthwise2), pointwise2
+        return [tap_by_tap(kernel) if kernel.shape[2:] == (3, 3) else kernel for kernel in kernels]
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
-        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise1, inputs.group.stride)
-        first = inputs.convolved(y, pointwise1, norms[0])
-        y = inputs.kernels.depthwise(first.z, depthwise2, norm=first)
-        return inputs.convolved(y, pointwise2, norms[1]), (first, y)
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
+        depthwise, pointwise, *second = kernels
+        y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise, inputs.group.stride, self.dilation)
+        first = inputs.convolved(y, pointwise, norms[0])
+        if not second:
+            return Made(first)
+        y = inputs.kernels.depthwise(first.z, second[0], norm=first)
+        return Made(inputs.convolved(y, second[1], norms[1]), first, y)
 
-    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
-        """Keep the second depthwise output for the gradient of the kernel after it alone."""
-        first, y = rest
-        return first, y if group.kernel_grads else None
-
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through both halves."""
-        group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
-        k, stride = group.edges, group.stride
-        depthwise1, pointwise1, depthwise2, pointwise2 = kernels
-        first, y = saved
-        kernel_grads: list[Tensor | None] = [None] * 4
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
+        group, fast, given = inputs.group, inputs.kernels, (inputs.group.stride, self.dilation)
+        depthwise, pointwise, *second = kernels
+        kernel_grads: list[Tensor | None] = [None] * len(kernels)
+        if second:
+            first, kernel_grads[3] = made.saved, inputs.kernel_grad(grad, made.for_kernels, second[1])
+            grad = fast.channel_conv_input_grad(grad, second[1], group.edges)
+            if group.kernel_grads:
+                kernel_grads[2] = fast.depthwise_kernel_grad(grad, first.z, norm=first)
+            grad, sums = fast.depthwise_norm_grad(grad, second[0], first)
+            grad = batch_norm_grad(fast, grad, first, of_batch=group.of_batch, sums=sums)
         if group.kernel_grads:
-            kernel_grads[3] = fast.channel_conv_kernel_grad(grad, y, pointwise2, k)
-        g = fast.channel_conv_input_grad(grad, pointwise2, k)
-        if group.kernel_grads:
-            kernel_grads[2] = fast.depthwise_kernel_grad(g, first.z, norm=first)
-        g, sums = fast.depthwise_norm_grad(g, depthwise2, first)
-        g = batch_norm_grad(fast, g, first, of_batch=group.of_batch, sums=sums)
-        if group.kernel_grads:
-            y = fast.depthwise(x, depthwise1, stride)
-            kernel_grads[1] = fast.channel_conv_kernel_grad(g, y, pointwise1, k)
+            y = fast.depthwise(inputs.x_FCHW, depthwise, *given)
+            kernel_grads[1] = inputs.kernel_grad(grad, y, pointwise)
             del y
-        g = fast.channel_conv_input_grad(g, pointwise1, k)
+        grad = fast.channel_conv_input_grad(grad, pointwise, group.edges)
         if group.kernel_grads:
-            kernel_grads[0] = fast.depthwise_kernel_grad(g, x, stride)
-        return EdgeGrad(fast.depthwise_input_grad(g, depthwise1, x, stride, into=into), kernel_grads)
-
-
-class DilatedSeparable(EdgeOperation):
-    """ReLU, depthwise 3x3 of dilation 2, pointwise, BN. The depthwise output is made again."""
-
-    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
-        depthwise, pointwise = kernels
-        return tap_by_tap(depthwise), pointwise
-
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
-        depthwise, pointwise = kernels
-        y = inputs.kernels.depthwise(inputs.x_FCHW, depthwise, inputs.group.stride, 2)
-        return inputs.convolved(y, pointwise, norms[0]), ()
-
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through the pointwise, then the depthwise convolution."""
-        group, fast, x = inputs.group, inputs.kernels, inputs.x_FCHW
-        depthwise, pointwise = kernels
-        kernel_grads: list[Tensor | None] = [None] * 2
-        if group.kernel_grads:
-            y = fast.depthwise(x, depthwise, group.stride, 2)
-            kernel_grads[1] = fast.channel_conv_kernel_grad(grad, y, pointwise, group.edges)
-        g = fast.channel_conv_input_grad(grad, pointwise, group.edges)
-        if group.kernel_grads:
-            kernel_grads[0] = fast.depthwise_kernel_grad(g, x, group.stride, 2)
-        return EdgeGrad(fast.depthwise_input_grad(g, depthwise, x, group.stride, 2, into=into), kernel_grads)
+            kernel_grads[0] = fast.depthwise_kernel_grad(grad, inputs.x_FCHW, *given)
+        return fast.depthwise_input_grad(grad, depthwise, inputs.x_FCHW, *given, into=into), kernel_grads
 
 
 class Temporal3x3(EdgeOperation):
@@ -188,21 +168,16 @@ class Temporal3x3(EdgeOperation):
         spatial, temporal = kernels
         return spatial.contiguous(memory_format=torch.channels_last), temporal
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
         spatial, temporal = kernels
         y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
-        return inputs.convolved(y, temporal, norms[0], inputs.group.frames), (y,)
+        return Made(inputs.convolved(y, temporal, norms[0], inputs.group.frames), for_kernels=y)
 
-    def save(self, rest: Saved, group: EdgeGroup) -> Saved:
-        """Keep what the temporal convolution saw for the gradient of its kernel alone."""
-        return rest if group.kernel_grads else (None,)
-
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through both convolutions."""
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
         group, (spatial, temporal) = inputs.group, kernels
-        temporal_grad = None
-        if group.kernel_grads:
-            temporal_grad = inputs.kernels.channel_conv_kernel_grad(grad, saved[0], temporal, group.edges, group.frames)
+        temporal_grad = inputs.kernel_grad(grad, made.for_kernels, temporal, group.frames)
         g = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
         stride, wanted = (group.stride, group.stride), [True, group.kernel_grads, False]
         relu_grad, spatial_grad, _ = torch.ops.aten.convolution_backward(
@@ -210,7 +185,7 @@ class Temporal3x3(EdgeOperation):
         )
         if spatial_grad is not None:  # dense as its parameter: optimisers take many such tensors at once
             spatial_grad = spatial_grad.contiguous()
-        return EdgeGrad(_added(relu_grad, into), (spatial_grad, temporal_grad))
+        return _added(relu_grad, into), (spatial_grad, temporal_grad)
 
 
 class Temporal1x1(EdgeOperation):
@@ -226,24 +201,24 @@ class Temporal1x1(EdgeOperation):
         product = joined_kernel(spatial.view(edges, c, c), temporal.view(edges, c, c, 3))
         return spatial, temporal, product.reshape(edges * c, c, 3, 1)
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
-        return inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True), ()
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
+        return Made(inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True))
 
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through the one convolution, then to both kernels through their product."""
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
         group, (spatial, temporal, product) = inputs.group, kernels
-        k, frames = group.edges, group.frames
-        kernel_grads: tuple[Tensor | None, ...] = (None, None)
+        kernel_grads: KernelGrads = (None, None)
         if group.kernel_grads:
             product_grad = inputs.kernels.channel_conv_kernel_grad(
-                grad, self._read(inputs), product, k, frames, relu=True
+                grad, self._read(inputs), product, group.edges, group.frames, relu=True
             )
             spatial, temporal = (kernel.to(product_grad.dtype) for kernel in (spatial, temporal))
-            kernel_grads = _joined_kernel_grads(product_grad, spatial, temporal, k)
-        relu_grad = inputs.kernels.channel_conv_input_grad(grad, product, k, frames, shared=True)
+            kernel_grads = _joined_kernel_grads(product_grad, spatial, temporal, group.edges)
+        relu_grad = inputs.kernels.channel_conv_input_grad(grad, product, group.edges, group.frames, shared=True)
         if group.stride == 2:
-            return EdgeGrad(inputs.kernels.spread_pixels(relu_grad, None, inputs.x_FCHW, into), kernel_grads)
-        return EdgeGrad(_added(relu_grad, into), kernel_grads)
+            return inputs.kernels.spread_pixels(relu_grad, None, inputs.x_FCHW, into), kernel_grads
+        return _added(relu_grad, into), kernel_grads
 
     @staticmethod
     def _read(inputs: NodeInput) -> Tensor:
@@ -256,53 +231,47 @@ class Pointwise(EdgeOperation):
     So the backward pass gives the gradient for x itself.
     """
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
-        return inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True), ()
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
+        return Made(inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True))
 
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through the convolution."""
-        (kernel,) = kernels
-        kernel_grad = None
-        if inputs.group.kernel_grads:
-            kernel_grad = inputs.kernels.channel_conv_kernel_grad(grad, inputs.x_FCHW, kernel, 1, relu=True)
-        x_grad = inputs.kernels.channel_conv_input_grad(grad, kernel, 1, behind_relu=inputs.x_FCHW)
-        return EdgeGrad(_added(x_grad, into), (kernel_grad,))
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
+        kernel_grad = inputs.kernel_grad(grad, inputs.x_FCHW, kernels[0], 1, True)
+        x_grad = inputs.kernels.channel_conv_input_grad(grad, kernels[0], 1, behind_relu=inputs.x_FCHW)
+        return _added(x_grad, into), (kernel_grad,)
 
 
 class Reduction(EdgeOperation):
     """Identity at stride 2: ReLU, two pointwise convolutions, one of the even and one of the odd pixels, joined, BN."""
 
-    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> tuple[Normed, Saved]:
+    def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
         k, even = inputs.group.edges, inputs.even
         halves = [len(kernel) // k for kernel in kernels]
         f, _, h, w = even.shape
         z = empty_pictures(even, f, k * sum(halves), h, w)
         for x, kernel, first in zip((even, inputs.odd), kernels, (0, halves[0]), strict=True):
             inputs.kernels.channel_conv(x, kernel, k, into=z[:, first:], step=sum(halves))
-        return norms[0].of(inputs.kernels, z), ()
+        return Made(norms[0].of(inputs.kernels, z))
 
-    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, saved: Saved, into: Into) -> EdgeGrad:
-        """Go backwards through both convolutions and put their pixels together."""
-        group, fast, k = inputs.group, inputs.kernels, inputs.group.edges
-        step, firsts = grad.shape[1] // k, (0, len(kernels[0]) // k)
-        even, odd = (
-            fast.channel_conv_input_grad(grad, kernel, k, shared=True, first=first, step=step)
-            for kernel, first in zip(kernels, firsts, strict=True)
-        )
-        kernel_grads: list[Tensor | None] = [None, None]
-        if group.kernel_grads:
-            kernel_grads = [
-                fast.channel_conv_kernel_grad(grad, x, kernel, k, first=first, step=step)
-                for x, kernel, first in zip((inputs.even, inputs.odd), kernels, firsts, strict=True)
-            ]
-        return EdgeGrad(fast.spread_pixels(even, odd, inputs.x_FCHW, into), kernel_grads)
+    def backward(
+        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
+    ) -> tuple[Tensor, KernelGrads]:
+        k, fast, step = inputs.group.edges, inputs.kernels, grad.shape[1] // inputs.group.edges
+        parts = [(kernels[0], {"first": 0, "step": step}), (kernels[1], {"first": len(kernels[0]) // k, "step": step})]
+        even, odd = (fast.channel_conv_input_grad(grad, kernel, k, shared=True, **part) for kernel, part in parts)
+        kernel_grads: KernelGrads = (None, None)
+        if inputs.group.kernel_grads:
+            both = zip((inputs.even, inputs.odd), parts, strict=True)
+            kernel_grads = [fast.channel_conv_kernel_grad(grad, x, kernel, k, **part) for x, (kernel, part) in both]
+        return fast.spread_pixels(even, odd, inputs.x_FCHW, into), kernel_grads
 
 
 # By the name that the search space gives them. Identity has parameters at stride 2 alone.
 EDGE_OPERATIONS: dict[str, EdgeOperation] = {
     "identity": Reduction(),
     "sep_conv_1x3x3": Separable(),
-    "dil_sep_conv_1x3x3": DilatedSeparable(),
+    "dil_sep_conv_1x3x3": Separable(dilation=2),
     "temporal_conv_3+3x3": Temporal3x3(),
     "temporal_conv_3+1x1": Temporal1x1(),
 }

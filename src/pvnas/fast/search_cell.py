@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pvnas.fast.edge_norms import BatchStatistics
-from pvnas.fast.edge_operations import EdgeGroup
+from pvnas.fast.edge_operations import ConvKernels, EdgeGroup
 from pvnas.fast.kernels.choice import kernels_for
 from pvnas.fast.kernels.interface import Kernels
+from pvnas.fast.kernels.tensors import dense
 from pvnas.fast.mixing import MixingGrad, MixingWeights
-from pvnas.fast.out_edges import CellInput, NodeTensors, OutEdges, PreparedEdges, SavedEdges, SavedInput
+from pvnas.fast.out_edges import CellInput, CellPass, NodeTensors, OutEdges, SavedEdges, SavedInput
 from pvnas.space.genotype import EDGES, INPUTS, NODES
 from pvnas.space.layers import fold_time, unfold_time
 from pvnas.space.search_cell import SearchCell, edge_stride
@@ -33,7 +34,6 @@ class CachedInput(NamedTuple):
     x_FCHW: Tensor
     """As the cell's edges see it."""
     saved: SavedInput
-    edges: SavedEdges
     statistics: BatchStatistics
 
 
@@ -43,8 +43,10 @@ class StepCache:
 
     inputs: dict[int, CachedInput] = field(default_factory=dict)
     """By number: those that do not depend on alpha, as what the stem makes of the clips."""
-    edges: dict[int, PreparedEdges] = field(default_factory=dict)
-    """By the number of the node that they leave."""
+    made: dict[int, SavedEdges] = field(default_factory=dict)
+    """What the edges that leave such an input make of it."""
+    edges: dict[int, dict[str, ConvKernels]] = field(default_factory=dict)
+    """The kernels by operation, by the number of the node that the edges leave."""
 
 
 class FastSearchCell(nn.Module):
@@ -104,11 +106,12 @@ class _CellFunction(torch.autograd.Function):
     def forward(ctx: Any, cell: FastSearchCell, x0: Tensor, x1: Tensor, weights_EO: Tensor, *_: Tensor) -> Tensor:
         """Return the cell's output, (N, 4C, T, H', W')."""
         ctx.kernels = kernels_for(x0)
-        made = _ForwardPass(cell, ctx.kernels, x0.shape[2], ctx.needs_input_grad).through(x0, x1, weights_EO)
+        run = _ForwardPass(cell, ctx.kernels, x0.shape[2], ctx.needs_input_grad)
+        y, ctx.inputs, ctx.edges = run.through(x0, x1, weights_EO)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(x0, x1, weights_EO, made.y)
-            ctx.cell, ctx.inputs, ctx.edges = cell, made.inputs, made.edges
-        return made.y
+            ctx.save_for_backward(x0, x1, weights_EO, y)
+            ctx.cell = cell
+        return y
 
     @staticmethod
     @once_differentiable
@@ -125,8 +128,9 @@ class _CellFunction(torch.autograd.Function):
                 "the first backward pass has given a cell's tensors back; compute the forward pass again"
             )
         grads = NodeTensors(fold_time(grad).clone(memory_format=torch.channels_last), begun=True)
-        nodes, weights = NodeTensors(fold_time(y), begun=True), MixingWeights(weights_EO)
         weights_grad = MixingGrad(weights_EO) if ctx.needs_input_grad[3] else None
+        run = CellPass(kernels, MixingWeights(weights_EO), grads, weights_grad)
+        nodes = NodeTensors(fold_time(y), begun=True)
         input_grads: list[Tensor | None] = [None, None]
         parameter_grads: list[Tensor | None] = []
         for out in reversed(cell.out_edges):  # a node's gradient is complete when all later ones have added to it
@@ -135,7 +139,7 @@ class _CellFunction(torch.autograd.Function):
                 x_FCHW = kernels.normalise(ctx.inputs[number].normed)
             else:
                 x_FCHW = nodes.of(slice(number - INPUTS, number - INPUTS + 1))
-            x_grad, of_edges = out.backward(kernels, grads, x_FCHW, weights, ctx.edges.pop(), weights_grad)
+            x_grad, of_edges = out.backward(run, x_FCHW, ctx.edges.pop())
             parameter_grads = of_edges + parameter_grads
             if number < INPUTS:
                 input_grads[number] = x_grad
@@ -143,19 +147,11 @@ class _CellFunction(torch.autograd.Function):
             part, x_grad = cell.inputs[number], input_grads[number]
             of_input: list[Tensor | None] = [None] * len(part.parameters())
             if x_grad is not None:
-                x_grad, of_input = part.backward(kernels, x_grad, _dense(fold_time(x)), ctx.inputs[number])
+                x_grad, of_input = part.backward(kernels, x_grad, dense(fold_time(x)), ctx.inputs[number])
                 input_grads[number] = unfold_time(x_grad, x.shape[2])
             parameter_grads = of_input + parameter_grads
         weights_EO_grad = None if weights_grad is None else weights_grad.total()
         return None, *input_grads, weights_EO_grad, *_as_parameters(parameter_grads, cell.in_order())
-
-
-class _Made(NamedTuple):
-    """A forward pass: its output (N, 4C, T, H', W') and what the backward pass needs."""
-
-    y: Tensor
-    inputs: list[SavedInput]
-    edges: list[SavedEdges]
 
 
 class _ForwardPass:
@@ -177,70 +173,57 @@ class _ForwardPass:
         self.gathered = BatchStatistics() if self.moves_statistics else None
         self.takes = cell.step if self.of_parameters else None
         self.gives = cell.step if needs[1 + INPUTS] and not self.of_parameters else None
-        self.given: dict[int, tuple[SavedInput, BatchStatistics]] = {}
 
-    def through(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> _Made:
-        """Make the pass."""
-        cell, weights = self.cell, MixingWeights(weights_EO)
+    def through(self, x0: Tensor, x1: Tensor, weights_EO: Tensor) -> tuple[Tensor, list[SavedInput], list[SavedEdges]]:
+        """Make the pass: return its output (N, 4C, T, H', W') and what the backward pass needs."""
         edges = []
         with torch.autocast(x0.device.type, enabled=False):
             entered = [self._input(number, x) for number, x in enumerate((x0, x1))]
-            sums = NodeTensors.empty(entered[0][0], cell.strides[0])
-            for out in cell.out_edges:
+            sums = NodeTensors.empty(entered[0][0], self.cell.strides[0])
+            run = CellPass(self.kernels, MixingWeights(weights_EO), sums)
+            for out in self.cell.out_edges:
                 node = out.number - INPUTS
                 x_FCHW = entered[out.number][0] if node < 0 else sums.of(slice(node, node + 1))
                 made = self._edges(out, x_FCHW)
-                saved = out.add(self.kernels, x_FCHW, made, sums, weights, moves_statistics=self.moves_statistics)
-                edges.append(saved)
+                edges.append(out.add(run, x_FCHW, made, moves_statistics=self.moves_statistics))
             if self.gathered is not None:
                 self.gathered.move_running()
         y = unfold_time(sums.values_FCHW, x0.shape[2])
-        return _Made(y, [saved for _, saved in entered], edges) if self.saves else _Made(y, [], [])
+        return (y, [saved for _, saved in entered], edges) if self.saves else (y, [], [])
 
     def _input(self, number: int, x: Tensor) -> tuple[Tensor, SavedInput]:
         """Return an input as the cell's edges see it, and what its backward pass needs."""
+        part = self.cell.inputs[number]
+        group = replace(self.group, stride=part.stride)
         if self.takes is not None and number in self.takes.inputs:
-            cached = self.takes.inputs[number]
+            cached = self.takes.inputs.pop(number)
             if self.gathered is not None:
                 self.gathered.extend(cached.statistics)
-            return cached.x_FCHW, cached.saved._replace(group=self._asked(cached.saved.group))
-        gathered = self.gathered
-        gives = self.gives is not None and not self.of_inputs[number]  # then alpha does not reach it
-        if gives:
-            gathered = BatchStatistics()
-        x_FCHW, saved = self.cell.inputs[number].forward(self.kernels, _dense(fold_time(x)), self.group, gathered)
-        if gives and gathered is not None:
-            self.given[number] = (saved, gathered)
+            return cached.x_FCHW, cached.saved._replace(group=group)
+        if self.gives is None or self.of_inputs[number]:
+            return part.forward(self.kernels, dense(fold_time(x)), group, self.gathered)
+        statistics = BatchStatistics()
+        x_FCHW, saved = part.forward(self.kernels, dense(fold_time(x)), group, statistics)
+        self.gives.inputs[number] = CachedInput(x_FCHW, saved, statistics)  # alpha does not reach it
         return x_FCHW, saved
-
-    def _asked(self, group: EdgeGroup) -> EdgeGroup:
-        return replace(group, kernel_grads=self.group.kernel_grads, input_grad=self.group.input_grad)
 
     def _edges(self, out: OutEdges, x_FCHW: Tensor) -> SavedEdges:
         """Return what the edges that leave a node make of it."""
         number = out.number
-        if self.takes is not None and number in self.takes.inputs:
-            self.takes.edges.pop(number)
-            cached = self.takes.inputs.pop(number).edges
-            return cached._replace(edges=cached.edges.asked(self.group))
         asked = self.saves and (self.of_parameters or number >= INPUTS or self.of_inputs[number])
-        group = replace(self.group, input_grad=asked)
-        if self.takes is not None and number in self.takes.edges:
-            edges = self.takes.edges.pop(number).asked(group)
-        else:
-            edges = out.prepared(group, x_FCHW.dtype)
-        if self.gives is not None:
-            self.gives.edges[number] = edges
-        if self.gives is None or number not in self.given:
-            return out.forward(self.kernels, x_FCHW, edges, self.gathered)
-        saved, statistics = self.given[number]
-        made = out.forward(self.kernels, x_FCHW, edges, statistics)
-        self.gives.inputs[number] = CachedInput(x_FCHW, saved, made, statistics)
-        return made
-
-
-def _dense(x_FCHW: Tensor) -> Tensor:
-    return x_FCHW.contiguous(memory_format=torch.channels_last)
+        group = replace(self.group, edges=out.count, stride=out.stride, input_grad=asked)
+        by_name = self.takes.edges.pop(number, None) if self.takes is not None else None
+        if self.takes is not None and number in self.takes.made:
+            return self.takes.made.pop(number)._replace(group=group)
+        by_name = out.prepared(x_FCHW.dtype) if by_name is None else by_name
+        if self.gives is None:
+            return out.forward(self.kernels, x_FCHW, group, by_name, self.gathered)
+        self.gives.edges[number] = by_name
+        if number not in self.gives.inputs:
+            return out.forward(self.kernels, x_FCHW, group, by_name, self.gathered)
+        statistics = self.gives.inputs[number].statistics
+        self.gives.made[number] = out.forward(self.kernels, x_FCHW, group, by_name, statistics)
+        return self.gives.made[number]
 
 
 def _as_parameters(grads: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
