@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pvnas.fast.search_cell import FastSearchCell, StepCache
 from pvnas.space.search_cell import SearchCell
-from pvnas.space.supernet import Supernet, frozen
+from pvnas.space.supernet import Supernet, frozen, momenta
 
 
 def accelerate(network: Supernet, *, checkpointing: bool = False) -> Supernet:
@@ -40,29 +40,16 @@ class SharedStem(nn.Sequential):
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """Return what the stem makes, or has made. Where passes share it, its statistics move once, in the first."""
         parameters = list(self.parameters())
-        if not self.sharing or not torch.is_grad_enabled():
-            y: Tensor = super().forward(x_NCTHW)
-            return y
-        if parameters[0].requires_grad and self.left is not None:
+        if self.sharing and torch.is_grad_enabled():
+            if not parameters[0].requires_grad:
+                with frozen(parameters, frozen=False), momenta(self.norms):  # which move although they are frozen
+                    self.left = super().forward(x_NCTHW)
+                return self.left.detach()
             left, self.left = self.left, None
-            return left
-        if parameters[0].requires_grad:
-            return super().forward(x_NCTHW)
-        with frozen(parameters, frozen=False), self._moving_statistics():
-            self.left = super().forward(x_NCTHW)
-        return self.left.detach()
-
-    @contextmanager
-    def _moving_statistics(self) -> Iterator[None]:
-        """Let them move although they are frozen."""
-        before = [norm.momentum for norm, _ in self.norms]
-        for norm, momentum in self.norms:
-            norm.momentum = momentum
-        try:
-            yield
-        finally:
-            for (norm, _), momentum in zip(self.norms, before, strict=True):
-                norm.momentum = momentum
+            if left is not None:
+                return left
+        y: Tensor = super().forward(x_NCTHW)
+        return y
 
 
 @contextmanager

@@ -5,6 +5,7 @@ what follows them, batch norm above all, is several times slower on either.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,21 +16,19 @@ from torch.autograd.function import once_differentiable
 
 def even_pixels(x_FCHW: Tensor) -> Tensor:
     """Return the even rows and columns, (F, C, ceil(H/2), ceil(W/2))."""
-    return _picked(x_FCHW, (0,))[0]
+    (even,) = _applied(_Picked, x_FCHW, 0)
+    return even
 
 
 def even_and_odd_pixels(x_FCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the even rows and columns, and the odd ones: of odd sizes zeros up to as many as the even ones."""
-    even, odd = _picked(x_FCHW, (0, 1))
+    even, odd = _applied(_Picked, x_FCHW, 0, 1)
     return even, odd
 
 
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Return tensors (N, C, ...) joined along their channels."""
-    if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
-        joined: Tensor = _SideBySide.apply(*parts)
-        return joined
-    return torch.cat(list(parts), 1)
+    return _applied(_SideBySide, *parts)
 
 
 def average_3x3(x_FCHW: Tensor, stride: int) -> Tensor:
@@ -37,10 +36,7 @@ def average_3x3(x_FCHW: Tensor, stride: int) -> Tensor:
 
     On a GPU PyTorch's own backward pass (seen in 2.11) is wrong for padded averages in channels-last memory.
     """
-    if torch.is_grad_enabled() and x_FCHW.requires_grad:
-        averages: Tensor = _Average.apply(x_FCHW, stride)
-        return averages
-    return F.avg_pool2d(x_FCHW, 3, stride, 1, count_include_pad=False)
+    return _applied(_Average, x_FCHW, stride)
 
 
 def average_3x3_backward(gradient_FCHW: Tensor, shape: Sequence[int], stride: int) -> Tensor:
@@ -48,20 +44,22 @@ def average_3x3_backward(gradient_FCHW: Tensor, shape: Sequence[int], stride: in
     ones = gradient_FCHW.new_ones(1, 1, *shape[2:])
     shares = gradient_FCHW / F.avg_pool2d(ones, 3, stride, 1, divisor_override=1)
     if stride == 2:
-        spread = torch.empty(
-            tuple(shape), dtype=shares.dtype, device=shares.device, memory_format=torch.channels_last
-        ).zero_()
+        spread = _zeros(shape, shares)
         spread[:, :, ::2, ::2] = shares
         shares = spread
     # A pixel is in the windows of its neighbours: their sum, once more a pooling.
     return F.avg_pool2d(shares, 3, 1, 1, divisor_override=1)
 
 
-def _picked(x_FCHW: Tensor, offsets: tuple[int, ...]) -> tuple[Tensor, ...]:
-    if torch.is_grad_enabled() and x_FCHW.requires_grad:
-        picked: tuple[Tensor, ...] = _Picked.apply(x_FCHW, offsets)
-        return picked
-    return tuple(_every_other(x_FCHW, offset) for offset in offsets)
+def _applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply a function; where no gradient is asked for, its forward pass alone: exports of networks know no others."""
+    if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in arguments):
+        return function.apply(*arguments)
+    return function.forward(SimpleNamespace(), *arguments)
+
+
+def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last).zero_()
 
 
 def _every_other(x_FCHW: Tensor, offset: int) -> Tensor:
@@ -74,21 +72,18 @@ class _Picked(torch.autograd.Function):
     """(F, C, H, W) to the pixels from some offsets on."""
 
     @staticmethod
-    def forward(ctx: Any, x_FCHW: Tensor, offsets: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x_FCHW: Tensor, *offsets: int) -> tuple[Tensor, ...]:
         ctx.shape, ctx.offsets = x_FCHW.shape, offsets
         return tuple(_every_other(x_FCHW, offset) for offset in offsets)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        like = gradients[0]
-        dx_FCHW = torch.empty(
-            ctx.shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
-        ).zero_()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dx_FCHW = _zeros(ctx.shape, gradients[0])
         for gradient, offset in zip(gradients, ctx.offsets, strict=True):
-            place = dx_FCHW[:, :, offset::2, offset::2]
-            place.copy_(gradient[:, :, : place.shape[2], : place.shape[3]])  # the rest is padding
-        return dx_FCHW, None
+            pixels = dx_FCHW[:, :, offset::2, offset::2]
+            pixels.copy_(gradient[:, :, : pixels.shape[2], : pixels.shape[3]])  # the rest is padding
+        return dx_FCHW, *[None] * len(gradients)
 
 
 class _Average(torch.autograd.Function):

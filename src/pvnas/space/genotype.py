@@ -81,17 +81,17 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> Genotype:
         """Read the JSON form. Raises UserError with what is wrong and where."""
-        data = _parse(text)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise UserError(f'genotype: not a genotype file: "format" must be "{FORMAT}"')
-        if type(data.get("version")) is not int or data["version"] != VERSION:
-            raise UserError(
-                f"genotype: version {str(data.get('version'))[:40]} is not known; this pvnas reads {VERSION}"
-            )
-        cells = data.get("cells")
-        about = data.get("about", {})
-        if not isinstance(cells, dict) or not isinstance(about, dict):
-            raise UserError('genotype: "cells" must be an object of cells by category, "about" an object')
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"genotype: not JSON: {str(error)[:120]}") from error
+        named = isinstance(data, dict) and data.get("format") == FORMAT
+        _require(named, f'not a genotype file: "format" must be "{FORMAT}"')
+        version, cells, about = data.get("version"), data.get("cells"), data.get("about", {})
+        known = type(version) is int and version == VERSION
+        _require(known, f"version {str(version)[:40]} is not known; this pvnas reads {VERSION}")
+        objects = isinstance(cells, dict) and isinstance(about, dict)
+        _require(objects, '"cells" must be an object of cells by category, "about" an object')
         return cls.from_cells({category: _cell_from_json(category, cell) for category, cell in cells.items()}, about)
 
     @classmethod
@@ -161,8 +161,8 @@ def _random_cell(draw: random.Random, category: str, min_convolutions: int) -> C
     counts = range(min_convolutions, slots + 1)
     shares = [math.comb(slots, n) * len(convolutions) ** n * len(free) ** (slots - n) for n in counts]
     n_convolutions = draw.choices(counts, weights=shares)[0]
-    places = set(draw.sample(range(slots), n_convolutions))
-    chosen = [draw.choice(convolutions if slot in places else free) for slot in range(slots)]
+    convolved = set(draw.sample(range(slots), n_convolutions))
+    chosen = [draw.choice(convolutions if slot in convolved else free) for slot in range(slots)]
     nodes = []
     for index in range(NODES):
         predecessors = sorted(draw.sample(range(INPUTS + index), KEPT_EDGES))
@@ -171,52 +171,43 @@ def _random_cell(draw: random.Random, category: str, min_convolutions: int) -> C
     return tuple(nodes)
 
 
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"genotype: not JSON: {str(error)[:120]}") from error
+def _require(met: bool, what: str) -> None:
+    if not met:
+        raise UserError(f"genotype: {what}")
 
 
 def _cell_from_json(category: str, cell: Any) -> Any:
     """Turn ``{"from": 0, "op": name}`` into (predecessor, operation) and leave the checks to the constructor."""
-    if not isinstance(cell, list):
-        raise UserError(f"genotype: cell {str(category)[:40]}: must be a list of {NODES} nodes")
+    where = f"cell {str(category)[:40]}"
+    _require(isinstance(cell, list), f"{where}: must be a list of {NODES} nodes")
     nodes = []
     for number, node in enumerate(cell, start=INPUTS):
-        if not isinstance(node, list):
-            raise UserError(f"genotype: cell {str(category)[:40]}, node {number}: must be a list of {KEPT_EDGES} edges")
+        _require(isinstance(node, list), f"{where}, node {number}: must be a list of {KEPT_EDGES} edges")
         for index, edge in enumerate(node):
-            if not isinstance(edge, dict) or set(edge) != {"from", "op"}:
-                where = f"cell {str(category)[:40]}, node {number}, edge {index}"
-                raise UserError(f'genotype: {where}: must be {{"from": node, "op": operation}}')
+            fits = isinstance(edge, dict) and set(edge) == {"from", "op"}
+            _require(fits, f'{where}, node {number}, edge {index}: must be {{"from": node, "op": operation}}')
         nodes.append([(edge["from"], edge["op"]) for edge in node])
     return nodes
 
 
 def _checked_cell(category: str, cell: Any) -> Cell:
-    if category not in CATEGORIES:
-        raise UserError(f"genotype: unknown cell {str(category)[:40]!r}; cells are {', '.join(CATEGORIES)}")
-    if len(cell) != NODES:
-        raise UserError(f"genotype: cell {category}: has {len(cell)} nodes, must have {NODES}")
+    _require(category in CATEGORIES, f"unknown cell {str(category)[:40]!r}; cells are {', '.join(CATEGORIES)}")
+    _require(len(cell) == NODES, f"cell {category}: has {len(cell)} nodes, must have {NODES}")
     return tuple(_checked_node(category, number, node) for number, node in enumerate(cell, start=INPUTS))
 
 
 def _checked_node(category: str, number: int, node: Any) -> tuple[Edge, Edge]:
-    where = f"genotype: cell {category}, node {number}"
-    if len(node) != KEPT_EDGES:
-        raise UserError(f"{where}: has {len(node)} edges, must have {KEPT_EDGES}")
+    where = f"cell {category}, node {number}"
+    _require(len(node) == KEPT_EDGES, f"{where}: has {len(node)} edges, must have {KEPT_EDGES}")
+    known = [name for name in operations_of(category) if name != ZERO]
     for index, (predecessor, operation) in enumerate(node):
-        if type(predecessor) is not int or not 0 <= predecessor < number:
-            raise UserError(
-                f"{where}, edge {index}: comes from {str(predecessor)[:40]}, must come from 0 to {number - 1}"
-            )
-        if operation == ZERO:
-            raise UserError(f"{where}, edge {index}: zero is never kept in a cell")
-        if operation not in operations_of(category):
-            known = ", ".join(name for name in operations_of(category) if name != ZERO)
-            raise UserError(f"{where}, edge {index}: unknown operation {str(operation)[:40]!r}; known: {known}")
+        before = type(predecessor) is int and 0 <= predecessor < number
+        came = f"comes from {str(predecessor)[:40]}, must come from 0 to {number - 1}"
+        _require(before, f"{where}, edge {index}: {came}")
+        _require(operation != ZERO, f"{where}, edge {index}: zero is never kept in a cell")
+        unknown = f"unknown operation {str(operation)[:40]!r}; known: {', '.join(known)}"
+        _require(operation in known, f"{where}, edge {index}: {unknown}")
     first, second = sorted(Edge(predecessor, operation) for predecessor, operation in node)
-    if first.predecessor == second.predecessor:
-        raise UserError(f"{where}, edge 1: both edges come from node {first.predecessor}, must come from two nodes")
+    apart = f"both edges come from node {first.predecessor}, must come from two nodes"
+    _require(first.predecessor != second.predecessor, f"{where}, edge 1: {apart}")
     return first, second

@@ -62,14 +62,9 @@ class FoldedConv(nn.Conv3d):
     def _temporal(self, x: Tensor) -> Tensor:
         if self.stride[1] == 2:
             x = unfold_time(even_pixels(fold_time(x)), x.shape[2])
+        stride, padding = (self.stride[0], 1), (int(self.padding[0]), 0)
         y = F.conv2d(
-            x.flatten(3),
-            self.weight.squeeze(-1),
-            self.bias,
-            (self.stride[0], 1),
-            (int(self.padding[0]), 0),
-            1,
-            self.groups,
+            x.flatten(3), self.weight.squeeze(-1), self.bias, stride, padding, 1, self.groups
         )  # (N, C, T, H*W)
         return y.unflatten(3, x.shape[3:])
 
@@ -128,13 +123,9 @@ class FoldedAvgPool(nn.AvgPool3d):
         """Return the pooled (N, C, T, H', W') clips."""
         if x.is_cuda and self.kernel_size[1] == 3:  # type: ignore[index]
             return unfold_time(average_3x3(fold_time(x), self.stride[1]), x.shape[2])  # type: ignore[index]
-        y = F.avg_pool2d(
-            fold_time(x).contiguous() if x.is_cuda else fold_time(x),  # as for ``average_3x3``
-            self.kernel_size[1:],  # type: ignore[index]
-            self.stride[1:],  # type: ignore[index]
-            self.padding[1:],  # type: ignore[index]
-            count_include_pad=self.count_include_pad,
-        )
+        folded = fold_time(x).contiguous() if x.is_cuda else fold_time(x)  # as for ``average_3x3``
+        window = self.kernel_size[1:], self.stride[1:], self.padding[1:]  # type: ignore[index]
+        y = F.avg_pool2d(folded, *window, count_include_pad=self.count_include_pad)
         return unfold_time(y, x.shape[2])
 
 
@@ -156,16 +147,8 @@ class BatchNorm(nn.BatchNorm3d):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, T, H, W) clips normalised over all but C."""
         # Folded: the 3-D backward pass is wrong where H = W = 1, since such clips fit two memory formats at once.
-        y = F.batch_norm(
-            fold_time(x),
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum or 0.0,
-            self.eps,
-        )
+        tensors = self.running_mean, self.running_var, self.weight, self.bias
+        y = F.batch_norm(fold_time(x), *tensors, self.training, self.momentum or 0.0, self.eps)
         return unfold_time(y, x.shape[2])
 
 

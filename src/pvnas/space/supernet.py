@@ -4,7 +4,7 @@ Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +85,19 @@ def frozen(parameters: Sequence[nn.Parameter], *, frozen: bool = True) -> Iterat
             parameter.requires_grad_(frozen)
 
 
-@contextmanager
-def frozen_statistics(network: nn.Module) -> Iterator[None]:
+def frozen_statistics(network: nn.Module) -> AbstractContextManager[None]:
     """Leave BN's running statistics as they are while batches are still normalised by their own: the alpha step."""
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    return momenta([(layer, 0.0) for layer in network.modules() if isinstance(layer, nn.BatchNorm3d)])
+
+
+@contextmanager
+def momenta(norms: Sequence[tuple[nn.BatchNorm3d, float | None]]) -> Iterator[None]:
+    """Let the running statistics of these BN move by these momenta within."""
+    before = [norm.momentum for norm, _ in norms]
+    for norm, momentum in norms:
+        norm.momentum = momentum
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for (norm, _), momentum in zip(norms, before, strict=True):
             norm.momentum = momentum

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,8 +9,6 @@ from pvnas.fast.kernels.batchnorm.cpu import DeferredNormGrad
 from pvnas.fast.kernels.cpp_library import as_bits, call
 from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of
-
-Readable = Tensor | DeferredNormGrad | DeferredDepthwise
 
 NO_NORM_GRAD, NO_DEPTHWISE = [None] * 4, [None] * 11  # arguments of what is not read
 WIDEST = 32
@@ -28,9 +24,15 @@ def channel_conv(
     into: Tensor | None = None,
     step: int = 0,
 ) -> Tensor:
-    y = _empty_output(x, kernel) if into is None else into
-    _convolve_edges(x, kernel, edges, y, step, frames, relu)
-    return y
+    return channel_conv_into(x, kernel, edges, frames, relu, into=into, step=step)
+
+
+def channel_conv_statistics(
+    x: Tensor | DeferredDepthwise, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    mean, variance, inverse_std = statistics = kernel.new_empty(3, len(kernel))
+    y = channel_conv_into(x, kernel, edges, frames, relu, statistics=statistics, eps=eps)
+    return y, (mean, variance, inverse_std)
 
 
 def channel_conv_into(
@@ -41,16 +43,24 @@ def channel_conv_into(
     relu: bool = False,
     *,
     into: Tensor | None = None,
+    step: int = 0,
     bias: Tensor | None = None,
     added: bool = False,
     laid_out: Tensor | None = None,
+    statistics: Tensor | None = None,
+    eps: float = 0.0,
 ) -> Tensor:
     """Return what ``channel_conv`` does, plus a bias (kB,); ``added``: add that to what ``into`` holds.
 
-    ``laid_out``: what ``lay_out`` returns for the kernel, where it is used again.
+    ``laid_out``: what ``lay_out`` returns for the kernel, where it is used again. ``statistics``: (3, kB), written.
     """
-    y = _empty_output(x, kernel) if into is None else into
-    _convolve_edges(x, kernel, edges, y, 0, frames, relu, bias=bias, added=added, laid_out=laid_out)
+    (f, _, h, w), (b, a) = x.shape, (len(kernel) // edges, kernel.shape[1])
+    y = empty_pictures(kernel, f, len(kernel), h, w) if into is None else into
+    call(
+        "channel_conv", _weight_arguments(_by_edge(kernel, edges), 1), laid_out, _read_arguments(x, 0),
+        0 if x.shape[1] == a else a, rows_of(y), step or b, f * h * w, h * w, frames, 1, relu, bias, added, statistics,
+        as_bits(eps),
+    )  # fmt: skip
     return y
 
 
@@ -61,15 +71,6 @@ def lay_out(kernel: Tensor, edges: int) -> Tensor:
     laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
     call("lay_out", _weight_arguments(weights, 1), laid_out)
     return laid_out
-
-
-def channel_conv_statistics(
-    x: Tensor | DeferredDepthwise, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    y, statistics = _empty_output(x, kernel), kernel.new_empty(3, len(kernel))
-    _convolve_edges(x, kernel, edges, y, 0, frames, relu, statistics=statistics, eps=eps)
-    mean, variance, inverse_std = statistics
-    return y, (mean, variance, inverse_std)
 
 
 def channel_conv_input_grad(
@@ -85,8 +86,10 @@ def channel_conv_input_grad(
     f, _, h, w = grad.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_grad = empty_pictures(kernel, f, a if shared else edges * a, h, w)
-    weights = kernel.reshape(edges, b, a, taps)
-    _multiply(grad, step or b, weights, x_grad, a, edges if shared else 1, -1, frames, first=first)
+    call(
+        "channel_conv", _weight_arguments(kernel.reshape(edges, b, a, taps), edges if shared else 1), None,
+        _read_arguments(grad, first), step or b, rows_of(x_grad), a, f * h * w, h * w, frames, -1, *[None] * 5,
+    )  # fmt: skip
     if behind_relu is not None:
         torch.ops.aten.threshold_backward.grad_input(x_grad, behind_relu, 0, grad_input=x_grad)
     return x_grad
@@ -112,48 +115,9 @@ def channel_conv_kernel_grad(
     return sums
 
 
-def _empty_output(x: Tensor | DeferredDepthwise, kernel: Tensor) -> Tensor:
-    f, _, h, w = x.shape
-    return empty_pictures(kernel, f, len(kernel), h, w)
-
-
-def _convolve_edges(
-    x: Tensor | DeferredDepthwise, kernel: Tensor, edges: int, y: Tensor, step: int, frames: int, relu: bool,
-    **more: Any,
-) -> None:  # fmt: skip
-    weights, a = _by_edge(kernel, edges), kernel.shape[1]
-    x_step, y_step = 0 if x.shape[1] == a else a, step or len(kernel) // edges
-    _multiply(x, x_step, weights, y, y_step, 1, 1, frames, relu, **more)
-
-
 def _by_edge(kernel: Tensor, edges: int) -> Tensor:
     """Return kernels (kB, A, t, 1) as (k, A, B, t)."""
     return kernel.reshape(edges, len(kernel) // edges, *kernel.shape[1:3]).transpose(1, 2)
-
-
-def _multiply(
-    x: Readable,
-    x_step: int,
-    weights: Tensor,
-    y: Tensor,
-    y_step: int,
-    summed: int,
-    sign: int,
-    frames: int,
-    relu: bool = False,
-    first: int = 0,
-    bias: Tensor | None = None,
-    added: bool = False,
-    statistics: Tensor | None = None,
-    eps: float = 0.0,
-    laid_out: Tensor | None = None,
-) -> None:
-    """Multiply by ``weights`` (k, from, to, t); sum ``summed`` edges; write y's ``statistics`` where they are given."""
-    rows, (h, w) = rows_of(y), x.shape[2:]
-    call(
-        "channel_conv", _weight_arguments(weights, summed), laid_out, _read_arguments(x, first), x_step, rows, y_step,
-        rows.pixels, h * w, frames, sign, relu, bias, added, statistics, as_bits(eps),
-    )  # fmt: skip
 
 
 def _weight_arguments(weights: Tensor, summed: int) -> tuple[Tensor | int, ...]:
@@ -162,7 +126,7 @@ def _weight_arguments(weights: Tensor, summed: int) -> tuple[Tensor | int, ...]:
     return weights, *weights.stride(), n_from, n_to, edges // summed, summed, taps
 
 
-def _read_arguments(x: Readable, first: int) -> tuple[Tensor | int | None, ...]:
+def _read_arguments(x: Tensor | DeferredNormGrad | DeferredDepthwise, first: int) -> tuple[Tensor | int | None, ...]:
     """Return what the kernels take of pictures, from a channel on."""
     if isinstance(x, DeferredDepthwise):
         return *rows_of(x.x), *NO_NORM_GRAD, *x.arguments()
