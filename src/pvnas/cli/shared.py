@@ -63,13 +63,11 @@ def make_paths_absolute(config: RunConfig) -> None:
         raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
     if "://" in config.data.path:  # a pack in an object store
         return
-    for name in ("annotations", "allow_outside"):
-        if getattr(config.data, name):
-            setattr(config.data, name, os.path.abspath(os.path.expanduser(getattr(config.data, name))))
-    path = Path(os.path.abspath(os.path.expanduser(config.data.path)))
-    if not path.exists():
+    if not os.path.exists(os.path.expanduser(config.data.path)):
         raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
-    config.data.path = str(path)
+    for name in ("path", "annotations", "allow_outside"):
+        if path := getattr(config.data, name):
+            setattr(config.data, name, os.path.abspath(os.path.expanduser(path)))
 
 
 def print_json(value: Any) -> None:

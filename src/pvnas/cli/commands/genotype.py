@@ -80,21 +80,14 @@ def random(args: Namespace) -> None:
 )
 def show(args: Namespace) -> None:
     """Print the cells of a genotype."""
-    from pvnas.space.genotype import INPUTS, Genotype
+    from pvnas.space.genotype import INPUTS, Edge, Genotype
+
+    def words(edge: Edge) -> str:
+        return f"{edge.operation} of {'input' if edge.predecessor < INPUTS else 'node'} {edge.predecessor}"
 
     genotype = Genotype.load(args.file)
-    rows = [
-        (
-            category,
-            str(node),
-            *(
-                f"{edge.operation} of {'input' if edge.predecessor < INPUTS else 'node'} {edge.predecessor}"
-                for edge in edges
-            ),
-        )
-        for category, cell in genotype.cells.items()
-        for node, edges in enumerate(cell, start=INPUTS)
-    ]
+    cells = genotype.cells.items()
+    rows = [(name, str(node), *map(words, edges)) for name, cell in cells for node, edges in enumerate(cell, INPUTS)]
     print_table(["cell", "node", "first", "second"], rows)
     counts = genotype.parameter_free()
     total, by_cell = counts.pop("total"), ", ".join(f"{name} {count}" for name, count in counts.items())
