@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from pvnas.version import __version__
 
-if TYPE_CHECKING:
-    from pvnas.config import RunConfig
-    from pvnas.deploy.model import predict
-    from pvnas.errors import UserError
-    from pvnas.fast.inference import for_inference
-    from pvnas.runtime.spinning import adapt_spinning
-    from pvnas.settings import load_config
-    from pvnas.space.cost import network_cost
-    from pvnas.space.genotype import Genotype, random_genotype
-    from pvnas.space.models import create_model, list_models
-    from pvnas.space.operations import register_operation
+if TYPE_CHECKING:  # `as`: what type checkers take for public
+    from pvnas.config import RunConfig as RunConfig
+    from pvnas.deploy.model import predict as predict
+    from pvnas.errors import UserError as UserError
+    from pvnas.fast.inference import for_inference as for_inference
+    from pvnas.runtime.spinning import adapt_spinning as adapt_spinning
+    from pvnas.settings import load_config as load_config
+    from pvnas.space.cost import network_cost as network_cost
+    from pvnas.space.genotype import Genotype as Genotype
+    from pvnas.space.genotype import random_genotype as random_genotype
+    from pvnas.space.models import create_model as create_model
+    from pvnas.space.models import list_models as list_models
+    from pvnas.space.operations import register_operation as register_operation
 
 # Public name -> where it is defined.
 _HOMES = {
@@ -42,21 +44,7 @@ _HOMES = {
     "register_operation": "pvnas.space.operations",
 }
 
-__all__ = [
-    "Genotype",
-    "RunConfig",
-    "UserError",
-    "__version__",
-    "adapt_spinning",
-    "create_model",
-    "for_inference",
-    "list_models",
-    "load_config",
-    "network_cost",
-    "predict",
-    "random_genotype",
-    "register_operation",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
