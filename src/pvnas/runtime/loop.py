@@ -115,7 +115,8 @@ def run_epochs(
     run = _Run(stage, folder, checkpoint)
     while run.epoch < stage.epochs:
         title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
-        with progress.task(title, total=stage.steps(), completed=run.step, summary=False) as task:
+        task_of_epoch = progress.task(title, total=stage.steps(), completed=run.step, summary=False)
+        with _explained(stage, folder), task_of_epoch as task:
             batches = stage.batches(run.epoch, run.step)
             while run.step < stage.steps():
                 task.advance(clips=run.make_step(batches))
@@ -125,7 +126,8 @@ def run_epochs(
                 if stopping:
                     where = f"epoch {run.epoch + 1} after step {run.step}"
                     raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
-        run.end_epoch()
+        with _explained(stage, folder):
+            run.end_epoch()
         if stop.requested and run.epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
 
@@ -157,8 +159,7 @@ class _Run:
         started = time.perf_counter()
         batch = next(batches)
         self.times["wait"] += time.perf_counter() - started
-        with _explained(self.stage, self.folder):
-            measures = self.stage.step(self.epoch, self.step, batch)
+        measures = self.stage.step(self.epoch, self.step, batch)
         for name, value in measures.items():
             value = value.detach().double()  # those out of a checkpoint come from the CPU
             self.sums[name] = value + self.sums[name].to(value.device) if name in self.sums else value
@@ -167,15 +168,13 @@ class _Run:
         return len(batch.paths)
 
     def end_epoch(self) -> None:
-        with _explained(self.stage, self.folder):
-            self.stage.finite.settle()
+        self.stage.finite.settle()
         self.stage.end_epoch(self.epoch + 1, self.sums, self.times)
         self._start_epoch(self.epoch + 1)
         self.save()
 
     def save(self) -> None:
-        with _explained(self.stage, self.folder):
-            self.stage.finite.settle()
+        self.stage.finite.settle()
         tensors = self.stage.tensors() | {SUMS + name: value for name, value in self.sums.items()}
         state = {"epoch": self.epoch, "step": self.step, "times": self.times, "stage": self.stage.state()}
         save_checkpoint(self.folder, f"epoch_{self.epoch:03d}_step_{self.step:06d}", tensors, state)
