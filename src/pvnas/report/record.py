@@ -201,8 +201,7 @@ def _read_samples(record: RunRecord, path: Path) -> None:
     for entry in json.loads(_read_text(path)):
         strip = path.parent / Path(str(entry["file"])).name  # never outside the folder, whatever the list says
         png = strip.read_bytes() if strip.is_file() and strip.stat().st_size <= MAX_FILE_BYTES else b""
-        if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-            png = b""
+        png = png if png.startswith(b"\x89PNG\r\n\x1a\n") else b""
         score = float(entry.get("score", math.nan))
         record.samples.append(Sample(str(entry["path"]), str(entry["truth"]), str(entry["prediction"]), score, png))
 

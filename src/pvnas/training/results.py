@@ -70,14 +70,8 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
     for number, index in enumerate(chosen):
         frames_THWC = display_frames(videos, index, config.clip, config.test)
         imsave(folder / f"{number:02d}.png", np.concatenate(list(frames_THWC), axis=1))
-        best = int(scores_VK[index].argmax())
-        samples.append(
-            {
-                "path": catalog.videos[index].path,
-                "file": f"{number:02d}.png",
-                "truth": catalog.classes[catalog.videos[index].label],
-                "prediction": catalog.classes[best],
-                "score": round(float(scores_VK[index, best]), SCORE_DIGITS),
-            }
-        )
+        video, best = catalog.videos[index], int(scores_VK[index].argmax())
+        sample = {"path": video.path, "file": f"{number:02d}.png", "truth": catalog.classes[video.label]}
+        score = round(float(scores_VK[index, best]), SCORE_DIGITS)
+        samples.append(sample | {"prediction": catalog.classes[best], "score": score})
     write_atomic(folder / "samples.json", json.dumps(samples, indent=1) + "\n")

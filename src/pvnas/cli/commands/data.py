@@ -41,17 +41,9 @@ def list_data(args: Namespace) -> None:
     counts = catalog.counts()
     missing = list(catalog.missing().paths) if catalog.format != "pack" else []
     if args.json:
-        print_json(
-            {
-                "format": catalog.format,
-                "videos": len(catalog.videos),
-                "classes": list(catalog.classes),
-                "splits": {split: sum(by_class.values()) for split, by_class in counts.items()},
-                "missing": missing,
-                "unlabelled": catalog.unlabelled,
-                "counts": counts,
-            }
-        )
+        summary = {"format": catalog.format, "videos": len(catalog.videos), "classes": list(catalog.classes)}
+        splits = {split: sum(by_class.values()) for split, by_class in counts.items()}
+        print_json(summary | {"splits": splits, "missing": missing, "unlabelled": catalog.unlabelled, "counts": counts})
         return
     rows = [(name, *(counts[split].get(name, 0) for split in counts)) for name in catalog.classes]
     totals = ("all", *(sum(counts[split].values()) for split in counts))
