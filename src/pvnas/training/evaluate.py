@@ -143,18 +143,17 @@ class ViewAverage:
         Raises ValueError that names (by ``names``, else by number) the videos of which a view is missing or was added
         twice, or whose scores are not numbers.
         """
-        wrong = [
-            *self._named((self._counts == 0).any(1), "lack views", names),
-            *self._named((self._counts > 1).any(1), "have a view twice", names),
-            *self._named(~self._sums_VK.isfinite().all(1), "have scores that are not numbers", names),
-        ]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+        wrong = {
+            "lack views": (self._counts == 0).any(1),
+            "have a view twice": (self._counts > 1).any(1),
+            "have scores that are not numbers": ~self._sums_VK.isfinite().all(1),
+        }
+        problems = []
+        for what, wrong_V in wrong.items():
+            if indices := wrong_V.nonzero().flatten().tolist():
+                shown = ", ".join(str(names[i]) if names else str(i) for i in indices[:5])
+                more = ", ..." if len(indices) > 5 else ""
+                problems.append(f"{len(indices)} of {len(wrong_V)} videos {what}: {shown}{more}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self._sums_VK / self._counts.shape[1]
-
-    def _named(self, chosen_V: Tensor, what: str, names: Sequence[str] | None, limit: int = 5) -> list[str]:
-        indices = chosen_V.nonzero().flatten().tolist()
-        if not indices:
-            return []
-        shown = ", ".join(str(names[i]) if names else str(i) for i in indices[:limit])
-        return [f"{len(indices)} of {len(chosen_V)} videos {what}: {shown}{', ...' if len(indices) > limit else ''}"]

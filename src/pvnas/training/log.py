@@ -121,7 +121,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
-    return [_record_of(line, f"{path} line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path} line {number}: not a JSON object; remove the line, then type the same command again"
+            )
+        records.append(record)
+    return records
 
 
 def truncate_metrics(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -131,16 +144,6 @@ def truncate_metrics(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None
     text = "".join(json.dumps(record) + "\n" for record in read_metrics(path) if keep(record))
     if text.encode() != path.read_bytes():
         write_atomic(path, text)
-
-
-def _record_of(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: not a JSON object; remove the line, then type the same command again")
-    return record
 
 
 def _finite(value: Any) -> Any:
