@@ -53,11 +53,11 @@ def _fuse_sequence(layers: nn.Sequential) -> None:
     while position < len(layers):
         before, layer = layers[position - 1], layers[position]
         if isinstance(before, FoldedConv) and isinstance(layer, BatchNorm):
-            layers[position - 1] = _with_norm(before, layer)
+            _scale(before, *_scale_and_shift(layer))
             del layers[position]
         elif isinstance(before, FoldedConv) and isinstance(layer, FoldedConv) and _joins(before, layer):
-            layers[position - 1] = _joined(before, layer)
-            del layers[position]
+            _join(before, layer)
+            del layers[position - 1]
         else:
             if isinstance(layer, nn.ReLU) and isinstance(before, FoldedConv):  # whose output nothing else reads
                 layer.inplace = True
@@ -67,14 +67,11 @@ def _fuse_sequence(layers: nn.Sequential) -> None:
 def _fuse_reduction(reduction: FactorizedReduction) -> None:
     """The norm is that of both halves, one behind the other."""
     scale, shift = _scale_and_shift(reduction.norm)
-    channels = [reduction.even.out_channels, reduction.odd.out_channels]
-    for name, s, b in zip(("even", "odd"), scale.split(channels), shift.split(channels), strict=True):
-        setattr(reduction, name, _scaled(getattr(reduction, name), s, b))
+    halves = [conv for conv in (reduction.even, reduction.odd) if isinstance(conv, FoldedConv)]
+    channels = [conv.out_channels for conv in halves]
+    for conv, s, b in zip(halves, scale.split(channels), shift.split(channels), strict=True):
+        _scale(conv, s, b)
     reduction.norm = nn.Identity()
-
-
-def _with_norm(conv: FoldedConv, norm: BatchNorm) -> FoldedConv:
-    return _scaled(conv, *_scale_and_shift(norm))
 
 
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -89,42 +86,23 @@ def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
-def _scaled(conv: FoldedConv, scale: Tensor, shift: Tensor) -> FoldedConv:
-    """Return the convolution followed by ``* scale + shift``."""
-    bias = shift if conv.bias is None else conv.bias * scale + shift
-    return _convolution(conv, conv.weight * scale.view(-1, 1, 1, 1, 1), bias, conv.kernel_size, conv.padding)
+def _scale(conv: FoldedConv, scale: Tensor, shift: Tensor) -> None:
+    """Let a convolution do ``* scale + shift``, too."""
+    conv.bias = nn.Parameter(shift if conv.bias is None else conv.bias * scale + shift, requires_grad=False)
+    conv.weight = nn.Parameter(conv.weight * scale.view(-1, 1, 1, 1, 1), requires_grad=False)
 
 
 def _joins(first: FoldedConv, second: FoldedConv) -> bool:
-    return first.kernel_size == (1, 1, 1) and first.groups == 1 and first.bias is None and _is_temporal(second)
+    """Whether they are a pointwise convolution and one over time, without biases."""
+    dense = first.groups == second.groups == 1 and first.bias is None and second.bias is None
+    return dense and (first.kernel_size, second.kernel_size, second.stride) == ((1, 1, 1), (3, 1, 1), (1, 1, 1))
 
 
-def _is_temporal(conv: FoldedConv) -> bool:
-    return conv.kernel_size == (3, 1, 1) and conv.groups == 1 and conv.stride == (1, 1, 1) and conv.bias is None
-
-
-def _joined(first: FoldedConv, second: FoldedConv) -> FoldedConv:
-    """Return the one convolution that both make; neither has a bias, so that padding in time stays zero."""
+def _join(first: FoldedConv, second: FoldedConv) -> None:
+    """Let the second do what both do; neither has a bias, so that padding in time stays zero."""
     weight = joined_kernel(first.weight.flatten(1)[None], second.weight.flatten(2)[None])[0]
-    return _convolution(first, weight[..., None, None], None, second.kernel_size, second.padding)
-
-
-def _convolution(like: FoldedConv, weight: Tensor, bias: Tensor | None, kernel: object, padding: object) -> FoldedConv:
-    """Return a convolution with these weights and the stride, dilation and groups of another."""
-    conv = FoldedConv(
-        like.in_channels,
-        like.out_channels,
-        kernel,  # type: ignore[arg-type]
-        stride=like.stride,  # type: ignore[arg-type]
-        padding=padding,  # type: ignore[arg-type]
-        dilation=like.dilation,  # type: ignore[arg-type]
-        groups=like.groups,
-        bias=bias is not None,
-        device="meta",
-    )
-    conv.weight = nn.Parameter(weight, requires_grad=False)
-    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-    return conv
+    second.weight = nn.Parameter(weight[..., None, None], requires_grad=False)
+    second.in_channels, second.stride = first.in_channels, first.stride
 
 
 def by_kernels(network: PVNASNetwork) -> PVNASNetwork:

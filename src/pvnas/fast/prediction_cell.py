@@ -9,9 +9,7 @@ Legend: F folded frames, C channels of the cell, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +20,7 @@ from pvnas.fast.kernels.channel_conv.cpu import channel_conv_into, lay_out
 from pvnas.fast.kernels.choice import kernels_for
 from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
 from pvnas.fast.kernels.pool.cpu import pool_single
-from pvnas.fast.kernels.tensors import empty_pictures
+from pvnas.fast.kernels.tensors import empty_output
 from pvnas.space.genotype import NODES
 from pvnas.space.layers import (
     FactorizedReduction,
@@ -45,7 +43,7 @@ class PredictionCell(nn.Module):
         super().__init__()
         self.cell = cell
         self.layouts = _Layouts()
-        self.strides = [_stride(layers) for layers in (cell.input0, cell.input1, cell.operations[0])]
+        self.stride = _stride(cell.operations[0])  # which reads an input, as all do that have it
 
     def forward(self, x0: Tensor, x1: Tensor, rectified: bool = False) -> Tensor:
         """Two (N, C', T, H, W) inputs, which may be through their ReLU, to (N, 4C, T, H', W')."""
@@ -54,13 +52,12 @@ class PredictionCell(nn.Module):
             return y
         run, cell = _Pass(x0.shape[2], self.layouts), self.cell
         nodes = [run.entered(cell.input0, fold_time(x0)), run.entered(cell.input1, fold_time(x1))]
-        (f, c, h, w), operations = nodes[0].shape, iter(cell.operations)
-        stride = self.strides[2]  # of the first operation, which reads an input, as all have that leave one
-        y_FCHW = empty_pictures(x0, f, NODES * c, -(-h // stride), -(-w // stride))
+        c, operations = nodes[0].shape[1], iter(cell.operations)
+        y_FCHW = empty_output(nodes[0], NODES * c, self.stride)
         for node, predecessors in enumerate(cell.predecessors):
             sum_FCHW = y_FCHW[:, node * c : (node + 1) * c]
             for number, predecessor in enumerate(predecessors):
-                run.operate(next(operations), nodes[predecessor], _Sum(sum_FCHW, begun=number > 0))
+                run.operate(next(operations), nodes[predecessor], sum_FCHW, added=number > 0)
             nodes.append(sum_FCHW)
         return unfold_time(y_FCHW, x0.shape[2])
 
@@ -85,22 +82,6 @@ def _works_on(x: Tensor) -> bool:
     seen = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing()
     seen = seen or (torch.is_grad_enabled() and x.requires_grad)
     return x.device.type == "cpu" and not seen and kernels_for(x) is cpp
-
-
-class _Sum(NamedTuple):
-    """Where an operation's last convolution writes."""
-
-    values_FCHW: Tensor
-    begun: bool
-
-    def add(self, y_FCHW: Tensor) -> None:
-        if self.begun:
-            self.values_FCHW.add_(y_FCHW)
-        else:
-            self.values_FCHW.copy_(y_FCHW)
-
-    def of(self, channels: slice) -> _Sum:
-        return _Sum(self.values_FCHW[:, channels], self.begun)
 
 
 class _Layouts:
@@ -131,30 +112,27 @@ class _Pass:
 
     def entered(self, layers: nn.Module, x_FCHW: Tensor) -> Tensor:
         """Return an input at the cell's width, (F, C, H, W)."""
-        f, _, h, w = x_FCHW.shape
         convolutions = [layer for layer in layers.children() if isinstance(layer, FoldedConv)]
-        c, stride = sum(conv.out_channels for conv in convolutions), _stride(layers)
-        y_FCHW = empty_pictures(x_FCHW, f, c, -(-h // stride), -(-w // stride))
-        self.operate(layers, x_FCHW, _Sum(y_FCHW, begun=False))
+        y_FCHW = empty_output(x_FCHW, sum(conv.out_channels for conv in convolutions), _stride(layers))
+        self.operate(layers, x_FCHW, y_FCHW)
         return y_FCHW
 
-    def operate(self, operation: nn.Module, x_FCHW: Tensor, to: _Sum) -> None:
-        """Add what an operation makes of (F, C, H, W)."""
-        if isinstance(operation, nn.Identity):
-            to.add(x_FCHW)
-        elif isinstance(operation, FactorizedReduction):
+    def operate(self, operation: nn.Module, x_FCHW: Tensor, into: Tensor, added: bool = False) -> None:
+        """Write what an operation makes of (F, C, H, W); ``added``: add it to what is there."""
+        if isinstance(operation, FactorizedReduction):
             even, odd = (conv for conv in operation.children() if isinstance(conv, FoldedConv))
-            self._conv(even, cpp.pick_pixels(x_FCHW, 0), to.of(slice(even.out_channels)))
-            self._conv(odd, cpp.pick_pixels(x_FCHW, 1), to.of(slice(even.out_channels, None)))
+            self._conv(even, cpp.pick_pixels(x_FCHW, 0), into[:, : even.out_channels], added)
+            self._conv(odd, cpp.pick_pixels(x_FCHW, 1), into[:, even.out_channels :], added)
         elif isinstance(operation, Rectified) and _has_kernels(operation):
-            self._convolve(operation, x_FCHW, to)
+            self._convolve(operation, x_FCHW, into, added)
         elif isinstance(operation, FoldedAvgPool | FoldedMaxPool) and operation.kernel_size == (1, 3, 3):
             averages = isinstance(operation, FoldedAvgPool)
-            pool_single(x_FCHW, _stride(operation), averages=averages, into=to.values_FCHW, added=to.begun)
+            pool_single(x_FCHW, _stride(operation), averages=averages, into=into, added=added)
         else:  # any other operation, as it is
-            to.add(fold_time(operation(unfold_time(x_FCHW, self.frames))))
+            y_FCHW = fold_time(operation(unfold_time(x_FCHW, self.frames)))
+            into.add_(y_FCHW) if added else into.copy_(y_FCHW)
 
-    def _convolve(self, layers: Rectified, x_FCHW: Tensor, to: _Sum) -> None:
+    def _convolve(self, layers: Rectified, x_FCHW: Tensor, into: Tensor, added: bool) -> None:
         """Convolution after convolution, each of what the one before it has made."""
         read: ConvInput = x_FCHW
         *_, last = convolutions = [layer for layer in layers if isinstance(layer, FoldedConv)]
@@ -164,18 +142,19 @@ class _Pass:
             if isinstance(read, DeferredDepthwise) or conv.kernel_size[1] == 1:
                 if stride == 2 and isinstance(read, Tensor):
                     read, rectified = cpp.pick_pixels(read, 0), False
-                read = self._conv(conv, read, to if conv is last else None, rectified)
+                read = self._conv(conv, read, into if conv is last else None, added and conv is last, rectified)
             elif conv.groups > 1:
                 read = cpp.depthwise(read, conv.weight.squeeze(2), stride, conv.dilation[1])
             else:  # bound by arithmetic: PyTorch's
                 read = F.conv2d(self._rectified(read), conv.weight.squeeze(2), conv.bias, stride, int(conv.padding[1]))
 
-    def _conv(self, conv: FoldedConv, x: ConvInput, to: _Sum | None, rectified: bool = False) -> Tensor:
+    def _conv(
+        self, conv: FoldedConv, x: ConvInput, into: Tensor | None, added: bool, rectified: bool = False
+    ) -> Tensor:
         """A pointwise convolution, or one over time."""
-        into, begun = to or (None, False)
         return channel_conv_into(
             x, conv.weight.squeeze(-1), 1, self.frames, rectified,
-            into=into, bias=conv.bias, added=begun, laid_out=self.layouts.of(conv),
+            into=into, bias=conv.bias, added=added, laid_out=self.layouts.of(conv),
         )  # fmt: skip
 
     def _rectified(self, x_FCHW: Tensor) -> Tensor:
@@ -189,20 +168,20 @@ def _has_kernels(layers: Rectified) -> bool:
     """Whether they are such as the search space's own operations have; others may be registered."""
     convolutions = [layer for layer in layers if isinstance(layer, FoldedConv)]
     known = all(isinstance(layer, nn.ReLU | FoldedConv) for layer in layers)
-    return known and bool(convolutions) and not isinstance(layers[-1], nn.ReLU) and all(map(_kernel_of, convolutions))
+    return known and bool(convolutions) and not isinstance(layers[-1], nn.ReLU) and all(map(_has_kernel, convolutions))
 
 
-def _kernel_of(conv: FoldedConv) -> Callable[..., object] | None:
-    """Return what computes a convolution, None: nothing here."""
-    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+def _has_kernel(conv: FoldedConv) -> bool:
+    """Whether something here computes a convolution."""
     match conv.kernel_size:
-        case (1, 1, 1) | (3, 1, 1) if conv.groups == 1 and conv.padding[0] == conv.kernel_size[0] // 2:
-            return channel_conv_into
-        case (1, 3, 3) if depthwise and conv.padding[1] == conv.dilation[1] and conv.bias is None:
-            return cpp.depthwise
-        case (1, 3, 3) if conv.groups == 1 and conv.dilation[1] == 1 and conv.padding[1] == 1:
-            return F.conv2d
-    return None
+        case (1, 1, 1) | (3, 1, 1):
+            return conv.groups == 1 and conv.padding[0] == conv.kernel_size[0] // 2
+        case (1, 3, 3) if conv.groups == 1:
+            return conv.dilation[1] == 1 and conv.padding[1] == 1
+        case (1, 3, 3):
+            depthwise = conv.groups == conv.in_channels == conv.out_channels
+            return depthwise and conv.padding[1] == conv.dilation[1] and conv.bias is None
+    return False
 
 
 def _stride(layers: nn.Module) -> int:
