@@ -79,23 +79,22 @@ class AutogradOperations:
         None where ``forward`` was not told that it wants them.
         """
         columns = tuple(dict.fromkeys(term.column for term in self.terms))
-        dtype = weights.of(edges, columns).dtype
-        of_weights = {column: grads[0].new_zeros(len(grads), dtype=dtype) for column in columns}
-        output_grads = []
+        weights_kO = weights.of(edges, columns)
+        weights_kO_grad, output_grads = torch.zeros_like(weights_kO), []
         for (_, column, edge), y in zip(self.terms, saved.outputs, strict=True):
-            weights_k, y_FCHW = weights.of(edges, (column,)), fold_time(y.detach())
+            o, y_FCHW = columns.index(column), fold_time(y.detach())
             reached = range(len(grads)) if edge is None else (edge,)
             if weights_grad is not None:
                 for node in reached:
-                    of_weights[column][node] = (grads[node] * y_FCHW).sum(dtype=dtype)
+                    weights_kO_grad[node, o] = (grads[node] * y_FCHW).sum(dtype=weights_kO.dtype)
+            weights_k = weights_kO[:, o : o + 1]  # of a dimension: so halves are multiplied in the type of the weights
             mixed = torch.stack([weights_k[node] * grads[node] for node in reached]).sum(0).to(y.dtype)
             output_grads.append(unfold_time(mixed, y.shape[2]))
         if weights_grad is not None:
-            weights_grad.set(edges, columns, torch.stack([of_weights[column] for column in columns], 1))
+            weights_grad.set(edges, columns, weights_kO_grad)
         if not saved.x.requires_grad:
             return None, [None] * len(self.parameters())
         wanted = [saved.x, *(p for p in self.parameters() if p.requires_grad)]
-        x_grad, *found = torch.autograd.grad(saved.outputs, wanted, output_grads, allow_unused=True)
-        rest = iter(found)
-        of_parameters = [next(rest) if p.requires_grad else None for p in self.parameters()]
+        x_grad, *rest = torch.autograd.grad(saved.outputs, wanted, output_grads, allow_unused=True)
+        of_parameters = [rest.pop(0) if p.requires_grad else None for p in self.parameters()]
         return None if x_grad is None else fold_time(x_grad), of_parameters

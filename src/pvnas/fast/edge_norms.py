@@ -15,35 +15,24 @@ from pvnas.fast.kernels.interface import Kernels, Normed
 from pvnas.space.layers import BatchNorm
 
 
-class BatchStatistics:
-    """The statistics that a forward pass finds, gathered so that all running ones move in a few calls."""
+class BatchStatistics(list[tuple[Sequence[BatchNorm], Tensor, Tensor, int]]):
+    """What a forward pass finds, gathered so that all running statistics move in a few calls.
 
-    def __init__(self) -> None:
-        self._gathered: list[tuple[Sequence[BatchNorm], Tensor, Tensor, int]] = []
-
-    def add(self, layers: Sequence[BatchNorm], mean_kC: Tensor, var_kC: Tensor, count: int) -> None:
-        """Gather what layers side by side have seen: mean and biased variance of ``count`` values a channel."""
-        self._gathered.append((layers, mean_kC, var_kC, count))
-
-    def extend(self, others: BatchStatistics) -> None:
-        """Gather what another pass has."""
-        self._gathered.extend(others._gathered)
+    Layers side by side, the mean and the biased variance (kC,) of what they have seen, and how many values a channel.
+    """
 
     def move_running(self) -> None:
         """Move the running statistics as PyTorch's BN does, the variance without bias."""
-        if not self._gathered:
+        if not self:
             return
-        factors = [count / max(count - 1, 1) for *_, count in self._gathered]
-        unbiased = torch._foreach_mul([var for _, _, var, _ in self._gathered], factors)
-        layers = [layer for some, *_ in self._gathered for layer in some]
-        momentum = layers[0].momentum or 0.0
-        for name, new in (("running_mean", [mean for _, mean, _, _ in self._gathered]), ("running_var", unbiased)):
+        layers_of, means, variances, counts = zip(*self, strict=True)
+        unbiased = torch._foreach_mul(variances, [count / max(count - 1, 1) for count in counts])
+        layers = [layer for some in layers_of for layer in some]
+        for name, new in (("running_mean", means), ("running_var", unbiased)):
             old: list[Tensor] = [getattr(layer, name) for layer in layers]
-            parts = [
-                part for (some, *_), value in zip(self._gathered, new, strict=True) for part in value.chunk(len(some))
-            ]
-            torch._foreach_lerp_(old, [part.to(old[0].dtype) for part in parts], momentum)
-        self._gathered.clear()
+            parts = [part for some, value in zip(layers_of, new, strict=True) for part in value.chunk(len(some))]
+            torch._foreach_lerp_(old, [part.to(old[0].dtype) for part in parts], layers[0].momentum or 0.0)
+        self.clear()
 
 
 class EdgeNorms(NamedTuple):
@@ -76,7 +65,7 @@ class EdgeNorms(NamedTuple):
         """Return the same where mean, variance and 1 / sqrt(variance + eps) of the batch are known."""
         mean, var, inverse_std = statistics
         if self.gathered is not None:
-            self.gathered.add(self.layers, mean, var, z_FCHW.numel() // z_FCHW.shape[1])
+            self.gathered.append((self.layers, mean, var, z_FCHW.numel() // z_FCHW.shape[1]))
         return Normed(z_FCHW, mean, inverse_std)
 
 

@@ -41,17 +41,18 @@ def by_pytorch() -> Iterator[None]:
 
 def kernels_for(x: Tensor) -> Kernels:
     """Return the set that computes with such a tensor. The first time it may compile and test one, for some seconds."""
-    if _by_pytorch or x.dtype not in TYPES.get(x.device.type, ()):
-        return pytorch
-    return _chosen(x.device.type, x.dtype)[0]
+    return _choice(x.device.type, x.dtype)[0]
 
 
 def kernel_facts(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Return what ``environment.json`` says: ``kernels`` (triton, c++ or pytorch) and ``kernels_selftest``."""
-    if _by_pytorch or dtype not in TYPES.get(device.type, ()):
-        return {"kernels": pytorch.NAME, "kernels_selftest": "not asked"}
-    kernels, said = _chosen(device.type, dtype)
+    kernels, said = _choice(device.type, dtype)
     return {"kernels": kernels.NAME, "kernels_selftest": said}
+
+
+def _choice(device_type: str, dtype: torch.dtype) -> tuple[Kernels, str]:
+    asked = not _by_pytorch and dtype in TYPES.get(device_type, ())
+    return _chosen(device_type, dtype) if asked else (pytorch, "not asked")
 
 
 @cache

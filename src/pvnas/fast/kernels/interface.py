@@ -10,6 +10,9 @@ edges hold their channels side by side: (F, kC, H, W). Pictures lie in channels-
 channels of such (``tensors.rows_of``); what is returned is dense. Gradients are called ``grad`` where they come in and
 ``..._grad`` where they go out. Sums are made in float32, of float64 in float64. Those of the C++ and of the Triton set
 have an order that depends on the sizes alone: the same clips give the same bits, whatever the number of threads.
+
+``Any`` stands for such pictures, or for what is not in memory and only has their shape: a set may return it, and that
+set's ``channel_conv...`` functions alone read it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -32,20 +34,6 @@ class Normed(NamedTuple):
     inverse_std: Tensor
 
 
-class Deferred(Protocol):
-    """A tensor that is not in memory: a set may return it, and that set's ``channel_conv...`` functions alone read it.
-
-    ``Pictures`` are a tensor or this. Arguments and results that may be such are ``Any`` below: each set has its types.
-    """
-
-    @property
-    def shape(self) -> torch.Size:
-        """Its shape."""
-
-
-Pictures = Tensor | Deferred
-
-
 class Kernels(Protocol):
     """One set of kernels. Any module with these functions is one."""
 
@@ -56,7 +44,7 @@ class Kernels(Protocol):
 
     def depthwise(
         self, x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None
-    ) -> Any:  # Pictures
+    ) -> Any:
         """Return the convolution (F, kC, H', W') of ReLU(x) with kernels (kC, 1, 3, 3), padded to keep H and W.
 
         x has kC channels, or C that every edge reads. ``norm``: of ReLU(batch norm of x) instead, with x its input.
@@ -163,7 +151,7 @@ class Kernels(Protocol):
 
     def per_edge_grads(
         self, grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
-    ) -> list[Any]:  # of Pictures
+    ) -> list[Any]:
         """Return the gradients for the inputs of the batch norms of ``per_edge``, (F, kC, H, W) each.
 
         ``sums``: what ``mixed_grad_sums`` has returned; ``of_batch``: whether the norms' statistics are the batch's,

@@ -48,35 +48,22 @@ def depthwise(
 def depthwise_input_grad(
     grad: Tensor, kernel: Tensor, x: Tensor, stride: int = 1, dilation: int = 1, into: Tensor | None = None
 ) -> Tensor:
-    x_grad = empty_pictures(x, *x.shape) if into is None else into
-    _input_grad(grad, kernel, x_grad, stride, dilation, added=into is not None)
+    (f, c, h, w), x_grad = x.shape, empty_pictures(x, *x.shape) if into is None else into
+    call(
+        "depthwise_input_grad", rows_of(grad), _taps(kernel), *[None] * 4, x_grad, None, 0, f, h, w, *grad.shape[2:], c,
+        len(kernel) // c, stride, dilation, into is not None,
+    )  # fmt: skip
     return x_grad
 
 
 def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
-    f, c, h, _ = norm.z.shape
-    n_grad, sums = empty_pictures(norm.z, *norm.z.shape), grad.new_empty(min(PARTS, f * h), 2, 1, c)
-    _input_grad(grad, kernel, n_grad, 1, 1, norm=norm, sums=sums)
-    return n_grad, sums.sum(0)
-
-
-def _input_grad(
-    grad: Tensor,
-    kernel: Tensor,
-    x_grad: Tensor,
-    stride: int,
-    dilation: int,
-    *,
-    added: bool = False,
-    norm: Normed | None = None,
-    sums: Tensor | None = None,
-) -> None:
-    f, c, h, w = x_grad.shape
+    f, c, h, w = norm.z.shape
+    n_grad, sums = empty_pictures(norm.z, f, c, h, w), grad.new_empty(min(PARTS, f * h), 2, 1, c)
     call(
-        "depthwise_input_grad", rows_of(grad), _taps(kernel), (None, None) if norm is None else rows_of(norm.z),
-        _statistics(norm), x_grad, sums, 0 if sums is None else len(sums), f, h, w, *grad.shape[2:], c,
-        len(kernel) // c, stride, dilation, added,
+        "depthwise_input_grad", rows_of(grad), _taps(kernel), rows_of(norm.z), _statistics(norm), n_grad, sums,
+        len(sums), f, h, w, h, w, c, 1, 1, 1, False,
     )  # fmt: skip
+    return n_grad, sums.sum(0)
 
 
 def depthwise_kernel_grad(
