@@ -32,20 +32,14 @@ ROUNDS = 5
 OtherReader = Callable[["FramesOfAFile"], Any]
 """Returns (T, H, W, C) or (T, C, H, W) uint8 frames."""
 
-
-@dataclass(frozen=True)
-class ClipRequest:
-    """One clip to read."""
-
-    video: int
-    u: float
-    """Where in the video its window begins, in [0, 1)."""
+ClipRequest = tuple[int, float]
+"""One clip to read: of which video, and where in it its window begins, in [0, 1)."""
 
 
 def clip_requests(videos: int, clips: int) -> list[ClipRequest]:
     """Return the clips that every reader reads: the videos in turn, at random positions."""
     draw = np.random.default_rng(0)
-    return [ClipRequest(number % videos, float(draw.random())) for number in range(clips)]
+    return [(number % videos, float(draw.random())) for number in range(clips)]
 
 
 def reading_rates(
@@ -77,10 +71,8 @@ def reading_rates(
 
 
 def _read(dataset: VideoDataset, request: ClipRequest) -> Any:
-    def choose(times_T: Any, duration: float) -> Any:
-        return training_indices(times_T, duration, ClipConfig(), [request.u])
-
-    return dataset.frames(request.video, choose)
+    video, u = request
+    return dataset.frames(video, lambda times_T, duration: training_indices(times_T, duration, ClipConfig(), [u]))
 
 
 def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoDataset:
@@ -110,9 +102,9 @@ def _told(requests: Sequence[ClipRequest], catalog: Catalog, short_side: int) ->
         path = catalog.root / video.path
         whole = decode_video(path, short_side=short_side)
         height, width = whole.frames_TCHW.shape[2:]
-        for request in (request for request in requests if request.video == number):
-            indices = training_indices(whole.times_T, whole.duration, ClipConfig(), [request.u]).tolist()
-            frames[request] = FramesOfAFile(path, indices, whole.rate, (height, width))
+        for u in (u for of_video, u in requests if of_video == number):
+            indices = training_indices(whole.times_T, whole.duration, ClipConfig(), [u]).tolist()
+            frames[number, u] = FramesOfAFile(path, indices, whole.rate, (height, width))
     return frames
 
 
@@ -152,40 +144,36 @@ class _TimedPainter(Painter):
 
 
 def stage_milliseconds(catalog: Catalog, *, short_side: int, clips: int, augment: AugmentConfig) -> dict[str, float]:
-    """Return the milliseconds of a clip by stage."""
+    """Return the milliseconds of a clip by stage: what a dataset does with a sound file, step by step."""
     spent = dict.fromkeys(("open", "seek", "decode", "convert", "augment", "collate"), 0.0)
-    batch = []
-    for number, request in enumerate(clip_requests(len(catalog.videos), clips)):
-        frames_TCHW = _read_in_stages(catalog.root / catalog.videos[request.video].path, request.u, short_side, spent)
-        started = time.perf_counter()
+    since, batch = 0.0, []
+
+    def passed(stage: str) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        spent[stage], since = spent[stage] + now - since, now
+
+    for number, (video, u) in enumerate(clip_requests(len(catalog.videos), clips)):
+        path, painter, since = catalog.root / catalog.videos[video].path, _TimedPainter(short_side), time.perf_counter()
+        with open_video(path) as (container, stream):
+            passed("open")
+            packets, table = packets_and_table(path, container, stream)
+            assert table is not None, f"{path}: without usable time stamps there are no stages to tell apart"
+            wanted = table.order_T[training_indices(table.times_T, table.duration, ClipConfig(), [u])].tolist()
+            passed("seek")
+            painter.fit(stream.codec_context.width, stream.codec_context.height)
+            pictures = decode_runs(container, stream, packets, table, set(wanted), table.runs(set(wanted)), painter)
+            passed("decode")
+        frames_TCHW = stacked([pictures[packet] for packet in wanted])
+        passed("convert")
+        spent["decode"] -= painter.seconds
+        spent["convert"] += painter.seconds
         height, width = frames_TCHW.shape[2:]
         box = random_crop_box(height, width, augment, generator(0, number), may_flip=True)
         batch.append(crop_batch([frames_TCHW], [box], augment.crop))
-        spent["augment"] += time.perf_counter() - started
+        passed("augment")
         if len(batch) == CLIPS_PER_BATCH or number == clips - 1:
-            started = time.perf_counter()
             torch.cat(batch)
-            spent["collate"] += time.perf_counter() - started
             batch = []
+            passed("collate")
     return {stage: 1000.0 * seconds / clips for stage, seconds in spent.items()}
-
-
-def _read_in_stages(path: Path, u: float, short_side: int, spent: dict[str, float]) -> torch.Tensor:
-    """Do what ``read_frames`` does with a sound file, adding up the seconds of each stage."""
-    painter, began = _TimedPainter(short_side), time.perf_counter()
-    with open_video(path) as (container, stream):
-        opened = time.perf_counter()
-        packets, table = packets_and_table(path, container, stream)
-        assert table is not None, f"{path}: without usable time stamps there are no stages to tell apart"
-        wanted = table.order_T[training_indices(table.times_T, table.duration, ClipConfig(), [u])]
-        needed = set(wanted.tolist())
-        listed = time.perf_counter()
-        painter.fit(stream.codec_context.width, stream.codec_context.height)
-        pictures = decode_runs(container, stream, packets, table, needed, table.runs(needed), painter)
-        decoded = time.perf_counter()
-    frames_TCHW = stacked([pictures[packet] for packet in wanted.tolist()])
-    spent["open"] += opened - began
-    spent["seek"] += listed - opened
-    spent["decode"] += decoded - listed - painter.seconds
-    spent["convert"] += painter.seconds + time.perf_counter() - decoded
-    return frames_TCHW
