@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ COPIED_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 ROUNDS = 5
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a piece of work asks of the machine."""
 
     macs: int
@@ -37,8 +36,7 @@ class Work:
     """Bytes that its kernels read and write, each as if nothing stayed in a cache."""
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """The two limits of a roofline (Williams, Waterman, Patterson, 2009), measured."""
 
     macs_per_s: float
@@ -118,7 +116,7 @@ class _ByteCounter(TorchDispatchMode):
         self.bytes += sum(x.nbytes for x in tree_leaves(tensors) if isinstance(x, Tensor))
 
     def add_each_once(self, tensors: Any) -> None:
-        """Add the bytes of what a kernel of our own takes: some arguments stand in for what it does not read."""
+        """Add the bytes of what a kernel of our own takes, which may be among its arguments twice."""
         self.add(list({(x.data_ptr(), x.shape): x for x in tree_leaves(tensors) if isinstance(x, Tensor)}.values()))
 
 
@@ -136,11 +134,8 @@ def _triton_launches(seen: Callable[[Any], None]) -> Iterator[None]:
         seen(args)
         return run(self, *args, **kwargs)
 
-    JITFunction.run = shown
-    try:
+    with patch.object(JITFunction, "run", shown):
         yield
-    finally:
-        JITFunction.run = run
 
 
 WARM_UP = 2
@@ -179,7 +174,7 @@ def measure_work(
     measured: dict[str, Any] = {"seconds": seconds, "peak_bytes": _peak_bytes(device)}
     if count is not None:
         machine = measure_machine(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-        measured |= {"work": asdict(count()), "machine": (machine.macs_per_s, machine.bytes_per_s)}
+        measured |= {"work": count(), "machine": machine}
     return measured
 
 
@@ -203,7 +198,7 @@ def _in_a_process(program: str | Path, settings: dict[str, Any]) -> dict[str, An
 def _summary(runs: list[dict[str, Any]], clips: int) -> dict[str, Any]:
     """Return the medians over the rounds, and what was counted in the first."""
     seconds = median(run["seconds"] for run in runs)
-    work, machine = Work(**runs[0]["work"]), Machine(*runs[0]["machine"])
+    work, machine = Work(*runs[0]["work"]), Machine(*runs[0]["machine"])
     least = machine.seconds_of(work)
     return {
         "seconds": round(seconds, 5),

@@ -97,7 +97,7 @@ def _summed(x, total, parts, numbers, BLOCK_PARTS: tl.constexpr, BLOCK_NUMBERS: 
 
 
 @triton.constexpr_function
-def sum_type(dtype):
+def type_of_sums(dtype):
     """The type in which sums of this type are made."""
     return tl.float64 if dtype == tl.float64 else tl.float32
 
@@ -105,7 +105,7 @@ def sum_type(dtype):
 @triton.jit
 def zeros(x, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """Sums of what a tensor holds, at their beginning."""
-    return tl.zeros([BLOCK_P, BLOCK_C], sum_type(x.dtype.element_ty))
+    return tl.zeros([BLOCK_P, BLOCK_C], type_of_sums(x.dtype.element_ty))
 
 
 @triton.jit
@@ -134,7 +134,7 @@ def at(x, pixel, c):
 def load(address, mask):
     """Values in the type of sums, zero outside the mask."""
     values = tl.load(address, mask=mask, other=0.0)
-    return values.to(sum_type(values.dtype))
+    return values.to(type_of_sums(values.dtype))
 
 
 @triton.jit

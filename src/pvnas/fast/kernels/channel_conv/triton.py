@@ -5,8 +5,6 @@ a tensor, the elements from a pixel to the next and those from an edge's channel
 from, to) a tensor and its strides. P: pixels of a program, K: channels that it reads at once, N: that it writes.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -28,6 +26,8 @@ from pvnas.fast.kernels.triton_blocks import (
     zeros,
 )
 
+Edges = tuple[Tensor, int, int]
+"""``x``, ``y`` or ``g``."""
 ONE_EACH = 1 << 30
 """Programs: one for each block of pixels."""
 # Where a program goes through a kernel in steps, and for the gradient of a kernel: up to 64 channels, more.
@@ -54,26 +54,25 @@ def channel_conv(
     into: Tensor | None = None,
     step: int = 0,
 ) -> Tensor:
-    return _convolve(x, kernel, edges, frames, relu, into, step)[0]
+    return _convolve(x, kernel, edges, frames, relu, into, step, with_moments=False)[0]
 
 
 def channel_conv_statistics(
     x: Tensor, kernel: Tensor, edges: int, frames: int = 1, relu: bool = False, eps: float = 0.0
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    y, moments = _convolve(x, kernel, edges, frames, relu, with_moments=True)
+    y, moments = _convolve(x, kernel, edges, frames, relu, None, 0, with_moments=True)
     return y, batch_statistics(y, eps) if moments is None else joined_moments(*moments, y.numel() // y.shape[1], eps)
 
 
 def _convolve(
-    x: Tensor, kernel: Tensor, edges: int, frames: int, relu: bool,
-    into: Tensor | None = None, step: int = 0, with_moments: bool = False,
-) -> tuple[Tensor, tuple[Tensor, int] | None]:  # fmt: skip
+    x: Tensor, kernel: Tensor, edges: int, frames: int, relu: bool, into: Tensor | None, step: int, with_moments: bool
+) -> tuple[Tensor, tuple[Tensor, int] | None]:
     f, _, h, w = x.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     y = empty_pictures(x, f, edges * b, h, w) if into is None else into
     weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
-    steps = (0 if x.shape[1] == a else a, step or b)
-    return y, _multiply(x, weights, y, steps, frames, relu=relu, with_moments=with_moments)
+    from_x, to_y = (*strided(x), 0 if x.shape[1] == a else a), (*strided(y), step or b)
+    return y, _multiply(from_x, weights, to_y, frames, 1, relu=relu, mask=None, moments=with_moments)
 
 
 def channel_conv_input_grad(
@@ -89,8 +88,10 @@ def channel_conv_input_grad(
     f, _, h, w = grad.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_grad = empty_pictures(grad, f, a if shared else edges * a, h, w)
-    weights, together = kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2), edges if shared else 1
-    _multiply(grad[:, first:], weights, x_grad, (step or b, a), frames, together, sign=-1, behind_relu=behind_relu)
+    weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2)
+    from_grad, to_x = (*strided(grad[:, first:]), step or b), (*strided(x_grad), a)
+    mask = None if behind_relu is None else (*strided(behind_relu), a)
+    _multiply(from_grad, weights, to_x, frames, -1, relu=False, mask=mask, moments=False)
     return x_grad
 
 
@@ -120,42 +121,40 @@ def channel_conv_kernel_grad(
 
 
 def _multiply(
-    x: Tensor, weights: Tensor, y: Tensor, steps: tuple[int, int], frames: int, together: int = 1, *, sign: int = 1,
-    relu: bool = False, behind_relu: Tensor | None = None, with_moments: bool = False,
-) -> tuple[Tensor, int] | None:  # fmt: skip
-    """Write a product over channels to y. Return, if asked for and a program holds a kernel, moments and their pixels.
+    x: Edges, weights: Tensor, y: Edges, frames: int, sign: int, *, relu: bool, mask: Edges | None, moments: bool
+) -> tuple[Tensor, int] | None:
+    """Write a product over channels to y, summed over edges where y has the channels of one.
 
-    ``weights``: (t, k, from, to); ``steps``: from an edge's channels to those of the next, in x and y; ``together``:
-    edges that are summed; ``sign``: -1 for a gradient: of a frame, from those that it has reached.
+    ``weights``: (t, k, from, to); ``sign``: -1 for a gradient: of a frame, from those that it has reached. Return, if
+    ``moments`` are asked for and a program holds a kernel, the first two arguments of ``joined_moments``.
     """
     if weights.stride(3) != 1 and weights.stride(2) != 1:  # neighbours in memory are read together
         weights = weights.contiguous()
-    (taps, edges, n_from, n_to), (f, _, h, w) = weights.shape, x.shape
-    given: tuple[Any, ...] = ((*strided(x), steps[0]), (weights, *weights.stride()), (*strided(y), steps[1]))
-    mask = None if behind_relu is None else (*strided(behind_relu), steps[1])
-    setting = HOLDING[taps, with_moments][max(n_from, n_to) > 64]
-    holds = together == 1 and n_from <= CHANNELS_HELD and (mask is None or taps == 1) and _fits(x, weights, setting)
+    (taps, edges, n_from, n_to), (f, channels, h, w) = weights.shape, y[0].shape
+    runs, setting = 1 if channels == n_to else edges, HOLDING[taps, moments][max(n_from, n_to) > 64]
+    holds = runs == edges and n_from <= CHANNELS_HELD and (mask is None or taps == 1) and _fits(x[0], weights, setting)
     setting = setting if holds else STEPS[n_to > 64]
     block_k, block_n = channel_block(n_from, CHANNELS_HELD if holds else 64), channel_block(n_to, setting.channels)
+    given, blocks = (x, (weights, *weights.stride()), y), triton.cdiv(n_to, block_n) * runs
     flags = {
-        "RELU": relu, "BLOCK_P": setting.pixels, "BLOCK_K": block_k, "BLOCK_N": block_n, "PRECISION": _precision(y),
+        "RELU": relu, "BLOCK_P": setting.pixels, "BLOCK_K": block_k, "BLOCK_N": block_n, "PRECISION": _precision(x[0]),
         "num_warps": setting.warps, "num_stages": setting.stages,
     }  # fmt: skip
     if not holds:
-        programs = triton.cdiv(f * h * w, setting.pixels) * triton.cdiv(n_to, block_n) * (edges // together)
-        sizes = (f * h * w, h * w, frames, n_from, n_to, edges // together, together)
-        _multiply_in_steps[(programs,)](*given, mask, *sizes, TAPS=taps, SIGN=sign, **flags)
+        _multiply_in_steps[(triton.cdiv(f * h * w, setting.pixels) * blocks,)](
+            *given, mask, f * h * w, h * w, frames, n_from, n_to, runs, edges // runs, TAPS=taps, SIGN=sign, **flags
+        )
         return None
     frames = frames if taps > 1 else 1
-    blocks, length = triton.cdiv(n_to, block_n) * edges, f * h * w // frames
+    length = f * h * w // frames
     parts, each = parts_of(length, blocks, setting)
-    moments = y.new_empty(parts if with_moments else 0, 2, y.shape[1], dtype=sum_type(y))
-    given += (moments if with_moments else None, y.shape[1], length, each, n_from, n_to, edges)
+    written = y[0].new_empty(parts, 2, channels, dtype=sum_type(y[0])) if moments else None
+    held = (*given, written, channels, length, each, n_from, n_to, runs)
     if taps == 1:
-        _multiply_once[(parts * blocks,)](*given, mask, **flags)
+        _multiply_once[(parts * blocks,)](*held, mask, **flags)
     else:
-        _multiply_in_time[(parts * blocks,)](*given, h * w, frames, SIGN=sign, **flags)
-    return moments, each * frames
+        _multiply_in_time[(parts * blocks,)](*held, h * w, frames, SIGN=sign, **flags)
+    return None if written is None else (written, each * frames)
 
 
 def _fits(x: Tensor, weights: Tensor, setting: Setting) -> bool:
