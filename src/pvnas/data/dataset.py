@@ -3,8 +3,6 @@
 torch is imported when frames are asked for: listing a folder needs none. Legend: T frames, C channels, H and W pixels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +53,7 @@ class VideoDataset:
         return len(self.catalog.videos)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the frames are."""
         import torch
 
@@ -79,13 +77,13 @@ class VideoDataset:
             raise UserError("data.order shards is for packs; write one with: pvnas data pack DATA PACK")
         return self.pack.pack_shards[self.catalog.videos.rows]
 
-    def select(self, indices: Sequence[int]) -> VideoDataset:
+    def select(self, indices: Sequence[int]) -> "VideoDataset":
         """Return some of the videos; what is cached is shared."""
         part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack)
         part._cache = None if self._cache is None else [self._cache[i] for i in indices]
         return part
 
-    def frames(self, index: int, choose: Choose) -> Tensor:
+    def frames(self, index: int, choose: Choose) -> "Tensor":
         """Return the (T, C, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
         import torch
 
@@ -103,7 +101,7 @@ class VideoDataset:
         with self._named(index) as path:
             return read_frames(path, choose, short_side=self.short_side)
 
-    def prepare_cache(self, device: torch.device | None = None, progress: Progress | None = None) -> bool:
+    def prepare_cache(self, device: "torch.device | None" = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
         where = self.config.cache
         too_large = where == "auto" and self.estimated_bytes() > self.config.cache_gib * GIB

@@ -233,17 +233,17 @@ def test_torn_and_foreign_lines_are_ignored(catalog: Catalog, read: list[str], t
 
 def test_limits_that_are_equal_keep_a_timeout_of_an_interrupted_check(catalog: Catalog, tmp_path: Path) -> None:
     late: Any = CheckResult("06.mp4", "timeout", "late", bytes=7, modified_ns=8)
-    with open_journal(tmp_path, (1.0, 5)) as journal:
+    with open_journal(tmp_path, Limits(deadline=1.0, memory_mib=5)) as journal:
         journal.add(late)
-    with open_journal(tmp_path, (1.0, 5)) as journal:
+    with open_journal(tmp_path, Limits(deadline=1.0, memory_mib=5)) as journal:
         assert journal.known("06.mp4", (7, 8)) == late
         assert journal.known("06.mp4", (7, 9)) is None
-    with open_journal(tmp_path, (2.0, 5)) as journal:
+    with open_journal(tmp_path, Limits(deadline=2.0, memory_mib=5)) as journal:
         assert journal.known("06.mp4", (7, 8)) is None
 
 
 def test_two_checks_in_one_folder_are_refused(catalog: Catalog, tmp_path: Path) -> None:
-    with open_journal(tmp_path, ()), pytest.raises(UserError, match="another check writes there"):
+    with open_journal(tmp_path, Limits()), pytest.raises(UserError, match="another check writes there"):
         check_videos(catalog, out=tmp_path)
 
 

@@ -1,16 +1,15 @@
 """Decode every video once before training and say what is wrong with it. Nothing here ever changes a video.
 
-A bad video is named and left out with its count, never replaced by another one in silence. A check of a large set may
-be stopped at any moment: the same command goes on where it was, and ends in the same lists. For that a line is written
-to a journal for each verdict; one that a kill or a power cut has torn is ignored, and its video read again. The journal
-is gone when the check is finished: the list of verdicts then says the same.
+A bad video is named and left out with its count, never replaced by another one in silence. A check may be stopped at
+any moment: the same command goes on where it was, and ends in the same lists. For that each verdict is a line of a
+journal, which is gone when the lists are there; one that a kill or a power cut has torn is ignored.
 """
 
 import io
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -59,9 +58,9 @@ class Limits:
         if self.memory_mib < 1:
             raise UserError(f"the limit of memory is in MiB, at least 1, not {self.memory_mib}")
 
-    def seconds_for(self, size: int) -> float:
-        """Return the deadline in seconds of a file of so many bytes."""
-        return self.deadline * (1 + size / BYTES_PER_DEADLINE)
+    def seconds_for(self, job: Job) -> float:
+        """Return the deadline of a file in seconds."""
+        return self.deadline * (1 + job.size / BYTES_PER_DEADLINE)
 
 
 def check_videos(
@@ -75,14 +74,13 @@ def check_videos(
 ) -> list[CheckResult]:
     """Decode each video and return what was found, in the catalog's order whatever the number of workers.
 
-    A video of a single frame, or of less than `shortest_seconds` (a clip's window, say), is `short`. With a folder
-    `out` the lists are written there, and what an earlier check there has found of an unchanged file is not read again,
-    unless its time, its memory or a crash decided. Raises Interrupted when `stop` is requested, and UserError where
-    `out` cannot be written or workers cannot be started.
+    A video of one frame, or of less than `shortest_seconds` (a clip's window, say), is `short`. With a folder `out` the
+    lists are written there, and of what an earlier check there has found only what time, memory or a crash decided is
+    read again. Raises Interrupted when `stop` is requested, UserError where `out` or workers cannot be had.
     """
     limits, paths = limits or Limits(), list(dict.fromkeys(catalog.videos.paths))
-    results, under = dict[str, CheckResult](), (limits.deadline, limits.memory_mib)
-    with open_journal(out, under) as journal, begin(progress, "checking videos", len(paths)) as bar:
+    results, memory = dict[str, CheckResult](), limits.memory_mib * MIB
+    with open_journal(out, limits) as journal, begin(progress, "checking videos", len(paths)) as bar:
 
         def add(result: CheckResult | None) -> None:
             if result is not None:
@@ -91,7 +89,9 @@ def check_videos(
             if stop is not None and stop.requested:
                 raise Interrupted(f"{len(results)} of {len(paths)} videos are checked")
 
-        answers = _examined(_unread(catalog.root.absolute(), paths, journal, add), len(paths), limits)
+        work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, len(paths)))
+        jobs = _unread(catalog.root.absolute(), paths, journal, add)
+        answers = run_jobs(work, jobs, workers, seconds_for=limits.seconds_for, memory=memory)
         with closing(answers):  # whatever ends this block ends the workers
             for answer in answers:
                 result = answer and _result(*answer, limits)
@@ -120,21 +120,12 @@ def _unread(root: Path, paths: Iterable[str], journal: "Journal", add: Callable[
             add(known)
 
 
-def _examined(
-    jobs: Iterator[Job], files: int, limits: Limits
-) -> Generator[tuple[Job, CheckResult | Failure] | None, None, None]:
-    """Yield what was found in each file as it comes, and None now and then."""
-    memory = limits.memory_mib * MIB
-    work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, files))
-    return run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
-
-
 def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:
     """Return what a worker has found, or what has become of it."""
     if isinstance(answer, CheckResult):
         result = answer
     elif answer.kind == "timeout":
-        result = CheckResult("", "timeout", f"decoding it takes more than {limits.seconds_for(job.size):.6g} s")
+        result = CheckResult("", "timeout", f"decoding it takes more than {limits.seconds_for(job):.6g} s")
     elif answer.kind == "memory":
         result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
     else:
@@ -152,15 +143,16 @@ class Journal:
     ``limits`` are those a verdict may be owed to: one that time or memory decided counts only under the same.
     """
 
-    def __init__(self, file: io.FileIO | None = None, path: Path = Path(), limits: tuple[float, ...] = ()) -> None:
+    def __init__(self, limits: Limits, path: Path = Path(), file: io.FileIO | None = None) -> None:
         self.path, self._file, self._synced = path, file, time.monotonic()
         self._known: dict[str, CheckResult] = {}
         if file is not None:
             finished = path.with_name(JSON_NAME)
             if finished.exists():
                 self._known = {v.path: v for v in read_check_results(finished) if not v.passing}
-            self._known |= _replayed(file, list(limits))
-            self._write({"limits": limits})
+            under = [limits.deadline, limits.memory_mib]
+            self._known |= _replayed(file, under)
+            self._write({"limits": under})
 
     def known(self, path: str, stamp: tuple[int, int]) -> CheckResult | None:
         """Return the verdict on the video if its file is still of this size in bytes and time of change in ns."""
@@ -182,13 +174,13 @@ class Journal:
 
 
 @contextmanager
-def open_journal(folder: Path | None, limits: tuple[float, ...]) -> Iterator[Journal]:
+def open_journal(folder: Path | None, limits: Limits) -> Iterator[Journal]:
     """Yield the journal of a folder, which is made where it is missing; None: one that keeps nothing.
 
     Raises UserError where another check writes there, or what lies there is not ours.
     """
     if folder is None:
-        yield Journal()
+        yield Journal(limits)
         return
     path = Path(folder) / JOURNAL_NAME
     with explained(path):
@@ -202,7 +194,7 @@ def open_journal(folder: Path | None, limits: tuple[float, ...]) -> Iterator[Jou
             for half_written in path.parent.glob(f"{TEMPORARY}*-{name}"):
                 if not is_held(half_written):
                     half_written.unlink(missing_ok=True)
-        yield Journal(file, path, limits)
+        yield Journal(limits, path, file)
 
 
 def _replayed(file: io.FileIO, limits: list[float]) -> dict[str, CheckResult]:

@@ -5,14 +5,12 @@ Or every byte of it against what was written: hashes, and each member against th
 row ─ catalogue ─▶ json range ─▶ times, sizes ─ indices ─▶ ranges of frames ─▶ JPEG ─▶ (T, C, H, W)
 """
 
-from __future__ import annotations
-
 import hashlib
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import simplejpeg
@@ -54,7 +52,7 @@ def is_pack(path_or_url: str | Path) -> bool:
     return storage_of(path_or_url).size(INFO) is not None
 
 
-def open_pack(path_or_url: str | Path) -> Pack:
+def open_pack(path_or_url: str | Path) -> "Pack":
     """Return the pack of a folder or URL. Raises UserError where there is none, and for what does not fit."""
     storage = storage_of(path_or_url)
     try:
@@ -93,8 +91,8 @@ class Pack:
     def __len__(self) -> int:
         return len(self.catalog.videos)
 
-    def __reduce__(self) -> tuple[type[Pack], tuple[Any, ...]]:
-        return Pack, (self.storage, self.info, self.catalog, self.members)
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), (self.storage, self.info, self.catalog, self.members)
 
     @property
     def pack_shards(self) -> NDArray[np.int64]:
@@ -114,7 +112,7 @@ class Pack:
         member = self.member(row)
         return member.times_T, member.duration
 
-    def frames(self, row: int, indices: NDArray[np.int64]) -> Tensor:
+    def frames(self, row: int, indices: NDArray[np.int64]) -> "Tensor":
         """Return the (T, C, H, W) uint8 RGB frames at these indices, a view of (T, H, W, C) in memory."""
         member = self.member(row)
         wanted = indices.tolist()

@@ -1,9 +1,8 @@
 """One tar file of a pack: for each video two members, ``{key}.json`` and ``{key}.mjpeg``, one after another.
 
 A video is decoded once from its first frame to its last; frames are coded as they come, so that memory holds one
-picture, however long the video is. Headers carry no time and no owner, so that the bytes depend on the videos and the
-options alone. A tar file gets its name when all of it is on the disk; a record beside it then says that it is finished,
-and where its members lie.
+picture. Headers carry no time and no owner: the bytes depend on the videos and the options alone. A tar file gets its
+name when all of it is on the disk; a record beside it then says that it is finished, and where its members lie.
 """
 
 import hashlib

@@ -6,15 +6,13 @@ tensors: frames in the order they are shown, upright, with their times. torch is
 that check videos start quickly and stay small.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +33,8 @@ class VideoError(Exception):
         super().__init__(f"{kind}: {text}")
         self.kind, self.text = kind, " ".join(text.split())
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return VideoError, (self.kind, self.text)  # so that a worker process can hand it on
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.kind, self.text)  # so that a worker process can hand it on
 
 
 @contextmanager
@@ -136,7 +134,7 @@ def reason(error: Exception) -> str:
 class DecodedVideo:
     """Frames of a video in the order they are shown."""
 
-    frames_TCHW: Tensor  # uint8 RGB, upright
+    frames_TCHW: "Tensor"  # uint8 RGB, upright
     times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
     duration: float  # seconds from the first frame to the end of the last
     frames_bad: int = 0  # packets and frames that did not decode or are marked corrupt
@@ -146,7 +144,7 @@ class DecodedVideo:
         """Average frames per second."""
         return measured_rate(self.times_T, 1.0 / self.duration)
 
-    def to(self, device: torch.device) -> DecodedVideo:
+    def to(self, device: "torch.device") -> Self:
         """Return the video with its frames on a device."""
         return replace(self, frames_TCHW=self.frames_TCHW.to(device))
 
@@ -181,7 +179,7 @@ class InOrder(NamedTuple):
     frames_bad: int
 
 
-def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: Painter) -> InOrder:
+def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: "Painter") -> InOrder:
     """Decode a file from its first frame to its last; ``make`` makes an item of each frame. Raises VideoError."""
     items: list[Any] = []
     stamps: list[int | None] = []
@@ -200,12 +198,12 @@ def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: Paint
     return InOrder(items, times_T, duration, reader.bad)
 
 
-def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+def stacked(pictures: list[NDArray[np.uint8]]) -> "Tensor":
     """Return pictures (H, W, C) as (T, C, H, W), a view of (T, H, W, C) in memory: what resizing is fastest on."""
     return channels_first(np.stack(pictures))
 
 
-def channels_first(frames_THWC: NDArray[np.uint8]) -> Tensor:
+def channels_first(frames_THWC: NDArray[np.uint8]) -> "Tensor":
     """Return frames as a tensor (T, C, H, W), a view of the array."""
     import torch
 

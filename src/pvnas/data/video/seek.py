@@ -6,8 +6,6 @@ to the last wanted one are decoded, and in codecs where it is exact the frames t
 skipped. Where the stamps cannot be trusted the whole file is decoded in order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,7 +62,7 @@ class PacketTable:
         return runs
 
 
-def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = None) -> Tensor:
+def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = None) -> "Tensor":
     """Return the (T, C, H, W) uint8 RGB frames, upright, at the indices that ``choose(times_T, duration)`` returns.
 
     ``short_side`` scales them so that the shorter side has this many pixels. In a damaged file the last frame before
@@ -200,7 +198,7 @@ def _sought(container: Any, stream: Any, table: PacketTable, first: int, end: in
                 return
 
 
-def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, table: PacketTable | None) -> Tensor:
+def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, table: PacketTable | None) -> "Tensor":
     """Decode from the beginning, count the frames and return those that are wanted.
 
     With a table the file's stamps are right and some of its frames do not decode: the frames are chosen by the table,
