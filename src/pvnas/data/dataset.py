@@ -109,17 +109,11 @@ class VideoDataset:
             return False
         on_device = device if where == "gpu" else None
         cache = []
-        with (
-            begin(progress, "decoding videos into memory", len(self)) as bar,
-            ThreadPoolExecutor(CACHE_THREADS) as pool,
-        ):
-            try:
-                for video in pool.map(self.whole, range(len(self))):
-                    cache.append(video if on_device is None else video.to(on_device))
-                    bar.advance(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        title = "decoding videos into memory"
+        with begin(progress, title, len(self)) as bar, ThreadPoolExecutor(CACHE_THREADS) as pool:
+            for video in pool.map(self.whole, range(len(self))):  # left early, it cancels what has not begun
+                cache.append(video if on_device is None else video.to(on_device))
+                bar.advance(1)
         self._cache = cache
         return True
 

@@ -234,12 +234,8 @@ def _write_videos(
         encode(root / path, video_THW3)
 
     with begin(progress, "generating videos", len(rows)) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            for _ in pool.map(write, range(len(rows))):
-                bar.advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for _ in pool.map(write, range(len(rows))):  # left early, it cancels what has not begun
+            bar.advance(1)
 
 
 def split_counts(videos_per_class: int) -> dict[str, int]:

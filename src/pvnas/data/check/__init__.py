@@ -58,9 +58,9 @@ class Limits:
         if self.memory_mib < 1:
             raise UserError(f"the limit of memory is in MiB, at least 1, not {self.memory_mib}")
 
-    def seconds_for(self, job: Job) -> float:
-        """Return the deadline of a file in seconds."""
-        return self.deadline * (1 + job.size / BYTES_PER_DEADLINE)
+    def seconds_for(self, size: int) -> float:
+        """Return the deadline in seconds of a file of so many bytes."""
+        return self.deadline * (1 + size / BYTES_PER_DEADLINE)
 
 
 def check_videos(
@@ -91,7 +91,7 @@ def check_videos(
 
         work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, len(paths)))
         jobs = _unread(catalog.root.absolute(), paths, journal, add)
-        answers = run_jobs(work, jobs, workers, seconds_for=limits.seconds_for, memory=memory)
+        answers = run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
         with closing(answers):  # whatever ends this block ends the workers
             for answer in answers:
                 result = answer and _result(*answer, limits)
@@ -125,7 +125,7 @@ def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckRes
     if isinstance(answer, CheckResult):
         result = answer
     elif answer.kind == "timeout":
-        result = CheckResult("", "timeout", f"decoding it takes more than {limits.seconds_for(job):.6g} s")
+        result = CheckResult("", "timeout", f"decoding it takes more than {limits.seconds_for(job.size):.6g} s")
     elif answer.kind == "memory":
         result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
     else:

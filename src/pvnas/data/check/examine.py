@@ -5,6 +5,7 @@ Headers lie (a truncated file still claims all its frames), so what counts is wh
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,11 +184,8 @@ def _claimed_seconds(container: Any, stream: Any) -> float:
     """Return the duration of the video in the header, 0 where there is none that is surely the video's."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    hours, _, rest = str(stream.metadata.get("DURATION", "")).partition(":")  # Matroska: 00:01:02.345000000
-    minutes, _, seconds = rest.partition(":")
-    try:
+    with suppress(ValueError):  # Matroska: 00:01:02.345000000
+        hours, minutes, seconds = str(stream.metadata.get("DURATION", "")).split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except ValueError:
-        pass
     alone = len(container.streams) == 1  # sound may well be longer than the pictures
     return container.duration / 1e6 if alone and container.duration else 0.0
