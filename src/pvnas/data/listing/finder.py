@@ -5,6 +5,7 @@
 Folders are found by a normalised key of their name.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
@@ -122,10 +123,7 @@ class Finder:
 
 def copies_of(name: str, first: str = "") -> list[str]:
     """Return the names that a video's file may have: its own, with the ending ``first``, then converted copies'."""
-    stem, dot, ending = (name, "", first) if first else name.rpartition(".")
-    if not first and not dot:
-        return [name]
-    official = dot + ending
+    stem, official = (name, first) if first else os.path.splitext(name)
     return [stem + official, *(stem + ending for ending in ENDINGS if ending != official)]
 
 

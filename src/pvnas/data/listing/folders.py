@@ -80,14 +80,13 @@ def read_split_file(folder: ListFolder) -> Listing:
     for name in COLUMNS[:3]:
         if name not in header:
             raise UserError(f"{at(path, 1)}: no column {name!r}; the header must be {HEADER}")
-    columns = {name: header.index(name) for name in COLUMNS if name in header}
     entries = []
     for line, row in rows:
         where = at(path, line)
         if len(row) > len(header):
             raise UserError(f"{where}: more cells than the header; quote a path or label that holds a comma")
-        cells = {name: row[column].strip() if column < len(row) else "" for name, column in columns.items()}
-        video, label, split = (cells[name] for name in COLUMNS[:3])
+        cells = dict(zip(header, map(str.strip, row), strict=False))
+        video, label, split = (cells.get(name, "") for name in COLUMNS[:3])
         if not video or not label:
             raise UserError(f"{where}: no {'label' if video else 'path'}; expected {HEADER}")
         if split and split not in SPLIT_NAMES:

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from operator import itemgetter
 from pathlib import Path
 
-from pvnas.data.listing.finder import ENDINGS, Finder, VideoFolder, split_in_name
+from pvnas.data.listing.finder import ENDINGS, Finder, split_in_name
 from pvnas.data.listing.registry import SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing
 from pvnas.data.listing.text import MAX_CLASSES, at, class_key, csv_rows, find_names, first_line, shown
 from pvnas.errors import UserError
@@ -77,22 +77,15 @@ def _rows(path: Path, finder: Finder, name_of: Callable[[str], str]) -> Iterator
         if label.strip():
             name = name_of(label)
             folders, times = finder.of_class(name, split_name, where), f"{identifier}_{begin}_{finish}"
-            video = finder.tree.checked(_locate(finder, folders, times, identifier), where)
-            yield Entry(video, name, split_name, identifier, file, line)
+            video = f"{folders[0].prefix}{times}.mp4"
+            if f"{times}.mp4" not in folders[0].content.files:  # where nearly all are
+                copies = [stem + ending for stem in (times, identifier) for ending in ENDINGS]
+                video = finder.find(folders, copies) or video
+            yield Entry(finder.tree.checked(video, where), name, split_name, identifier, file, line)
         elif split_name != "test":
             raise UserError(f"{where}: no label; expected {HEADER}")
         else:
             yield None
-
-
-def _locate(finder: Finder, folders: Sequence[VideoFolder], times: str, identifier: str) -> str:
-    """Return the path of a clip, of its official name first: nearly all have that one."""
-    official = f"{times}.mp4"
-    if official not in folders[0].content.files:
-        path = finder.find(folders, [stem + ending for stem in (times, identifier) for ending in ENDINGS])
-        if path is not None:
-            return path
-    return folders[0].prefix + official
 
 
 def _columns(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Sequence[str]]:

@@ -8,7 +8,6 @@ file exists take minutes on a network disk; listing 400 folders does not.
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Self
@@ -43,8 +42,7 @@ UNCLEAN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")  # an empty part, '.' or '..'
 ALLOW = "type --data.allow_outside FOLDER"
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """What lies in a folder."""
 
     files: frozenset[str] = frozenset()
@@ -141,8 +139,7 @@ class Entry(NamedTuple):
         return at(self.file, self.line)
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """All that the lists say."""
 
     entries: list[Entry]
@@ -156,8 +153,7 @@ class Listing:
         return cls(entries, classes, len(rows) - len(entries))
 
 
-@dataclass(frozen=True)
-class ListFolder:
+class ListFolder(NamedTuple):
     """The folder of a data set, and the files that may list its videos."""
 
     tree: Tree
@@ -196,8 +192,7 @@ class ListFolder:
         return (self.chosen,) if self.chosen else self.files
 
 
-@dataclass(frozen=True)
-class ListFormat:
+class ListFormat(NamedTuple):
     """How a data set's lists are recognised and read."""
 
     name: str  # what ``--format`` calls it

@@ -7,9 +7,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pvnas.errors import UserError
 
@@ -116,8 +115,7 @@ def parse_number(text: str) -> int | None:
 # ---- files that name the classes: one name a line, or `1 ApplyEyeMakeup`; their order is the order of the class ids
 
 
-@dataclass(frozen=True)
-class ClassNames:
+class ClassNames(NamedTuple):
     """The classes of a data set in their official order."""
 
     file: Path
