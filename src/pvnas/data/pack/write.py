@@ -181,38 +181,30 @@ def _begin(folder: Path, goal: dict[str, Any]) -> PackInfo | None:
     Raises UserError where the folder holds a pack of other options or another list, naming one field that differs, or
     anything else.
     """
-    info, file = None, folder / UNFINISHED / GOAL
-    if (folder / INFO).is_file():
-        info = _finished(folder)
-        there = _goal(info.options, info.source, info.classes)
-    elif file.is_file():
-        try:
+    info, there, file = None, None, folder / UNFINISHED / GOAL
+    try:
+        if (folder / INFO).is_file():
+            info = parse_info((folder / INFO).read_bytes())
+            there = _goal(info.options, info.source, info.classes)
+        elif file.is_file():
             there = load_object(file.read_bytes(), GOAL)
-        except (OSError, DamageError) as error:
-            raise UserError(f"{file} cannot be read ({error}); remove {folder} to pack anew") from None
-    else:
+    except (OSError, DamageError) as error:
+        raise UserError(f"{folder}: {error}; remove the folder to pack anew") from None
+    if there is None:
         others = [path.name for path in folder.iterdir() if not path.name.startswith((TEMPORARY, LOCK, UNFINISHED))]
         if others:
             raise UserError(f"{folder} holds {min(others)!r} and is no pack; name a new or an empty folder")
         write_atomic(file, json.dumps(goal, indent=1) + "\n")
         return None
+    for shard in info.shards if info else ():
+        path = folder / shard.name
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise UserError(f"{path} is missing or not whole; copy it back, or remove {folder} to pack anew")
     for name, value in goal.items():
         if there.get(name) != value:
             digests = name in ("classes", "list of videos")
             both = "" if digests else f" ({shown(there.get(name))} there, {shown(value)} asked for)"
             raise UserError(f"{folder} holds a pack that differs in {name}{both}; name another folder, or remove it")
-    return info
-
-
-def _finished(folder: Path) -> PackInfo:
-    try:
-        info = parse_info((folder / INFO).read_bytes())
-    except (OSError, DamageError) as error:
-        raise UserError(f"{folder}: {error}; remove the folder to pack anew") from None
-    for shard in info.shards:
-        path = folder / shard.name
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise UserError(f"{path} is missing or not whole; copy it back, or remove {folder} to pack anew")
     return info
 
 
