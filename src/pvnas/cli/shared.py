@@ -5,6 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,9 @@ def clip_shape(text: str) -> tuple[int, int, int]:
         raise UserError(f"--clip takes frames x height x width, for example 8x224x224, not {shown(text)}")
     frames, height, width = map(int, sizes)
     return frames, height, width
+
+
+CLIP = partial(Argument, "--clip", metavar="TxHxW", convert=clip_shape)
 
 
 def run_directory(path: str) -> Path:

@@ -38,13 +38,10 @@ def without_compiler(kind: type[Kind]) -> type[Kind]:
 
     Their first call imports the compiler, which costs each process a second and some 75 MB and serves nothing here.
     """
-    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    methods = {name: _unwrapped(getattr(Optimizer, name)) for name in names}
-    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(_unwrapped(kind.step))})
-
-
-def _unwrapped(method: Any) -> Any:
-    return getattr(method, "__wrapped__", method)
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    methods = {name: getattr(kind, name) for name in names}
+    methods = {name: getattr(method, "__wrapped__", method) for name, method in methods.items()}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])})
 
 
 SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam)
@@ -65,8 +62,7 @@ class ScheduledOptimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
-        return rate
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def set_epoch(self, epoch: float, epochs: int) -> None:
         """Set the learning rate after ``epoch`` (a fraction within an epoch) of ``epochs`` epochs."""

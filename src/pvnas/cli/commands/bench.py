@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON, LISTING, MACHINE, THREADS, clip_shape, data_config, print_json, print_table
+from pvnas.cli.shared import CLIP, JSON, LISTING, MACHINE, THREADS, data_config, print_json, print_table
 from pvnas.errors import UserError
 
 _COMPARED = {"speedup": "times plain", "memory_share": "of its memory"}
@@ -64,14 +64,7 @@ def _print_speeds(title: str, result: dict[str, Any]) -> None:
     "bench search",
     Argument("--width", "channels of the first cells; several: every combination", [16], least=2, many=True),
     Argument("--batch", "clips of a step; several: every combination", [4], least=1, many=True),
-    Argument(
-        "--clip",
-        "frames x height x width; several: every combination",
-        [(8, 64, 64)],
-        metavar="TxHxW",
-        many=True,
-        convert=clip_shape,
-    ),
+    CLIP("frames x height x width; several: every combination", [(8, 64, 64)], many=True),
     Argument("--classes", "classes", 20, least=2),
     Argument("--steps", "steps of a round, after two more", 5, least=1),
     Argument("--rounds", "turns of each supernet", 2, least=1),

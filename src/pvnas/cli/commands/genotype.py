@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON, clip_shape, print_json, print_table
+from pvnas.cli.shared import CLIP, JSON, print_json, print_table
 from pvnas.config import PAPER_LAYOUT, NetworkConfig
 
 
@@ -15,7 +15,7 @@ from pvnas.config import PAPER_LAYOUT, NetworkConfig
     Argument("genotype", "genotype file", metavar="GENOTYPE"),
     Argument("--width", "channels of the first cells", 64),
     Argument("--repeat", "normal cells between two reductions", 1),
-    Argument("--clip", "frames x height x width", (8, 224, 224), metavar="TxHxW", convert=clip_shape),
+    CLIP("frames x height x width", (8, 224, 224)),
     Argument("--classes", "classes", 400),
     Argument("--views", "views of a video in the test", 30, least=1),
     Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
