@@ -43,11 +43,11 @@ def write_report(run_dir: str | Path) -> Path:
 
 def render_page(record: RunRecord, figures_folder: Path) -> str:
     """Return the page of a run, and write its figures. A section that the files cannot give says so."""
-    from pvnas.report import sections, style  # matplotlib loads for a report, not whenever a run starts
+    from pvnas.report import figures, sections, style  # matplotlib loads for a report, not whenever a run starts
 
-    environment = _environment()
+    environment, draw = _environment(), partial(style.embed_figure, figures_folder)
+    environment.globals |= {"draw": draw, "figures": figures}
     macros: Any = environment.get_template("sections.html").module
-    draw = partial(style.embed_figure, figures_folder)
     names = list(SECTIONS)
     if not record.samples:
         names.insert(names.index("classes"), names.pop(names.index("clips")))  # nothing to lead with

@@ -99,19 +99,6 @@ def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:
     return last is None or last == genotype
 
 
-def learning(record: RunRecord, draw: Draw) -> dict[str, Any]:
-    """Losses, accuracies and learning rates."""
-    stages: list[tuple[str, Mapping[str, Any] | None, Markup | None]] = []
-    for name, title, entries in (("search", "Search (supernet)", record.search), ("train", "Training", record.train)):
-        if entries:
-            figure = draw(f"learning_{name}", f"{title}: loss and accuracy", figures.learning_figure, entries)
-            stages.append((title, entries[-1], figure))
-        else:
-            stages.append((title, None, None))
-    title, both = "Learning rates over the epochs", (record.search, record.train)
-    return {"stages": stages, "rates": draw("schedules", title, figures.schedule_figure, *both) if any(both) else None}
-
-
 def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """The confusion matrix and the most frequent mistakes."""
     matrix, names = record.confusion, record.confusion_classes
