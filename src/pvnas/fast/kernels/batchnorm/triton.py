@@ -7,37 +7,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pvnas.fast.kernels import triton_blocks as tb
 from pvnas.fast.kernels.interface import Normed
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of, sum_type
-from pvnas.fast.kernels.triton_blocks import (
-    Setting,
-    at,
-    block_of_program,
-    channel_block,
-    channels_of_program,
-    launch,
-    load,
-    normed_argument,
-    parts_of,
-    store,
-    strided,
-    summed,
-    zeros,
-)
 
-BLOCK, BLOCK_OF_MOMENTS = Setting(32), Setting(32, 4, 4)
-BLOCK_OF_SUMS, BLOCK_OF_MANY_SUMS = Setting(32, 2, 3), Setting(16, 2, 3)  # all sums are held at once
+BLOCK, BLOCK_OF_MOMENTS = tb.Setting(32), tb.Setting(32, 4, 4)
+BLOCK_OF_SUMS, BLOCK_OF_MANY_SUMS = tb.Setting(32, 2, 3), tb.Setting(16, 2, 3)  # all sums are held at once
 SIZES = ["pixels", "each", "edges", "operations"]
 
 
 def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     pixels, channels = rows_of(x).pixels, x.shape[1]
-    block = channel_block(channels)
+    block = tb.channel_block(channels)
     setting, blocks = BLOCK_OF_MOMENTS, triton.cdiv(channels, block)
-    parts, each = parts_of(pixels, blocks, setting)
+    parts, each = tb.parts_of(pixels, blocks, setting)
     moments = x.new_empty(parts, 2, channels, dtype=sum_type(x))
     _part_moments[(blocks * parts,)](
-        pixels, channels, strided(x), moments, each,
+        pixels, channels, tb.strided(x), moments, each,
         STAGES=setting.stages, BLOCK_P=setting.pixels, BLOCK_C=block, num_warps=setting.warps,
     )  # fmt: skip
     return joined_moments(moments, each, pixels, eps)
@@ -59,7 +45,7 @@ def joined_moments(moments: Tensor, each: int, pixels: int, eps: float) -> tuple
 def normalise(normed: Normed) -> Tensor:
     f, c, h, w = normed.z.shape
     y = empty_pictures(normed.z, f, c, h, w)
-    launch(_normalise, BLOCK, f * h * w, c, normed_argument(normed), y)
+    tb.launch(_normalise, BLOCK, f * h * w, c, tb.normed_argument(normed), y)
     return y
 
 
@@ -67,24 +53,24 @@ def add_mixed(
     sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
 ) -> None:
     edges, operations = len(weights), _operations([*per_edge, *shared])
-    launch(
+    tb.launch(
         _add_mixed, BLOCK, rows_of(sums).pixels, sums.shape[1] // edges,
-        strided(sums), operations, weights, weights.stride(0), edges,
+        tb.strided(sums), operations, weights, weights.stride(0), edges,
         times=edges, PER_EDGE=len(per_edge), BEGIN=begin,
     )  # fmt: skip
 
 
 def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
     pixels, channels, operations = rows_of(grad).pixels, grad.shape[1] // edges, _operations([*per_edge, *shared])
-    setting, block = BLOCK_OF_SUMS if len(operations) <= 5 else BLOCK_OF_MANY_SUMS, channel_block(channels)
+    setting, block = BLOCK_OF_SUMS if len(operations) <= 5 else BLOCK_OF_MANY_SUMS, tb.channel_block(channels)
     blocks = triton.cdiv(channels, block) * edges
-    parts, each = parts_of(pixels, blocks, setting)
+    parts, each = tb.parts_of(pixels, blocks, setting)
     sums = grad.new_empty(parts, 1 + len(operations), edges, channels, dtype=sum_type(grad))
     _mixed_grad_sums[(blocks * parts,)](
-        pixels, channels, strided(grad), operations, sums, each, edges,
+        pixels, channels, tb.strided(grad), operations, sums, each, edges,
         PER_EDGE=len(per_edge), STAGES=setting.stages, BLOCK_P=setting.pixels, BLOCK_C=block, num_warps=setting.warps,
     )  # fmt: skip
-    return summed(sums)
+    return tb.summed(sums)
 
 
 def per_edge_grads(
@@ -105,16 +91,16 @@ def _input_grads(
     """Return the gradients for the inputs of batch norms that read ``times`` the channels of a node."""
     (f, kc, h, w), edges = grad.shape, len(weights)
     results = tuple(empty_pictures(grad, f, kc // edges * times, h, w) for _ in normed)
-    launch(
+    tb.launch(
         kernel, BLOCK, f * h * w, kc // edges,
-        strided(grad), _operations(normed), results, weights, weights.stride(0), sums, edges,
+        tb.strided(grad), _operations(normed), results, weights, weights.stride(0), sums, edges,
         times=times, OF_BATCH=of_batch,
     )  # fmt: skip
     return list(results)
 
 
 def _operations(normed: Sequence[Normed]) -> tuple[tuple[Any, ...], ...]:
-    return tuple(normed_argument(norm) for norm in normed)
+    return tuple(tb.normed_argument(norm) for norm in normed)
 
 
 @triton.jit
@@ -139,14 +125,14 @@ def _part_moments(
     pixels, channels, x, moments, each, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """Moments of a part of the pixels, around its first one."""
-    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    c, in_c, part = tb.channels_of_program(channels, BLOCK_C)
     begin, end = part * each, tl.minimum(part * each + each, pixels)
-    around = load(x[0] + begin.to(tl.int64) * x[1] + c, in_c)
-    sums, squares = zeros(moments, BLOCK_P, BLOCK_C), zeros(moments, BLOCK_P, BLOCK_C)
+    around = tb.load(x[0] + begin.to(tl.int64) * x[1] + c, in_c)
+    sums, squares = tb.zeros(moments, BLOCK_P, BLOCK_C), tb.zeros(moments, BLOCK_P, BLOCK_C)
     for first in tl.range(begin, end, BLOCK_P, num_stages=STAGES):
         p = first + tl.arange(0, BLOCK_P)
         valid = (p < end)[:, None] & in_c[None, :]
-        sums, squares = add_moments(sums, squares, load(at(x, p, c), valid), around, valid)
+        sums, squares = add_moments(sums, squares, tb.load(tb.at(x, p, c), valid), around, valid)
     store_moments(moments, part, channels, c, in_c, around, sums, squares, end - begin)
 
 
@@ -173,14 +159,14 @@ def _joined_moments(
 @triton.jit
 def _normed(norm, p, c, valid, in_c):
     """The output of a batch norm."""
-    values, mean, inverse = load(at(norm, p, c), valid), load(norm[2] + c, in_c), load(norm[3] + c, in_c)
+    values, mean, inverse = tb.load(tb.at(norm, p, c), valid), tb.load(norm[2] + c, in_c), tb.load(norm[3] + c, in_c)
     return (values - mean[None, :]) * inverse[None, :]
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _normalise(pixels, channels, normed, y, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
-    store(at((y, channels), p, c), _normed(normed, p, c, valid, in_c), valid)
+    p, c, in_c, _, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
+    tb.store(tb.at((y, channels), p, c), _normed(normed, p, c, valid, in_c), valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -188,15 +174,15 @@ def _add_mixed(
     pixels, channels, sums, normed, weights, operations, edges,
     PER_EDGE: tl.constexpr, BEGIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    p, c, in_c, edge, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
+    p, c, in_c, edge, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
     column = edge * channels + c
-    target, total = at(sums, p, column), zeros(sums[0], BLOCK_P, BLOCK_C)
+    target, total = tb.at(sums, p, column), tb.zeros(sums[0], BLOCK_P, BLOCK_C)
     if not BEGIN:
-        total = load(target, valid)
+        total = tb.load(target, valid)
     for o in tl.static_range(len(normed)):
         weight = tl.load(weights + edge * operations + o).to(total.dtype)
         total += weight * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
-    store(target, total, valid)
+    tb.store(target, total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -204,16 +190,16 @@ def _mixed_grad_sums(
     pixels, channels, g, normed, totals, each, edges,
     PER_EDGE: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    c, in_c, program = channels_of_program(channels, BLOCK_C)
+    c, in_c, program = tb.channels_of_program(channels, BLOCK_C)
     edge, part = program % edges, program // edges
     column = edge * channels + c
-    total = zeros(totals, BLOCK_P, BLOCK_C)
+    total = tb.zeros(totals, BLOCK_P, BLOCK_C)
     products = (total,) * len(normed)
     end = tl.minimum(part * each + each, pixels)
     for first in tl.range(part * each, end, BLOCK_P, num_stages=STAGES):
         p = first + tl.arange(0, BLOCK_P)
         valid = (p < end)[:, None] & in_c[None, :]
-        d = load(at(g, p, column), valid)
+        d = tb.load(tb.at(g, p, column), valid)
         total += d
         for o in tl.static_range(len(normed)):  # the products in turn: each goes to the end when it is added to
             product = products[0] + d * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
@@ -229,19 +215,19 @@ def _per_edge_grads(
     pixels, channels, g, normed, results, weights, operations, sums, edges,
     OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    p, c, in_c, edge, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
+    p, c, in_c, edge, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
     column = edge * channels + c
-    d = load(at(g, p, column), valid)
+    d = tb.load(tb.at(g, p, column), valid)
     if OF_BATCH:
         d -= (tl.load(sums + column, mask=in_c, other=0.0) / pixels)[None, :]
     for o in tl.static_range(len(normed)):
         weight = tl.load(weights + edge * operations + o).to(d.dtype)
-        inverse = load(normed[o][3] + column, in_c)
+        inverse = tb.load(normed[o][3] + column, in_c)
         dz = d
         if OF_BATCH:
             product = tl.load(sums + (1 + o) * edges * channels + column, mask=in_c, other=0.0) / pixels
             dz -= product[None, :] * _normed(normed[o], p, column, valid, in_c)
-        store(at((results[o], edges * channels), p, column), dz * (weight * inverse)[None, :], valid)
+        tb.store(tb.at((results[o], edges * channels), p, column), dz * (weight * inverse)[None, :], valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -250,13 +236,13 @@ def _shared_grads(
     OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The third operation is identity: no BN, whatever the others have."""
-    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
+    p, c, in_c, _, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
     for o in tl.static_range(len(normed)):
-        dz, product = zeros(g[0], BLOCK_P, BLOCK_C), tl.zeros([BLOCK_C], sums.dtype.element_ty)
+        dz, product = tb.zeros(g[0], BLOCK_P, BLOCK_C), tl.zeros([BLOCK_C], sums.dtype.element_ty)
         for edge in range(edges):
             column = edge * channels + c
             weight = tl.load(weights + edge * operations + o).to(dz.dtype)
-            d = load(at(g, p, column), valid)
+            d = tb.load(tb.at(g, p, column), valid)
             if OF_BATCH and o < 2:
                 d -= (tl.load(sums + column, mask=in_c, other=0.0) / pixels)[None, :]
                 product += weight * tl.load(sums + (1 + o) * edges * channels + column, mask=in_c, other=0.0) / pixels
@@ -264,5 +250,5 @@ def _shared_grads(
         if o < 2:
             if OF_BATCH:
                 dz -= product[None, :] * _normed(normed[o], p, c, valid, in_c)
-            dz *= load(normed[o][3] + c, in_c)[None, :]
-        store(at((results[o], channels), p, c), dz, valid)
+            dz *= tb.load(normed[o][3] + c, in_c)[None, :]
+        tb.store(tb.at((results[o], channels), p, c), dz, valid)

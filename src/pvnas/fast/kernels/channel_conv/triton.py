@@ -10,35 +10,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pvnas.fast.kernels import triton_blocks as tb
 from pvnas.fast.kernels.batchnorm.triton import add_moments, batch_statistics, joined_moments, store_moments
 from pvnas.fast.kernels.tensors import empty_pictures, sum_type
-from pvnas.fast.kernels.triton_blocks import (
-    PROGRAMS,
-    Setting,
-    at,
-    channel_block,
-    channels_of_program,
-    parts_of,
-    shared_memory,
-    store,
-    strided,
-    summed,
-    zeros,
-)
 
 Edges = tuple[Tensor, int, int]
 """``x``, ``y`` or ``g``."""
 ONE_EACH = 1 << 30
 """Programs: one for each block of pixels."""
 # Where a program goes through a kernel in steps, and for the gradient of a kernel: up to 64 channels, more.
-STEPS = Setting(128, 4, 3, 64), Setting(128, 8, 3, 128)
-KERNEL_GRAD = Setting(64, 4, 3)
+STEPS = tb.Setting(128, 4, 3, 64), tb.Setting(128, 8, 3, 128)
+KERNEL_GRAD = tb.Setting(64, 4, 3)
 # Where it holds the kernel, by taps and whether moments are computed: the same two.
 HOLDING = {
-    (1, False): (Setting(64, 4, 1, 64, ONE_EACH), Setting(64, 4, 3, 128)),
-    (1, True): (Setting(64, 4, 3), Setting(64, 4, 3)),
-    (3, False): (Setting(64, 4, 3, 64, ONE_EACH), Setting(64, 4, 3, 64, ONE_EACH)),
-    (3, True): (Setting(64, 4, 3), Setting(64, 4, 3, 64, 2 * PROGRAMS)),
+    (1, False): (tb.Setting(64, 4, 1, 64, ONE_EACH), tb.Setting(64, 4, 3, 128)),
+    (1, True): (tb.Setting(64, 4, 3), tb.Setting(64, 4, 3)),
+    (3, False): (tb.Setting(64, 4, 3, 64, ONE_EACH), tb.Setting(64, 4, 3, 64, ONE_EACH)),
+    (3, True): (tb.Setting(64, 4, 3), tb.Setting(64, 4, 3, 64, 2 * tb.PROGRAMS)),
 }
 CHANNELS_HELD = 128
 """Up to as many are faster so."""
@@ -71,7 +59,7 @@ def _convolve(
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     y = empty_pictures(x, f, edges * b, h, w) if into is None else into
     weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 2, 1)
-    from_x, to_y = (*strided(x), 0 if x.shape[1] == a else a), (*strided(y), step or b)
+    from_x, to_y = (*tb.strided(x), 0 if x.shape[1] == a else a), (*tb.strided(y), step or b)
     return y, _multiply(from_x, weights, to_y, frames, 1, relu=relu, mask=None, moments=with_moments)
 
 
@@ -89,8 +77,8 @@ def channel_conv_input_grad(
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_grad = empty_pictures(grad, f, a if shared else edges * a, h, w)
     weights = kernel.reshape(edges, b, a, taps).permute(3, 0, 1, 2)
-    from_grad, to_x = (*strided(grad[:, first:]), step or b), (*strided(x_grad), a)
-    mask = None if behind_relu is None else (*strided(behind_relu), a)
+    from_grad, to_x = (*tb.strided(grad[:, first:]), step or b), (*tb.strided(x_grad), a)
+    mask = None if behind_relu is None else (*tb.strided(behind_relu), a)
     _multiply(from_grad, weights, to_x, frames, -1, relu=False, mask=mask, moments=False)
     return x_grad
 
@@ -107,17 +95,17 @@ def channel_conv_kernel_grad(
 ) -> Tensor:
     """The gradient is in the type of sums."""
     (f, _, h, w), (a, taps), b = grad.shape, kernel.shape[1:3], len(kernel) // edges
-    block_b, block_a = channel_block(b), channel_block(a)
+    block_b, block_a = tb.channel_block(b), tb.channel_block(a)
     blocks = triton.cdiv(b, block_b) * triton.cdiv(a, block_a) * edges * taps
-    parts, each = parts_of(f * h * w, blocks, KERNEL_GRAD)
+    parts, each = tb.parts_of(f * h * w, blocks, KERNEL_GRAD)
     sums = grad.new_empty(parts, edges * b, a, taps, 1, dtype=sum_type(grad))
     _kernel_grad[(blocks * parts,)](
-        (*strided(grad[:, first:]), step or b), (*strided(x), 0 if x.shape[1] == a else a), sums, f * h * w, each,
+        (*tb.strided(grad[:, first:]), step or b), (*tb.strided(x), 0 if x.shape[1] == a else a), sums, f * h * w, each,
         h * w, frames, b, a, edges,
         TAPS=taps, RELU=relu, BLOCK_B=block_b, BLOCK_A=block_a, BLOCK_P=KERNEL_GRAD.pixels, PRECISION=_precision(grad),
         num_warps=KERNEL_GRAD.warps, num_stages=KERNEL_GRAD.stages,
     )  # fmt: skip
-    return summed(sums)
+    return tb.summed(sums)
 
 
 def _multiply(
@@ -134,7 +122,8 @@ def _multiply(
     runs, setting = 1 if channels == n_to else edges, HOLDING[taps, moments][max(n_from, n_to) > 64]
     holds = runs == edges and n_from <= CHANNELS_HELD and (mask is None or taps == 1) and _fits(x[0], weights, setting)
     setting = setting if holds else STEPS[n_to > 64]
-    block_k, block_n = channel_block(n_from, CHANNELS_HELD if holds else 64), channel_block(n_to, setting.channels)
+    block_k = tb.channel_block(n_from, CHANNELS_HELD if holds else 64)
+    block_n = tb.channel_block(n_to, setting.channels)
     given, blocks = (x, (weights, *weights.stride()), y), triton.cdiv(n_to, block_n) * runs
     flags = {
         "RELU": relu, "BLOCK_P": setting.pixels, "BLOCK_K": block_k, "BLOCK_N": block_n, "PRECISION": _precision(x[0]),
@@ -147,7 +136,7 @@ def _multiply(
         return None
     frames = frames if taps > 1 else 1
     length = f * h * w // frames
-    parts, each = parts_of(length, blocks, setting)
+    parts, each = tb.parts_of(length, blocks, setting)
     written = y[0].new_empty(parts, 2, channels, dtype=sum_type(y[0])) if moments else None
     held = (*given, written, channels, length, each, n_from, n_to, runs)
     if taps == 1:
@@ -157,14 +146,14 @@ def _multiply(
     return None if written is None else (written, each * frames)
 
 
-def _fits(x: Tensor, weights: Tensor, setting: Setting) -> bool:
+def _fits(x: Tensor, weights: Tensor, setting: tb.Setting) -> bool:
     """Whether a program can hold a whole kernel: in tensor cores alone, in whose shared memory is room for operands."""
     if not x.is_cuda:
         return True
     taps, _, n_from, n_to = weights.shape
-    rows = setting.stages * setting.pixels + taps * channel_block(n_to, setting.channels)
+    rows = setting.stages * setting.pixels + taps * tb.channel_block(n_to, setting.channels)
     return (x.element_size() == 2 or _precision(x) == "tf32") and (
-        rows * channel_block(n_from, CHANNELS_HELD) * x.element_size() <= shared_memory(x.device) - 16384
+        rows * tb.channel_block(n_from, CHANNELS_HELD) * x.element_size() <= tb.shared_memory(x.device) - 16384
     )
 
 
@@ -216,11 +205,11 @@ def _multiply_once(
 
     ``mask``: zero where it is not above zero. ``moments``: those of y are written to it, (parts, 2, kN).
     """
-    to, in_to, program = channels_of_program(n_to, BLOCK_N)
+    to, in_to, program = tb.channels_of_program(n_to, BLOCK_N)
     run, part = program % runs, program // runs
     c, offset = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_P)
     begin, end = part * each, tl.minimum(part * each + each, pixels)
-    weight, zero = _weights(weights, run, 0, c, n_from, to, n_to), zeros(y[0], BLOCK_P, BLOCK_N)
+    weight, zero = _weights(weights, run, 0, c, n_from, to, n_to), tb.zeros(y[0], BLOCK_P, BLOCK_N)
     if moments is not None:
         sums, squares = zero, zero
         around = _multiply_one(x[0] + begin.to(tl.int64) * x[1] + run * x[2], c, n_from, weight, zero, RELU)
@@ -248,14 +237,14 @@ def _multiply_in_time(
 
     Frame by frame: a frame is read once, for the three that it reaches. ``columns``: pixels of a frame in all clips.
     """
-    to, in_to, program = channels_of_program(n_to, BLOCK_N)
+    to, in_to, program = tb.channels_of_program(n_to, BLOCK_N)
     run, part = program % runs, program // runs
     c, offset = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_P)
     begin, end = part * each, tl.minimum(part * each + each, columns)
     to_before = _weights(weights, run, 1 + SIGN, c, n_from, to, n_to)
     to_same = _weights(weights, run, 1, c, n_from, to, n_to)
     to_after = _weights(weights, run, 1 - SIGN, c, n_from, to, n_to)
-    zero = zeros(y[0], BLOCK_P, BLOCK_N)
+    zero = tb.zeros(y[0], BLOCK_P, BLOCK_N)
     if moments is not None:
         sums, squares = zero, zero
         one = x[0] + run * x[2] + (begin // frame * (frames * frame) + begin % frame).to(tl.int64) * x[1]
@@ -263,7 +252,7 @@ def _multiply_in_time(
     for first in range(begin, end, BLOCK_P):
         q = first + offset
         inside, pixel = (q < end)[:, None], q // frame * (frames * frame) + q % frame
-        x_at, target = at((x[0] + run * x[2], x[1]), pixel, c), at((y[0] + run * y[2], y[1]), pixel, to)
+        x_at, target = tb.at((x[0] + run * x[2], x[1]), pixel, c), tb.at((y[0] + run * y[2], y[1]), pixel, to)
         before, same = zero, zero
         for t in range(frames + 1):
             there, done = inside & (offset[:, None] * 0 + t < frames), inside & (offset[:, None] * 0 + t > 0)
@@ -287,24 +276,24 @@ def _multiply_in_steps(
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """For each run: y[p] = sum over edges, taps and from of x[p + SIGN * (tap - 1) frames, from] weights[from, to]."""
-    to, in_to, program = channels_of_program(n_to, BLOCK_N)
+    to, in_to, program = tb.channels_of_program(n_to, BLOCK_N)
     run, p = program % runs, program // runs * BLOCK_P + tl.arange(0, BLOCK_P)
     time = p // frame % frames
-    total = zeros(y[0], BLOCK_P, BLOCK_N)
+    total = tb.zeros(y[0], BLOCK_P, BLOCK_N)
     parts = tl.cdiv(n_from, BLOCK_K)
     for step in range(together * TAPS * parts):  # one loop, whose loads run ahead of its products
         c = step % parts * BLOCK_K + tl.arange(0, BLOCK_K)
         tap, edge = step // parts % TAPS, step // (parts * TAPS) + run
         shift = SIGN * (tap - TAPS // 2)
         there = (p < pixels) & (time + shift >= 0) & (time + shift < frames)
-        x_at = at((x[0] + edge * x[2], x[1]), p + shift * frame, c)
+        x_at = tb.at((x[0] + edge * x[2], x[1]), p + shift * frame, c)
         values = _read(x_at, there[:, None] & (c < n_from)[None, :], RELU)
         weight = _weights(weights, edge, tap, c, n_from, to, n_to)
         total = tl.dot(values, weight, total, input_precision=PRECISION, out_dtype=total.dtype)
     valid = (p < pixels)[:, None] & in_to[None, :]
     if mask is not None:
-        total = _masked(total, at((mask[0] + run * mask[2], mask[1]), p, to), valid)
-    store(at((y[0] + run * y[2], y[1]), p, to), total, valid)
+        total = _masked(total, tb.at((mask[0] + run * mask[2], mask[1]), p, to), valid)
+    tb.store(tb.at((y[0] + run * y[2], y[1]), p, to), total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -314,13 +303,13 @@ def _kernel_grad(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """For each edge and tap: sums[b, a] = sum over a part of the pixels of g[p, b] x[p + (tap - 1) frames, a]."""
-    a, in_a, program = channels_of_program(n_a, BLOCK_A)
+    a, in_a, program = tb.channels_of_program(n_a, BLOCK_A)
     blocks_b = tl.cdiv(n_b, BLOCK_B)
     b = program % blocks_b * BLOCK_B + tl.arange(0, BLOCK_B)
     program = program // blocks_b
     tap, edge, part = program % TAPS, program // TAPS % edges, program // (TAPS * edges)
     shift, offset = tap - TAPS // 2, tl.arange(0, BLOCK_P)
-    total = zeros(sums, BLOCK_B, BLOCK_A)
+    total = tb.zeros(sums, BLOCK_B, BLOCK_A)
     end = tl.minimum(part * each + each, pixels)
     for first in range(part * each, end, BLOCK_P):
         p, inside = tl.full((), first, tl.int64), first + offset < end

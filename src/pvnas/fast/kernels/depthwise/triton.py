@@ -10,44 +10,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pvnas.fast.kernels import triton_blocks as tb
 from pvnas.fast.kernels.interface import Normed
 from pvnas.fast.kernels.tensors import empty_output, empty_pictures, rows_of, sum_type
-from pvnas.fast.kernels.triton_blocks import (
-    Setting,
-    at,
-    block_of_program,
-    channel_block,
-    channels_of_program,
-    columns_of_program,
-    launch,
-    load,
-    load_three,
-    neighbours,
-    normed_argument,
-    parts_of,
-    store,
-    strided,
-    summed,
-    zeros,
-)
 
 # At stride 1 over 28x28 pixels of 64 channels, 14x14 of 128 and 7x7 of 256.
-FORWARD, FORWARD_NORMED, KERNEL_GRAD = Setting(32, 4, 4), Setting(16, 4, 4), Setting(8, 2, 4)
-BACKWARD, BACKWARD_NORMED = Setting(32), Setting(32, 4, 4)
-FORWARD_STRIDE2, BACKWARD_STRIDE2, KERNEL_GRAD_STRIDE2 = Setting(32), Setting(64), Setting(32)
+FORWARD, FORWARD_NORMED, KERNEL_GRAD = tb.Setting(32, 4, 4), tb.Setting(16, 4, 4), tb.Setting(8, 2, 4)
+BACKWARD, BACKWARD_NORMED = tb.Setting(32), tb.Setting(32, 4, 4)
+FORWARD_STRIDE2, BACKWARD_STRIDE2, KERNEL_GRAD_STRIDE2 = tb.Setting(32), tb.Setting(64), tb.Setting(32)
 SIZES = ["pixels", "columns", "each", "h", "w", "h_out", "w_out", "edges", "frames"]
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, norm: Normed | None = None) -> Tensor:
     (f, c_in, h, w), c_out = x.shape, len(kernel)
     y = empty_output(x, c_out, stride)
-    given = (strided(x), _taps(kernel), normed_argument(norm), y, c_in, h, w)
-    flags = {"block": channel_block(c_in), "DILATION": dilation}
+    given = (tb.strided(x), _taps(kernel), tb.normed_argument(norm), y, c_in, h, w)
+    flags = {"block": tb.channel_block(c_in), "DILATION": dilation}
     if stride == 1:
         setting = FORWARD if norm is None else FORWARD_NORMED
-        launch(_depthwise_rows, setting, f * w, c_out, *given, times=dilation, STAGES=setting.stages, **flags)
+        tb.launch(_depthwise_rows, setting, f * w, c_out, *given, times=dilation, STAGES=setting.stages, **flags)
     else:
-        launch(_depthwise_stride2, FORWARD_STRIDE2, y.numel() // c_out, c_out, *given, *y.shape[2:], **flags)
+        tb.launch(_depthwise_stride2, FORWARD_STRIDE2, y.numel() // c_out, c_out, *given, *y.shape[2:], **flags)
     return y
 
 
@@ -58,9 +41,9 @@ def depthwise_input_grad(
         return _input_grad_rows(grad, kernel, x, dilation, None, into)[0]
     f, c, h, w = x.shape
     x_grad = empty_pictures(x, f, c, h, w) if into is None else into
-    launch(
+    tb.launch(
         _input_grad_stride2, BACKWARD_STRIDE2, rows_of(grad).pixels, c,
-        strided(grad), _taps(kernel), x_grad, h, w, *grad.shape[2:], len(kernel) // c, f,
+        tb.strided(grad), _taps(kernel), x_grad, h, w, *grad.shape[2:], len(kernel) // c, f,
         times=4, DILATION=dilation, ADD=into is not None,
     )  # fmt: skip
     return x_grad
@@ -68,7 +51,7 @@ def depthwise_input_grad(
 
 def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
     x_grad, sums = _input_grad_rows(grad, kernel, norm.z, 1, norm, None)
-    return x_grad, summed(sums)
+    return x_grad, tb.summed(sums)
 
 
 def _input_grad_rows(
@@ -80,9 +63,9 @@ def _input_grad_rows(
     setting = BACKWARD if norm is None else BACKWARD_NORMED
     parts = triton.cdiv(f * w, setting.pixels) * dilation
     sums = grad.new_empty(parts if norm else 0, 2, 1, c, dtype=sum_type(grad))
-    launch(
+    tb.launch(
         _depthwise_input_grad_rows, setting, f * w, c,
-        strided(grad), _taps(kernel), normed_argument(norm), x_grad, sums, h, w,
+        tb.strided(grad), _taps(kernel), tb.normed_argument(norm), x_grad, sums, h, w,
         times=dilation, EDGES=len(kernel) // c, DILATION=dilation, ADD=into is not None, STAGES=setting.stages,
     )  # fmt: skip
     return x_grad, sums
@@ -94,17 +77,17 @@ def depthwise_kernel_grad(
     """The gradient is in the type of sums."""
     (f, c_in, h, w), c_out = x.shape, grad.shape[1]
     setting, pixels = (KERNEL_GRAD, f * w) if stride == 1 else (KERNEL_GRAD_STRIDE2, rows_of(grad).pixels)
-    block = channel_block(c_in)
+    block = tb.channel_block(c_in)
     blocks = triton.cdiv(c_out, block)
-    parts, each = parts_of(pixels, blocks, setting)
+    parts, each = tb.parts_of(pixels, blocks, setting)
     sums = grad.new_empty(parts, c_out, 9, dtype=sum_type(grad))
-    given = (pixels, c_out, strided(grad), strided(x), normed_argument(norm), sums, each, c_in, h, w)
+    given = (pixels, c_out, tb.strided(grad), tb.strided(x), tb.normed_argument(norm), sums, each, c_in, h, w)
     flags = {"DILATION": dilation, "BLOCK_P": setting.pixels, "BLOCK_C": block, "num_warps": setting.warps}
     if stride == 1:
         _kernel_grad_rows[(blocks * parts,)](*given, STAGES=setting.stages, **flags)
     else:
         _kernel_grad_stride2[(blocks * parts,)](*given, *grad.shape[2:], **flags)
-    return summed(sums).view(c_out, 1, 3, 3)
+    return tb.summed(sums).view(c_out, 1, 3, 3)
 
 
 def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
@@ -115,7 +98,7 @@ def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
 @triton.jit
 def _load_norm(norm, c, in_c):
     """The mean and 1 / standard deviation of some channels, where there is a batch norm."""
-    return [load(numbers + c, in_c)[None, :] for numbers in norm[2:]]
+    return [tb.load(numbers + c, in_c)[None, :] for numbers in norm[2:]]
 
 
 @triton.jit
@@ -136,7 +119,7 @@ def _prologues(x, like, norm, columns, there):
 def _load_taps(kernel, c, in_c):
     """The nine taps of each channel's kernel. Neighbours in memory where k_channel is 1, and so read together."""
     first, k_channel, k_tap = kernel
-    return [load(first + c * k_channel + tap * k_tap, in_c)[None, :] for tap in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
+    return [tb.load(first + c * k_channel + tap * k_tap, in_c)[None, :] for tap in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
 
 
 @triton.jit
@@ -159,17 +142,17 @@ def _depthwise_rows(
     DILATION: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The convolution of ReLU(x) or ReLU(BN(x))."""
-    q, c, in_c, start, first, near = columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
+    q, c, in_c, start, first, near = tb.columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
     valid, row = near[1], x[1]
-    from_x, target = at(x, first, c % c_in), at((y, channels), first, c)
+    from_x, target = tb.at(x, first, c % c_in), tb.at((y, channels), first, c)
     statistics, k = _load_norm(norm, c, in_c), _load_taps(kernel, c, in_c)
-    above, here = zeros(y, BLOCK_P, BLOCK_C), zeros(y, BLOCK_P, BLOCK_C)
+    above, here = tb.zeros(y, BLOCK_P, BLOCK_C), tb.zeros(y, BLOCK_P, BLOCK_C)
     for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
         there, done = _within(h, q, i), i - DILATION
-        values = load_three(from_x + i * w * row, DILATION * row, near, there)
+        values = tb.load_three(from_x + i * w * row, DILATION * row, near, there)
         values = _prologues(values, above, statistics, near, there)
         above = above + values[0] * k[6] + values[1] * k[7] + values[2] * k[8]  # fused multiplications and additions
-        store(target + done * w * channels, above, valid & _within(h, q, done))
+        tb.store(target + done * w * channels, above, valid & _within(h, q, done))
         above = here + values[0] * k[3] + values[1] * k[4] + values[2] * k[5]
         here = values[0] * k[0] + values[1] * k[1] + values[2] * k[2]
 
@@ -184,16 +167,16 @@ def _depthwise_input_grad_rows(
 
     ``norm``: of ReLU(BN(x)). The gradient is for BN(x); ``sums`` (programs, 2, C): of it, and of it times BN(x).
     """
-    q, c, in_c, start, first, near = columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
+    q, c, in_c, start, first, near = tb.columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
     valid, row = near[1], g[1]
-    from_g, target = at(g, first, c), at((dx, channels), first, c)
+    from_g, target = tb.at(g, first, c), tb.at((dx, channels), first, c)
     statistics, k = _load_norm(norm, c, in_c), _load_taps(kernel, c, in_c)
-    zero = zeros(dx, BLOCK_P, BLOCK_C)
+    zero = tb.zeros(dx, BLOCK_P, BLOCK_C)
     above, here, total, product = zero, zero, zero, zero
     for i in tl.range(start, h + DILATION, DILATION, num_stages=STAGES):
         below, there = zero, _within(h, q, i)
         for edge in tl.static_range(EDGES):
-            d = load_three(from_g + i * w * row + edge * channels, DILATION * row, near, there)
+            d = tb.load_three(from_g + i * w * row + edge * channels, DILATION * row, near, there)
             d = [one.to(zero.dtype) for one in d]
             if EDGES > 1:
                 k = _load_taps(kernel, edge * channels + c, in_c)
@@ -203,13 +186,13 @@ def _depthwise_input_grad_rows(
         done = i - DILATION
         stored = valid & _within(h, q, done)
         if len(norm):
-            n = _prologue(load(at(norm, first, c) + done * w * norm[1], stored), statistics, stored)
+            n = _prologue(tb.load(tb.at(norm, first, c) + done * w * norm[1], stored), statistics, stored)
             above = tl.where(n > 0, above, 0.0).to(dx.dtype.element_ty).to(zero.dtype)  # rounded as it is stored
             total += above
             product += above * n
         if ADD:
-            above += load(target + done * w * channels, stored)
-        store(target + done * w * channels, above, stored)
+            above += tb.load(target + done * w * channels, stored)
+        tb.store(target + done * w * channels, above, stored)
         above, here = here, below
     if len(norm):
         sums_at = sums + tl.program_id(0) // tl.cdiv(channels, BLOCK_C) * 2 * channels + c
@@ -223,23 +206,23 @@ def _kernel_grad_rows(
     DILATION: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The gradient for the kernels, of a part of the columns: (parts, kC, 9)."""
-    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    c, in_c, part = tb.channels_of_program(channels, BLOCK_C)
     statistics = _load_norm(norm, c, in_c)
-    totals = [zeros(sums, BLOCK_P, BLOCK_C)] * 9
+    totals = [tb.zeros(sums, BLOCK_P, BLOCK_C)] * 9
     end = tl.minimum(part * each + each, columns)
     for block in range(part * each, end, BLOCK_P):
         q = block + tl.arange(0, BLOCK_P)
-        first, near = neighbours(q, end, in_c, h, w, DILATION)
-        from_x, from_g, g_step = at(x, first, c % c_in), at(g, first, c), DILATION * w * g[1]
+        first, near = tb.neighbours(q, end, in_c, h, w, DILATION)
+        from_x, from_g, g_step = tb.at(x, first, c % c_in), tb.at(g, first, c), DILATION * w * g[1]
         for start in tl.static_range(DILATION):
             for i in tl.range(start, h, DILATION, num_stages=STAGES):
                 there = _within(h, q, i)
-                values = load_three(from_x + i * w * x[1], DILATION * x[1], near, there)
+                values = tb.load_three(from_x + i * w * x[1], DILATION * x[1], near, there)
                 values = _prologues(values, totals[0], statistics, near, there)
                 g_at = from_g + i * w * g[1]
-                above = load(g_at - g_step, near[1] & _within(h, q, i - DILATION))
-                here = load(g_at, near[1] & there)
-                d = (load(g_at + g_step, near[1] & _within(h, q, i + DILATION)), here, above)
+                above = tb.load(g_at - g_step, near[1] & _within(h, q, i - DILATION))
+                here = tb.load(g_at, near[1] & there)
+                d = (tb.load(g_at + g_step, near[1] & _within(h, q, i + DILATION)), here, above)
                 totals = [totals[n] + d[n // 3] * values[n % 3] for n in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
     _store_taps(sums + (part * channels + c) * 9, totals, in_c)
 
@@ -249,7 +232,7 @@ def _tap_stride2(x, frame, i, j, valid, c, norm, h, w, KY: tl.constexpr, KX: tl.
     """What one tap of the kernel multiplies, for each pixel of the output."""
     a, b = i * 2 + (KY - 1) * DILATION, j * 2 + (KX - 1) * DILATION
     inside = ((a >= 0) & (a < h) & (b >= 0) & (b < w))[:, None] & valid
-    return _prologue(load(at(x, (frame * h + a) * w + b, c), inside), norm, inside)
+    return _prologue(tb.load(tb.at(x, (frame * h + a) * w + b, c), inside), norm, inside)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -257,13 +240,13 @@ def _depthwise_stride2(
     pixels, channels, x, kernel, norm, y, c_in, h, w, h_out, w_out,
     DILATION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    p, c, in_c, _, valid = block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
+    p, c, in_c, _, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
     frame, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
-    statistics, total = _load_norm(norm, c, in_c), zeros(y, BLOCK_P, BLOCK_C)
+    statistics, total = _load_norm(norm, c, in_c), tb.zeros(y, BLOCK_P, BLOCK_C)
     for tap in tl.static_range(9):
         values = _tap_stride2(x, frame, i, j, valid, c % c_in, statistics, h, w, tap // 3, tap % 3, DILATION)
-        total += values * load(kernel[0] + c * kernel[1] + tap * kernel[2], in_c)[None, :]
-    store(at((y, channels), p, c), total, valid)
+        total += values * tb.load(kernel[0] + c * kernel[1] + tap * kernel[2], in_c)[None, :]
+    tb.store(tb.at((y, channels), p, c), total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -276,7 +259,7 @@ def _input_grad_stride2(
     At dilation 1 the middle one an even row, the outer ones an odd row; at dilation 2 all of them even rows alone. So a
     program takes pixels whose rows and columns are alike.
     """
-    p, c, in_c, kind, _ = block_of_program(pixels, channels, BLOCK_P, BLOCK_C, 4)
+    p, c, in_c, kind, _ = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C, 4)
     odd_i, odd_j = kind // 2, kind % 2
     frame, i, j = p // (h_out * w_out), p // w_out % h_out * 2 + odd_i, p % w_out * 2 + odd_j
     valid = ((frame < frames) & (i < h) & (j < w))[:, None] & in_c[None, :]
@@ -284,7 +267,7 @@ def _input_grad_stride2(
         first_y, count_y, first_x, count_x, step = 1 - odd_i, 1 + odd_i, 1 - odd_j, 1 + odd_j, 2
     else:
         first_y, count_y, first_x, count_x, step = 0, 3 - 3 * odd_i, 0, 3 - 3 * odd_j, 1
-    total = zeros(dx, BLOCK_P, BLOCK_C)
+    total = tb.zeros(dx, BLOCK_P, BLOCK_C)
     for edge in range(edges):
         of_edge = edge * channels + c
         for y in range(count_y):
@@ -294,12 +277,12 @@ def _input_grad_stride2(
                 kx = first_x + x * step
                 b = (j - (kx - 1) * DILATION) // 2
                 inside = ((a >= 0) & (a < h_out) & (b >= 0) & (b < w_out))[:, None] & valid
-                weight = load(kernel[0] + of_edge * kernel[1] + (ky * 3 + kx) * kernel[2], in_c)
-                total += load(at(g, (frame * h_out + a) * w_out + b, of_edge), inside) * weight[None, :]
-    target = at((dx, channels), (frame * h + i) * w + j, c)
+                weight = tb.load(kernel[0] + of_edge * kernel[1] + (ky * 3 + kx) * kernel[2], in_c)
+                total += tb.load(tb.at(g, (frame * h_out + a) * w_out + b, of_edge), inside) * weight[None, :]
+    target = tb.at((dx, channels), (frame * h + i) * w + j, c)
     if ADD:
-        total += load(target, valid)
-    store(target, total, valid)
+        total += tb.load(target, valid)
+    tb.store(target, total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -307,15 +290,15 @@ def _kernel_grad_stride2(
     pixels, channels, g, x, norm, sums, each, c_in, h, w, h_out, w_out,
     DILATION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    c, in_c, part = channels_of_program(channels, BLOCK_C)
+    c, in_c, part = tb.channels_of_program(channels, BLOCK_C)
     statistics = _load_norm(norm, c, in_c)
-    totals = [zeros(sums, BLOCK_P, BLOCK_C)] * 9
+    totals = [tb.zeros(sums, BLOCK_P, BLOCK_C)] * 9
     end = tl.minimum(part * each + each, pixels)
     for first in range(part * each, end, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
         valid = (p < end)[:, None] & in_c[None, :]
         frame, i, j = p // (h_out * w_out), p // w_out % h_out, p % w_out
-        d = load(at(g, p, c), valid)
+        d = tb.load(tb.at(g, p, c), valid)
         totals = [
             totals[n] + d * _tap_stride2(x, frame, i, j, valid, c % c_in, statistics, h, w, n // 3, n % 3, DILATION)
             for n in (0, 1, 2, 3, 4, 5, 6, 7, 8)
