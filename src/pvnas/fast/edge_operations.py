@@ -94,8 +94,15 @@ class Made(NamedTuple):
     for_kernels: Tensor | None = None
     """What it reads for the gradients of kernels alone."""
 
+    def needed(self, group: EdgeGroup) -> Made:
+        """Return it without what the backward pass of a group does not read."""
+        saved = self.saved if group.input_grad else None
+        return Made(self.normed, saved, self.for_kernels if group.kernel_grads else None)
 
+
+Into = Tensor | None
 KernelGrads = Sequence[Tensor | None]
+EdgeGrads = tuple[Tensor, KernelGrads]
 
 
 class EdgeOperation(ABC):
@@ -110,9 +117,7 @@ class EdgeOperation(ABC):
         """Return what the last BN sees, and what a backward pass may need. ``norms``: all BN, in their order."""
 
     @abstractmethod
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         """Return the gradients for ReLU(x), added to ``into``, and for the kernels.
 
         ``grad``: that for the last BN's input, as ``Kernels.per_edge_grads`` gives it.
@@ -137,9 +142,7 @@ class Separable(EdgeOperation):
         y = inputs.kernels.depthwise(first.z, second[0], norm=first)
         return Made(inputs.convolved(y, second[1], norms[1]), first, y)
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         group, fast, given = inputs.group, inputs.kernels, (inputs.group.stride, self.dilation)
         depthwise, pointwise, *second = kernels
         kernel_grads: list[Tensor | None] = [None] * len(kernels)
@@ -173,9 +176,7 @@ class Temporal3x3(EdgeOperation):
         y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
         return Made(inputs.convolved(y, temporal, norms[0], inputs.group.frames), for_kernels=y)
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         group, (spatial, temporal) = inputs.group, kernels
         temporal_grad = inputs.kernel_grad(grad, made.for_kernels, temporal, group.frames)
         g = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
@@ -204,9 +205,7 @@ class Temporal1x1(EdgeOperation):
     def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
         return Made(inputs.convolved(self._read(inputs), kernels[2], norms[0], inputs.group.frames, relu=True))
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         group, (spatial, temporal, product) = inputs.group, kernels
         kernel_grads: KernelGrads = (None, None)
         if group.kernel_grads:
@@ -234,9 +233,7 @@ class Pointwise(EdgeOperation):
     def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
         return Made(inputs.convolved(inputs.x_FCHW, kernels[0], norms[0], relu=True))
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         kernel_grad = inputs.kernel_grad(grad, inputs.x_FCHW, kernels[0], 1, True)
         x_grad = inputs.kernels.channel_conv_input_grad(grad, kernels[0], 1, behind_relu=inputs.x_FCHW)
         return _added(x_grad, into), (kernel_grad,)
@@ -254,9 +251,7 @@ class Reduction(EdgeOperation):
             inputs.kernels.channel_conv(x, kernel, k, into=z[:, first:], step=sum(halves))
         return Made(norms[0].of(inputs.kernels, z))
 
-    def backward(
-        self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Tensor | None
-    ) -> tuple[Tensor, KernelGrads]:
+    def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         k, fast, step = inputs.group.edges, inputs.kernels, grad.shape[1] // inputs.group.edges
         parts = [(kernels[0], {"first": 0, "step": step}), (kernels[1], {"first": len(kernels[0]) // k, "step": step})]
         even, odd = (fast.channel_conv_input_grad(grad, kernel, k, shared=True, **part) for kernel, part in parts)

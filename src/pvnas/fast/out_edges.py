@@ -109,19 +109,6 @@ class SavedEdges(NamedTuple):
     operations: dict[str, Made]
     terms: SavedTerms | None = None
 
-    def for_backward(self) -> SavedEdges:
-        """Return it without what only a forward pass at other mixing weights would need."""
-        group = self.group
-        operations = {
-            name: Made(
-                made.normed,
-                made.saved if group.input_grad else None,
-                made.for_kernels if group.input_grad and group.kernel_grads else None,
-            )
-            for name, made in self.operations.items()
-        }
-        return self._replace(operations=operations)
-
 
 class CellPass(NamedTuple):
     """What all nodes of a cell share in a pass, forward or backward."""
@@ -211,7 +198,7 @@ class OutEdges:
                 wants_grads=made.group.input_grad, moves_statistics=moves_statistics,
             )  # fmt: skip
             made = made._replace(terms=terms)
-        return made.for_backward()
+        return made._replace(operations={name: each.needed(made.group) for name, each in made.operations.items()})
 
     def _shared(self, x_FCHW: Tensor, made: SavedEdges) -> list[Normed]:
         """Return what all edges share: both poolings and, at stride 1, identity."""

@@ -66,10 +66,10 @@ class FastSearchCell(nn.Module):
         self.pools = nn.ModuleList(_part(mixed[edges[0]], with_parameters=False) for edges in leaving)
         self.strides = [edge_stride(category, number) for number in range(len(leaving))]
         self.inputs = [CellInput(self.input0), CellInput(self.input1)]
-        own: list[Any] = list(self.edges)
+        per_edge: list[Any] = list(self.edges)
         shared: list[Any] = list(self.pools)
         self.out_edges = [
-            OutEdges(mixed[0].columns, number, self.strides[number], [own[edge] for edge in edges], shared[number])
+            OutEdges(mixed[0].columns, number, self.strides[number], [per_edge[edge] for edge in edges], shared[number])
             for number, edges in enumerate(leaving)
         ]
         self.step: StepCache | None = None
@@ -168,7 +168,7 @@ class _ForwardPass:
         self.saves = any(needs) and (again or not cell.checkpointing)
         self.of_inputs, self.of_parameters = needs[1 : 1 + INPUTS], any(needs[2 + INPUTS :])
         of_batch = cell.inputs[0].norms[0].training
-        self.group = EdgeGroup(1, 1, frames, of_batch, kernel_grads=self.of_parameters, input_grad=True)
+        self.group = EdgeGroup(1, 1, frames, of_batch, kernel_grads=self.saves and self.of_parameters, input_grad=True)
         self.moves_statistics = cell.moves_statistics() and not again
         self.gathered = BatchStatistics() if self.moves_statistics else None
         self.takes = cell.step if self.of_parameters else None

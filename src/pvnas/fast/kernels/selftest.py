@@ -8,6 +8,7 @@ this test before anything runs by a set, and keeps what it has found on disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -72,15 +73,14 @@ def _in_memory(kernels: Kernels, x: Any, like: Tensor, edges: int) -> Tensor:
 
 
 def _depthwise(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
-    for stride in (1, 2):
-        for dilation in (1, 2):
-            x, kernel = draw(2, c, h, w), draw(k * c, 1, 3, 3)
-            y = _in_memory(kernels, kernels.depthwise(x, kernel, stride, dilation), x, k)
-            grad = draw(*y.shape)
-            yield y
-            yield kernels.depthwise_input_grad(grad, kernel, x, stride, dilation)
-            yield kernels.depthwise_input_grad(grad, kernel, x, stride, dilation, into=draw(*x.shape))
-            yield kernels.depthwise_kernel_grad(grad, x, stride, dilation)
+    for given in product((1, 2), (1, 2)):  # stride, dilation
+        x, kernel = draw(2, c, h, w), draw(k * c, 1, 3, 3)
+        y = _in_memory(kernels, kernels.depthwise(x, kernel, *given), x, k)
+        grad = draw(*y.shape)
+        yield y
+        yield kernels.depthwise_input_grad(grad, kernel, x, *given)
+        yield kernels.depthwise_input_grad(grad, kernel, x, *given, into=draw(*x.shape))
+        yield kernels.depthwise_kernel_grad(grad, x, *given)
 
 
 def _depthwise_behind_norm(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
@@ -92,15 +92,14 @@ def _depthwise_behind_norm(kernels: Kernels, draw: Draw, c: int, k: int, h: int,
 
 
 def _channel_conv(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
-    for taps in (1, 3):
-        for shared in (False, True):
-            x, kernel = draw(2 * FRAMES, c if shared else k * c, h, w), draw(k * (c + 1), c, taps, 1)
-            grad = draw(2 * FRAMES, k * (c + 1), h, w)
-            yield kernels.channel_conv(x, kernel, k, FRAMES, not shared)
-            yield kernels.channel_conv_input_grad(grad, kernel, k, FRAMES, shared)
-            yield kernels.channel_conv_kernel_grad(grad, x, kernel, k, FRAMES, not shared)
-            y, statistics = kernels.channel_conv_statistics(x, kernel, k, FRAMES, not shared, EPS)
-            yield from (y, *statistics)
+    for taps, shared in product((1, 3), (False, True)):
+        x, kernel = draw(2 * FRAMES, c if shared else k * c, h, w), draw(k * (c + 1), c, taps, 1)
+        grad = draw(2 * FRAMES, k * (c + 1), h, w)
+        yield kernels.channel_conv(x, kernel, k, FRAMES, not shared)
+        yield kernels.channel_conv_input_grad(grad, kernel, k, FRAMES, shared)
+        yield kernels.channel_conv_kernel_grad(grad, x, kernel, k, FRAMES, not shared)
+        y, statistics = kernels.channel_conv_statistics(x, kernel, k, FRAMES, not shared, EPS)
+        yield from (y, *statistics)
 
 
 def _channel_conv_of_parts(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
