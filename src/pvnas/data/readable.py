@@ -38,13 +38,12 @@ def load_videos(
     catalog = opened.catalog
     if opened.info is None:
         good = usable(catalog, _check_results(catalog, run_dir, progress), config.data.max_bad_share)
-        left_out = Counter(catalog.videos.splits.tolist())
-        left_out.subtract(good.videos.splits.tolist())
-        excluded = {split: left_out[number] for number, split in enumerate(SPLITS)}
+        before, after = (Counter(each.videos.splits.tolist()) for each in (catalog, good))
+        excluded = [SPLITS[number] for number in (before - after).elements()]
     else:
         good = catalog  # it was checked when it was packed
-        excluded = dict(Counter(video.split for video in opened.info.left_out))
-    n = sum(excluded.values())
+        excluded = [video.split for video in opened.info.left_out]
+    n = len(excluded)
     if n:
         where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
         progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
@@ -67,7 +66,7 @@ def load_videos(
     train, validation, test = (opened.dataset(split, side) for split in SPLITS)
     for dataset in (train, validation, test):
         dataset.prepare_cache(device, progress)
-    return Videos(train, validation, test, excluded.get("test", 0))
+    return Videos(train, validation, test, excluded.count("test"))
 
 
 def _check_results(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:

@@ -11,25 +11,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from filelock import lock_descriptor
 
 from pvnas.data.catalog import Catalog
-from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, result_of, with_length
-from pvnas.data.check.results import (
-    CRASHED,
-    CSV_NAME,
-    JSON_NAME,
-    KINDS,
-    MEMORY,
-    CheckResult,
-    read_check_results,
-    write_check_results,
-)
-from pvnas.data.processes import Failure, run_jobs
+from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, outcome_of, result_of, with_length
+from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results, write_check_results
+from pvnas.data.processes import run_jobs
 from pvnas.data.video.decode import VideoError
 from pvnas.errors import UserError
 from pvnas.runtime.files import TEMPORARY, explained, is_held, write_all
@@ -94,7 +85,7 @@ def check_videos(
         answers = run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
         with closing(answers):  # whatever ends this block ends the workers
             for answer in answers:
-                result = answer and _result(*answer, limits)
+                result = answer and outcome_of(*answer, limits.seconds_for(answer[0].size))
                 if result is not None:
                     journal.add(result)
                 add(result)
@@ -118,20 +109,6 @@ def _unread(root: Path, paths: Iterable[str], journal: "Journal", add: Callable[
             yield Job(path, file, *stamp)
         else:
             add(known)
-
-
-def _result(job: Job, answer: CheckResult | Failure, limits: Limits) -> CheckResult:
-    """Return what a worker has found, or what has become of it."""
-    if isinstance(answer, CheckResult):
-        result = answer
-    elif answer.kind == "timeout":
-        result = CheckResult("", "timeout", f"decoding it takes more than {limits.seconds_for(job.size):.6g} s")
-    elif answer.kind == "memory":
-        result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
-    else:
-        result = CheckResult("", "unreadable", f"{CRASHED}: {answer.text}")
-    # Stamped with what was seen before it was read: a file that changes meanwhile is read again next time.
-    return replace(result, path=job.path, bytes=job.size, modified_ns=job.modified_ns)
 
 
 # ---- what is known already

@@ -13,17 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.check.results import KINDS, MEMORY, CheckResult, Verdict
-from pvnas.data.processes import Tell, more_memory
-from pvnas.data.video.decode import (
-    FrameReader,
-    VideoError,
-    average_rate,
-    measured_rate,
-    open_video,
-    reason,
-    shown_times,
-)
+from pvnas.data.check.results import CRASHED, KINDS, MEMORY, CheckResult, Verdict
+from pvnas.data.processes import Failure, Tell, more_memory
+from pvnas.data.video.decode import FrameReader, VideoError, actual_rate, average_rate, open_video, reason, shown_times
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
 COMPLETE_SHARE = 0.95
@@ -68,6 +60,20 @@ def examine(file: str | Path) -> CheckResult:
         return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
     except Exception as error:  # whatever a file makes of PyAV is that file's fault
         return CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
+
+
+def outcome_of(job: Job, answer: CheckResult | Failure, seconds: float) -> CheckResult:
+    """Return what a worker has found, or what has become of it within so many seconds."""
+    if isinstance(answer, CheckResult):
+        result = answer
+    elif answer.kind == "timeout":
+        result = CheckResult("", "timeout", f"decoding it takes more than {seconds:.6g} s")
+    elif answer.kind == "memory":
+        result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
+    else:
+        result = CheckResult("", "unreadable", f"{CRASHED}: {answer.text}")
+    # Stamped with what was seen before it was read: a file that changes meanwhile is read again next time.
+    return replace(result, path=job.path, bytes=job.size, modified_ns=job.modified_ns)
 
 
 def result_of(path: str, error: VideoError) -> CheckResult:
@@ -121,7 +127,7 @@ def _examined(file: str | Path) -> CheckResult:
         codec = stream.codec_context.name
         header_rate, count = average_rate(stream), len(stamps)
         times_T = shown_times(stamps, base, header_rate)
-        rate = measured_rate(times_T, header_rate)
+        rate = actual_rate(times_T, header_rate)
         counted = max(0, stream.frames - reader.hidden)
         claimed = counted or _estimated(_claimed_seconds(container, stream), rate, count)
     faults = []

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from typing import NamedTuple
 
-from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, VIDEO_ENDINGS, Folder, Tree
+from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Folder, Tree, is_video
 from pvnas.data.listing.text import class_key
 
 VIDEO_FOLDERS = re.compile(
@@ -74,7 +74,7 @@ class Finder:
     def _home(self, split: str | None) -> str:
         def fullness(content: Folder) -> int:
             classes = (n for n in content.folders if not (VIDEO_FOLDERS.fullmatch(n) or LIST_FOLDERS.fullmatch(n)))
-            return sum(name.lower().endswith(VIDEO_ENDINGS) for name in content.files) + len(list(classes))
+            return sum(map(is_video, content.files)) + len(list(classes))
 
         likely = max(self.containers, key=lambda f: (split is not None and f.split == split, fullness(f.content)))
         return likely.prefix

@@ -1,19 +1,9 @@
 """Our own lists: the folders {train,val,test}/class/video or class/video, and split.csv, path,label,split,group."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pvnas.data.listing.registry import (
-    SPLIT_NAMES,
-    VIDEO_ENDINGS,
-    Entry,
-    ListFolder,
-    ListFormat,
-    Listing,
-    Tree,
-    group_in_name,
-)
+from pvnas.data.listing.registry import SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, group_in_name, is_video
 from pvnas.data.listing.text import at, csv_rows, shown
 from pvnas.errors import UserError
 
@@ -29,9 +19,9 @@ def read_folders(folder: ListFolder) -> Listing:
     names = tree.listing("").folders
     parents: dict[str, str | None] = {"": None}
     if "train" in names:
-        if not _holds_videos(tree, "train"):  # one that itself holds videos is a class, the vehicle
+        if not _holds_videos(folder, "train"):  # one that itself holds videos is a class, the vehicle
             parents = {f"{name}/": SPLIT_NAMES[name] for name in names if name in FOLDERS_OF_SPLITS}
-    elif names and FOLDERS_OF_SPLITS.issuperset(names) and not any(_holds_videos(tree, name) for name in names):
+    elif names and FOLDERS_OF_SPLITS.issuperset(names) and not any(_holds_videos(folder, name) for name in names):
         raise UserError(f"{root} has no folder 'train' beside {names[0]!r}; add train/class/video")
     entries: list[Entry] = []
     for parent, split in parents.items():
@@ -39,7 +29,7 @@ def read_folders(folder: ListFolder) -> Listing:
             tree.inside(parent[:-1], str(root))
         for label in tree.listing(parent[:-1]).folders:
             tree.inside(f"{parent}{label}", str(root))
-            videos = list(_videos(tree, f"{parent}{label}"))
+            videos = list(_videos(folder, f"{parent}{label}"))
             if not videos:
                 raise UserError(
                     f"class folder {root / parent / label} holds no videos (such as .mp4, .avi, .webm); "
@@ -49,25 +39,25 @@ def read_folders(folder: ListFolder) -> Listing:
     return Listing(entries)
 
 
-def _videos(tree: Tree, folder: str) -> Iterator[tuple[str, str]]:
+def _videos(lists: ListFolder, folder: str) -> Iterator[tuple[str, str]]:
     """Yield path and name of the videos below a class folder."""
-    content, root = tree.listing(folder), str(tree.root)
+    content, root = lists.tree.listing(folder), str(lists.root)
     for name in filter(_is_video, content.files):
-        yield tree.inside(f"{folder}/{name}", root), name
+        yield lists.tree.inside(f"{folder}/{name}", root), name
     for name in content.folders:
         if name in content.links:  # it could lead round in circles
-            link = tree.root / folder / name
+            link = lists.root / folder / name
             raise UserError(f"{root}: {link} is a link to a folder inside a class; put the folder itself there")
-        yield from _videos(tree, f"{folder}/{name}")
+        yield from _videos(lists, f"{folder}/{name}")
 
 
-def _holds_videos(tree: Tree, folder: str) -> bool:
-    content = tree.listing(folder)
+def _holds_videos(lists: ListFolder, folder: str) -> bool:
+    content = lists.tree.listing(folder)
     return any(map(_is_video, (*content.files, *content.folders)))
 
 
 def _is_video(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
+    return not name.startswith(".") and is_video(name)
 
 
 def read_split_file(folder: ListFolder) -> Listing:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pvnas.data.listing.finder import Finder, split_in_name
-from pvnas.data.listing.registry import VIDEO_ENDINGS, Entry, ListFolder, ListFormat, Listing
+from pvnas.data.listing.registry import Entry, ListFolder, ListFormat, Listing, is_video
 from pvnas.data.listing.text import (
     MAX_CLASSES,
     ClassNames,
@@ -84,8 +84,8 @@ def _plain(line: str, where: str) -> Row:
     if not path:
         raise UserError(f"{where}: {shown(line)} has no label; {EXPECTED}")
     name = NUMBERS.sub("", path[::-1], count=1)[::-1]  # without the numbers at its end
-    if name and name != path and not path.lower().endswith(VIDEO_ENDINGS):
-        if name.lower().endswith(VIDEO_ENDINGS):
+    if name and name != path and not is_video(path):
+        if is_video(name):
             raise UserError(f"{where}: several labels for {shown(name)}; give each video one label: {EXPECTED}")
         raise UserError(f"{where}: {shown(name)} is a folder of frames with their number; list video files: {EXPECTED}")
     return Row(path, line[cut + 1 :], False)
@@ -96,7 +96,7 @@ def is_path_list(path: Path) -> bool:
     if not _is_candidate(path):
         return False
     try:
-        return parse_line(first_line(path), "").path.lower().endswith(VIDEO_ENDINGS)
+        return is_video(parse_line(first_line(path), "").path)
     except UserError:
         return False
 

@@ -171,7 +171,7 @@ class ListFolder(NamedTuple):
         given = Path(path)
         if not os.path.exists(given):
             raise UserError(f"{path!r} does not exist; give a folder of videos (class/video), or a list of them")
-        if given.name.lower().endswith(VIDEO_ENDINGS) and not given.is_dir():
+        if is_video(given.name) and not given.is_dir():
             raise UserError(f"{path!r} is a file, not a folder; give a folder of videos (class/video), or a list")
         lists = Path(annotations) if annotations else given
         if not os.path.exists(lists):
@@ -199,6 +199,11 @@ class ListFormat(NamedTuple):
     read: Callable[[ListFolder], Listing]  # raises UserError that names file and line
     recognises: Callable[[ListFolder], bool]  # by the files, or the one that the user named
     validation_is_test: bool = False  # test labels are not public: results are on validation videos
+
+
+def is_video(name: str) -> bool:
+    """Return whether a file's name ends as a video's."""
+    return name.lower().endswith(VIDEO_ENDINGS)
 
 
 def group_in_name(label: str, name: str) -> str | None:

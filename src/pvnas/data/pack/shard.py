@@ -16,7 +16,7 @@ import simplejpeg
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded
 from pvnas.data.processes import Tell
-from pvnas.data.video.decode import InOrder, Painter, VideoError, decode_in_order, measured_rate
+from pvnas.data.video.decode import InOrder, Painter, VideoError, actual_rate, decode_in_order
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, new_file, write_all
 
@@ -131,7 +131,7 @@ def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, in
         "group": video.group,
         "height": size[0],
         "width": size[1],
-        "rate": measured_rate(jpegs.times_T, 1.0 / jpegs.duration),
+        "rate": actual_rate(jpegs.times_T, 1.0 / jpegs.duration),
         "duration": jpegs.duration,
         "frames_bad": jpegs.frames_bad,
         "times": jpegs.times_T.tolist(),

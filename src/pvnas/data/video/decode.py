@@ -142,7 +142,7 @@ class DecodedVideo:
     @property
     def rate(self) -> float:
         """Average frames per second."""
-        return measured_rate(self.times_T, 1.0 / self.duration)
+        return actual_rate(self.times_T, 1.0 / self.duration)
 
     def to(self, device: "torch.device") -> Self:
         """Return the video with its frames on a device."""
@@ -194,7 +194,7 @@ def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: "Pain
     if not stamps:
         raise VideoError("empty", "no frame decodes")
     times_T = shown_times(stamps, base, rate)
-    duration = float(times_T[-1]) + 1.0 / measured_rate(times_T, rate)
+    duration = float(times_T[-1]) + 1.0 / actual_rate(times_T, rate)
     return InOrder(items, times_T, duration, reader.bad)
 
 
@@ -259,6 +259,6 @@ def shown_times(stamps: list[int | None], base: float, rate: float) -> NDArray[n
     return np.arange(len(stamps)) / rate
 
 
-def measured_rate(times_T: NDArray[np.float64], rate: float) -> float:
+def actual_rate(times_T: NDArray[np.float64], rate: float) -> float:
     """Return the average rate of the frames that are there; the header's for a single one."""
     return (len(times_T) - 1) / float(times_T[-1]) if len(times_T) > 1 else rate

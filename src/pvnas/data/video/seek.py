@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.video.decode import Painter, average_rate, decode_in_order, measured_rate, open_video, stacked
+from pvnas.data.video.decode import Painter, actual_rate, average_rate, decode_in_order, open_video, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ def packet_table(container: Any, stream: Any, packets: list[Any] | None = None) 
     order_T = np.argsort(stamps_P, kind="stable")
     order_T = order_T[shown[order_T]]
     times_T = (stamps_P[order_T] - first) * base
-    duration = float(times_T[-1]) + 1.0 / measured_rate(times_T, average_rate(stream))
+    duration = float(times_T[-1]) + 1.0 / actual_rate(times_T, average_rate(stream))
     return PacketTable(stamps_P, keys_K, order_T, times_T, duration)
 
 
