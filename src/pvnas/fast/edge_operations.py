@@ -143,7 +143,7 @@ class Separable(EdgeOperation):
         return Made(inputs.convolved(y, second[1], norms[1]), first, y)
 
     def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
-        group, fast, given = inputs.group, inputs.kernels, (inputs.group.stride, self.dilation)
+        group, fast, geometry = inputs.group, inputs.kernels, (inputs.group.stride, self.dilation)
         depthwise, pointwise, *second = kernels
         kernel_grads: list[Tensor | None] = [None] * len(kernels)
         if second:
@@ -154,13 +154,13 @@ class Separable(EdgeOperation):
             grad, sums = fast.depthwise_norm_grad(grad, second[0], first)
             grad = batch_norm_grad(fast, grad, first, of_batch=group.of_batch, sums=sums)
         if group.kernel_grads:
-            y = fast.depthwise(inputs.x_FCHW, depthwise, *given)
+            y = fast.depthwise(inputs.x_FCHW, depthwise, *geometry)
             kernel_grads[1] = inputs.kernel_grad(grad, y, pointwise)
             del y
         grad = fast.channel_conv_input_grad(grad, pointwise, group.edges)
         if group.kernel_grads:
-            kernel_grads[0] = fast.depthwise_kernel_grad(grad, inputs.x_FCHW, *given)
-        return fast.depthwise_input_grad(grad, depthwise, inputs.x_FCHW, *given, into=into), kernel_grads
+            kernel_grads[0] = fast.depthwise_kernel_grad(grad, inputs.x_FCHW, *geometry)
+        return fast.depthwise_input_grad(grad, depthwise, inputs.x_FCHW, *geometry, into=into), kernel_grads
 
 
 class Temporal3x3(EdgeOperation):

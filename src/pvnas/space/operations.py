@@ -86,8 +86,8 @@ def registered_operations() -> dict[str, Operation]:
 
 def operations_of(category: str) -> tuple[str, ...]:
     """Return the candidate operations of a cell category, in the order of the columns of alpha."""
-    own = "temporal" if category.startswith("T-") else "spatial"
-    return tuple(name for name, operation in _OPERATIONS.items() if own in operation.sets)
+    chosen_set = "temporal" if category.startswith("T-") else "spatial"
+    return tuple(name for name, operation in _OPERATIONS.items() if chosen_set in operation.sets)
 
 
 def is_parameter_free(name: str) -> bool:
