@@ -1,7 +1,5 @@
 """Fast cells in the place of a supernet's, and what the two passes of a search step share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -3,8 +3,6 @@
 Legend: N clips, C channels of the cell, T frames, F = N*T folded frames, k edges that leave the node.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Legend: F folded frames, C channels of an edge, k edges; their channels lie side by side (kC).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ that is followed by a temporal one, with nothing between them, becomes one with 
 kernels in C++, see ``prediction_cell``.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -5,8 +5,6 @@ that the edges that leave a node are neighbours. Legend: E edges in the order of
 operations, k edges that leave one node.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

@@ -6,8 +6,6 @@ what the backward pass needs.
 Legend: N clips, T frames, F = N*T folded frames, C channels of the cell, E = 14 edges, O operations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple

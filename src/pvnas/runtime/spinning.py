@@ -7,8 +7,6 @@ manages more threads than this process has cores (config/linux/wait.h of libgomp
 queue for a core, idle ones are kept beside them, which count and cost nothing.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

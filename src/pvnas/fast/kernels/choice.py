@@ -5,8 +5,6 @@ and what failed is kept on disk (``cpp_library.cache_folder``). With PVNAS_KERNE
 by PyTorch's operations.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The C++ kernels, compiled once for a machine by its C++ compiler and kept in the user's cache."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os

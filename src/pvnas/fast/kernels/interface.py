@@ -15,8 +15,6 @@ have an order that depends on the sizes alone: the same clips give the same bits
 set's ``channel_conv...`` functions alone read it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -5,8 +5,6 @@ there would make a search that runs and finds nonsense, or a prediction that is 
 this test before anything runs by a set, and keeps what it has found on disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any

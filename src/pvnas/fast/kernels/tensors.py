@@ -1,7 +1,5 @@
 """Tensors as the kernels read them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

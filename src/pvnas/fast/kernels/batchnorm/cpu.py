@@ -1,7 +1,5 @@
 """Batch norms without parameters, mixed by weights, in C++."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Batch norms without parameters, mixed by weights, in PyTorch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Convolutions 1x1x1 and 3x1x1 as matrix products over channels, in C++; those for predictions take a bias as well."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

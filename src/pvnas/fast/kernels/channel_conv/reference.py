@@ -1,7 +1,5 @@
 """Convolutions 1x1x1 and 3x1x1 in PyTorch, as 2-D ones: of pictures, and of clips as pictures of (frames, pixels)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

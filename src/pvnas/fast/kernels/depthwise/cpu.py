@@ -3,8 +3,6 @@
 Forward they are computed where ``channel_conv`` reads them, row by row, and never lie in memory as a whole.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Depthwise 3x3 convolutions in PyTorch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

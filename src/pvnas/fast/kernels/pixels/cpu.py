@@ -1,7 +1,5 @@
 """Every other pixel in C++."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from pvnas.fast.kernels.cpp_library import call

@@ -1,7 +1,5 @@
 """Every other pixel in PyTorch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

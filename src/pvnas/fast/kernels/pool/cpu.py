@@ -1,7 +1,5 @@
 """3x3 poolings in C++: both in one pass, and one alone for predictions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

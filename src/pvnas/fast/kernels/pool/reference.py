@@ -1,7 +1,5 @@
 """Both 3x3 poolings of a node in PyTorch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
