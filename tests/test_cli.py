@@ -18,6 +18,7 @@ import pvnas
 from pvnas import cli, pipeline
 from pvnas.cli import commands
 from pvnas.cli.overview import all_commands
+from pvnas.cli.shared import make_paths_absolute
 from pvnas.config import PRESETS, laptop
 from pvnas.errors import UserError
 from pvnas.report import page
@@ -574,3 +575,17 @@ def test_dumped_configs_of_all_presets_are_accepted(run: Run, videos: Path, monk
         Path("my.yaml").write_text(dump_config(preset_config(name)), encoding="utf-8")
         assert run("search", "videos", "--config", "my.yaml", "--dir", "r").code == 0
     assert [config.preset for config in seen] == list(PRESETS)
+
+
+def test_a_path_through_a_folder_that_is_gone_is_taken_as_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    config = laptop()
+    config.data.path = str(tmp_path / "gone" / ".." / "videos")
+    make_paths_absolute(config)
+    assert config.data.path == str(tmp_path / "videos")
+
+
+def test_a_number_of_workers_below_none_is_refused(run: Run) -> None:
+    outcome = run("data", "pack", "videos", "pack", "--workers", "-1")
+    assert outcome.code == 2
+    assert "--workers must be at least 0, not -1" in outcome.err

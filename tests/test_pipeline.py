@@ -20,7 +20,7 @@ from pvnas.data.pack import pack_videos
 from pvnas.data.readable import load_videos as load_opened
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.pipeline import run_digest
+from pvnas.pipeline import _read_results, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
 from pvnas.settings import load_config
@@ -232,3 +232,10 @@ def test_a_run_on_a_pack_goes_through_to_its_report_without_the_bad_video(tiny_s
     assert all(len(line["loss_per_class"]) == 8 for line in read_metrics(tmp_path / "run" / "metrics.jsonl"))
     assert bad not in (tmp_path / "run" / "predictions.csv").read_text()
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
+def test_results_that_are_none_are_one_line(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=r"results.json holds no results; write it again with: pvnas test"):
+        _read_results(tmp_path / "results.json")

@@ -160,9 +160,10 @@ class Session:
 
     def test(self, *, again: bool = False) -> dict[str, Any]:
         """Test the trained network over many views of each test video, and return what results.json holds."""
-        if (self.run_dir / RESULTS).exists() and not again:
+        path = self.run_dir / RESULTS
+        if path.exists() and not again:
             self.progress.line("test: finished before; its results are kept")
-            return json.loads((self.run_dir / RESULTS).read_text(encoding="utf-8"))
+            return _read_results(path)
         model = load_model(self.run_dir)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
         videos = self.videos
@@ -177,6 +178,16 @@ class Session:
             f"mean class {results['mean_class']:.2f} % on {results['n_videos']} videos, {results['views']} views"
         )
         return results
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        results = None
+    if not isinstance(results, dict):
+        raise UserError(f"{path} holds no results; write it again with: pvnas test {path.parent}")
+    return results
 
 
 def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: int) -> dict[str, Any]:

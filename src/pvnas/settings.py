@@ -66,9 +66,13 @@ def _fields_of(part: type, prefix: str) -> Iterator[Field]:
 @cache
 def _texts_below_fields() -> dict[tuple[str, str], str]:
     """The text below each field of the config's dataclasses by class and field, which Python itself does not keep."""
+    try:
+        tree = ast.parse(inspect.getsource(config_module))
+    except OSError:  # installed without its source
+        return {}
     return {
         (part.name, ast.unparse(line.target)): inspect.cleandoc(ast.literal_eval(below.value))
-        for part in ast.parse(inspect.getsource(config_module)).body
+        for part in tree.body
         if isinstance(part, ast.ClassDef)
         for line, below in pairwise(part.body)
         if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr)

@@ -221,6 +221,12 @@ def without_tensors(path: Path) -> None:
     (path / TENSORS).unlink()
 
 
+def with_tensors_that_a_disk_cannot_read(path: Path) -> None:
+    """Put a file there that opens, and fails when it is read (on Linux)."""
+    (path / TENSORS).unlink()
+    (path / TENSORS).symlink_to("/proc/self/mem")
+
+
 def with_anothers_tensors(path: Path) -> None:
     """Put the tensors of another checkpoint there."""
     other = save(path.parent.parent / "other", 7)
@@ -245,6 +251,7 @@ DAMAGES = [
     emptied,
     without_manifest,
     without_tensors,
+    with_tensors_that_a_disk_cannot_read,
     with_anothers_tensors,
     with_anothers_everything,
 ]

@@ -76,3 +76,14 @@ def test_averages_on_a_gpu_go_backwards_as_on_a_cpu(stride):
         (gradient,) = torch.autograd.grad((y * y).sum(), there)
         gradients.append(gradient.cpu())
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_without_gradients_torch_export_can_follow_them():
+    class Pixels(torch.nn.Module):
+        def forward(self, x):
+            return even_pixels(average_3x3(x, 1))
+
+    x = clips(1, 3, 5, 5).detach()
+    with torch.no_grad():
+        exported = torch.export.export(Pixels(), (x,), strict=True)
+        assert torch.equal(exported.module()(x), Pixels()(x))

@@ -67,7 +67,7 @@ def make_paths_absolute(config: RunConfig) -> None:
         raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
     if "://" in config.data.path:  # a pack in an object store
         return
-    if not os.path.exists(os.path.expanduser(config.data.path)):
+    if not os.path.exists(os.path.abspath(os.path.expanduser(config.data.path))):
         raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
     for name in ("path", "annotations", "allow_outside"):
         if path := getattr(config.data, name):

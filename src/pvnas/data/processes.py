@@ -70,8 +70,9 @@ def run_jobs(
     ``on_note`` is given what ``tell`` is in the worker. A job whose process is ended by no fault of its own is tried
     again. Close the generator to end the workers early. Raises the UserError of a job, and one where none can start.
     """
-    if not workers:
+    if workers < 1:
         yield from ((job, work(job, on_note)) for job in jobs)
+        return
     waiting, barren = iter(jobs), 0
     crew = [_Worker(work, memory) for _ in range(workers)]
     try:

@@ -100,23 +100,30 @@ class _DamageError(Exception):
 
 
 def _read(path: Path) -> Checkpoint:
-    """The checkpoint, if every byte of it is as it was written."""
-    try:
-        files = {file: (path / file).read_bytes() for file in (TENSORS, STATE, MANIFEST)}
-    except OSError as error:
-        raise _DamageError(f"{Path(error.filename).name}: {error.strerror}") from error
-    manifest, name = files.pop(MANIFEST), path.name.partition("-")[2]
-    # Written again from what is there, so that no byte of the manifest itself goes unchecked.
-    if manifest != _manifest(name, files):
-        wrong = [file for file, content in files.items() if _sha256(content).encode() not in manifest]
-        raise _DamageError(f"{wrong[0] if wrong else MANIFEST} is not what was written (SHA-256)")
+    files = _verified(path)
     try:
         state = json.loads(files[STATE])
     except (ValueError, RecursionError) as error:
         raise _DamageError(f"{STATE} is no JSON") from error
     if not isinstance(state, dict):
         raise _DamageError(f"{STATE} is no JSON object")
-    return Checkpoint(_tensors_of(files[TENSORS]), state, name)
+    return Checkpoint(_tensors_of(files[TENSORS]), state, _name(path))
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    """The files of a checkpoint, if every byte of them is as it was written."""
+    files = {}
+    for file in (TENSORS, STATE, MANIFEST):
+        try:
+            files[file] = (path / file).read_bytes()
+        except OSError as error:  # which names no file where reading fails, and not opening
+            raise _DamageError(f"{file}: {error.strerror}") from error
+    manifest = files.pop(MANIFEST)
+    # Written again from what is there, so that no byte of the manifest itself goes unchecked.
+    if manifest != _manifest(_name(path), files):
+        wrong = [file for file, content in files.items() if _sha256(content).encode() not in manifest]
+        raise _DamageError(f"{wrong[0] if wrong else MANIFEST} is not what was written (SHA-256)")
+    return files
 
 
 def _manifest(name: str, files: dict[str, bytes]) -> bytes:
@@ -140,6 +147,10 @@ def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
+def _name(path: Path) -> str:
+    return path.name.partition("-")[2]
+
+
 def _remove_old(folder: Path) -> None:
     """Leave the newest and, to fall back to, the newest valid one before it."""
     *older, _ = _checkpoints(folder)
@@ -151,7 +162,7 @@ def _remove_old(folder: Path) -> None:
 
 def _is_valid(path: Path) -> bool:
     with suppress(_DamageError):
-        return bool(_read(path))
+        return bool(_verified(path))
     return False
 
 

@@ -192,7 +192,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
             )
         # A forked worker must not keep the lock when this process is killed.
         os.register_at_fork(after_in_child=stack.close)
-        about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        owner = os.getpid()
+        about = {"pid": owner, "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
         with explained(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(about).encode(), 0)
@@ -200,8 +201,9 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
-            unlock_descriptor(descriptor)  # closing is not enough while a fork is still being born
+            if os.getpid() == owner:  # not a fork that leaves the block
+                os.ftruncate(descriptor, 0)
+                unlock_descriptor(descriptor)  # closing is not enough while a fork is still being born
 
 
 def _holder(path: Path) -> str:

@@ -5,7 +5,6 @@ what follows them, batch norm above all, is several times slower on either.
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -55,7 +54,11 @@ def _applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """Apply a function; where no gradient is asked for, its forward pass alone: exports of networks know no others."""
     if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in arguments):
         return function.apply(*arguments)
-    return function.forward(SimpleNamespace(), *arguments)
+    return function.forward(_NoBackward(), *arguments)
+
+
+class _NoBackward:
+    """Takes the notes for a backward pass that will not come; a class that torch.export can follow."""
 
 
 def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:

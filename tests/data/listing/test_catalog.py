@@ -283,3 +283,16 @@ def test_real_folder_with_a_given_split(shared_data: Path) -> None:
     catalog = read_catalog(shared_data / "jhmdb")
     assert catalog.summary() == "928 videos of 21 classes (train 561, val 129, test 238)"
     assert not catalog.missing()
+
+
+def test_a_link_that_leads_nowhere_costs_a_folder_nothing_else(tmp_path: Path) -> None:
+    (touch(tmp_path, "a.mp4", "b.mp4") / "loop").symlink_to("loop")
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    split_file(tmp_path, "a.mp4,run,train,", "b.mp4,jump,train,")
+    assert read_catalog(tmp_path, as_listed=True).classes == ("jump", "run")
+
+
+def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
+    split_file(tmp_path, "a.mp4,run,train,,b.mp4", header="path,label,split,group,path")
+    with pytest.raises(UserError, match=r"split.csv, line 1: column 'path' is there twice; remove one"):
+        read_catalog(tmp_path, as_listed=True)

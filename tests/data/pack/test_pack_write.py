@@ -178,9 +178,12 @@ def test_another_list_is_refused(some: Catalog, tmp_path: Path) -> None:
             pack_videos(other, tmp_path / "out", **OPTIONS, workers=0)
 
 
-def test_a_folder_of_other_things_is_refused(some: Catalog) -> None:
+def test_a_folder_of_other_things_is_refused(some: Catalog, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds '0\.mp4' and is no pack"):
         pack_videos(some, some.root, **OPTIONS, workers=0)
+    (tmp_path / "home" / ".git").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds '\.git' and is no pack"):
+        pack_videos(some, tmp_path / "home", **OPTIONS, workers=0)
 
 
 @pytest.mark.parametrize("wrong", [{"short_side": 0}, {"quality": 101}, {"videos_per_shard": 0}, {"seed": -1}])

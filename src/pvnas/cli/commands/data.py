@@ -98,7 +98,7 @@ def check(args: Namespace) -> None:
     Argument("--short-side", "pixels of the frames' shorter side, at least the largest that training asks for", 164),
     Argument("--quality", "of the JPEG frames, 1 to 100", 90),
     Argument("--videos-per-shard", "videos of a tar file", 256),
-    Argument("--workers", "processes that decode", 2),
+    Argument("--workers", "processes that decode; 0: this one", 2, least=0),
     Argument("--max-bad-share", "largest share of videos that may be unreadable", 0.01),
     Argument("--seed", "of the order of the videos", 0),
     JSON,

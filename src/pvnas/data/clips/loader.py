@@ -202,7 +202,9 @@ def test_batches(
     each = ((view, i, number) for i, clips in enumerate(views_of_each) for number, view in enumerate(clips))
     while batch := list(islice(each, clips_per_batch)):
         clips, rows, numbers = zip(*batch, strict=True)
-        yield ViewBatch(torch.stack(clips), torch.tensor(rows), torch.tensor(numbers))
+        views_NCTHW = torch.stack(clips)
+        del batch, clips  # not to hold them while the next ones are made
+        yield ViewBatch(views_NCTHW, torch.tensor(rows), torch.tensor(numbers))
 
 
 def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:

@@ -124,6 +124,8 @@ class Finder:
 def copies_of(name: str, first: str = "") -> list[str]:
     """Return the names that a video's file may have: its own, with the ending ``first``, then converted copies'."""
     stem, official = (name, first) if first else os.path.splitext(name)
+    if not official:
+        return [name]
     return [stem + official, *(stem + ending for ending in ENDINGS if ending != official)]
 
 

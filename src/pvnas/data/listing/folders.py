@@ -70,6 +70,9 @@ def read_split_file(folder: ListFolder) -> Listing:
     for name in COLUMNS[:3]:
         if name not in header:
             raise UserError(f"{at(path, 1)}: no column {name!r}; the header must be {HEADER}")
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise UserError(f"{at(path, 1)}: column {name!r} is there twice; remove one")
     entries = []
     for line, row in rows:
         where = at(path, line)

@@ -8,6 +8,7 @@ file exists take minutes on a network disk; listing 400 folders does not.
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Self
@@ -64,6 +65,7 @@ class Tree:
         self.listing = cache(lambda folder: _list(os.path.join(root, folder)))
         """Return what lies in a folder, '' for the root; nothing where there is none. Follows links to folders."""
         self._is_secure = cache(self._leads_inside)
+        self._resolved = cache(os.path.realpath)
 
     def inside(self, path: str, where: str) -> str:
         """Return the path in its shortest form, absolute only where it leads into the allowed folder.
@@ -95,7 +97,7 @@ class Tree:
             raise UserError(f"{where}: path {shown(path)} names no file; give a path such as walking/a.mp4")
         if not pure.is_absolute() and ".." not in pure.parts:
             return str(pure)
-        full = os.path.join(os.path.realpath(self.root / pure.parent), pure.name)
+        full = os.path.join(self._resolved(self.root / pure.parent), pure.name)
         if pure.name == ".." or not self.allowed or not _within(self.allowed, full):
             raise UserError(
                 f"{where}: path {shown(path)} leads out of the folder; give paths below it, without '..', or {ALLOW}"
@@ -114,7 +116,10 @@ def _list(folder: str) -> Folder:
             for entry in entries:
                 if entry.is_symlink():
                     links.append(entry.name)
-                if not entry.is_dir():
+                is_folder = False
+                with suppress(OSError):  # a link that leads nowhere costs the folder nothing else
+                    is_folder = entry.is_dir()
+                if not is_folder:
                     files.append(entry.name)
                 elif not entry.name.startswith("."):
                     folders.append(entry.name)

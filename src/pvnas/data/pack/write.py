@@ -43,7 +43,16 @@ from pvnas.data.pack.format import (
 from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard
 from pvnas.data.processes import Failure, run_jobs
 from pvnas.errors import UserError
-from pvnas.runtime.files import explained, make_folder, remove_folder, remove_strays, run_lock, write_atomic
+from pvnas.runtime.files import (
+    LOCK,
+    TEMPORARY,
+    explained,
+    make_folder,
+    remove_folder,
+    remove_strays,
+    run_lock,
+    write_atomic,
+)
 from pvnas.runtime.progress import Progress, begin
 from pvnas.version import __version__
 
@@ -182,7 +191,7 @@ def _begin(folder: Path, goal: dict[str, Any]) -> PackInfo | None:
     except (OSError, DamageError) as error:
         raise UserError(f"{folder}: {error}; remove the folder to pack anew") from None
     if there is None:
-        others = [path.name for path in folder.iterdir() if not path.name.startswith((".", UNFINISHED))]
+        others = [path.name for path in folder.iterdir() if not path.name.startswith((TEMPORARY, LOCK, UNFINISHED))]
         if others:
             raise UserError(f"{folder} holds {min(others)!r} and is no pack; name a new or an empty folder")
         write_atomic(file, json.dumps(goal, indent=1) + "\n")

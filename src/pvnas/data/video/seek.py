@@ -220,8 +220,9 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
         instants = table.times_T[choose(table.times_T, table.duration)]
         wanted = np.searchsorted(times_T, instants + 1e-9, side="right") - 1
     wanted = np.clip(wanted, 0, len(frames) - 1)
-    needed, numbers = sorted(set(wanted.tolist())), count()
-    if any(frames[index] is None for index in needed):
-        frames = decode_in_order(path, lambda frame: frame if next(numbers) in needed else None, painter).items
+    needed, numbers = dict.fromkeys(sorted(wanted.tolist())), count()
+    if any(frames[index] is None for index in needed):  # painted as they come: there is no room for whole frames
+        again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
+        return stacked([again.items[index] for index in wanted.tolist()])
     pictures = {index: painter.paint(frames[index]) for index in needed}
     return stacked([pictures[index] for index in wanted.tolist()])
