@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pvnas.training.step import tree_sum
+from pvnas.training.step import TreeSum
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
@@ -16,4 +16,7 @@ def test_tree_sums_in_the_order_of_a_binary_tree(n):
         half = 1 << ((high - low - 1).bit_length() - 1)
         return expected(low, low + half) + expected(low + half, high)
 
-    assert torch.equal(tree_sum(([value] for value in values), n)[0], expected(0, n))
+    tree = TreeSum()
+    for value in values:
+        tree.add([value])
+    assert torch.equal(tree.total()[0], expected(0, n))

@@ -3,7 +3,7 @@
 Legend: N clips, C channels, T frames, H and W pixels, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,22 +59,18 @@ def loss_gradients(
     """
     statistics = [b for b in network.buffers() if b.is_floating_point()] if shards > 1 else []
     before = [b.clone() for b in statistics]
-    parts = list(zip(clips_NCTHW.chunk(shards), labels_N.chunk(shards), strict=True))
-    measures: dict[str, Tensor] = {}
-
-    def tensors_by_shard() -> Iterator[list[Tensor]]:
-        for shard, (clips, labels) in enumerate(parts):
-            _copy(before, statistics)
-            with nullcontext() if seed is None else seed_all(key(seed, shard)):
-                scores_NK = scores_of(network, clips, precision)
-            losses_N = F.cross_entropy(scores_NK, labels, reduction="none", label_smoothing=label_smoothing)
-            measures.update(class_sums(scores_NK, losses_N, labels))
-            # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that
-            # the bits of what follows would hang on the layer that happened to make it.
-            gradients = [gradient.contiguous() for gradient in torch.autograd.grad(losses_N.mean(), list(parameters))]
-            yield [*gradients, *(b.clone() for b in statistics), *measures.values()]
-
-    total, n = tree_sum(tensors_by_shard(), len(parts)), len(parameters)
+    tree, measures = TreeSum(), {}
+    for shard, (clips, labels) in enumerate(zip(clips_NCTHW.chunk(shards), labels_N.chunk(shards), strict=True)):
+        _copy(before, statistics)
+        with nullcontext() if seed is None else seed_all(key(seed, shard)):
+            scores_NK = scores_of(network, clips, precision)
+        losses_N = F.cross_entropy(scores_NK, labels, reduction="none", label_smoothing=label_smoothing)
+        measures = class_sums(scores_NK, losses_N, labels)
+        # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the
+        # bits of what follows would hang on the layer that happened to make it.
+        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(losses_N.mean(), list(parameters))]
+        tree.add([*gradients, *(b.clone() for b in statistics), *measures.values()])
+    total, n = tree.total(), len(parameters)
     gradients, moved, sums = total[:n], total[n : n + len(statistics)], total[n + len(statistics) :]
     if shards > 1:
         gradients = [gradient / shards for gradient in gradients]
@@ -87,9 +83,27 @@ def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def tree_sum(lists: Iterator[list[Tensor]], n: int) -> list[Tensor]:
-    """Return the sums of the next ``n`` lists in the order of a binary tree, holding log2(n) partial sums."""
-    if n == 1:
-        return next(lists)
-    left = 1 << ((n - 1).bit_length() - 1)  # the largest power of two below n
-    return [a + b for a, b in zip(tree_sum(lists, left), tree_sum(lists, n - left), strict=True)]
+class TreeSum:
+    """Sums lists of tensors in the order of a binary tree over their index, holding log2(n) partial sums."""
+
+    def __init__(self) -> None:
+        self._partial: list[tuple[int, list[Tensor]]] = []  # (level, sums), levels falling
+
+    def add(self, tensors: list[Tensor]) -> None:
+        """Add the next list."""
+        level = 0
+        while self._partial and self._partial[-1][0] == level:
+            tensors = _added(self._partial.pop()[1], tensors)
+            level += 1
+        self._partial.append((level, tensors))
+
+    def total(self) -> list[Tensor]:
+        """Return the sums; the incomplete right side of the tree is joined from its end."""
+        total = self._partial[-1][1]
+        for _, tensors in reversed(self._partial[:-1]):
+            total = _added(tensors, total)
+        return total
+
+
+def _added(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(left, right, strict=True)]
