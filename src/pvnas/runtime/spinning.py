@@ -2,7 +2,7 @@
 
 GCC's OpenMP runtime (libgomp), which PyTorch brings on Linux, lets a thread that waits at a barrier spin for some
 milliseconds. With a core for each thread that is fastest. Beside other busy processes it takes the core from the very
-thread that is waited for, and a step takes twenty times as long. The runtime spins a thousandth as long while it
+thread that is waited for, and a step takes twenty times as long. The runtime spins for microseconds while it
 manages more threads than this process has cores (config/linux/wait.h of libgomp). So as long as threads are seen to
 queue for a core, idle ones are kept beside them, which count and cost nothing.
 """
@@ -20,7 +20,7 @@ import torch
 from pvnas.runtime.device import usable_cores
 
 SECONDS_BETWEEN_LOOKS = 0.2  # each takes microseconds for a thread
-# Seconds that all threads together queue for a core, in a second. A process of its own on all cores has up to 0.1;
+# Seconds that all threads together queue for a core, in a second. Where nothing else runs it is up to 0.1;
 # beside one busy loop on two cores it is 0.4 and more, however the threads wait.
 CROWDED, QUIET = 0.25, 0.1
 
