@@ -38,9 +38,10 @@ class DataConfig:
     path: str = ""
     """Folder of videos, list of videos, or a pack (a folder or URL that `pvnas data pack` wrote)."""
     format: Literal[
-        "auto", "folders", "split.csv", "list", "kinetics", "ssv2", "ucf101", "hmdb51", "jester", "pack"
+        "auto", "folders", "classes", "split.csv", "list", "kinetics", "ssv2", "ucf101", "hmdb51", "jester", "pack"
     ] = "auto"
-    """How the videos are listed; auto finds out by what lies in the folder."""
+    """How the videos are listed; auto finds out by what lies in the folder; classes: each folder in it is a class,
+    whatever it is called."""
     split: int = 1
     """Which of the official splits: 1, 2 or 3 of ucf101 and hmdb51."""
     annotations: str = ""
@@ -53,6 +54,10 @@ class DataConfig:
     """Share of each class held out for the test where the folder names no test videos."""
     max_bad_share: float = 0.01
     """Refuse to train when more than this share of the videos cannot be read."""
+    deadline: float = 60.0
+    """Seconds that checking a video may take, and as many more for each minute and each 60 MiB of it."""
+    frame_rate: float = 25.0
+    """Frames per second of videos that lie as folders of pictures."""
     cache: Literal["auto", "ram", "gpu", "none"] = "auto"
     """Keep every video decoded: in memory (ram), on the GPU (gpu), none, or auto (ram if it fits into cache_gib)."""
     cache_gib: float = 4.0
@@ -172,6 +177,8 @@ class SearchConfig:
     """Cells of the search network (P: four)."""
     width: int = 64
     """Channels of the first cells (P: 64)."""
+    balance: Literal["none", "batches", "weights"] = "none"
+    """Against unequal classes: as many clips of each class (batches), or losses weighted by 1/videos of the class."""
     objective: Literal["one-level", "bilevel-first", "bilevel-second"] = "one-level"
     """Loss the alphas descend: the training loss (P), or a validation part to first or second order."""
     half_steps: Literal["same", "next", "joint"] = "same"
@@ -210,6 +217,8 @@ class TrainConfig:
     """Probability of dropping one edge's operation for one sample (P: 0.1 on UCF-101)."""
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the target (P: none)."""
+    balance: Literal["none", "batches", "weights"] = "none"
+    """Against unequal classes: as many clips of each class (batches), or losses weighted by 1/videos of the class."""
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(clips_per_shard=8))
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(short_side_min=256, short_side_max=320, crop=224)
@@ -274,7 +283,10 @@ class RunConfig:
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.
 HARMLESS_FIELDS = frozenset(
-    {"data.workers", "checkpoint_minutes", "search.checkpointing", "search.graphs", "tensorboard"}
+    {
+        *("data.workers", "data.deadline", "data.max_bad_share", "checkpoint_minutes"),
+        *("search.checkpointing", "search.graphs", "tensorboard"),
+    }
 )
 
 

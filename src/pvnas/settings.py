@@ -230,13 +230,13 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, 0.9): "validation_share test_share",
     (0.01, 0.99): "bilevel_share",
     (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch",
-    (1e-6, _LARGE): "step_epochs",
+    (1e-6, _LARGE): "step_epochs deadline",
     (1, _LARGE): "window lr_clips epochs",
     (1, 65_536): "shards clips_per_shard width",
     (1, 4096): "frames",
     (1, 1000): "repeat temporal_views",
     (1, 3): "split spatial_views",
-    (0.01, 10_000): "window_rate",
+    (0.01, 10_000): "window_rate frame_rate",
     (8, 8192): "short_side_min short_side_max short_side crop",
 }
 _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}

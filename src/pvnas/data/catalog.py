@@ -29,6 +29,18 @@ class Video:
     label: int  # index into the catalog's classes
     split: str  # train, val or test
     group: str | None = None  # videos of one share a split where we choose it; None: a group of its own
+    start: float = 0.0  # of the segment that is meant, in seconds of the file
+    end: float = math.inf  # of it; as far as the file goes where that is less
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether a part of the file is meant, and not all of it."""
+        return self.start > 0 or self.end < math.inf
+
+    @property
+    def name(self) -> str:
+        """The path, and for a segment its seconds: what tells the videos of a catalogue apart."""
+        return f"{self.path} [{self.start:g}-{self.end:g} s]" if self.is_segment else self.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +83,28 @@ class VideoTable:
     groups: NDArray[np.int32]  # index into group_names, -1 for none
     group_names: TextColumn
     rows: NDArray[np.int64]  # row of each video in the table that was first read, whatever was selected since
+    starts: NDArray[np.float64]  # of each video's segment, in seconds of its file
+    ends: NDArray[np.float64]
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> Self:
         """Return the table of these videos."""
-        rows = [(video.path, video.label, video.split, video.group) for video in videos]
-        paths, labels, splits, groups = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return cls.of_columns(paths, labels, splits, groups)
+        rows = [(v.path, v.label, v.split, v.group, (v.start, v.end)) for v in videos]
+        return cls.of_columns(*zip(*rows, strict=True)) if rows else cls.of_columns((), (), (), ())
 
     @classmethod
     def of_columns(
-        cls, paths: Sequence[str], labels: Sequence[int], splits: Sequence[str], groups: Sequence[str | None]
+        cls,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        splits: Sequence[str],
+        groups: Sequence[str | None],
+        segments: Sequence[tuple[float, float]] | None = None,
     ) -> Self:
-        """Return the table of these columns, one item of each for a video; no object per video is made."""
+        """Return the table of these columns, one item of each for a video; no object per video is made.
+
+        ``segments``: (start, end) in seconds; without them each video is the whole of its file.
+        """
         names = dict.fromkeys(group for group in groups if group is not None)
         codes: dict[str | None, int] = {None: -1, **{name: code for code, name in enumerate(names)}}
         split_codes = {split: code for code, split in enumerate(SPLITS)}
@@ -91,7 +112,9 @@ class VideoTable:
         splits_N = np.fromiter(map(split_codes.__getitem__, splits), np.uint8, n)
         groups_N = np.fromiter(map(codes.__getitem__, groups), np.int32, n)
         labels_N = np.fromiter(labels, np.int32, n)
-        return cls(TextColumn.of(paths), labels_N, splits_N, groups_N, TextColumn.of(names), np.arange(n))
+        starts_N, ends_N = np.array(segments).reshape(n, 2).T if segments is not None else whole_files(n)
+        columns = TextColumn.of(paths), labels_N, splits_N, groups_N, TextColumn.of(names), np.arange(n)
+        return cls(*columns, starts_N, ends_N)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +122,8 @@ class VideoTable:
     def __getitem__(self, index: int) -> Video:
         code = self.groups.item(index)
         group = self.group_names[code] if code >= 0 else None
-        return Video(self.paths[index], self.labels.item(index), SPLITS[self.splits.item(index)], group)
+        label, split = self.labels.item(index), SPLITS[self.splits.item(index)]
+        return Video(self.paths[index], label, split, group, self.starts.item(index), self.ends.item(index))
 
     def __iter__(self) -> Iterator[Video]:
         return map(self.__getitem__, range(len(self)))
@@ -112,10 +136,13 @@ class VideoTable:
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the videos of these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
-        paths, labels, splits = self.paths.take(index), self.labels[index], self.splits[index]
-        return replace(
-            self, paths=paths, labels=labels, splits=splits, groups=self.groups[index], rows=self.rows[index]
-        )
+        arrays = {name: getattr(self, name)[index] for name in ("labels", "splits", "groups", "rows", "starts", "ends")}
+        return replace(self, paths=self.paths.take(index), **arrays)
+
+
+def whole_files(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return start and end (n,) in seconds of videos that are the whole of their files."""
+    return np.zeros(n), np.full(n, math.inf)
 
 
 @dataclass(frozen=True)
@@ -127,6 +154,8 @@ class Catalog:
     videos: VideoTable
     format: str = "folders"  # how the list was written: a name out of ``listing.FORMATS``
     unlabelled: int = 0  # listed videos left out because the list gives them no label: public test lists
+    remarks: tuple[str, ...] = ()  # one line each: how what lies there was read where it could be read otherwise,
+    # and what was not read at all
 
     @classmethod
     def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Self:

@@ -154,7 +154,7 @@ def test_selecting_and_dropping_keep_the_classes(tmp_path: Path) -> None:
 def test_holding_out_never_cuts_a_group_nor_empties_a_class(rows, validation, test, order) -> None:
     entries = [Entry(f"{n}.mp4", label, None, f"g{group}") for n, (label, group) in enumerate(rows)]
     shares = {"val": validation, "test": test}
-    splits = hold_out(entries, shares, seed=3)
+    splits = {e.path: split for e, split in zip(entries, hold_out(entries, shares, seed=3), strict=True)}
     groups = defaultdict(set)
     for entry in entries:
         groups[entry.group].add(splits[entry.path])
@@ -162,13 +162,13 @@ def test_holding_out_never_cuts_a_group_nor_empties_a_class(rows, validation, te
     assert {e.label for e in entries if splits[e.path] == "train"} == {e.label for e in entries}
     shuffled = list(entries)
     order.shuffle(shuffled)
-    assert splits == hold_out(shuffled, shares, seed=3)
+    assert splits == {e.path: s for e, s in zip(shuffled, hold_out(shuffled, shares, seed=3), strict=True)}
 
 
 @pytest.mark.parametrize("videos, expected", [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (7, (5, 1, 1))])
 def test_small_classes_give_to_the_test_first(videos: int, expected: tuple[int, int, int]) -> None:
     splits = hold_out([Entry(f"{n}", "a") for n in range(videos)], {"val": 0.15, "test": 0.2}, 0)
-    assert tuple(list(splits.values()).count(split) for split in ("train", "val", "test")) == expected
+    assert tuple(splits.count(split) for split in ("train", "val", "test")) == expected
 
 
 def test_a_share_of_nothing_holds_out_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ data set is listed once, and nothing that is listed leads out of it unasked: a q
 file exists take minutes on a network disk; listing 400 folders does not.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -137,6 +138,8 @@ class Entry(NamedTuple):
     group: str | None = None
     file: str = ""  # the list that names it, for messages
     line: int = 0
+    start: float = 0.0  # of the segment that is meant, in seconds of the file
+    end: float = math.inf
 
     @property
     def where(self) -> str:
@@ -150,6 +153,7 @@ class Listing(NamedTuple):
     entries: list[Entry]
     classes: Sequence[str] | None = None  # in their official order; None: the labels of the entries, sorted
     unlabelled: int = 0  # listed videos without a label, which are left out
+    remarks: tuple[str, ...] = ()  # one line each: see ``Catalog.remarks``
 
     @classmethod
     def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Self:

@@ -15,7 +15,7 @@ from pvnas.errors import UserError
 
 def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
     """Return the entries sorted by path. Raises UserError for none, and for a video that is listed twice."""
-    entries = sorted(listing.entries, key=lambda entry: (entry.path, entry.file, entry.line))
+    entries = sorted(listing.entries, key=lambda e: (e.path, e.start, e.end, e.file, e.line))
     if not entries:
         if listing.unlabelled:
             raise UserError(f"{folder.folder}: no listed video has a label; add the list of training videos")
@@ -24,7 +24,7 @@ def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
             "or the official lists of a data set (type --format NAME to say which)"
         )
     for first, second in pairwise(entries):
-        if first.path == second.path:
+        if (first.path, first.start, first.end) == (second.path, second.start, second.end):
             before = f"line {first.line}" if first.file == second.file else first.where
             raise UserError(f"{second.where}: {shown(second.path)} is listed before, in {before}; remove one")
     return entries
@@ -38,9 +38,9 @@ def catalog_of(
     ids = {name: number for number, name in enumerate(classes)}
     labels = [ids[entry.label] for entry in entries]
     paths, groups = [entry.path for entry in entries], [entry.group for entry in entries]
-    return Catalog(
-        folder.root, classes, VideoTable.of_columns(paths, labels, splits, groups), format, listing.unlabelled
-    )
+    segments = [(entry.start, entry.end) for entry in entries]
+    videos = VideoTable.of_columns(paths, labels, splits, groups, segments)
+    return Catalog(folder.root, classes, videos, format, listing.unlabelled, listing.remarks)
 
 
 def shares_of(config: DataConfig) -> dict[str, float]:
@@ -86,32 +86,32 @@ def complete_splits(
     if validation_is_test and "test" not in named:
         entries = [entry._replace(split="test") if entry.split == "val" else entry for entry in entries]
         named = {"test" if split == "val" else split for split in named}
-    splits = hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
-    return [splits[entry.path] for entry in entries]
+    return hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
 
 
 # ---- our own split: videos held out of the training ones, by class and whole groups
 
 
-def hold_out(entries: Iterable[Entry], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Return the split of every path: as named, else train, out of which each split of `shares` takes its share.
+def hold_out(entries: Sequence[Entry], shares: Mapping[str, float], seed: int) -> list[str]:
+    """Return the split of every entry: as named, else train, out of which each split of `shares` takes its share.
 
     Groups are dealt in the order of a hash of (seed, name), to test and then to val, while no class exceeds its share
     (rounded, at least one video) and every class keeps a group to train on. A group may span classes.
     """
-    entries = list(entries)
-    splits = {entry.path: entry.split or "train" for entry in entries}
+    splits = [entry.split or "train" for entry in entries]
     asked = [split for split in ("test", "val") if shares.get(split, 0.0) > 0]
     if not asked:
         return splits
-    training = [entry for entry in entries if splits[entry.path] == "train"]
-    units = dict(enumerate(_units(training, seed)))  # those that are still for training
-    videos, units_of = Counter(entry.label for entry in training), _by_label(units)
+    training = [number for number, split in enumerate(splits) if split == "train"]
+    units = dict(enumerate(_units(entries, training, seed)))  # those that are still for training
+    videos, units_of = Counter(entries[number].label for number in training), _by_label(units)
     while asked:
         split, *asked = asked
         room = {label: max(1, round(shares[split] * number)) for label, number in videos.items()}
         keep = {label: 1 + (len(asked) if number >= len(SPLITS) else 0) for label, number in units_of.items()}
-        splits |= {entry.path: split for unit in _deal(units, room, keep) for entry in unit.entries}
+        for unit in _deal(units, room, keep):
+            for number in unit.entries:
+                splits[number] = split
     return splits
 
 
@@ -119,7 +119,7 @@ class _Unit(NamedTuple):
     """Videos that must share a split."""
 
     sizes: dict[str, int]  # number of its videos by label
-    entries: list[Entry]
+    entries: list[int]  # their numbers
 
 
 def _by_label(units: Mapping[int, _Unit]) -> Counter[str]:
@@ -150,13 +150,18 @@ def _deal(units: dict[int, _Unit], room: dict[str, int], keep: Mapping[str, int]
     return taken
 
 
-def _units(entries: Iterable[Entry], seed: int) -> list[_Unit]:
-    """Gather the entries by group, in an order that only (seed, names) decide."""
-    groups: dict[bytes, list[Entry]] = {}
-    for entry in entries:
+def _units(entries: Sequence[Entry], numbers: Iterable[int], seed: int) -> list[_Unit]:
+    """Gather the entries of these numbers by group, in an order that only (seed, names) decide.
+
+    Segments of one video that name no group are one.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for number in numbers:
+        entry = entries[number]
         name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
         key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-        groups.setdefault(key, []).append(entry)
-    alone = {entry.label: {entry.label: 1} for (entry, *_) in groups.values()}  # most are one video: they share sizes
+        groups.setdefault(key, []).append(number)
+    label = [entry.label for entry in entries]
+    alone = {label[first]: {label[first]: 1} for (first, *_) in groups.values()}  # most are one video: they share sizes
     units = (groups[key] for key in sorted(groups))
-    return [_Unit(Counter(e.label for e in u) if len(u) > 1 else alone[u[0].label], u) for u in units]
+    return [_Unit(Counter(label[n] for n in unit) if len(unit) > 1 else alone[label[unit[0]]], unit) for unit in units]

@@ -16,7 +16,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.catalog import SPLITS, TextColumn, Video, VideoTable
+from pvnas.data.catalog import SPLITS, TextColumn, Video, VideoTable, whole_files
 from pvnas.data.video.decode import MAX_PIXELS
 
 FORMAT, VERSION = "pvnas-pack", 1
@@ -276,7 +276,10 @@ def parse_index(content: bytes, info: PackInfo) -> tuple[VideoTable, MemberIndex
             raise DamageError(f"{CATALOG}: {lengths} do not add up to the bytes of {name}")
         texts[name] = TextColumn(columns[name].tobytes(), np.cumsum(wide) - wide, wide)
     labels, splits, groups = (columns[name] for name in ("labels", "splits", "groups"))
-    return VideoTable(texts["paths"], labels, splits, groups, texts["group_names"], np.arange(videos)), members
+    table = VideoTable(
+        texts["paths"], labels, splits, groups, texts["group_names"], np.arange(videos), *whole_files(videos)
+    )
+    return table, members
 
 
 def _check_members(members: MemberIndex, info: PackInfo) -> None:
