@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.listing import folders, path_list
-from pvnas.data.listing.registry import ListFolder, ListFormat
+from pvnas.data.listing.registry import ListFolder, ListFormat, Listing
 from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries
 from pvnas.errors import UserError
 
@@ -46,11 +46,7 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
     """
     shares = shares_of(config)
     with _collector_at_rest():
-        folder = ListFolder.of(config)
-        name = detect_format(folder) if config.format == "auto" else config.format
-        if name not in FORMATS:
-            raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
-        listing = FORMATS[name].read(folder)
+        folder, name, listing = read_lists(config)
         nothing = as_listed and listing.unlabelled and not listing.entries
         entries = [] if nothing else sorted_entries(folder, listing)
         if as_listed:
@@ -59,6 +55,15 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
         catalog = catalog_of(folder, name, listing, entries, splits)
         check_classes(catalog, shares)
         return catalog
+
+
+def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
+    """Return the folder, the name of its format, and all that is listed there. Raises UserError."""
+    folder = ListFolder.of(config)
+    name = detect_format(folder) if config.format == "auto" else config.format
+    if name not in FORMATS:
+        raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
+    return folder, name, FORMATS[name].read(folder)
 
 
 def detect_format(folder: ListFolder) -> str:

@@ -82,11 +82,16 @@ def complete_splits(
     entries: Sequence[Entry], validation_is_test: bool, shares: Mapping[str, float], seed: int
 ) -> list[str]:
     """Return the split of each entry: as named, the others held out of train. Without test labels val is the test."""
-    named = {entry.split for entry in entries if entry.split}
-    if validation_is_test and "test" not in named:
-        entries = [entry._replace(split="test") if entry.split == "val" else entry for entry in entries]
-        named = {"test" if split == "val" else split for split in named}
+    entries = with_test(entries, validation_is_test)
+    named = {entry.split for entry in entries}
     return hold_out(entries, {split: share for split, share in shares.items() if split not in named}, seed)
+
+
+def with_test(entries: Sequence[Entry], validation_is_test: bool) -> Sequence[Entry]:
+    """Return the entries; where test labels are not public and none are named, with val as the test."""
+    if not validation_is_test or any(entry.split == "test" for entry in entries):
+        return entries
+    return [entry._replace(split="test") if entry.split == "val" else entry for entry in entries]
 
 
 # ---- our own split: videos held out of the training ones, by class and whole groups
