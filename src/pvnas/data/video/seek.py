@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.video.decode import Painter, actual_rate, average_rate, decode_in_order, open_video, stacked
+from pvnas.data.video.decode import Painter, actual_rate, average_rate, channels_first, decode_in_order, open_video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,12 @@ class PacketTable:
 
 
 def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = None) -> "Tensor":
-    """Return the (T, C, H, W) uint8 RGB frames, upright, at the indices that ``choose(times_T, duration)`` returns.
+    """Return what ``read_pictures`` does as a tensor (T, C, H, W)."""
+    return channels_first(read_pictures(path, choose, short_side=short_side))
+
+
+def read_pictures(path: str | Path, choose: Choose, *, short_side: int | None = None) -> NDArray[np.uint8]:
+    """Return the (T, H, W, C) RGB frames, upright, at the indices that ``choose(times_T, duration)`` returns.
 
     ``short_side`` scales them so that the shorter side has this many pixels. In a damaged file the last frame before
     takes the place of one that does not decode. Raises VideoError.
@@ -80,7 +85,7 @@ def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = No
             for runs in (table.runs(needed), [(0, max(needed) + 1)]):
                 pictures = decode_runs(container, stream, packets, table, needed, runs, painter)
                 if len(pictures) == len(needed):
-                    return stacked([pictures[packet] for packet in wanted.tolist()])
+                    return np.stack([pictures[packet] for packet in wanted.tolist()])
     return _read_in_order(path, choose, short_side, table)
 
 
@@ -198,7 +203,9 @@ def _sought(container: Any, stream: Any, table: PacketTable, first: int, end: in
                 return
 
 
-def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, table: PacketTable | None) -> "Tensor":
+def _read_in_order(
+    path: str | Path, choose: Choose, short_side: int | None, table: PacketTable | None
+) -> NDArray[np.uint8]:
     """Decode from the beginning, count the frames and return those that are wanted.
 
     With a table the file's stamps are right and some of its frames do not decode: the frames are chosen by the table,
@@ -223,6 +230,6 @@ def _read_in_order(path: str | Path, choose: Choose, short_side: int | None, tab
     needed, numbers = dict.fromkeys(sorted(wanted.tolist())), count()
     if any(frames[index] is None for index in needed):  # painted as they come: there is no room for whole frames
         again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
-        return stacked([again.items[index] for index in wanted.tolist()])
+        return np.stack([again.items[index] for index in wanted.tolist()])
     pictures = {index: painter.paint(frames[index]) for index in needed}
-    return stacked([pictures[index] for index in wanted.tolist()])
+    return np.stack([pictures[index] for index in wanted.tolist()])
