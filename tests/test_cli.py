@@ -216,7 +216,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("data list nowhere", "nowhere"),
         ("data check .", ""),
         ("data shapes genotype.json", ""),
-        ("data list . --format ufc101", "--format takes one of auto, folders, split.csv"),
+        ("data list . --format ufc101", "--format takes one of auto, folders, classes, split.csv"),
         ("data list . --split 4", "--split is 1, 2 or 3, not 4"),
         ("data list . --format ucf101", "no trainlist01.txt or testlist01.txt in ."),
         ("data list . --format pack", "pack"),
@@ -238,6 +238,12 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, genotype_file: Path, line: str, says: str) -> None:
     assert says in assert_one_line(run(*line.split()))
+
+
+def test_messages_about_videos_name_the_options_of_the_command_at_hand(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("../a.mp4 0\n", encoding="utf-8")
+    assert "or type --allow-outside FOLDER" in assert_one_line(run("data", "list", "."))
+    assert "or type --data.allow_outside FOLDER" in assert_one_line(run("run", ".", "--dir", "r"))
 
 
 def test_mistakes_of_a_real_process_are_one_line(tmp_path: Path) -> None:

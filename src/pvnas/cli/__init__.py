@@ -73,6 +73,8 @@ def _run(arguments: list[str]) -> int:
         reason = clean(stop) or "stopped"
         print(f"pvnas: {reason}; to go on from here type the same command: {same}", file=sys.stderr)
         return stop.exit_code
+    except UserError as error:
+        raise UserError(command.in_its_options(str(error))) from None
     return 0
 
 

@@ -5,6 +5,7 @@ Every mistake in what is typed is a UserError of one line. Nothing here imports 
 """
 
 import argparse
+import re
 import textwrap
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Sequence
@@ -115,6 +116,15 @@ class Command:
     def summary(self) -> str:
         """One line: the first of the function's docstring."""
         return (self.run.__doc__ or "").partition("\n")[0]
+
+    def in_its_options(self, text: str) -> str:
+        """A message about videos with this command's own names of options.
+
+        What reads videos names the fields of the config, as run and train take them (``--data.allow_outside``);
+        ``pvnas data list`` has ``--allow-outside`` for it.
+        """
+        own = {f"--data.{o.name.removeprefix('--').replace('-', '_')}": o.name for o in self.arguments if o.is_option}
+        return re.sub(r"--data\.\w+", lambda match: own.get(match[0], match[0]), text)
 
     @property
     def usage(self) -> str:

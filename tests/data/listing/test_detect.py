@@ -61,26 +61,26 @@ def test_split_csv_may_lie_elsewhere(write, tmp_path: Path) -> None:
 
 def test_lists_of_several_data_sets_need_a_name(write) -> None:
     root = write(UCF | HMDB)
-    with pytest.raises(UserError, match="holds lists of ucf101 and hmdb51; say which to read: type --format ucf101"):
+    with pytest.raises(UserError, match=r"holds lists of ucf101 and hmdb51; say .*: type --data.format ucf101"):
         read_catalog(root)
     assert read_catalog(root, format="hmdb51", as_listed=True).format == "hmdb51"
 
 
 @pytest.mark.parametrize("arguments", [{}, {"format": "auto"}])
 def test_a_folder_without_anything_known_names_what_to_type(write, arguments: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"no videos found .*class/video.*type --format NAME"):
+    with pytest.raises(UserError, match=r"no videos found .*class/video.*type --data.format NAME"):
         read_catalog(write({"notes.txt": "hello"}), **arguments)
 
 
 def test_unknown_formats_annotations_and_files_are_named(write) -> None:
     root = write(FOLDERS | {"notes/notes.txt": "hello", "table.mat": "x"})
-    with pytest.raises(UserError, match=r"unknown format 'ucf'; type --format NAME, one of auto, folders, split.csv"):
+    with pytest.raises(UserError, match=r"unknown format 'ucf'; type --data.format NAME, one of auto, folders,"):
         read_catalog(root, format="ucf")
-    with pytest.raises(UserError, match=r"no list of a known format in .*notes; .*type --format NAME"):
+    with pytest.raises(UserError, match=r"no list of a known format in .*notes; .*type --data.format NAME"):
         read_catalog(root, annotations=root / "notes")
     with pytest.raises(UserError, match="annotations 'nowhere' do not exist"):
         read_catalog(root, annotations="nowhere")
-    with pytest.raises(UserError, match=r"table.mat is no list of a known format; type --format NAME"):
+    with pytest.raises(UserError, match=r"table.mat is no list of a known format; type --data.format NAME"):
         read_catalog(root / "table.mat")
     with pytest.raises(UserError, match=r"allow_outside 'nowhere' is no folder"):
         read_catalog(root, allow_outside="nowhere")

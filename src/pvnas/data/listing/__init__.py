@@ -62,7 +62,7 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
     folder = ListFolder.of(config)
     name = detect_format(folder) if config.format == "auto" else config.format
     if name not in FORMATS:
-        raise UserError(f"unknown format {name!r}; type --format NAME, one of {', '.join(('auto', *FORMATS))}")
+        raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
     return folder, name, FORMATS[name].read(folder)
 
 
@@ -76,7 +76,7 @@ def detect_format(folder: ListFolder) -> str:
     names = [format.name for format in OFFICIAL if format.recognises(folder)]
     if len(names) > 1 and not folder.chosen:
         raise UserError(
-            f"{folder.folder} holds lists of {' and '.join(names)}; say which to read: type --format {names[0]}"
+            f"{folder.folder} holds lists of {' and '.join(names)}; say which to read: type --data.format {names[0]}"
         )
     if names:
         return names[0]
@@ -84,11 +84,11 @@ def detect_format(folder: ListFolder) -> str:
         return path_list.PATH_LIST.name
     if folder.chosen:
         raise UserError(
-            f"{folder.chosen} is no list of a known format; type --format NAME, one of {', '.join(FORMATS)}"
+            f"{folder.chosen} is no list of a known format; type --data.format NAME, one of {', '.join(FORMATS)}"
         )
     if folder.folder != folder.root:
         raise UserError(
-            f"no list of a known format in {folder.folder}; give official lists, or type --format NAME, "
+            f"no list of a known format in {folder.folder}; give official lists, or type --data.format NAME, "
             f"one of {', '.join(FORMATS)}"
         )
     return folders.FOLDERS.name

@@ -21,7 +21,7 @@ def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
             raise UserError(f"{folder.folder}: no listed video has a label; add the list of training videos")
         raise UserError(
             f"no videos found in {folder.root}; expected class/video files such as walking/a.mp4, or split.csv, "
-            "or the official lists of a data set (type --format NAME to say which)"
+            "or the official lists of a data set (type --data.format NAME to say which)"
         )
     for first, second in pairwise(entries):
         if (first.path, first.start, first.end) == (second.path, second.start, second.end):
