@@ -390,6 +390,19 @@ def test_data_list_counts(run: Run, tiny_shapes: Path) -> None:
     assert "split.csv: 48 videos of 8 classes (train 32, val 8, test 8), 0 missing" in text
 
 
+@pytest.mark.parametrize("options", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}])
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_names_that_the_console_cannot_show(tmp_path: Path, command: str, options: dict[str, str]) -> None:
+    for name in ("跳跃", "run 🏃", os.fsdecode(b"caf\xe9")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "set" / name / f"视频 {number}.mp4").touch()
+    done = subprocess_run("data", command, str(tmp_path / "set"), env=os.environ | options)
+    assert "Traceback" not in done.stderr
+    assert "caf?" in done.stdout
+    assert "9 videos" in done.stdout
+
+
 def test_data_list_of_official_lists_without_their_videos(run: Run, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()

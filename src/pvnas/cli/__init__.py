@@ -1,9 +1,11 @@
 """The ``pvnas`` command: finds the command, parses its arguments, runs it, and turns errors into one line.
 
-Exit codes: 0 done, 2 a mistake that a person can mend, 75 interrupted and resumable, 130 stopped at once.
+Exit codes: 0 done, 1 done and what was asked about is not in order (a check that found broken videos), 2 a mistake that
+a person can mend, 75 interrupted and resumable, 130 stopped at once.
 Nothing slow is imported before the command is known and its arguments are right.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -22,6 +24,8 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the console's encoding lacks is shown as '?'
+        sys.stdout.reconfigure(errors="replace")
     if sys.platform == "win32":
         return _fail("pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)")
     try:
@@ -67,7 +71,7 @@ def _run(arguments: list[str]) -> int:
     if parsed is None:  # help was asked for
         return 0
     try:
-        command.run(parsed)
+        return command.run(parsed) or 0
     except Interrupted as stop:
         same = "pvnas " + shlex.join(arguments)
         reason = clean(stop) or "stopped"
@@ -75,7 +79,6 @@ def _run(arguments: list[str]) -> int:
         return stop.exit_code
     except UserError as error:
         raise UserError(command.in_its_options(str(error))) from None
-    return 0
 
 
 def _fail(text: str) -> int:

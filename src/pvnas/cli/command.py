@@ -110,7 +110,8 @@ class Command:
     """One command line, or several."""
     takes_config: bool
     """Whether every field of the config is an option; ``args.overrides`` then holds those that were typed."""
-    run: Callable[[Namespace], None]
+    run: Callable[[Namespace], int | None]
+    """Its action; it returns an exit code where that is not 0."""
 
     @property
     def summary(self) -> str:
@@ -138,7 +139,7 @@ class Command:
 
 def command(
     name: str, *arguments: Argument, example: str, takes_config: bool = False
-) -> Callable[[Callable[[Namespace], None]], Command]:
+) -> Callable[[Callable[[Namespace], int | None]], Command]:
     """Make a command of a function that takes the parsed arguments; its docstring is what the help says of it."""
     return lambda run: Command(name, arguments, example, takes_config, run)
 
