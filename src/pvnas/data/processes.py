@@ -24,11 +24,12 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from pvnas.errors import UserError
+from pvnas.runtime.signals import ends_waits
 
 PRELOADED = ["av", "numpy", "pvnas.data.check.examine", "pvnas.data.pack.shard"]  # by what forks the workers
 JOBS_PER_WORKER = 1000  # then it is replaced, whatever its libraries have leaked
 POLL_SECONDS = 0.2
-START_SECONDS = 60.0
+START_SECONDS = 300.0  # on a busy machine with slow disks
 SECONDS_TO_DIE = 5.0
 TRIES = 5
 BARREN_STARTS = 3  # of each worker; fewer than tries, so that a machine's fault is not taken for the files'
@@ -37,9 +38,48 @@ ENDED_FROM_OUTSIDE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP,
 ENDED_OFTEN = f"its process was ended {TRIES} times"
 PR_SET_PDEATHSIG = 1
 
+BYTES_PER_DEADLINE = 60 << 20
+SECONDS_PER_DEADLINE = 60.0
+MORE_TIME = 5  # times the deadline that a video was too slow for: what is advised
+LEAST_BYTES_PER_SECOND = 1000  # of a video: a recording of a screen on which nothing moves
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a worker tells when it knows how long its job, or the part of it that it told last, may take."""
+
+    seconds: float  # from the beginning of that
+
+
+Tell = Callable[[str | Allowed], None]
+
+
+def allowed_seconds(deadline: float, size: int, length: float = 0.0) -> float:
+    """Return the seconds that a video may take: ``deadline``, and as many more for each 60 MiB and each minute of it.
+
+    ``size`` in bytes; ``length`` in seconds, as its header claims or its frames show: headers lie, so what no file of
+    that size can hold does not count.
+    """
+    length = min(length, size / LEAST_BYTES_PER_SECOND)
+    return deadline * (1 + size / BYTES_PER_DEADLINE + length / SECONDS_PER_DEADLINE)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise UserError for a deadline that cannot be meant."""
+    if not 0 < deadline < 1e9:
+        raise UserError(f"the deadline is in seconds, above 0, not {deadline:g}")
+
+
+def too_slow(seconds: float) -> str:
+    """Return what is said of a video that has taken longer than so many seconds."""
+    return (
+        f"decoding it takes more than {seconds:.3g} s"
+        if seconds < 100
+        else f"decoding it takes more than {seconds:.0f} s"
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +91,7 @@ class Failure:
     code: int | None = None  # exit code of the process; minus the number of the signal that ended it
     note: str = ""  # what the process was at: the last that it told
     blameless: bool = False  # whether the process was ended by no fault of the job
+    seconds: float = math.inf  # how long the job, or the part of it that was told last, was allowed to take
 
 
 def run_jobs(
@@ -61,17 +102,21 @@ def run_jobs(
     seconds_for: Callable[[Job], float] = lambda job: math.inf,
     memory: int = 0,
     tries: int = TRIES,
-    on_note: Tell = lambda note: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Generator[tuple[Job, Result | Failure] | None, None, None]:
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
-    ``workers``: processes; with none the jobs are done in this one. ``seconds_for``: how long a job may take;
-    ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
-    ``on_note`` is given what ``tell`` is in the worker. A job whose process is ended by no fault of its own is tried
+    ``workers``: processes; with none the jobs are done in this one, without limits. ``seconds_for``: how long a job may
+    take; ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
+    ``on_note`` is given each text that ``tell`` is in the worker: what part of the job begins, with the time of a job;
+    ``tell(Allowed(seconds))`` gives it another time. A job whose process is ended by no fault of its own is tried
     again. Close the generator to end the workers early. Raises the UserError of a job, and one where none can start.
     """
     if workers < 1:
-        yield from ((job, work(job, on_note)) for job in jobs)
+        for job in jobs:
+            with ends_waits():
+                result = work(job, lambda said: on_note(said) if isinstance(said, str) else None)
+            yield job, result
         return
     waiting, barren = iter(jobs), 0
     crew = [_Worker(work, memory) for _ in range(workers)]
@@ -107,11 +152,21 @@ class _Worker:
     def give(self, job: Any, tries: int = 1) -> None:
         """Let it do a job, in a process that is started if need be."""
         self.job, self.tries = job, tries
-        self.note, self.begun, self.ends = "", False, time.monotonic() + START_SECONDS
+        self.note, self.begun = "", False
+        self._begin(START_SECONDS)
         try:
             (self.connection or self._start()).send(job)
         except (OSError, EOFError):  # no process more, or it has been ended
             self.end()
+
+    def _begin(self, seconds: float) -> None:
+        """Count the time of the job, or of a part of it, from now on."""
+        self.since, self.seconds = time.monotonic(), seconds
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self.since + self.seconds
 
     def _start(self) -> Connection:
         context = _Context()
@@ -124,22 +179,29 @@ class _Worker:
         theirs.close()
         return self.connection
 
-    def outcome(self, seconds_for: Callable[[Any], float], on_note: Tell) -> Any:
+    def outcome(self, seconds_for: Callable[[Any], float], on_note: Callable[[str], None]) -> Any:
         """Return what has come of its job, None where it is still at it. Raises the job's UserError."""
         if self.connection is None:
             return Failure("ended", ENDED_OFTEN, blameless=True)
         if not self.connection.poll():  # its time is over
             self.end()
-            return Failure("timeout" if self.begun else "ended", ENDED_OFTEN, note=self.note, blameless=not self.begun)
+            if not self.begun:
+                return Failure("ended", ENDED_OFTEN, blameless=True)
+            return Failure("timeout", note=self.note, seconds=self.seconds)
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
             return self._death()
         if message is None:
-            self.begun, self.ends = True, time.monotonic() + seconds_for(self.job)
+            self.begun = True
+            self._begin(seconds_for(self.job))
         elif isinstance(message, str):
             self.note = message
+            self._begin(seconds_for(self.job))
             on_note(message)
+            message = None
+        elif isinstance(message, Allowed):
+            self.seconds = message.seconds
             message = None
         elif isinstance(message, UserError):
             raise message
@@ -177,13 +239,14 @@ def _fed(crew: list[_Worker], jobs: Iterator[Any]) -> list[_Worker]:
     return [worker for worker in crew if worker.job is not None]
 
 
-def _outcomes(busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Tell) -> Iterator[tuple[_Worker, Any]]:
+def _outcomes(
+    busy: list[_Worker], seconds_for: Callable[[Any], float], on_note: Callable[[str], None]
+) -> Iterator[tuple[_Worker, Any]]:
     """Yield the workers whose job has come to its end, with the outcome; waits a moment for the first."""
     connections = [worker.connection for worker in busy if worker.connection is not None]
     said = wait(connections, POLL_SECONDS if len(connections) == len(busy) else 0)
-    now = time.monotonic()
     for worker in busy:
-        if worker.connection is None or worker.connection in said or now > worker.ends:
+        if worker.connection is None or worker.connection in said or worker.late:
             outcome = worker.outcome(seconds_for, on_note)
             if outcome is not None:
                 yield worker, outcome

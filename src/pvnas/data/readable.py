@@ -37,7 +37,8 @@ def load_videos(
     """Check every video once, leave out and name what cannot be read, and cache the rest where it fits."""
     catalog = opened.catalog
     if opened.info is None:
-        good = usable(catalog, _check_results(catalog, run_dir, progress), config.data.max_bad_share)
+        results = _check_results(catalog, config.data.deadline, run_dir, progress)
+        good = usable(catalog, results, config.data.max_bad_share, config.data.deadline)
         before, after = (Counter(each.videos.splits.tolist()) for each in (catalog, good))
         excluded = [SPLITS[number] for number in (before - after).elements()]
     else:
@@ -69,7 +70,7 @@ def load_videos(
     return Videos(train, validation, test, excluded.count("test"))
 
 
-def _check_results(catalog: Catalog, run_dir: Path, progress: Progress) -> list[CheckResult]:
+def _check_results(catalog: Catalog, deadline: float, run_dir: Path, progress: Progress) -> list[CheckResult]:
     """Return the results of an earlier start of this run, or check what it has not checked and write the lists."""
     path = run_dir / "verdicts.json"
     if path.exists():
@@ -77,4 +78,5 @@ def _check_results(catalog: Catalog, run_dir: Path, progress: Progress) -> list[
         if [result.path for result in results] == list(catalog.videos.paths):
             return results
     with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any
-        return check_videos(catalog, Limits(torch.get_num_threads()), out=run_dir, progress=progress, stop=stop)
+        limits = Limits(torch.get_num_threads(), deadline)
+        return check_videos(catalog, limits, out=run_dir, progress=progress, stop=stop)

@@ -1,12 +1,13 @@
-"""A stop that loses nothing: a signal asks, the loop answers at its next step."""
+"""A stop that loses nothing: a signal asks, the loop answers at its next step, and a wait ends at once."""
 
 import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 
@@ -23,8 +24,12 @@ class StopRequest:
     Outside the main thread signals cannot be caught: the block then only holds the flag.
     """
 
+    listening: ClassVar[list["StopRequest"]] = []
+    """Those whose blocks the main thread is in, the innermost last."""
+
     def __init__(self) -> None:
         self.requested = False
+        self.waiting = False  # whether a signal raises Interrupted where the main thread is
         self._previous: dict[int, Any] = {}
         self._owner = 0
 
@@ -33,11 +38,14 @@ class StopRequest:
             self._owner = os.getpid()
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
+            self.listening.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._previous:
+            self.listening.remove(self)
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -54,3 +62,26 @@ class StopRequest:
         # Not through sys.stderr's buffer: a signal may come in the middle of a write to it.
         with suppress(OSError, ValueError, AttributeError):
             os.write(sys.stderr.fileno(), b"\nstopping after this step; Ctrl-C again leaves at once\n")
+        if self.waiting:
+            self.waiting = False  # once: what follows may be the saving of a checkpoint
+            raise Interrupted("stopped")
+
+
+@contextmanager
+def ends_waits() -> Iterator[None]:
+    """Inside the block a stop request raises Interrupted at once, in the middle of whatever is done there.
+
+    For waits, and for work of which nothing half-done stays: what was asked before raises at the beginning. Does
+    nothing where no StopRequest listens, and in other threads than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread() or not StopRequest.listening:
+        yield
+        return
+    stop = StopRequest.listening[-1]
+    before, stop.waiting = stop.waiting, True
+    try:
+        if stop.requested:
+            raise Interrupted("stopped")
+        yield
+    finally:
+        stop.waiting = before

@@ -13,12 +13,13 @@ from contextlib import suppress
 from multiprocessing import active_children
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from films import film
 from test_faults import catalog_of, write
 
 from pvnas.data.check import Limits, check_videos
+from pvnas.data.check.examine import examine
 from pvnas.data.check.results import CheckResult, summary, usable
 from pvnas.data.shapes import draw_video, encode
 from pvnas.data.video.decode import VideoError, decode_video
@@ -30,23 +31,6 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 def good(path: Path) -> Path:
     encode(path, draw_video("grow", np.random.default_rng(0), frames=8))
-    return path
-
-
-def film(path: Path, repeats: int, size: tuple[int, int] = (320, 240)) -> Path:
-    """Write a picture so many times over: seconds of decoding, made in a moment."""
-    width, height = size
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"tune": "zerolatency", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        ramp = np.linspace(0, 255, width * height * 3).astype(np.uint8).reshape(height, width, 3)
-        (packet,) = stream.encode(av.VideoFrame.from_ndarray(ramp, format="rgb24"))
-        content, base = bytes(packet), packet.time_base
-        for number in range(repeats):
-            packet = av.Packet(content)
-            packet.stream, packet.time_base, packet.is_keyframe = stream, base, True
-            packet.pts = packet.dts = number
-            container.mux(packet)
     return path
 
 
@@ -70,7 +54,7 @@ def killer(number: int) -> Watcher:
 
     def look(pid: int) -> None:
         asked.append(pid)
-        if len(asked) == 3:
+        if len(asked) == 6:  # three times for each video that begins: begun, its length, its result or a moment
             os.kill(pid, number)
 
     return Watcher(look)
@@ -123,14 +107,39 @@ def test_the_generated_set_is_all_ok(tiny_shapes: Path) -> None:
 
 
 def test_a_file_that_takes_too_long_costs_only_its_own_verdict(films: Path) -> None:
-    verdicts = check_videos(catalog_of(films, FILMS), Limits(workers=1, deadline=0.3))
+    verdicts = check_videos(catalog_of(films, FILMS), Limits(workers=1, deadline=0.1))
     assert kinds(verdicts) == {"a.mp4": "ok", "b.mp4": "timeout", "c.mp4": "ok"}
-    assert verdicts[1].detail.startswith("decoding it takes more than 0.3")
+    size = (films / "b.mp4").stat().st_size
+    seconds = 0.1 * (1 + size / (60 << 20) + 10_000 / 30 / 60)
+    assert verdicts[1].detail == f"decoding it takes more than {seconds:.3g} s"
 
 
-def test_long_files_have_longer() -> None:
-    assert Limits(deadline=60.0).seconds_for(0) == 60
-    assert Limits(deadline=60.0).seconds_for(4 << 30) > 4000
+def test_large_files_and_long_videos_have_longer() -> None:
+    limits = Limits(deadline=60.0)
+    assert limits.seconds_for(0) == 60
+    assert limits.seconds_for(60 << 20) == 120
+    assert limits.seconds_for(60 << 20, 3600.0) == 60 * (1 + 1 + 60)
+    assert limits.seconds_for(6000, 1e12) == pytest.approx(60 * (1 + 0.1), abs=0.01)  # 6 kB hold no more than 6 s
+
+
+def told_lengths(path: Path) -> list[float]:
+    told: list[float] = []
+    assert examine(path, told.append).usable
+    return told
+
+
+def test_the_length_is_the_header_s_and_grows_where_the_video_goes_on_after_that(tmp_path: Path) -> None:
+    assert told_lengths(film(tmp_path / "known.mp4", repeats=5400)) == [pytest.approx(180.0)]
+    raw = film(tmp_path / "unknown.h264", repeats=5400)  # a raw stream has no length, and 25 frames a second
+    assert told_lengths(raw) == pytest.approx([0.0, 60.04, 120.08, 180.12])
+
+
+def test_a_run_that_time_stops_names_the_option_with_a_value(films: Path) -> None:
+    catalog = catalog_of(films, FILMS)
+    verdicts = check_videos(catalog, Limits(workers=2, deadline=0.1))
+    with pytest.raises(UserError) as refused:
+        usable(catalog, verdicts, 0.01, 0.1)
+    assert "give them more time: --data.deadline 0.5, mend or remove them" in str(refused.value)
 
 
 @linux_only

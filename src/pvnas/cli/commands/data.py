@@ -18,6 +18,9 @@ from pvnas.runtime.signals import StopRequest
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
 
+DEADLINE = Argument(
+    "--deadline", "time for one video, and as much again for each minute and each 60 MiB of it", 60.0, metavar="SECONDS"
+)
 ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
 
@@ -60,7 +63,7 @@ def list_data(args: Namespace) -> None:
         "--out", "write verdicts.json and verdicts.csv there; a check that was stopped goes on there", None, str, "DIR"
     ),
     Argument("--workers", "videos read at once", 2),
-    Argument("--deadline", "time for one video, and as much again for each 60 MiB of it", 60.0, metavar="SECONDS"),
+    DEADLINE,
     Argument("--memory-mib", "MiB that a video may take", 1024),
     JSON,
     example="pvnas data check my_videos --out checked",
@@ -69,6 +72,7 @@ def check(args: Namespace) -> None:
     """Read every video once and name those that are broken, short or refused."""
     from pvnas.data.check import Limits, check_videos
     from pvnas.data.check.results import by_class, counts, summary
+    from pvnas.data.processes import MORE_TIME
 
     limits = Limits(args.workers, args.deadline, args.memory_mib)
     catalog = _listed(args)
@@ -88,6 +92,8 @@ def check(args: Namespace) -> None:
         print_table(["video", "verdict", "detail"], [(v.path, v.verdict, v.detail) for v in odd[:ODD_VIDEOS_SHOWN]])
     if len(odd) > ODD_VIDEOS_SHOWN:
         print(f"and {len(odd) - ODD_VIDEOS_SHOWN} more: see verdicts.csv in the folder that --out names, or --json")
+    if any(verdict.verdict == "timeout" for verdict in verdicts):
+        print(f"some took too long to decode; give them more time: --deadline {MORE_TIME * args.deadline:g}")
     print(f"{len(verdicts)} videos: {summary(verdicts)}")
 
 
@@ -99,6 +105,7 @@ def check(args: Namespace) -> None:
     Argument("--quality", "of the JPEG frames, 1 to 100", 90),
     Argument("--videos-per-shard", "videos of a tar file", 256),
     Argument("--workers", "processes that decode; 0: this one", 2, least=0),
+    DEADLINE,
     Argument("--max-bad-share", "largest share of videos that may be unreadable", 0.01),
     Argument("--seed", "of the order of the videos", 0),
     JSON,
@@ -112,10 +119,10 @@ def pack(args: Namespace) -> None:
     catalog, started = list_videos(data_config(args)), time.monotonic()
     if catalog.format == "pack":
         raise UserError(f"{args.folder} is a pack already; name the folder of videos that it was made of")
-    names = ("short_side", "quality", "videos_per_shard", "workers", "max_bad_share", "seed")
-    with Progress() as progress:
+    names = ("short_side", "quality", "videos_per_shard", "workers", "max_bad_share", "seed", "deadline")
+    with Progress() as progress, StopRequest() as stop:
         options = {name: getattr(args, name) for name in names}
-        info = pack_videos(catalog, Path(args.out), progress=progress, **options)
+        info = pack_videos(catalog, Path(args.out), progress=progress, stop=stop, **options)
     if args.json:
         size = sum(shard.bytes for shard in info.shards)
         summary = {"pack": args.out, "videos": sum(info.counts.values()), "frames": info.frames, "bytes": size}

@@ -20,7 +20,7 @@ from filelock import lock_descriptor
 from pvnas.data.catalog import Catalog
 from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, outcome_of, result_of, with_length
 from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results, write_check_results
-from pvnas.data.processes import run_jobs
+from pvnas.data.processes import allowed_seconds, check_deadline, run_jobs
 from pvnas.data.video.decode import VideoError
 from pvnas.errors import UserError
 from pvnas.runtime.files import TEMPORARY, explained, is_held, write_all
@@ -28,7 +28,6 @@ from pvnas.runtime.progress import Progress, begin
 from pvnas.runtime.signals import Interrupted, StopRequest
 
 MIB = 1 << 20
-BYTES_PER_DEADLINE = 60 * MIB
 JOURNAL_NAME = "verdicts.journal"
 SYNC_SECONDS = 5.0  # what a power cut, but no kill, may lose
 
@@ -38,20 +37,19 @@ class Limits:
     """What a check may take. Raises UserError for values that cannot be meant."""
 
     workers: int = 2  # files that are read at once, each in a process
-    deadline: float = 60.0  # seconds for one file, and as many more for each 60 MiB of it
+    deadline: float = 60.0  # seconds for one video, and as many more for each minute and each 60 MiB of it
     memory_mib: int = 1024  # MiB of a worker, beyond what it holds before its first file; only on Linux
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UserError(f"at least 1 worker has to read videos, not {self.workers}")
-        if not 0 < self.deadline < 1e9:
-            raise UserError(f"the deadline is in seconds, above 0, not {self.deadline:g}")
+        check_deadline(self.deadline)
         if self.memory_mib < 1:
             raise UserError(f"the limit of memory is in MiB, at least 1, not {self.memory_mib}")
 
-    def seconds_for(self, size: int) -> float:
-        """Return the deadline in seconds of a file of so many bytes."""
-        return self.deadline * (1 + size / BYTES_PER_DEADLINE)
+    def seconds_for(self, size: int, length: float = 0.0) -> float:
+        """Return the deadline in seconds of a video of so many bytes and seconds."""
+        return allowed_seconds(self.deadline, size, length)
 
 
 def check_videos(
@@ -80,12 +78,13 @@ def check_videos(
             if stop is not None and stop.requested:
                 raise Interrupted(f"{len(results)} of {len(paths)} videos are checked")
 
-        work, workers = partial(examine_within_limits, memory=memory), max(1, min(limits.workers, len(paths)))
+        work = partial(examine_within_limits, memory=memory, seconds_for=limits.seconds_for)
+        workers = max(1, min(limits.workers, len(paths)))
         jobs = _unread(catalog.root.absolute(), paths, journal, add)
         answers = run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
         with closing(answers):  # whatever ends this block ends the workers
             for answer in answers:
-                result = answer and outcome_of(*answer, limits.seconds_for(answer[0].size))
+                result = answer and outcome_of(*answer)
                 if result is not None:
                     journal.add(result)
                 add(result)

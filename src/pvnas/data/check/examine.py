@@ -5,6 +5,7 @@ Headers lie (a truncated file still claims all its frames), so what counts is wh
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.data.check.results import CRASHED, KINDS, MEMORY, CheckResult, Verdict
-from pvnas.data.processes import Failure, Tell, more_memory
-from pvnas.data.video.decode import FrameReader, VideoError, actual_rate, average_rate, open_video, reason, shown_times
+from pvnas.data.processes import Allowed, Failure, Tell, more_memory, too_slow
+from pvnas.data.video.decode import (
+    FrameReader,
+    VideoError,
+    actual_rate,
+    average_rate,
+    open_video,
+    reason,
+    shown_times,
+)
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
 COMPLETE_SHARE = 0.95
@@ -34,26 +43,34 @@ class Job(NamedTuple):
     modified_ns: int
 
 
-def examine_within_limits(job: Job, tell: Tell, memory: int) -> CheckResult:
+def examine_within_limits(job: Job, tell: Tell, memory: int, seconds_for: Callable[[int, float], float]) -> CheckResult:
     """Return what is found of a file, refused where it needs more memory than the process may take (in bytes).
 
+    ``seconds_for``: the time that a video of so many bytes and seconds may take, told when its length is known.
     FFmpeg takes memory that it does not get for damage of the video, and goes on: what seems damaged is read once more
     with twice the memory. What is damaged is so again; what was short of memory gets further.
     """
-    result = examine(job.file)
+
+    def on_length(seconds: float) -> None:
+        tell(Allowed(seconds_for(job.size, seconds)))
+
+    result = examine(job.file, on_length)
     if result.verdict in ("ok", "refused"):
         return result
     with more_memory(memory) as limited:
-        if not limited or examine(job.file) == result:
+        if not limited or examine(job.file, on_length) == result:
             return result
     return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
 
 
-def examine(file: str | Path) -> CheckResult:
-    """Decode a file to its end and return what was found, without the path. Raises nothing."""
+def examine(file: str | Path, on_length: Callable[[float], None] = lambda seconds: None) -> CheckResult:
+    """Decode a file to its end and return what was found, without the path. Raises nothing.
+
+    ``on_length`` is told how many seconds the video is long, as its header says, and more where it goes on after that.
+    """
     try:
         file_stamp(file)
-        return _examined(file)
+        return _examined(file, on_length)
     except VideoError as error:
         return result_of("", error)
     except MemoryError:  # Python's own; FFmpeg's cannot be told from damage here
@@ -62,12 +79,12 @@ def examine(file: str | Path) -> CheckResult:
         return CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
 
 
-def outcome_of(job: Job, answer: CheckResult | Failure, seconds: float) -> CheckResult:
-    """Return what a worker has found, or what has become of it within so many seconds."""
+def outcome_of(job: Job, answer: CheckResult | Failure) -> CheckResult:
+    """Return what a worker has found, or what has become of it."""
     if isinstance(answer, CheckResult):
         result = answer
     elif answer.kind == "timeout":
-        result = CheckResult("", "timeout", f"decoding it takes more than {seconds:.6g} s")
+        result = CheckResult("", "timeout", too_slow(answer.seconds))
     elif answer.kind == "memory":
         result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
     else:
@@ -111,10 +128,10 @@ def file_stamp(file: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _examined(file: str | Path) -> CheckResult:
+def _examined(file: str | Path, on_length: Callable[[float], None]) -> CheckResult:
     """Return ok or partial. Raises VideoError for all others, and MemoryError."""
     with open_video(file) as (container, stream):
-        reader, base = FrameReader(container, stream), float(stream.time_base or 0)
+        reader, base = FrameReader(container, stream, on_length), float(stream.time_base or 0)
         stamps: list[int | None] = []
         shapes: dict[tuple[int, int, int], None] = {}  # in the order of their first frames
         for frame in reader.frames():

@@ -6,6 +6,7 @@ File and class names come from anywhere. In JSON they are exact; in csv no cell 
 import csv
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pvnas.data.catalog import Catalog
+from pvnas.data.processes import MORE_TIME
 from pvnas.errors import UserError
 from pvnas.runtime.files import write_atomic
 
@@ -113,13 +115,19 @@ def by_class(catalog: Catalog, results: Sequence[CheckResult]) -> dict[str, dict
     return {name: counts(some) for name, some in of_class.items()}
 
 
-def usable(catalog: Catalog, results: Iterable[CheckResult], max_bad_share: float) -> Catalog:
+def usable(
+    catalog: Catalog, results: Iterable[CheckResult], max_bad_share: float, deadline: float = math.inf
+) -> Catalog:
     """Return the catalog without the videos that cannot be used.
 
-    Raises UserError when they are more than `max_bad_share` of the catalog, or all of a class's training videos; write
-    the verdicts first, so that the person finds the list.
+    ``deadline``: the one, in seconds, under which they were checked. Raises UserError when they are more than
+    `max_bad_share` of the catalog, or all of a class's training videos; write the verdicts first, so that the person
+    finds the list.
     """
     known = set(catalog.videos.paths)
-    bad = [(r.path, f"{r.verdict}: {r.detail}") for r in results if r.path in known and not r.usable]
-    advice = "mend or remove them, or allow more: --data.max_bad_share {:g}"
+    unusable = [result for result in results if result.path in known and not result.usable]
+    bad = [(result.path, f"{result.verdict}: {result.detail}") for result in unusable]
+    slow = any(result.verdict == "timeout" for result in unusable) and math.isfinite(deadline)
+    more_time = f"give them more time: --data.deadline {MORE_TIME * deadline:g}, " if slow else ""
+    advice = more_time + "mend or remove them, or allow more: --data.max_bad_share {:g}"
     return catalog.without_bad(bad, max_bad_share, verb="used", listed=CSV_NAME, advice=advice)

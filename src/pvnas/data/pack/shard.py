@@ -7,6 +7,7 @@ name when all of it is on the disk; a record beside it then says that it is fini
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,14 +16,15 @@ import simplejpeg
 
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded
-from pvnas.data.processes import Tell
-from pvnas.data.video.decode import InOrder, Painter, VideoError, actual_rate, decode_in_order
+from pvnas.data.processes import Allowed, Tell, allowed_seconds, too_slow
+from pvnas.data.video.decode import InOrder, OnLength, Painter, VideoError, actual_rate, decode_in_order
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, new_file, write_all
 
 # JPEG frames of a single video, which are held in memory: more than an hour of 170x128 pixels.
 VIDEO_BYTES_LIMIT = 1 << 30
 JPEG_SIDE_LIMIT = 65500
+TIMEOUT = "timeout"  # how the reason begins for which a video is left out that took too long
 
 
 class PackShardJob(NamedTuple):
@@ -30,6 +32,8 @@ class PackShardJob(NamedTuple):
 
     name: str
     catalog: Catalog
+    late: tuple[tuple[int, float], ...] = ()
+    """(number in the job, seconds) of videos whose decoding has taken longer than so many seconds."""
 
 
 class PackShardRecord(NamedTuple):
@@ -52,22 +56,32 @@ class PackShardRecord(NamedTuple):
         return cls(str(values["name"]), int(values["bytes"]), str(values["sha256"]), samples, left_out)
 
 
-def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOptions) -> PackShardRecord:
+def pack_shard(
+    job: PackShardJob, tell: Tell, *, folder: Path, options: PackOptions, deadline: float = math.inf
+) -> PackShardRecord:
     """Write a tar file into the folder and return its record; ``tell`` is told each path before the video is opened.
 
-    Videos that cannot be read are left out with the reason. Raises UserError where the disk is full.
+    And how long it may take: ``deadline`` seconds, and as many more for its size and length. Videos that cannot be read
+    are left out with the reason. Raises UserError where the disk is full.
     """
+    late = dict(job.late)
     samples: list[tuple[int, ...]] = []
     left_out: list[tuple[int, str, str]] = []
     stem = job.name.removesuffix(".tar")
     with new_file(folder / job.name) as descriptor:
         file = _TarFile(folder / job.name, descriptor)
         for number, video in enumerate(job.catalog.videos):
-            tell(video.path)
+            tell(video.name)
             path = job.catalog.root / video.path
             state = file_state(path)
+            if number in late:
+                left_out.append((number, f"{TIMEOUT}: {too_slow(late[number])}", late_state(state, deadline)))
+                continue
+            allow = _allowance(path, tell, deadline)
             try:
-                jpegs, size = encode_video(path, short_side=options.short_side, quality=options.quality)
+                jpegs, size = encode_video(
+                    path, short_side=options.short_side, quality=options.quality, on_length=allow
+                )
             except VideoError as error:
                 left_out.append((number, str(error), state))
                 continue
@@ -80,8 +94,27 @@ def pack_shard(job: PackShardJob, tell: Tell, *, folder: Path, options: PackOpti
     return PackShardRecord(job.name, file.size, file.digest.hexdigest(), tuple(samples), tuple(left_out))
 
 
+def _allowance(path: Path, tell: Tell, deadline: float) -> OnLength:
+    """Return what tells the time that a video may take, given its length in seconds; tells it for the size alone."""
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        size = 0
+
+    def allow(length: float) -> None:
+        tell(Allowed(allowed_seconds(deadline, size, length)))
+
+    allow(0.0)
+    return allow
+
+
 def encode_video(
-    path: Path, *, short_side: int, quality: int, limit: int = VIDEO_BYTES_LIMIT
+    path: Path,
+    *,
+    short_side: int,
+    quality: int,
+    limit: int = VIDEO_BYTES_LIMIT,
+    on_length: OnLength = lambda seconds: None,
 ) -> tuple[InOrder, tuple[int, int]]:
     """Return all frames as upright JPEG files with their times, and their height and width.
 
@@ -110,7 +143,7 @@ def encode_video(
         return content
 
     try:
-        jpegs = decode_in_order(path, encode, painter)
+        jpegs = decode_in_order(path, encode, painter, on_length)
     except MemoryError:
         raise UserError(
             f"too little memory to decode {str(path)!r}; type the command again, with fewer --workers"
@@ -147,6 +180,11 @@ def file_state(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def late_state(state: str, deadline: float) -> str:
+    """Return what also changes when a video whose decoding took too long is given more time."""
+    return f"{state}, {deadline:g} s"
 
 
 class _TarFile:

@@ -10,7 +10,7 @@ to be, and a record of each finished tar file, lie in a folder of their own unti
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -40,8 +40,8 @@ from pvnas.data.pack.format import (
     parse_info,
     shown,
 )
-from pvnas.data.pack.shard import PackShardJob, PackShardRecord, file_state, pack_shard
-from pvnas.data.processes import Failure, run_jobs
+from pvnas.data.pack.shard import TIMEOUT, PackShardJob, PackShardRecord, file_state, late_state, pack_shard
+from pvnas.data.processes import MORE_TIME, Failure, check_deadline, run_jobs
 from pvnas.errors import UserError
 from pvnas.runtime.files import (
     LOCK,
@@ -54,6 +54,7 @@ from pvnas.runtime.files import (
     write_atomic,
 )
 from pvnas.runtime.progress import Progress, begin
+from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.version import __version__
 
 LEFT_OUT, UNFINISHED, GOAL = "left_out.json", "unfinished", "goal.json"
@@ -69,18 +70,22 @@ def pack_videos(
     workers: int = 1,
     max_bad_share: float = 0.01,
     seed: int = 0,
+    deadline: float = 60.0,
     progress: Progress | None = None,
+    stop: StopRequest | None = None,
 ) -> PackInfo:
     """Write a pack of the videos into a folder, or go on with one that was interrupted, and return what it holds.
 
     Frames are scaled so that their shorter side has ``short_side`` pixels, never up. ``workers``: processes that
-    decode; 0 decodes in this one. The bytes are the same for any number of them. A video that cannot be read is left
-    out, with the reason in `pack.json`. Raises UserError where another pack or anything else lies in the folder, the
-    disk is full, a process dies, more than ``max_bad_share`` of the videos or all training videos of a class cannot be
-    read; what is finished stays and the same command goes on.
+    decode; 0 decodes in this one. The bytes are the same for any number of them. A video that cannot be read, or that
+    takes a process longer than ``deadline`` seconds and as many more for each minute and each 60 MiB of it, is left
+    out, with the reason in `pack.json`. Raises Interrupted when ``stop`` is requested, UserError where another pack or
+    anything else lies in the folder, the disk is full, a process dies, more than ``max_bad_share`` of the videos or all
+    training videos of a class cannot be read; what is finished stays and the same command goes on.
     """
     options = PackOptions(short_side, quality, videos_per_shard, seed)
     _check_options(options, catalog)
+    check_deadline(deadline)
     jobs = plan_shards(catalog, videos_per_shard, seed)
     packed = PackedList(catalog.format, len(catalog.videos), list_digest(catalog))
     folder = Path(folder)
@@ -90,8 +95,8 @@ def pack_videos(
         info = _begin(folder, _goal(options, packed, catalog.classes))
         if info is None:
             with begin(progress, "packing videos", len(catalog.videos)) as bar:
-                records = _write_shards(folder, options, jobs, workers, bar.advance)
-            info = _finish(catalog, folder, options, packed, jobs, records, max_bad_share)
+                records = _write_shards(folder, options, jobs, workers, deadline, bar.advance, stop or StopRequest())
+            info = _finish(catalog, folder, options, packed, jobs, records, max_bad_share, deadline)
         with explained(folder):
             if (folder / UNFINISHED).is_dir():
                 remove_folder(folder / UNFINISHED)
@@ -212,15 +217,22 @@ def _begin(folder: Path, goal: dict[str, Any]) -> PackInfo | None:
 
 
 def _write_shards(
-    folder: Path, options: PackOptions, jobs: Sequence[PackShardJob], workers: int, advance: Callable[[int], None]
+    folder: Path,
+    options: PackOptions,
+    jobs: Sequence[PackShardJob],
+    workers: int,
+    deadline: float,
+    advance: Callable[[int], None],
+    stop: StopRequest,
 ) -> list[PackShardRecord]:
     """Return the records of all tar files in the order of the jobs, writing those that are not there yet.
 
-    Raises UserError for a full disk, and for a worker that died, naming the video it was at.
+    A tar file is begun again without a video that took too long. Raises UserError for a full disk, and for a worker
+    that died, naming the video it was at; Interrupted when a stop is asked for.
     """
     records, todo = {}, []
     for job in jobs:
-        record = _finished_shard(folder, job)
+        record = _finished_shard(folder, job, deadline)
         if record is None:
             # A copy, which does not hold the texts of the whole list; absolute, since a process of its own must not
             # depend on where this one stands.
@@ -229,18 +241,37 @@ def _write_shards(
         else:
             records[job.name] = record
             advance(len(job.catalog.videos))
-    work = partial(pack_shard, folder=folder.absolute(), options=options)
-    processes = min(workers, len(todo))
+    work = partial(pack_shard, folder=folder.absolute(), options=options, deadline=deadline)
     try:
-        with closing(run_jobs(work, todo, processes, tries=1, on_note=lambda path: advance(1))) as answers:
-            for job, answer in filter(None, answers):
-                if isinstance(answer, Failure):
-                    raise _death(job, answer)
-                write_atomic(_record_path(folder, job), json.dumps(answer._asdict()))
-                records[job.name] = answer
+        while todo:
+            again: list[PackShardJob] = []
+            answers = run_jobs(work, todo, min(workers, len(todo)), tries=1, on_note=lambda path: advance(1))
+            with closing(answers):
+                for job, answer in _until_stopped(answers, stop, lambda: f"{len(records)} of {len(jobs)} shards"):
+                    if isinstance(answer, PackShardRecord):
+                        write_atomic(_record_path(folder, job), json.dumps(answer._asdict()))
+                        records[job.name] = answer
+                        continue
+                    if answer.kind != "timeout":
+                        raise _death(job, answer)
+                    number = [video.name for video in job.catalog.videos].index(answer.note)
+                    advance(-number - 1)
+                    again.append(job._replace(late=(*job.late, (number, answer.seconds))))
+            todo = again
     finally:
         remove_strays(folder)  # what ended processes have written half
     return [records[job.name] for job in jobs]
+
+
+def _until_stopped(
+    answers: Iterable[tuple[Any, Any] | None], stop: StopRequest, done: Callable[[], str]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the answers; raises Interrupted that says what is done when a stop is asked for."""
+    for answer in answers:
+        if answer is not None:
+            yield answer
+        if stop.requested:
+            raise Interrupted(f"{done()} are packed")
 
 
 def _death(job: PackShardJob, failure: Failure) -> Exception:
@@ -256,10 +287,11 @@ def _death(job: PackShardJob, failure: Failure) -> Exception:
     )
 
 
-def _finished_shard(folder: Path, job: PackShardJob) -> PackShardRecord | None:
+def _finished_shard(folder: Path, job: PackShardJob, deadline: float) -> PackShardRecord | None:
     """Return the record of a tar file that need not be written again.
 
-    It is written again where it is not there in full, and where a video that was left out has changed since.
+    It is written again where it is not there in full, and where a video that was left out has changed since, or took
+    longer than another deadline.
     """
     try:
         record = PackShardRecord.load(_record_path(folder, job))
@@ -267,7 +299,8 @@ def _finished_shard(folder: Path, job: PackShardJob) -> PackShardRecord | None:
         files = [(job.catalog.root / job.catalog.videos.paths[number], state) for number, _, state in record.left_out]
     except Exception:  # there is none, or it is not whole
         return None
-    return record if whole and all(file_state(file) == state for file, state in files) else None
+    states = [(state, file_state(file)) for file, state in files]
+    return record if whole and all(then in (now, late_state(now, deadline)) for then, now in states) else None
 
 
 def _record_path(folder: Path, job: PackShardJob) -> Path:
@@ -285,6 +318,7 @@ def _finish(
     jobs: Sequence[PackShardJob],
     records: Sequence[PackShardRecord],
     max_bad_share: float,
+    deadline: float,
 ) -> PackInfo:
     """Write `catalog.safetensors` and, last, `pack.json`."""
     videos: list[Video] = []
@@ -298,7 +332,9 @@ def _finish(
     if left_out:
         write_atomic(folder / LEFT_OUT, json.dumps([asdict(video) for video in left_out], indent=1) + "\n")
         bad = [(video.path, video.reason) for video in left_out]
-        advice = "mend them, or allow more (--max-bad-share {:g}), then type the same command again"
+        slow = any(reason.startswith(TIMEOUT) for _, reason in bad)
+        more_time = f"give them more time (--deadline {MORE_TIME * deadline:g}), " if slow else ""
+        advice = more_time + "mend them, or allow more (--max-bad-share {:g}), then type the same command again"
         catalog.without_bad(bad, max_bad_share, verb="read", listed=folder / LEFT_OUT, advice=advice)
     content = index_bytes(videos, MemberIndex.of(rows))
     write_atomic(folder / CATALOG, content)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v,h264,hevc,ivf,mxf,apng"
 MAX_PIXELS = 8192 * 4352  # an 8K picture; a larger one is taken for an attack
 DEFAULT_RATE = 25.0
+LONGER_SECONDS = 60.0
 
 
 class VideoError(Exception):
@@ -79,11 +80,15 @@ def is_playlist(path: str | Path) -> bool:
     return head.startswith((b"ffconcat", b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"file "))
 
 
+OnLength = Callable[[float], None]
+"""Told how many seconds a video is long before it is decoded, and again for each minute that it goes on after that."""
+
+
 class FrameReader:
     """Decoded frames of a stream; counts what does not decode and goes on."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.container, self.stream = container, stream
+    def __init__(self, container: Any, stream: Any, on_length: OnLength = lambda seconds: None) -> None:
+        self.container, self.stream, self.on_length = container, stream, on_length
         self.bad = 0  # packets and frames that did not decode or are marked corrupt
         self.hidden = 0  # packets that an edit list says not to show
 
@@ -91,6 +96,8 @@ class FrameReader:
         """Yield frames in the decoder's output order, which is the order they are shown in."""
         import av
 
+        length, rate, shown = longest_claim(self.container, self.stream), average_rate(self.stream), 0
+        self.on_length(length)
         packets, ended = self.container.demux(self.stream), False
         while not ended:
             try:
@@ -113,6 +120,10 @@ class FrameReader:
                 continue
             for frame in decoded:
                 self.bad += bool(frame.is_corrupt)
+                shown += 1
+                if shown > (length + LONGER_SECONDS) * rate:
+                    length = shown / rate
+                    self.on_length(length)
                 yield frame
 
 
@@ -120,6 +131,13 @@ def average_rate(stream: Any) -> float:
     """Return the header's frames per second, or a usual rate where it says nothing sensible."""
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     return rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
+
+
+def longest_claim(container: Any, stream: Any) -> float:
+    """Return how many seconds the video is long, 0 where the header does not say: the longest of what it says."""
+    own = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    counted = stream.frames / average_rate(stream)
+    return max(own, counted, (container.duration or 0) / 1e6, 0.0)
 
 
 def reason(error: Exception) -> str:
@@ -179,12 +197,17 @@ class InOrder(NamedTuple):
     frames_bad: int
 
 
-def decode_in_order(path: str | Path, make: Callable[[Any], Any], painter: "Painter") -> InOrder:
+def decode_in_order(
+    path: str | Path,
+    make: Callable[[Any], Any],
+    painter: "Painter",
+    on_length: OnLength = lambda seconds: None,
+) -> InOrder:
     """Decode a file from its first frame to its last; ``make`` makes an item of each frame. Raises VideoError."""
     items: list[Any] = []
     stamps: list[int | None] = []
     with open_video(path) as (container, stream):
-        reader = FrameReader(container, stream)
+        reader = FrameReader(container, stream, on_length)
         for frame in reader.frames():
             if not stamps:
                 painter.fit(frame.width, frame.height)
