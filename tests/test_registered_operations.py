@@ -7,7 +7,7 @@ from torch import nn
 
 from pvnas import pipeline
 from pvnas.config import tiny
-from pvnas.deploy.model import predict
+from pvnas.deploy.predictions import predict
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors
 from pvnas.search.derive import derive

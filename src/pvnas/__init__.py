@@ -16,7 +16,9 @@ from pvnas.version import __version__
 
 if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.config import RunConfig as RunConfig
-    from pvnas.deploy.model import predict as predict
+    from pvnas.deploy.predictions import Prediction as Prediction
+    from pvnas.deploy.predictions import predict as predict
+    from pvnas.deploy.predictions import predictions as predictions
     from pvnas.errors import UserError as UserError
     from pvnas.fast.inference import for_inference as for_inference
     from pvnas.runtime.spinning import adapt_spinning as adapt_spinning
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
 # Public name -> where it is defined.
 _HOMES = {
     "Genotype": "pvnas.space.genotype",
+    "Prediction": "pvnas.deploy.predictions",
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
     "adapt_spinning": "pvnas.runtime.spinning",
@@ -39,7 +42,8 @@ _HOMES = {
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",
-    "predict": "pvnas.deploy.model",
+    "predict": "pvnas.deploy.predictions",
+    "predictions": "pvnas.deploy.predictions",
     "random_genotype": "pvnas.space.genotype",
     "register_operation": "pvnas.space.operations",
 }

@@ -11,7 +11,7 @@ from pvnas.config import PRESETS
 from pvnas.errors import UserError
 from pvnas.settings import nearest, shown
 
-FIRST_IN_HELP = ("stages", "digest", "genotype", "data")
+FIRST_IN_HELP = ("stages", "predict", "digest", "genotype", "data")
 """Modules whose commands come first in the help; those of others follow by name."""
 
 

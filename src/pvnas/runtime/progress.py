@@ -25,6 +25,13 @@ def clean(text: object) -> str:
     return "".join(shown)
 
 
+def shown_width(text: str) -> int:
+    """Return the columns of a terminal that a text takes: two for most characters of East Asia."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 class Progress:
     """What a person who waits sees. A context: it leaves the terminal as it was.
 
@@ -45,12 +52,13 @@ class Progress:
             self._bars.stop()
             self._bars = None
 
-    def task(self, title: str, total: int, completed: int = 0, *, summary: bool = True) -> Task:
+    def task(self, title: str, total: int, completed: int = 0, *, unit: str = "", summary: bool = True) -> Task:
         """Return the context of a task of ``total`` steps, of which ``completed`` were done by an earlier run.
 
-        ``summary``: whether it prints a line about itself when it ends well.
+        ``unit``: what steps are called, to show how many a second are done; else the clips that they tell of are
+        shown. ``summary``: whether it prints a line about itself when it ends well.
         """
-        return Task(self, clean(title), total, completed, summary)
+        return Task(self, clean(title), total, completed, unit, summary)
 
     def line(self, text: str) -> None:
         """Print one line above the bars."""
@@ -60,6 +68,13 @@ class Progress:
             return
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         print(text.encode(encoding, "replace").decode(encoding), file=self.stream, flush=True)
+
+    def output(self, text: str, end: str = "\n") -> None:
+        """Print a result on stdout, and above the bars where stdout is a terminal, too."""
+        if self._bars is not None and sys.stdout.isatty():
+            self._bars.console.print(text, end=end, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        else:
+            print(text, end=end, flush=True)
 
     def _open(self) -> Bars | None:
         """Return the display that all open tasks share, or None where there is no terminal."""
@@ -83,8 +98,9 @@ class Task:
     _id: Any = None
     clips = 0
 
-    def __init__(self, progress: Progress, title: str, total: int, completed: int, summary: bool) -> None:
+    def __init__(self, progress: Progress, title: str, total: int, completed: int, unit: str, summary: bool) -> None:
         self.progress, self.title, self.total, self.done, self.summary = progress, title, total, completed, summary
+        self.completed, self.unit = completed, unit
         self._started = self._shown = 0.0
 
     def __enter__(self) -> Self:
@@ -118,6 +134,8 @@ class Task:
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
+        if self.unit:
+            return f"{(self.done - self.completed) / seconds:.1f} {self.unit}/s"
         return f"{self.clips / seconds:.1f} clips/s" if self.clips else ""
 
     def _summary(self, note: str) -> str:
@@ -145,4 +163,5 @@ def _bars(stream: TextIO) -> Bars:
         TimeRemainingColumn(compact=True),
     )
     console = KeepsCursor(file=stream, force_terminal=True)
-    return Bars(*columns, console=console, auto_refresh=False, transient=True)
+    # Never stdout: rich would print on stderr what is meant for a file or a pipe.
+    return Bars(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False)

@@ -1,4 +1,4 @@
-"""``pvnas demo``, ``run``, ``search``, ``train``, ``test``, ``predict`` and ``report``: a run's stages and its uses."""
+"""``pvnas demo``, ``run``, ``search``, ``train``, ``test`` and ``report``: a run's stages."""
 
 import os
 from argparse import Namespace
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, JSON, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
+from pvnas.cli.shared import CONFIG, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
 from pvnas.config import RunConfig
-from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
-from pvnas.settings import CONFIG_NAME, check_resumable, load_config, shown
+from pvnas.settings import CONFIG_NAME, check_resumable, load_config
 
 DATA_AND_CONFIG = (
     Argument("folder", "folder of labelled videos", None, metavar="DATA"),
@@ -139,36 +138,6 @@ def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
     }
     print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
     print(f"report: {run_dir / 'report.html'}")
-
-
-@command(
-    "predict",
-    Argument("videos", "video file", metavar="VIDEO", many=True),
-    Argument("--dir", "run directory with a trained network", metavar="RUN"),
-    Argument("--top", "classes to print for each video", 5, least=1),
-    JSON,
-    example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3",
-)
-def predict(args: Namespace) -> None:
-    """Say what is seen in video files."""
-    run_dir = run_directory(args.dir)
-    missing = [video for video in args.videos if not Path(video).is_file()]
-    if missing:
-        raise UserError(f"no video file {shown(missing[0])}; name files, not folders")
-    from pvnas.deploy.model import predict
-
-    predictions = predict([Path(video) for video in args.videos], run_dir, args.top)
-    if args.json:
-        print_json(
-            [{"path": str(p.path), "classes": [{"class": n, "score": s} for n, s in p.classes]} for p in predictions]
-        )
-        return
-    rows = [
-        (str(prediction.path), rank, name, f"{score:.3f}")
-        for prediction in predictions
-        for rank, (name, score) in enumerate(prediction.classes, start=1)
-    ]
-    print_table(["video", "rank", "class", "score"], rows)
 
 
 @command("report", RUN, example="pvnas report runs/demo/run")

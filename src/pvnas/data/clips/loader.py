@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, SearchConfig, TestConfig, TrainConfig
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
-from pvnas.data.clips.sampling import centre_indices, draws, test_indices, training_indices
+from pvnas.data.clips.sampling import centre_indices, draws, training_indices
+from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.device import copied_to
@@ -210,10 +211,12 @@ def test_batches(
 def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:
     """Return the (V, C, T, H, W) views of one video, temporal clips first; it is decoded once for all of them."""
 
-    def all_clips(times_T: NDArray[np.float64], duration: float) -> NDArray[np.int64]:
-        return test_indices(times_T, duration, clip, test.temporal_views, test.rule).ravel()
+    return cropped_views(videos.frames(index, views_chosen(clip, test)), clip, test)
 
-    clips = videos.frames(index, all_clips).split(clip.frames)
+
+def cropped_views(frames_TCHW: Tensor, clip: ClipConfig, test: TestConfig) -> Tensor:
+    """Return the (V, C, T, H, W) views of the frames that ``views_chosen`` has chosen, temporal clips first."""
+    clips = frames_TCHW.split(clip.frames)
     boxes = [_view_box(clips[0], test, view) for view in range(test.spatial_views)]
     repeated = [frames_TCHW for frames_TCHW in clips for _ in boxes]
     return crop_batch(repeated, boxes * len(clips), test.crop)

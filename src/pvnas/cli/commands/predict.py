@@ -1,0 +1,240 @@
+"""``pvnas predict``: what a trained network sees in videos, each answer as soon as it is known."""
+
+import csv
+import io
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pvnas.cli.command import Argument, command
+from pvnas.cli.shared import JSON
+from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress, clean, shown_width
+from pvnas.runtime.signals import StopRequest
+from pvnas.settings import shown
+
+if TYPE_CHECKING:
+    from pvnas.data.catalog import Video
+    from pvnas.deploy.predictions import Prediction
+
+WIDEST_NAME = 60  # of a column; longer names push the rest of their line
+SCORE_DIGITS = 6
+OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
+
+
+@command(
+    "predict",
+    Argument(
+        "videos", "video, folder or list (.txt, .csv) of videos; - reads paths from stdin", metavar="VIDEO", many=True
+    ),
+    Argument("--dir", "run directory with a trained network", metavar="RUN"),
+    Argument("--top", "classes to print for each video", 5, least=1),
+    Argument("--out", "write a row for each video there, with the scores of all classes", None, metavar="FILE.csv"),
+    Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
+    Argument("--workers", "processes that decode, beside the network", 2, least=1),
+    JSON,
+    example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3\n"
+    "pvnas predict new_videos --dir runs/my_videos-laptop --out answers.csv",
+)
+def predict(args: Namespace) -> None:
+    """Say what is seen in videos."""
+    run_dir = _model_directory(args.dir)
+    from pvnas.deploy.inputs import find_videos, why_missing
+
+    videos = find_videos(_typed(args.videos))
+    if not videos:
+        raise UserError("stdin names no videos; give one path a line")
+    if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
+        raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    with ExitStack() as stack:
+        file = stack.enter_context(_table_file(Path(args.out), videos)) if args.out else None
+        from pvnas.data.check import Limits
+        from pvnas.deploy.model import load_model
+        from pvnas.deploy.predictions import predict_each
+
+        model = load_model(run_dir)
+        progress = stack.enter_context(Progress())
+        places: list[Place] = [_Rows(Path(args.out), file, videos, model.classes)] if file is not None else []
+        if args.json:
+            places.append(stack.enter_context(closing(_Json(progress, args.top))))
+        elif file is None:
+            places.append(_Lines(progress, videos, model.classes, args.top))
+        stop = stack.enter_context(StopRequest())  # so that no answer is torn
+        answers = predict_each(model, videos, len(model.classes), args.device, Limits(args.workers), stop)
+        bad = _tell(stack.enter_context(closing(answers)), len(videos), progress, places)
+    if stop.requested:
+        raise KeyboardInterrupt
+    if args.out and not args.json:
+        print(f"{args.out}: {len(videos) - bad} of {len(videos)} videos")
+    if bad:
+        raise UserError(
+            f"{bad} of {len(videos)} videos cannot be read: see above"
+            + ("; all others have their answer" if bad < len(videos) else "")
+        )
+
+
+def _tell(answers: Iterable["Prediction"], total: int, progress: Progress, places: Sequence["Place"]) -> int:
+    """Put each answer where it belongs as it comes, and return the number of videos without one, which are named.
+
+    UserError for a single video without one: that is all there is to say.
+    """
+    reasons = list[str]()
+    with progress.task("predicting", total, unit="videos", summary=total > 1) as task:
+        for answer in answers:
+            for place in places:
+                place.add(answer)
+            if answer.error:
+                reasons.append(f"{answer.name}: {answer.error}")
+                if total > 1:
+                    progress.line(reasons[-1])
+            task.advance()
+    if reasons and total == 1:
+        raise UserError(reasons[0])
+    return len(reasons)
+
+
+def _model_directory(path: str) -> Path:
+    """The folder of a trained network: two files are all that it takes. UserError where they are not there."""
+    folder = Path(path)
+    lacking = next((name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()), None)
+    if lacking is None:
+        return folder
+    if (folder / "config.yaml").is_file():
+        raise UserError(
+            f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"
+        )
+    raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
+
+
+def _typed(words: Sequence[str]) -> list[str]:
+    """The paths on the command line, and in place of a - those on stdin, one a line or ended by NUL."""
+    paths = list[str]()
+    for word in words:
+        if word == "-":
+            text = os.fsdecode(sys.stdin.buffer.read())
+            paths += filter(None, text.split("\0") if "\0" in text else text.splitlines())
+        else:
+            paths.append(word)
+    return paths
+
+
+# ---- where answers go
+
+
+class Place(Protocol):
+    """Where answers are put as they come."""
+
+    def add(self, answer: "Prediction") -> None:
+        """Put one there."""
+
+
+class _Lines:
+    """A table for people, whose columns are as wide as what is known before the first answer."""
+
+    def __init__(self, progress: Progress, videos: Sequence["Video"], classes: Sequence[str], top: int) -> None:
+        self.progress, self.top = progress, top
+        self.widths = (_width("video", (video.name for video in videos)), 4, _width("class", classes), 5)
+        self.begun = False
+
+    def add(self, answer: "Prediction") -> None:
+        if not self.begun and answer.classes:
+            self._line("video", "rank", "class", "score")
+            self.progress.output("─" * (sum(self.widths) + 2 * len(self.widths) - 2))
+            self.begun = True
+        for rank, (name, score) in enumerate(answer.classes[: self.top], start=1):
+            self._line(answer.name, str(rank), name, f"{score:.3f}")
+
+    def _line(self, *cells: str) -> None:
+        video, rank, name, score = (clean(cell) for cell in cells)
+        a, b, c, d = self.widths
+        self.progress.output(f"{_padded(video, a)}  {rank:>{b}}  {_padded(name, c)}  {score:>{d}}")
+
+
+def _width(title: str, names: Iterable[str]) -> int:
+    return min(WIDEST_NAME, max(shown_width(title), *(shown_width(clean(name)) for name in names)))
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - shown_width(text))
+
+
+class _Json:
+    """A list of objects, whole whenever it is closed."""
+
+    def __init__(self, progress: Progress, top: int) -> None:
+        self.progress, self.top, self.text = progress, top, "[\n"
+
+    def add(self, answer: "Prediction") -> None:
+        classes = [{"class": name, "score": score} for name, score in answer.classes[: self.top]]
+        row: dict[str, object] = {"path": str(answer.path)}
+        if answer.video.is_segment:
+            row |= {"start": answer.start, "end": answer.end if answer.end < float("inf") else None}
+        row |= {"classes": classes} | ({"error": answer.error} if answer.error else {})
+        self.progress.output(f"{self.text} {json.dumps(row)}", end="")
+        self.text = ",\n"
+
+    def close(self) -> None:
+        self.progress.output("[]" if self.text.startswith("[") else "\n]")
+
+
+class _Rows:
+    """A csv file; each row is in the file before the next video is looked at."""
+
+    def __init__(self, path: Path, descriptor: int, videos: Sequence["Video"], classes: Sequence[str]) -> None:
+        self.path, self.descriptor, self.classes = path, descriptor, classes
+        self.segments = any(video.is_segment for video in videos)
+        self.begun = False
+
+    def add(self, answer: "Prediction") -> None:
+        seconds = [answer.start, answer.end if answer.end < float("inf") else ""] if self.segments else []
+        best = list(answer.classes[0]) if answer.classes else ["", ""]
+        scores = dict(answer.classes)
+        row = [str(answer.path), *seconds, *best, answer.error, *(scores.get(name, "") for name in self.classes)]
+        if not self.begun:
+            os.ftruncate(self.descriptor, 0)
+            titles = ["path", *(["start", "end"] if self.segments else []), "prediction", "score", "error"]
+            self._write([*titles, *self.classes])
+            self.begun = True
+        self._write([round(cell, SCORE_DIGITS) if isinstance(cell, float) else cell for cell in row])
+
+    def _write(self, row: Sequence[object]) -> None:
+        from pvnas.data.check.results import inert
+        from pvnas.runtime.files import write_all
+
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([inert(c) if isinstance(c, str) else c for c in row])
+        try:
+            write_all(self.descriptor, line.getvalue().encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); the rows before are in it") from None
+
+
+@contextmanager
+def _table_file(path: Path, videos: Sequence["Video"]) -> Iterator[int]:
+    """Yield the descriptor of a csv file that can be written; what was in it stays until the first answer is known.
+
+    UserError where it cannot be written, and for a file that holds anything else than earlier answers.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"--out writes a csv file; name it so: --out {path.stem or 'answers'}.csv")
+    is_new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name another file") from None
+    try:
+        head = os.pread(descriptor, 64, 0)
+        if head and not head.startswith(OUR_HEADERS):
+            raise UserError(f"--out {path}: there is another file of this name, not of answers; name another one")
+        yield descriptor
+    finally:
+        if is_new and not os.fstat(descriptor).st_size:
+            with suppress(OSError):
+                path.unlink()
+        os.close(descriptor)

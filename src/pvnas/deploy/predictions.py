@@ -1,0 +1,127 @@
+"""What a trained network sees in videos: answers one after another, whatever becomes of single videos."""
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pvnas.data.catalog import Video
+from pvnas.data.check import Limits
+from pvnas.data.clips.loader import cropped_views
+from pvnas.data.clips.view_frames import decode_views
+from pvnas.data.video.decode import VideoError, channels_first
+from pvnas.deploy.inputs import Paths, find_videos, why_missing
+from pvnas.deploy.model import Model, load_model
+from pvnas.errors import UserError
+from pvnas.fast.inference import for_inference
+from pvnas.runtime.device import choose_device
+from pvnas.runtime.signals import StopRequest
+from pvnas.space.network import PVNASNetwork
+from pvnas.training.evaluate import ViewAverage
+from pvnas.training.step import scores_of
+
+CLIPS = 8  # that the network is given at once, at least
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one video with their scores, best first; or why there are none."""
+
+    path: Path
+    classes: tuple[tuple[str, float], ...]
+    error: str = ""  # why the video has no answer; then classes is empty
+    start: float = 0.0  # of the segment that is meant, in seconds of the file
+    end: float = math.inf
+
+    @property
+    def video(self) -> Video:
+        """The video that was asked for."""
+        return Video(str(self.path), 0, "test", None, self.start, self.end)
+
+    @property
+    def name(self) -> str:
+        """The path, and for a segment its seconds."""
+        return self.video.name
+
+
+def predict(videos: Paths, run_dir: str | Path, top: int = 5, device: str = "auto") -> list[Prediction]:
+    """Return the ``top`` classes of each video with a run's network, seen in the views of its test.
+
+    ``videos``: a file, a folder of any layout, a list of videos (.txt, .csv), or a sequence of those; ``run_dir``: a
+    run directory, or a folder with its model.json and model.safetensors; ``device``: auto, cpu or cuda. Raises
+    UserError for the first video that cannot be read, and for a run without a model; ``predictions`` goes on.
+    """
+    answers = []
+    with closing(predictions(videos, run_dir, top, device)) as found:
+        for answer in found:
+            if answer.error:
+                raise UserError(f"{answer.name}: {answer.error}")
+            answers.append(answer)
+    return answers
+
+
+def predictions(
+    videos: Paths, run_dir: str | Path, top: int = 5, device: str = "auto", workers: int = 2
+) -> Generator[Prediction, None, None]:
+    """Return a generator of the predictions of ``predict``, each as soon as it is known, in the order of the videos.
+
+    A video that cannot be read has an ``error`` in place of classes, and the rest goes on. ``workers``: processes that
+    decode beside the network. Raises UserError for a run without a model and where no video is found at all.
+    """
+    if top < 1:
+        raise UserError(f"top is {top}; must be at least 1")
+    return predict_each(load_model(Path(run_dir)), find_videos(videos), top, device, Limits(workers))
+
+
+def predict_each(
+    model: Model, videos: Sequence[Video], top: int, device: str, limits: Limits, stop: StopRequest | None = None
+) -> Generator[Prediction, None, None]:
+    """Yield the prediction of each video, in their order; no more where ``stop`` is requested."""
+    place = choose_device(device)
+    network = for_inference(model.network.to(place))
+    waiting: dict[int, Prediction] = {}  # what was decoded before a video in front of it
+    due = 0
+    with closing(decode_views(videos, model.config.clip, model.config.test, limits)) as decoded:
+        for item in decoded:
+            if stop is not None and stop.requested:
+                return
+            if item is None:
+                continue
+            number, frames = item
+            video = videos[number]
+            try:
+                if isinstance(frames, VideoError):
+                    raise frames
+                views_NCTHW = cropped_views(channels_first(frames), model.config.clip, model.config.test)
+                best, error = _best(_scores(model, network, views_NCTHW, place), model.classes, top), ""
+            except VideoError as bad:
+                best, error = (), why_missing(video.path) if bad.kind == "missing" else str(bad)
+            waiting[number] = Prediction(Path(video.path), best, error, video.start, video.end)
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+
+
+@torch.inference_mode()
+def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, device: torch.device) -> Tensor:
+    """Return the scores (K,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
+    config, numbers_N = model.config, torch.arange(len(views_NCTHW))
+    average = ViewAverage(1, len(model.classes), len(views_NCTHW), config.test.average)
+    for some_N in numbers_N.split(max(CLIPS, config.train.batch.clips_per_shard)):
+        scores_NK = scores_of(network, views_NCTHW[some_N].to(device), config.precision)
+        average.add(scores_NK, torch.zeros_like(some_N), some_N)
+    try:
+        scores_K = average.scores()[0]
+    except ValueError:
+        raise VideoError("refused", "the network's scores are not numbers; train it again") from None
+    return scores_K.softmax(0) if config.test.average == "logits" else scores_K
+
+
+def _best(scores_K: Tensor, classes: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
+    best = scores_K.topk(min(top, len(classes)))
+    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return tuple((classes[index], score) for score, index in pairs)
