@@ -234,6 +234,37 @@ def test_a_run_on_a_pack_goes_through_to_its_report_without_the_bad_video(tiny_s
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_a_run_without_test_and_validation_videos_finishes_and_says_so(tiny_shapes, tmp_path):
+    videos, run_dir = tmp_path / "videos", tmp_path / "run"
+    for path in list(tiny_shapes.glob("grow/*"))[:3] + list(tiny_shapes.glob("shrink/*"))[:1]:
+        (videos / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, videos / path.parent.name)
+    shares = ("--data.test_share=0", "--data.validation_share=0", "--search.epochs=1", "--train.epochs=1")
+    for again in (False, True):
+        code, out, err = finish(start(videos, run_dir, *shares))
+        assert code == 0, err
+        assert ("finished before" in err) is again
+        for words in ("there are no test videos", "--data.test_share 0.2", "--data.validation_share 0.15"):
+            assert words in out
+        assert "top-1" not in out
+    results = json.loads((run_dir / "results.json").read_text())
+    assert (results["n_videos"], results["n_validation"], results["n_failed"]) == (0, 0, 0)
+    assert [results[name] for name in ("top1", "top5", "mean_class", "class_accuracy")] == [
+        None,
+        None,
+        None,
+        [None] * 2,
+    ]
+    assert (run_dir / "predictions.csv").read_text() == "path,label,prediction,correct,score,grow,shrink\n"
+    page = (run_dir / "report.html").read_text()
+    assert "There are no test videos" in page
+    assert "There are no validation videos" in page
+    assert "could not be made" not in page
+    tested = subprocess.run([sys.executable, "-m", "pvnas", "test", str(run_dir), "--json"], capture_output=True)
+    assert tested.returncode == 0, tested.stderr
+    assert json.loads(tested.stdout)["top1"] is None
+
+
 @pytest.mark.parametrize("text", ["[]", "{"])
 def test_results_that_are_none_are_one_line(tmp_path, text):
     (tmp_path / "results.json").write_text(text)

@@ -40,7 +40,7 @@ from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
-from pvnas.training.results import write_results
+from pvnas.training.results import summary, write_results
 from pvnas.training.stage import TrainStage
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
@@ -171,12 +171,9 @@ class Session:
         scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)
         seconds = stage_seconds(self.run_dir) | {"test": round(time.monotonic() - started, 1)}
         about = describe_run(self.run_dir, self.config, model.genotype, len(model.classes))
-        about |= {"n_failed": videos.test_excluded, "seconds": seconds}
+        about |= {"n_failed": videos.test_excluded, "n_validation": len(videos.validation), "seconds": seconds}
         results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)
-        self.progress.line(
-            f"test: top-1 {results['top1']:.2f} %, top-{results['k']} {results['top5']:.2f} %, "
-            f"mean class {results['mean_class']:.2f} % on {results['n_videos']} videos, {results['views']} views"
-        )
+        self.progress.line(f"test: {summary(results)}")
         return results
 
 

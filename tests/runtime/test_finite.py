@@ -16,6 +16,16 @@ def test_on_a_cpu_at_once(bad):
     check.settle()  # nothing is left
 
 
+def test_a_number_beyond_its_bound_is_told_beside_what_is_expected():
+    check = FiniteCheck(torch.device("cpu"))
+    check.step = "step 3"
+    check.require_below("the loss", torch.tensor(7.0), 7.0, "guessing gives 2.08")
+    with pytest.raises(FloatingPointError, match=r"^the loss is 3.6e\+08 in step 3, where guessing gives 2.08$"):
+        check.require_below("the loss", torch.tensor(3.6e8), 7.0, "guessing gives 2.08")
+    with pytest.raises(FloatingPointError, match=r"^the loss is not a number in step 3$"):
+        check.require_below("the loss", torch.tensor(float("nan")), 7.0, "guessing gives 2.08")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_without_waiting():
     check = FiniteCheck(torch.device("cuda"))
@@ -36,8 +46,8 @@ class Arrived(FiniteCheck):
     def __init__(self):
         super().__init__(torch.device("cuda"))
 
-    def _ask(self, what, finite):
-        self._asked.append((self.step, what, finite, self))
+    def _ask(self, question, answer):
+        self._asked.append((self.step, question, answer, self))
 
     def synchronize(self):
         pass

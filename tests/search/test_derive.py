@@ -75,6 +75,10 @@ def test_entropy_by_hand():
 def test_a_collapse_is_counted_and_said():
     alphas = {"S-NC": flat(), "S-RC": flat()}
     alphas["S-RC"][:, SEPARABLE] = 5.0
+    undecided = collapse_record(alphas, derive(alphas))
+    assert undecided["parameter_free"]["S-NC"] == 8
+    assert collapse_warning(undecided, 3) is None
+    alphas["S-NC"][:, IDENTITY] = 0.5
     record = collapse_record(alphas, derive(alphas))
     assert record["parameter_free"] == {"S-NC": 8, "S-RC": 0, "total": 8}
     assert record["alpha_entropy"]["mean"] == pytest.approx(

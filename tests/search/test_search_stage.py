@@ -275,7 +275,8 @@ def test_a_step_waits_for_two_answers_or_on_a_gpu_for_none(layout, late, waits, 
         stage.step(0, 1, batch)
     with_the_host = counters | {x.data_ptr() for x in stage.finite.answers} if late else counters
     waited = [x for x in reads.read if x.data_ptr() not in with_the_host]
-    assert [x.dtype for x in waited] == [torch.bool] * waits  # are alpha's gradients finite? is the loss?
+    # Are alpha's gradients finite? What is the loss?
+    assert [x.dtype for x in waited] == [torch.bool, torch.float64][:waits]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -363,9 +364,9 @@ class LateCheck(FiniteCheck):
         super().__init__(torch.device("cuda"))
         self.answers, self.synchronize = [], lambda: None
 
-    def _ask(self, what, finite):
-        self.answers.append(finite.clone())
-        self._asked.append((self.step, what, self.answers[-1], self))
+    def _ask(self, question, answer):
+        self.answers.append(answer.clone())
+        self._asked.append((self.step, question, self.answers[-1], self))
 
 
 def test_half_steps_that_share_a_batch_bring_it_to_the_device_once(sources, tmp_path, monkeypatch):

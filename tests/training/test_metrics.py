@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvnas.errors import UserError
 from pvnas.training.evaluate import ViewAverage, confusion_matrix, mean_class_accuracy, topk_correct
 
 SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.4, 0.4, 0.2]])
@@ -89,15 +90,20 @@ def test_the_two_averages_can_disagree() -> None:
 def test_missing_repeated_and_broken_views_are_named() -> None:
     views = ViewAverage(4, 2, 2)
     scores = torch.zeros(8, 2)
-    scores[6] = float("nan")
     views.add(scores, torch.tensor([0, 0, 1, 2, 2, 2, 3, 3]), torch.tensor([0, 1, 0, 0, 1, 1, 0, 1]))
     with pytest.raises(ValueError) as error:
         views.scores(names=["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
     text = str(error.value)
     assert "1 of 4 videos lack views: b.mp4" in text
     assert "1 of 4 videos have a view twice: c.mp4" in text
-    assert "1 of 4 videos have scores that are not numbers: d.mp4" in text
     assert "a.mp4" not in text
+
+
+def test_scores_that_are_no_numbers_are_one_line_that_says_what_to_lower() -> None:
+    views = ViewAverage(2, 2, 1)
+    views.add(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]), torch.arange(2), torch.zeros(2))
+    with pytest.raises(UserError, match=r"^1 of 2 videos have scores that .* numbers: d.mp4; .*--train.weights.lr$"):
+        views.scores(names=["a.mp4", "d.mp4"])
 
 
 def test_many_missing_videos_are_cut_short_and_a_wrong_view_is_an_error() -> None:

@@ -104,8 +104,10 @@ class VideoDataset:
     def prepare_cache(self, device: "torch.device | None" = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
         where = self.config.cache
+        if not len(self):
+            return False
         too_large = where == "auto" and self.estimated_bytes() > self.config.cache_gib * GIB
-        if where == "none" or not len(self) or too_large:
+        if where == "none" or too_large:
             return False
         on_device = device if where == "gpu" else None
         cache = []

@@ -92,7 +92,13 @@ class RunRecord:
         for name, setting, entries in (("search", "search", self.search), ("training", "train", self.train)):
             done, wanted = entries[-1]["epoch"] if entries else 0, self.setting(f"{setting}.epochs")
             parts.append(f"{name} {done} of {wanted} epochs" if isinstance(wanted, int) else f"{name} {done} epochs")
-        return ", ".join([*parts, "tested" if self.results else "not tested"])
+        return ", ".join([*parts, self._test])
+
+    @property
+    def _test(self) -> str:
+        if not self.results:
+            return "not tested"
+        return "no test videos" if self.results.get("n_videos") == 0 else "tested"
 
     @property
     def seconds(self) -> dict[str, float]:

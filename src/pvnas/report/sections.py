@@ -102,7 +102,7 @@ def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:
 def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """The confusion matrix and the most frequent mistakes."""
     matrix, names = record.confusion, record.confusion_classes
-    if matrix is None:
+    if matrix is None or not matrix.any():
         return {"matrix": None}
     mistakes = [(int(matrix[t, p]), names[t], names[p], int(matrix[t].sum())) for t, p in np.argwhere(matrix) if t != p]
     mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[:CONFUSIONS_SHOWN]
@@ -115,7 +115,7 @@ def classes(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """Accuracy of every class, the lowest first."""
     names = [str(name) for name in record.results.get("classes", [])]
     accuracies = record.results.get("class_accuracy", [])
-    if not names or len(names) != len(accuracies):
+    if not names or len(names) != len(accuracies) or record.results.get("n_videos") == 0:
         return {"rows": []}
     known = sorted(accuracy for accuracy in accuracies if is_number(accuracy))
     pairs = zip((accuracy if is_number(accuracy) else math.inf for accuracy in accuracies), names, strict=True)

@@ -1,6 +1,10 @@
 """What keeps a GPU from waiting for the host: a step's numbers are asked of late, its kernels recorded and replayed."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 
 class FiniteCheck:
-    """Raises FloatingPointError where a step's numbers are infinite or none.
+    """Raises FloatingPointError where a step's numbers are infinite, none, or a loss beyond all bounds.
 
     On a CPU at once, before a step is made of them. On a GPU the host would have to wait for all work before it: there
     the answer is copied beside the work and read when the next step asks, and ``settle`` reads what is left before
@@ -20,36 +24,54 @@ class FiniteCheck:
         self.step = "this step"
         """Which step asks, as an error will say it."""
         self._late = device.type == "cuda"
-        self._asked: list[tuple[str, str, Tensor, torch.cuda.Event]] = []
+        self._asked: list[tuple[str, _Question, Tensor, torch.cuda.Event]] = []
 
     def require(self, what: str, tensors: Sequence[Tensor]) -> None:
         """Ask of all tensors at once; ``what`` they are is what the error will say."""
-        finite = torch.stack([torch.isfinite(t).all() for t in tensors]).all()
+        self._require(_Question(what), torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+
+    def require_below(self, what: str, number: Tensor, most: float, expected: str) -> None:
+        """Ask of a number, shape (), that it is one and at most ``most``; the error says what is ``expected``."""
+        self._require(_Question(what, most, expected), number)
+
+    def _require(self, question: _Question, answer: Tensor) -> None:
         if not self._late:
-            _answer(what, self.step, finite)
+            question.judge(answer, self.step)
             return
         if any(step != self.step for step, *_ in self._asked):
             self.settle()
-        self._ask(what, finite)
+        self._ask(question, answer)
 
     def settle(self) -> None:
         """Raise for what was asked before. Waits for the work before the last question, not for the work after it."""
         asked, self._asked = self._asked, []
-        for step, what, answer, arrived in asked:
+        for step, question, answer, arrived in asked:
             arrived.synchronize()
-            _answer(what, step, answer)
+            question.judge(answer, step)
 
-    def _ask(self, what: str, finite: Tensor) -> None:
-        answer = torch.empty((), dtype=torch.bool, pin_memory=True)
-        answer.copy_(finite, non_blocking=True)
+    def _ask(self, question: _Question, answer: Tensor) -> None:
+        copied = torch.empty((), dtype=answer.dtype, pin_memory=True)
+        copied.copy_(answer, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-        self._asked.append((self.step, what, answer, arrived))
+        self._asked.append((self.step, question, copied, arrived))
 
 
-def _answer(what: str, step: str, finite: Tensor) -> None:
-    if not bool(finite):
-        raise FloatingPointError(f"{what} is not a number in {step}")
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of a number, or of an answer that is already yes or no."""
+
+    what: str
+    most: float = math.inf
+    expected: str = ""
+
+    def judge(self, answer: Tensor, step: str) -> None:
+        """Raise FloatingPointError for the wrong answer."""
+        value = float(answer)
+        if not math.isfinite(value) or (answer.dtype == torch.bool and not value):
+            raise FloatingPointError(f"{self.what} is not a number in {step}")
+        if value > self.most:
+            raise FloatingPointError(f"{self.what} is {value:.3g} in {step}, where {self.expected}")
 
 
 class _Recorded(NamedTuple):

@@ -29,6 +29,8 @@ class Stage(ABC):
     """Also the name of its random streams and of its checkpoints' folder."""
     less_memory: ClassVar[str]
     """What a user can do where a step asks for more memory than there is."""
+    lower_rate = "start anew with a lower learning rate"
+    """What a user can do where the training diverges."""
 
     def __init__(
         self,
@@ -109,14 +111,14 @@ def run_epochs(
     """Run a stage to its last epoch from its checkpoint or from the start.
 
     A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
-    Interrupted. Raises UserError where a step is not made of finite numbers, or asks for more memory than there is; no
+    Interrupted. Raises UserError where a stage diverges (training.divergence) or asks for more memory than there is; no
     checkpoint holds such a step.
     """
     run = _Run(stage, folder, checkpoint)
     while run.epoch < stage.epochs:
         title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
         task_of_epoch = progress.task(title, total=stage.steps(), completed=run.step, summary=False)
-        with _explained(stage, folder), task_of_epoch as task:
+        with _explained(stage), task_of_epoch as task:
             batches = stage.batches(run.epoch, run.step)
             while run.step < stage.steps():
                 task.advance(clips=run.make_step(batches))
@@ -126,7 +128,7 @@ def run_epochs(
                 if stopping:
                     where = f"epoch {run.epoch + 1} after step {run.step}"
                     raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
-        with _explained(stage, folder):
+        with _explained(stage):
             run.end_epoch()
         if stop.requested and run.epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
@@ -182,13 +184,12 @@ class _Run:
 
 
 @contextmanager
-def _explained(stage: Stage, folder: Path) -> Iterator[None]:
+def _explained(stage: Stage) -> Iterator[None]:
     """Turn what is not a number, and want of memory, into what to do about it."""
     try:
         yield
     except FloatingPointError as error:
-        advice = "lower the learning rate or set weights.clip_gradient"
-        raise UserError(f"{stage.name}: {error}; the last good checkpoint is in {folder}; {advice}") from None
+        raise UserError(f"{stage.name} diverged: {error}; {stage.lower_rate}") from None
     except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise

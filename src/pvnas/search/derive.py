@@ -43,6 +43,9 @@ OPERATIONS_PER_CELL = KEPT_EDGES * NODES
 # A random cell keeps 3 of 5 (spatial) or 3 of 7 (temporal) operations without parameters. Seven or more of eight in a
 # cell is beyond chance (probability 0.11 and 0.013) and leaves next to nothing to train in it.
 COLLAPSED_AT = 7
+# With an entropy of alpha this near to ln(operations) nothing is decided: what would be kept is chance, as in short
+# searches, and no collapse whatever it is.
+UNDECIDED_SHARE = 0.99
 
 
 def entropy(alpha_EO: Tensor) -> float:
@@ -59,8 +62,14 @@ def collapse_record(alphas: Mapping[str, Tensor], genotype: Genotype) -> dict[st
 
 
 def collapsed_cells(record: Mapping[str, Any]) -> list[str]:
-    """Return the categories in which at least COLLAPSED_AT of the 8 operations have no parameters."""
-    return [c for c, n in record["parameter_free"].items() if c != "total" and n >= COLLAPSED_AT]
+    """Return the categories whose alphas have decided for at least COLLAPSED_AT of 8 operations without parameters."""
+    return [
+        category
+        for category, n in record["parameter_free"].items()
+        if category != "total"
+        and n >= COLLAPSED_AT
+        and record["alpha_entropy"][category] < UNDECIDED_SHARE * math.log(len(operations_of(category)))
+    ]
 
 
 def collapse_warning(record: Mapping[str, Any], epoch: int) -> str | None:
@@ -70,6 +79,7 @@ def collapse_warning(record: Mapping[str, Any], epoch: int) -> str | None:
         return None
     counts = ", ".join(f"{c} {record['parameter_free'][c]} of {OPERATIONS_PER_CELL}" for c in cells)
     return (
-        f"epoch {epoch}: the search is collapsing to operations without parameters ({counts}); keep the weights' rate "
-        "up (--search.weights.schedule.kind step, larger step_epochs) or stop earlier (--search.stop_epoch)"
+        f"epoch {epoch}: the search is collapsing to operations without parameters ({counts}); in a new run "
+        "let the weights' rate fall later (--search.weights.schedule.kind step, a larger "
+        "--search.weights.schedule.step_epochs), or take the cells of an earlier epoch (--search.stop_epoch)"
     )

@@ -23,6 +23,7 @@ from pvnas.search.step import StepBatches, search_step
 from pvnas.space.genotype import Genotype
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet
+from pvnas.training import divergence
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
 
@@ -67,6 +68,7 @@ class SearchStage(Stage):
         network = (network if plain else accelerate(network, checkpointing=search.checkpointing)).to(device)
         self.weights = weight_optimizer(network.weight_parameters(), search.weights, search.batch)
         self.alphas = alpha_optimizer(network.architecture_parameters(), search.alphas)
+        self.lower_rate = divergence.advice(self.name, search.weights)
         optimizers = {"weight_optimizer": self.weights, "alpha_optimizer": self.alphas}
         super().__init__(network, optimizers, epochs=search.epochs, seed=config.seed, device=device)
 
@@ -123,10 +125,11 @@ class SearchStage(Stage):
         measures = {}
         if config.search.validate:
             measures = validate(self.network, self.validation, config, config.search.augment, self.device)
+            divergence.require_validation(measures, epoch)
         rates = {"lr": self.weights.lr, "alpha_lr": self.alphas.lr}
         self.log.write(self.name, epoch, sums, times, measures | rates | record)
-        warning = collapse_warning(record, epoch)
-        if warning:
+        high_loss = divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate)
+        if warning := high_loss or collapse_warning(record, epoch):  # of a network that learns nothing, only the first
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
     def _genotype_path(self, epoch: int) -> Path:

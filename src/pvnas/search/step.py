@@ -20,6 +20,7 @@ from pvnas.fast.accelerate import shared_passes
 from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.space.supernet import Supernet, frozen, frozen_statistics
+from pvnas.training.divergence import require_loss
 from pvnas.training.step import loss_gradients
 
 GradientOf = Callable[..., tuple[list[Tensor], dict[str, Tensor]]]  # as SupernetGradient
@@ -97,7 +98,7 @@ def search_step(
     """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
     ``seed``: of what the network draws, if anything; ``graphs``: what records the passes on a GPU. Raises
-    FloatingPointError before a step that would not be made of finite numbers (on a GPU later, see ``FiniteCheck``).
+    FloatingPointError before a step of a diverged search (on a GPU later, see ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
     gradient = SupernetGradient(network, (*w, *alpha), config.batch.shards, precision, seed, graphs)
@@ -119,7 +120,7 @@ def search_step(
         # (2) w_t from dL/dw at (w_{t-1}, alpha_t)
         if not joint:
             weight_gradients, measures = gradient(w, batches.weight, update_statistics=True)
-    finite.require("the loss", [measures["loss"]])
+    require_loss(finite, measures)
     weights.step(weight_gradients)
     return measures
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pvnas.config import AugmentConfig, RunConfig
 from pvnas.data.clips.loader import test_batches, validation_batches
 from pvnas.data.dataset import VideoDataset
+from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
 from pvnas.training.step import scores_of
 
@@ -46,11 +47,13 @@ def score_views(
     """Return the (V, K) scores of every video, averaged over all its views, by a network in evaluation mode.
 
     Networks made ready by pvnas.fast.for_inference are faster. Raises ValueError that names the video when a view is
-    missing or counted twice.
+    missing or counted twice, and UserError when scores are not numbers.
     """
     test, catalog = config.test, videos.catalog
     views = test.temporal_views * test.spatial_views
     average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average)
+    if not catalog.videos:
+        return average.scores()
     network.eval()
     clips = max(8, config.train.batch.clips_per_shard)
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
@@ -63,7 +66,10 @@ def score_views(
 
 
 def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return top-1, top-5 and mean-class accuracy (percent, 2 decimals), the confusion matrix and accuracy by class."""
+    """Return top-1, top-5 and mean-class accuracy (percent, 2 decimals), the confusion matrix and accuracy by class.
+
+    Without videos the accuracies are None.
+    """
     k = min(TOP_K, len(classes))
     confusion_KK = confusion_matrix(scores_VK.argmax(1), labels_V, len(classes))
     present_K = confusion_KK.sum(1)
@@ -71,12 +77,14 @@ def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -
         round(100.0 * int(hits) / int(n), 2) if n else None
         for hits, n in zip(confusion_KK.diagonal(), present_K, strict=True)
     ]
-    n = max(len(labels_V), 1)
+    n = len(labels_V)
+    right = [int(topk_correct(scores_VK, labels_V, each)) for each in (1, k)]
+    top1, top5 = (round(100.0 * hits / n, 2) if n else None for hits in right)
     return {
-        "top1": round(100.0 * int(topk_correct(scores_VK, labels_V, 1)) / n, 2),
-        "top5": round(100.0 * int(topk_correct(scores_VK, labels_V, k)) / n, 2),
+        "top1": top1,
+        "top5": top5,
         "k": k,
-        "mean_class": round(100.0 * mean_class_accuracy(confusion_KK), 2),
+        "mean_class": round(100.0 * mean_class_accuracy(confusion_KK), 2) if n else None,
         "class_accuracy": by_class,
         "confusion": confusion_KK.tolist(),
     }
@@ -141,19 +149,20 @@ class ViewAverage:
         """Return the means: (V, K) float64.
 
         Raises ValueError that names (by ``names``, else by number) the videos of which a view is missing or was added
-        twice, or whose scores are not numbers.
+        twice, and UserError those whose scores are not numbers.
         """
-        wrong = {
-            "lack views": (self._counts == 0).any(1),
-            "have a view twice": (self._counts > 1).any(1),
-            "have scores that are not numbers": ~self._sums_VK.isfinite().all(1),
-        }
-        problems = []
-        for what, wrong_V in wrong.items():
-            if indices := wrong_V.nonzero().flatten().tolist():
-                shown = ", ".join(str(names[i]) if names else str(i) for i in indices[:5])
-                more = ", ..." if len(indices) > 5 else ""
-                problems.append(f"{len(indices)} of {len(wrong_V)} videos {what}: {shown}{more}")
+
+        def problem(what: str, wrong_V: Tensor) -> list[str]:
+            indices = wrong_V.nonzero().flatten().tolist()
+            shown = ", ".join(str(names[i]) if names else str(i) for i in indices[:5])
+            more = ", ..." if len(indices) > 5 else ""
+            return [f"{len(indices)} of {len(wrong_V)} videos {what}: {shown}{more}"] if indices else []
+
+        problems = problem("lack views", (self._counts == 0).any(1))
+        problems += problem("have a view twice", (self._counts > 1).any(1))
         if problems:
             raise ValueError("; ".join(problems))
+        if problems := problem("have scores that are not numbers", ~self._sums_VK.isfinite().all(1)):
+            again = "train the network again, in another --dir, with a lower --train.weights.lr"
+            raise UserError(f"{problems[0]}; the training diverged: {again}")
         return self._sums_VK / self._counts.shape[1]

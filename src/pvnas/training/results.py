@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Write the test's files and return the content of results.json; ``about`` is added to it as it is."""
     catalog, test = videos.catalog, config.test
-    labels_V = torch.tensor([video.label for video in catalog.videos])
+    labels_V = torch.tensor([video.label for video in catalog.videos], dtype=torch.int64)
     table = score_table(scores_VK, labels_V, catalog.classes)
     confusion = {"classes": list(catalog.classes), "matrix": table.pop("confusion")}
     views = test.temporal_views * test.spatial_views
@@ -44,6 +45,41 @@ def write_results(
     write_samples(run_dir / "samples", videos, scores_VK, config)
     write_atomic(run_dir / "results.json", json.dumps(results, indent=1) + "\n")
     return results
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Return what results.json says in one line."""
+    if not results["n_videos"]:
+        return "no test videos"
+    return (
+        f"top-1 {results['top1']:.2f} %, top-{results['k']} {results['top5']:.2f} %, "
+        f"mean class {results['mean_class']:.2f} % on {results['n_videos']} videos, {results['views']} views"
+    )
+
+
+def lacks(results: Mapping[str, Any]) -> list[str]:
+    """Return a line for the test and one for validation where there were no videos for it: what that means, what to do.
+
+    ``results``: the content of a results.json, of any version.
+    """
+    lines = []
+    if results.get("n_videos") == 0:
+        failed = results.get("n_failed", 0)
+        none = (
+            f"none of the {failed} test videos can be read (see verdicts.csv)" if failed else "there are no test videos"
+        )
+        lines.append(
+            f"{none}: the network is trained, but nothing says how good it is; test it on other videos with "
+            "pvnas test DATA --dir RUN --out DIR, or in a new run (another --dir) name test videos in a folder test or "
+            "a split.csv, or hold some out with --data.test_share 0.2"
+        )
+    if results.get("n_validation") == 0:
+        lines.append(
+            "there are no validation videos: no curve shows from when on the network learns by heart; in a new run "
+            "(another --dir) name some in a folder val or a split.csv, or hold some out with "
+            "--data.validation_share 0.15"
+        )
+    return lines
 
 
 def _predictions_csv(videos: VideoDataset, scores_VK: Tensor) -> str:
@@ -65,7 +101,8 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
 
     catalog = videos.catalog
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = np.unique(np.linspace(0, len(catalog.videos) - 1, SAMPLES).round().astype(int)).tolist()
+    n = len(catalog.videos)
+    chosen = np.unique(np.linspace(0, n - 1, SAMPLES).round().astype(int)).tolist() if n else []
     samples = []
     for number, index in enumerate(chosen):
         frames_THWC = display_frames(videos, index, config.clip, config.test)

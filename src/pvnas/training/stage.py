@@ -1,5 +1,6 @@
 """The training stage: a derived network from scratch."""
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +14,7 @@ from pvnas.runtime.optimizers import weight_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
+from pvnas.training import divergence
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
 from pvnas.training.step import loss_gradients
@@ -44,6 +46,7 @@ class TrainStage(Stage):
                 drop_path_rate=config.train.drop_path,
             ).to(device)
         self.optimizer = weight_optimizer(dict(network.named_parameters()), config.train.weights, config.train.batch)
+        self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}
         super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device)
 
@@ -59,7 +62,7 @@ class TrainStage(Stage):
             precision=self.config.precision,
             label_smoothing=self.config.train.label_smoothing,
         )
-        self.finite.require("the loss", [measures["loss"]])
+        divergence.require_loss(self.finite, measures)
         self.optimizer.step(gradients)
         return measures
 
@@ -71,4 +74,7 @@ class TrainStage(Stage):
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         measures = validate(self.network, self.validation, self.config, self.config.train.augment, self.device)
+        divergence.require_validation(measures, epoch)
         self.log.write(self.name, epoch, sums, times, measures | {"lr": self.optimizer.lr})
+        if warning := divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate):
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)

@@ -126,6 +126,8 @@ def default_run_dir(config: RunConfig) -> Path:
 
 
 def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
+    from pvnas.training.results import lacks
+
     names = {
         "top1": "top-1 (%)",
         "top5": f"top-{results.get('k', 5)} (%)",
@@ -136,7 +138,12 @@ def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
         "params": "parameters",
         "macs_per_view": "MACs of a view",
     }
-    print_table(["result", "value"], [(text, results[key]) for key, text in names.items() if key in results])
+    tested = results.get("n_videos") != 0
+    measures = [] if tested else ["top1", "top5", "mean_class"]
+    shown_names = {key: text for key, text in names.items() if key in results and key not in measures}
+    print_table(["result", "value"], [(text, results[key]) for key, text in shown_names.items()])
+    for line in lacks(results):
+        print(f"note: {line}")
     print(f"report: {run_dir / 'report.html'}")
 
 
