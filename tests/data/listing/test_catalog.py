@@ -228,7 +228,7 @@ def test_a_faulty_row_is_named_by_its_line(tmp_path: Path, row: str, message: st
 
 def test_a_wrong_header_and_a_wrong_encoding_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no column 'label'"):
-        read_catalog(split_file(tmp_path, "a.mp4,go", header="path,class"))
+        read_catalog(split_file(tmp_path, "a.mp4,go", header="path,kind"))
     (tmp_path / "split.csv").write_bytes(b"path,label,split\na.mp4,gr\xfcn,train\n")
     with pytest.raises(UserError, match="not UTF-8"):
         read_catalog(tmp_path)

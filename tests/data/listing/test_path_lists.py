@@ -160,7 +160,7 @@ def test_names_of_classes(write, names: dict[str, str], labels: tuple, classes: 
     "text, message",
     [
         ("a.mp4\n", r"train.txt, line 1: 'a.mp4' has no label"),
-        ("a.mp4 0\nb.mp4 x\n", r"line 2: label 'x' is no number from 0; .*or quote a class name"),
+        ("a.mp4 0\nb.mp4 x\n", r"line 2: label 'x' and '0' of .*line 1 are not of one kind"),
         ("a.mp4 -1\n", r"line 1: label '-1' is no number from 0"),
         (f"a.mp4 {'9' * 5000}\n", r"line 1: label '9+\.\.\. is no number"),
         ("a.mp4 ٣\n", r"line 1: label .* is no number from 0"),
@@ -171,14 +171,15 @@ def test_names_of_classes(write, names: dict[str, str], labels: tuple, classes: 
         ('"",3\n', r"line 1: no path"),
         ('a.mp4,"walk"\nb.mp4,1\n', r"line 2: label '1' and 'walk' of .*line 1 are not of one kind"),
         ("a.mp4 0 3\n", r"line 1: several labels for 'a.mp4'; give each video one label"),
-        ("a.mp4 0\nimgs 5 127\n", r"line 2: 'imgs' is a folder of frames with their number; list video files"),
-        ("a.mp4 0\nimgs 2 5 127\n", r"line 2: 'imgs' is a folder of frames"),
+        ("a.mp4 0\nimgs 2 5 127\n", r"line 2: 'imgs 2 5 127' has several numbers: several labels, or where"),
+        ("a.mp4,walk,train\n", r"line 1: more than path and label; give the list a header, such as path,label,split"),
         ("a.mp4 0\n./a.mp4 1\n", r"line 2: 'a.mp4' is listed before, in line 1"),
         ("\n", r"train.txt is empty"),
         (b"a.mp4 0\nb\xff.mp4 0\n", r"train.txt, line 2: not UTF-8 text; save the file as UTF-8"),
         ("a.mp4 0\n\0.mp4 0\n", r"train.txt, line 2: holds a NUL character"),
         ("a.mp4 0\n../b.mp4 0\n", r"line 2: path '../b.mp4' leads out .*type --data.allow_outside FOLDER"),
-        ("/a.mp4 0\n", r"line 1: path '/a.mp4' leads out"),
+        ("/etc/passwd 0\n", r"line 1: path '/etc/passwd' leads out"),
+        ("/a.mp4 0\n", r"line 1: '/a.mp4' does not exist, and no file in .* ends so; give paths relative"),
     ],
 )
 def test_mistakes_are_named(write, text: str | bytes, message: str) -> None:
@@ -209,8 +210,10 @@ def test_labels_beyond_the_named_classes_and_two_lists_of_a_split_are_refused(wr
 
 def test_lists_of_mmaction2(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "mmaction2"
-    for name in ("rawframe_test_list", "rawframe_test_list_with_offset", "rawframe_test_list_multi_label"):
-        with pytest.raises(UserError, match="line 1: 'imgs' is a folder of frames"):
+    with pytest.raises(UserError, match=r"rawframe_test_list.txt, line 1: label 127 is beyond the classes of .*hmdb51"):
+        read_catalog(folder / "rawframe_test_list.txt")  # of another data set than the label maps that lie there
+    for name, line in (("rawframe_test_list_with_offset", 1), ("rawframe_test_list_multi_label", 2)):
+        with pytest.raises(UserError, match=f"line {line}: 'imgs .* has several numbers: several labels, or where the"):
             read_catalog(folder / f"{name}.txt")
     with pytest.raises(UserError, match=r"line 1: several labels for 'test.mp4'"):
         read_catalog(folder / "video_test_list_multi_label.txt")

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing import folders, path_list
+from pvnas.data.listing import folders, own_lists
 from pvnas.data.listing.registry import ListFolder, ListFormat, Listing
 from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries
 from pvnas.errors import UserError
@@ -26,7 +26,7 @@ def _formats() -> dict[str, ListFormat]:
 
 
 FORMATS = _formats()
-OURS = (folders.FOLDERS, folders.SPLIT_CSV, path_list.PATH_LIST)
+OURS = (folders.FOLDERS, own_lists.SPLIT_CSV, own_lists.PATH_LIST)
 OFFICIAL = tuple(format for format in FORMATS.values() if format not in OURS)
 
 
@@ -63,7 +63,10 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
     name = detect_format(folder) if config.format == "auto" else config.format
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
-    return folder, name, FORMATS[name].read(folder)
+    listing = FORMATS[name].read(folder)
+    if config.format == "auto" and FORMATS[name] in OURS:
+        listing = listing._replace(remarks=(*listing.remarks, *own_lists.remarks_on_lists(folder, listing)))
+    return folder, name, listing
 
 
 def detect_format(folder: ListFolder) -> str:
@@ -71,8 +74,8 @@ def detect_format(folder: ListFolder) -> str:
 
     Raises UserError where the lists of several data sets lie together, and where no list is known.
     """
-    if folders.SPLIT_CSV.recognises(folder):
-        return folders.SPLIT_CSV.name
+    if own_lists.holds_split_file(folder):
+        return own_lists.SPLIT_CSV.name
     names = [format.name for format in OFFICIAL if format.recognises(folder)]
     if len(names) > 1 and not folder.chosen:
         raise UserError(
@@ -80,8 +83,8 @@ def detect_format(folder: ListFolder) -> str:
         )
     if names:
         return names[0]
-    if path_list.PATH_LIST.recognises(folder):
-        return path_list.PATH_LIST.name
+    if own := own_lists.own_format(folder):
+        return own
     if folder.chosen:
         raise UserError(
             f"{folder.chosen} is no list of a known format; type --data.format NAME, one of {', '.join(FORMATS)}"

@@ -7,12 +7,15 @@ Folders are found by a normalised key of their name.
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from typing import NamedTuple
 
 from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Folder, Tree, is_video
-from pvnas.data.listing.text import class_key
+from pvnas.data.listing.text import class_key, shown
+from pvnas.data.video.pictures import is_picture
+from pvnas.errors import UserError
 
 VIDEO_FOLDERS = re.compile(
     r"(?:videos?|clips?|data|train|val|valid|validate|validation|test|tiny|compress(?:ed)?|ucf-?101|hmdb-?51|20bn|jester"
@@ -22,6 +25,7 @@ VIDEO_FOLDERS = re.compile(
 SPLIT_IN_NAME = re.compile(
     rf"(?<![a-z])({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?:list|set|split)?(?![a-z])", re.IGNORECASE
 )
+DRIVE = re.compile("[A-Za-z]:/")
 ENDINGS = (".mp4", ".webm", ".mkv", ".avi")  # what copies are converted to
 
 
@@ -43,6 +47,9 @@ class Finder:
         """Return where the videos of a listed folder may lie: in it below the root, or below a container."""
         self.home = cache(self._home)
         """Return the container in which a missing video most likely appears: the fullest, of this split if any."""
+        self.elsewhere: tuple[str, str] | None = None  # the first listed path of another machine, and the one here
+        self._spelled = cache(self._folder_as_spelled)
+        self._by_key = cache(self._names_by_key)
         self._by_case = cache(lambda folder: {name.casefold(): name for name in sorted(tree.listing(folder).files)})
 
     @cached_property
@@ -109,6 +116,101 @@ class Finder:
         there = (folder.prefix + name for folder in folders for name in names if name in folder.content.files)
         return next(there, None)
 
+    def listed(self, path: str, label: str, split: str | None, where: str, beside: str = "") -> str:
+        """Return the path of a listed video, or folder of pictures, as it is spelled there; else where it should be.
+
+        A path counts from the root, from a customary folder of videos, from the list's own folder `beside`, or from the
+        folder of its class. Raises UserError for one that leads out of the root, and one that could be several files.
+        """
+        path = self._below_root(path, where, beside)
+        if path.startswith("/"):  # in the folder that was allowed
+            return path
+        folder, _, name = path.rpartition("/")
+        folders = self.of_folder(folder, split)
+        there = self.find(folders, [name]) or self._spelled_otherwise(path, label, where, beside)
+        there = there or (f"{folders[0].prefix}{name}" if folders else path)
+        return there if there == path else self.tree.checked(there, where)
+
+    def _below_root(self, path: str, where: str, beside: str) -> str:
+        """Return a path from the root; one of another machine is the file that lies here by the longest end of it."""
+        if "\\" in path and not self.exists(path):
+            path = path.replace("\\", "/")
+        if path.startswith("../") and beside:
+            path = os.path.normpath(beside + path)
+        is_windows = DRIVE.match(path) is not None
+        try:
+            if not is_windows:
+                return self.tree.inside(path, where)
+        except UserError:
+            if not path.startswith("/") or os.path.lexists(path):
+                raise
+        here = self._by_its_end(path)
+        if here is None:
+            raise UserError(
+                f"{where}: {shown(path)} does not exist, and no file in {self.tree.root} ends so; give paths relative "
+                "to that folder"
+            )
+        self.elsewhere = self.elsewhere or (path, here)
+        return self.tree.inside(here, where)
+
+    def _by_its_end(self, path: str) -> str | None:
+        if self.elsewhere:  # as the first one, whether it is there or not
+            before = self.elsewhere[0].removesuffix(self.elsewhere[1])
+            if path.startswith(before):
+                return path.removeprefix(before)
+        parts = path.split("/")
+        ends = ("/".join(parts[first:]) for first in range(1, len(parts)))
+        return next((end for end in ends if end and ".." not in parts and self.exists(end)), None)
+
+    def exists(self, path: str) -> bool:
+        """Return whether a path from the root is a file or a folder of pictures."""
+        folder, _, name = path.rpartition("/")
+        return name in self.tree.listing(folder).files or self._is_pictures(path)
+
+    def _is_pictures(self, folder: str) -> bool:
+        return any(map(is_picture, self.tree.listing(folder).files))
+
+    def _spelled_otherwise(self, path: str, label: str, where: str, beside: str) -> str | None:
+        """Return the one file or folder of pictures that a path means which is not there as it is written."""
+        folder, _, name = path.rpartition("/")
+        below = f"{folder}/" if folder else ""
+        classes = [prefix for prefix, _ in self._class_folders.get(class_key(label), ())] if not folder else []
+        prefixes = dict.fromkeys([f"{prefix}{below}" for prefix in ("", beside, *(c.prefix for c in self.containers))])
+        for prefix in (*prefixes, *classes):
+            spelled = self._spelled(prefix[:-1])
+            by_name, by_stem = self._by_key(spelled)
+            names = by_name.get(_key(name)) or by_stem.get(_key(_stem(name))) or []
+            if name in names:
+                names = [name]
+            if len(names) > 1:
+                raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, names[:3]))}; write which")
+            there = f"{spelled}/{names[0]}".removeprefix("/") if names else ""
+            if there and self.exists(there):
+                return there
+        return None
+
+    def _folder_as_spelled(self, folder: str) -> str:
+        """Return a folder's path with capitals and accents as they are there, where only one has such a name."""
+        path = ""
+        for part in folder.split("/") if folder else ():
+            names = self.tree.listing(path).folders
+            same = [name for name in names if _key(name) == _key(part)] if part not in names else [part]
+            path = f"{path}/{same[0] if len(same) == 1 else part}".removeprefix("/")
+        return path
+
+    def _names_by_key(self, folder: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Return the names of files and folders, and of videos without ending, by what their spellings share."""
+        content = self.tree.listing(folder)
+        by_name: dict[str, list[str]] = {}
+        by_stem: dict[str, list[str]] = {}
+        for name in sorted(content.files):
+            by_name.setdefault(_key(name), []).append(name)
+            if is_video(name):
+                by_stem.setdefault(_key(_stem(name)), []).append(name)
+        for name in content.folders:
+            by_name.setdefault(_key(name), []).append(name)
+        return by_name, by_stem
+
     def in_class(self, label: str, split: str | None, names: Sequence[str], where: str) -> str:
         """Return the path of a class's video, of any case, else where its file should be. Raises UserError."""
         folders = self.of_class(label, split, where)
@@ -119,6 +221,15 @@ class Finder:
                 path = prefix + any_case
                 break
         return self.tree.checked(path or folders[0].prefix + names[0], where)
+
+
+def _key(name: str) -> str:
+    """Return what the spellings of a name have in common: capitals and the forms of accents differ between systems."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0] if is_video(name) else name
 
 
 def copies_of(name: str, first: str = "") -> list[str]:

@@ -1,16 +1,11 @@
-"""Our own lists: the folders {train,val,test}/class/video or class/video, and split.csv, path,label,split,group."""
+"""Folders: {train,val,test}/class/video or class/video."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pvnas.data.listing.registry import SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, group_in_name, is_video
-from pvnas.data.listing.text import at, csv_rows, shown
 from pvnas.errors import UserError
 
 FOLDERS_OF_SPLITS = {"train", "val", "valid", "validation", "test"}
-SPLIT_FILE = "split.csv"
-COLUMNS = ("path", "label", "split", "group")
-HEADER = ",".join(COLUMNS)
 
 
 def read_folders(folder: ListFolder) -> Listing:
@@ -60,39 +55,4 @@ def _is_video(name: str) -> bool:
     return not name.startswith(".") and is_video(name)
 
 
-def read_split_file(folder: ListFolder) -> Listing:
-    """Return the rows of split.csv: header path,label,split,group, of which group may be missing. Raises UserError."""
-    path = _file(folder)
-    if not path.is_file():
-        raise UserError(f"no {SPLIT_FILE} in {folder.folder}; write one with the header {HEADER}")
-    rows = csv_rows(path, HEADER)
-    _, header = next(rows, (1, []))
-    for name in COLUMNS[:3]:
-        if name not in header:
-            raise UserError(f"{at(path, 1)}: no column {name!r}; the header must be {HEADER}")
-    for name in COLUMNS:
-        if header.count(name) > 1:
-            raise UserError(f"{at(path, 1)}: column {name!r} is there twice; remove one")
-    entries = []
-    for line, row in rows:
-        where = at(path, line)
-        if len(row) > len(header):
-            raise UserError(f"{where}: more cells than the header; quote a path or label that holds a comma")
-        cells = dict(zip(header, map(str.strip, row), strict=False))
-        video, label, split = (cells.get(name, "") for name in COLUMNS[:3])
-        if not video or not label:
-            raise UserError(f"{where}: no {'label' if video else 'path'}; expected {HEADER}")
-        if split and split not in SPLIT_NAMES:
-            raise UserError(f"{where}: unknown split {shown(split)}; use train, val or test")
-        # An empty split column means train: the other splits are then held out of it where no row names them.
-        split, video = SPLIT_NAMES[split or "train"], folder.tree.inside(video, where)
-        entries.append(Entry(video, label, split, cells.get("group") or None, str(path), line))
-    return Listing(entries)
-
-
-def _file(folder: ListFolder) -> Path:
-    return folder.chosen or folder.folder / SPLIT_FILE
-
-
 FOLDERS = ListFormat("folders", read_folders, lambda folder: not folder.chosen)
-SPLIT_CSV = ListFormat("split.csv", read_split_file, lambda f: _file(f).name == SPLIT_FILE and _file(f).is_file())

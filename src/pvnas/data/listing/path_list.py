@@ -1,56 +1,41 @@
-"""Lists without header, `path label`, as SlowFast, PyTorchVideo and MMAction2 read them; the split is in a file's name.
+"""Lists without header, a line for a video, as SlowFast, PyTorchVideo and MMAction2 read them.
 
-    air drumming/a b.mp4 3        a,b.mp4,3        "a, b.mp4","air drumming"        a b.mp4<tab>3
+    air drumming/a b.mp4 3    a,b.mp4,3    "a, b.mp4","air drumming"    a b.mp4;air drumming    clip0 127 3
 
-Paths hold blanks and commas, so a line is cut once, from the right; a path that begins with a quote, and a label that
-is text, are quoted as in csv.
+Paths hold blanks and commas, so a line that ends with a number is cut once, from the right. A label that is text stands
+after a file's ending, or is one of two cells; what is quoted is quoted as in csv. The last form is a folder of pictures
+with their number.
 """
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from pvnas.data.listing.finder import Finder, split_in_name
-from pvnas.data.listing.registry import Entry, ListFolder, ListFormat, Listing, is_video
-from pvnas.data.listing.text import (
-    MAX_CLASSES,
-    ClassNames,
-    at,
-    class_key,
-    find_names,
-    first_line,
-    is_names_file,
-    parse_number,
-    read_lines,
-    shown,
-)
+from pvnas.data.listing.registry import VIDEO_ENDINGS, is_video
+from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row
+from pvnas.data.listing.text import at, first_line, parse_number, read_lines, shown
 from pvnas.errors import UserError
 
 EXPECTED = "expected 'path label', such as 'walking/a b.mp4 3'"
-BETWEEN = " \t,"
+BETWEEN = " \t,;|"
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
-NUMBERS = re.compile(rf"(?:[0-9]{{0,9}}(?:[{BETWEEN}]|$))*")
-FRAMES = re.compile(r"raw_?frames?|rgb|flow", re.IGNORECASE)
-NUMBER_IN_NAME = re.compile(r"(?:split_?|list)0*(\d{1,4})(?!\d)", re.IGNORECASE)
-
-
-class Row(NamedTuple):
-    """A line of a list."""
-
-    path: str
-    label: str
-    is_text: bool  # whether the label was quoted, so that it is the class's name even if it looks like a number
+NUMBERS = re.compile(rf"(?:[0-9]{{0,9}}(?:[{BETWEEN}]|$))*")  # of a line that is read from its end
+ENDED = re.compile(rf"(.*(?:{'|'.join(map(re.escape, VIDEO_ENDINGS))}))([ \t]*[,;|][ \t]*|[ \t]+)(\S.*)", re.IGNORECASE)
+HEADER = re.compile(
+    rf"(?:{'|'.join(PATHS[0].split() + PATHS[1].split() + PATHS[2].split())})\s+({'|'.join(LABELS[0].split())})"
+)
 
 
 def parse_line(line: str, where: str) -> Row:
-    """Return path and label of a line. Raises UserError for one that has no label, several, or counts frames."""
+    """Return path and label of a line. Raises UserError for one that has no label, or several."""
     row = _quoted_path(line, where) if line.startswith('"') else _quoted_label(line) or _plain(line, where)
     if not row.path.strip() or not row.label:
         raise UserError(f"{where}: no {'label' if row.path.strip() else 'path'}; {EXPECTED}")
     if not row.is_text and parse_number(row.label) is None:
-        raise UserError(f"{where}: label {shown(row.label)} is no number from 0; {EXPECTED}, or quote a class name")
+        if not any(map(str.isalpha, row.label)):
+            raise UserError(f"{where}: label {shown(row.label)} is no number from 0; {EXPECTED}, or quote a class name")
+        return row._replace(is_text=True)
     return row
 
 
@@ -58,7 +43,8 @@ def _quoted_path(line: str, where: str) -> Row:
     path = QUOTED.match(line)
     if not path or line[path.end() : path.end() + 1] not in ("", *BETWEEN):
         raise UserError(f"{where}: {shown(line)} has a quote that is not closed; {EXPECTED}")
-    rest = line[path.end() :].strip(" \t").removeprefix(",").strip(" \t")
+    rest = line[path.end() :].strip(" \t")
+    rest = rest[rest[:1] in (",", ";", "|") :].strip(" \t")
     label = QUOTED.fullmatch(rest)
     text = label[1].replace('""', '"').strip() if label else rest
     return Row(path[1].replace('""', '"'), text, label is not None)
@@ -68,146 +54,69 @@ def _quoted_label(line: str) -> Row | None:
     """Return the cells of `path,"label"`, None for a line that is something else."""
     if not line.endswith('"'):
         return None
-    try:
-        cells = next(csv.reader([line], delimiter="," if "," in line else "\t", strict=True, skipinitialspace=True))
-    except csv.Error:
-        return None
-    return Row(cells[0].rstrip(" \t"), cells[1].strip(), True) if len(cells) == 2 else None
+    for delimiter in DELIMITERS:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+        except csv.Error:
+            continue
+        if len(cells) == 2:
+            return Row(cells[0].rstrip(" \t"), cells[1].strip(), True)
+    return None
 
 
 def _plain(line: str, where: str) -> Row:
-    """Cut a line once, from the right."""
+    """Return the row of a line without quotes."""
     cut = max(map(line.rfind, BETWEEN))
-    path = line[: max(cut, 0)].rstrip(" \t")
-    if line[cut : cut + 1] != ",":
-        path = path.removesuffix(",").rstrip(" \t")  # 'a.mp4, 3'
+    path = _without_delimiter(line[: max(cut, 0)], line[cut : cut + 1])
     if not path:
         raise UserError(f"{where}: {shown(line)} has no label; {EXPECTED}")
+    if parse_number(line[cut + 1 :]) is None:
+        return _named(line, where) or Row(path, line[cut + 1 :], False)
     name = NUMBERS.sub("", path[::-1], count=1)[::-1]  # without the numbers at its end
-    if name and name != path and not is_video(path):
-        if is_video(name):
-            raise UserError(f"{where}: several labels for {shown(name)}; give each video one label: {EXPECTED}")
-        raise UserError(f"{where}: {shown(name)} is a folder of frames with their number; list video files: {EXPECTED}")
-    return Row(path, line[cut + 1 :], False)
+    if not name or name == path or is_video(path):
+        return Row(path, line[cut + 1 :], False)
+    if is_video(name):
+        raise UserError(f"{where}: several labels for {shown(name)}; give each video one label: {EXPECTED}")
+    if len(re.findall("[0-9]+", path[len(name) :])) > 1:
+        raise UserError(
+            f"{where}: {shown(line)} has several numbers: several labels, or where the frames begin; give each folder "
+            "of pictures its number of frames and one label, such as 'clip0 127 3'"
+        )
+    return Row(name, line[cut + 1 :], False)
+
+
+def _without_delimiter(path: str, delimiter: str) -> str:
+    """Return a path without what stands between it and a blank: 'a.mp4, 3'."""
+    path = path.rstrip(" \t")
+    return path if delimiter in (",", ";", "|") else path[: len(path) - path.endswith((",", ";", "|"))].rstrip(" \t")
+
+
+def _named(line: str, where: str) -> Row | None:
+    """Return the row of a line whose label is text, None where it is not plain where the path ends. UserError."""
+    if match := ENDED.fullmatch(line):
+        path, between, label = match.groups()
+        if (between.strip() and between.strip() in label) or "\t" in label:
+            raise UserError(f"{where}: more than path and label; give the list a header, such as path,label,split")
+        return Row(path, label, False)
+    delimiters = [character for character in line if character in DELIMITERS]
+    if len(delimiters) != 1:
+        return None
+    path, _, label = line.partition(delimiters[0])
+    return Row(path.strip(), label.strip(), False)
+
+
+def read_path_list(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line, row) of a list; a first line such as `path label` is none. Raises UserError that names the line."""
+    file = str(path)
+    for line, text in read_lines(path):
+        if not (line == 1 and HEADER.fullmatch(text.lower())):
+            yield line, parse_line(text, at(file, line))
 
 
 def is_path_list(path: Path) -> bool:
-    """Return whether a file is a list whose first line names a video."""
-    if not _is_candidate(path):
-        return False
+    """Return whether the first line of a file names a video."""
+    line = first_line(path)
     try:
-        return is_video(parse_line(first_line(path), "").path)
+        return bool(HEADER.fullmatch(line.lower())) or is_video(parse_line(line, "").path)
     except UserError:
         return False
-
-
-def _is_candidate(path: Path) -> bool:
-    return path.suffix.lower() in (".txt", ".csv") and not is_names_file(path)
-
-
-def read_list(folder: ListFolder) -> Listing:
-    """Return the videos of the list that the user named, or of all lists. Raises UserError that names file and line."""
-    finder, entries = Finder(folder.tree), list[Entry]()
-    first: dict[str, Entry] = {}  # the first video of every label
-    first_of_kind: dict[bool, Entry] = {}  # and of labels that are text (True), or numbers (False)
-    for path, split in _lists(folder):
-        before = len(entries)
-        for line, text in read_lines(path):
-            where = at(path, line)
-            row = parse_line(text, where)
-            label = row.label if row.is_text else str(int(row.label))
-            label = first[label].label if label in first else label  # one object for all its videos
-            entry = Entry(_locate(finder, row.path, split, where), label, split, None, str(path), line)
-            entries.append(entry)
-            if first.setdefault(label, entry) is entry:
-                first_of_kind.setdefault(row.is_text, entry)
-                other = first_of_kind.get(not row.is_text)
-                if other is not None:
-                    raise UserError(
-                        f"{where}: label {shown(label)} and {shown(other.label)} of {other.where} are not of one "
-                        "kind; give numbers only, or names only"
-                    )
-        if len(entries) == before:
-            raise UserError(f"{path} is empty; {EXPECTED}")
-    of = _classes_by_name if True in first_of_kind else _classes_by_number
-    names, classes = of(first, folder.files)
-    if any(name != label for label, name in names.items()):
-        entries = [entry._replace(label=names[entry.label]) for entry in entries]
-    return Listing(entries, classes)
-
-
-def _lists(folder: ListFolder) -> list[tuple[Path, str | None]]:
-    """Return the lists with their splits. Raises UserError where there is none, or two for one split."""
-    if folder.chosen:
-        return [(folder.chosen, split_in_name(folder.chosen.stem))]
-    paths = [path for path in folder.files if _is_candidate(path) and split_in_name(path.stem)]
-    lists: dict[str, Path] = {}
-    for path in [path for path in paths if not FRAMES.search(path.stem)] or paths:
-        match = NUMBER_IN_NAME.search(path.stem)
-        if match and int(match[1]) != folder.split:
-            continue
-        split = split_in_name(path.stem) or ""
-        if split in lists:
-            raise UserError(f"{lists[split]} and {path} both list split {split!r}; take one away, or name one list")
-        lists[split] = path
-    if lists:
-        return [(path, split) for split, path in lists.items()]
-    unnamed = list(filter(is_path_list, folder.files))
-    if len(unnamed) != 1:
-        raise UserError(
-            f"no list such as train.csv or val_list.txt in {folder.folder}; "
-            "name the list itself, or let the files' names say train, val or test"
-        )
-    return [(unnamed[0], None)]
-
-
-def _locate(finder: Finder, path: str, split: str | None, where: str) -> str:
-    path = finder.tree.inside(path, where)
-    if path.startswith("/"):
-        return path
-    folder, _, name = path.rpartition("/")
-    folders = finder.of_folder(folder, split)
-    there = finder.find(folders, [name]) or (f"{folders[0].prefix}{name}" if folders else path)
-    return there if there == path else finder.tree.checked(there, where)
-
-
-def _classes_by_name(first: dict[str, Entry], files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
-    """Return the class's name of every label, and all classes in their order, of labels that are names."""
-    labels = sorted(first)
-    keys = {class_key(label) for label in labels}
-    names = find_names(files, len(keys), lambda those: keys <= set(map(class_key, those.names)))
-    if names is None:
-        return {label: label for label in labels}, labels
-    by_key = {class_key(name): name for name in names.names}
-    return {label: by_key[class_key(label)] for label in labels}, names.names
-
-
-def _classes_by_number(first: dict[str, Entry], files: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
-    """Return the same for labels that are numbers. Raises UserError for one that is too large."""
-    numbers = sorted(map(int, first))
-    highest = numbers[-1]
-    names = find_names(files, highest + 1, lambda those: highest - _offset(those, numbers) < len(those.names))
-    if names is not None:
-        offset = _offset(names, numbers)
-        return {str(number): names.names[number - offset] for number in numbers}, names.names
-    last = first[str(highest)]
-    short = next(filter(is_names_file, files), None)
-    if short is not None:
-        raise UserError(f"{last.where}: label {last.label} is beyond the classes of {short}; mend one of them")
-    if highest >= MAX_CLASSES:
-        raise UserError(f"{last.where}: label {last.label} is too large; number the classes from 0")
-    classes = [str(number) for number in range(highest + 1)]
-    return {name: name for name in classes}, classes
-
-
-def _offset(names: ClassNames, numbers: Sequence[int]) -> int:
-    """Return the number of the first class: a list with a 0 counts from 0, even beside a classInd.txt that does not."""
-    return names.numbers[0] if names.numbers and numbers[0] > 0 else 0
-
-
-def _recognises(folder: ListFolder) -> bool:
-    chosen = folder.chosen
-    return any(map(is_path_list, folder.lists)) or bool(chosen and chosen.name.lower().endswith((".txt", ".csv")))
-
-
-PATH_LIST = ListFormat("list", read_list, _recognises)

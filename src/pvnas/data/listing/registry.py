@@ -37,7 +37,7 @@ LIST_FOLDERS = re.compile(
     r"(?:[-_].*)?",
     re.IGNORECASE,
 )
-LIST_ENDINGS = (".txt", ".csv", ".json")
+LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json")
 # UCF-101 names the film a clip was cut from: v_Archery_g08_c01.avi. Clips of one film must not be in two splits.
 GROUP_IN_NAME = re.compile(r"_(g\d+)_")
 UNCLEAN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")  # an empty part, '.' or '..'
@@ -69,7 +69,7 @@ class Tree:
         self._resolved = cache(os.path.realpath)
 
     def inside(self, path: str, where: str) -> str:
-        """Return the path in its shortest form, absolute only where it leads into the allowed folder.
+        """Return the path from the root in its shortest form, absolute only where it leads into the allowed folder.
 
         Raises UserError when it leads out of the root, by its parts or through a link, and not into the allowed one.
         """
@@ -99,11 +99,13 @@ class Tree:
         if not pure.is_absolute() and ".." not in pure.parts:
             return str(pure)
         full = os.path.join(self._resolved(self.root / pure.parent), pure.name)
+        if pure.name != ".." and _within(self.top, full):
+            return os.path.relpath(full, self.top)
         if pure.name == ".." or not self.allowed or not _within(self.allowed, full):
             raise UserError(
                 f"{where}: path {shown(path)} leads out of the folder; give paths below it, without '..', or {ALLOW}"
             )
-        return os.path.relpath(full, self.top) if _within(self.top, full) else full
+        return full
 
 
 def _within(top: str, full: str) -> bool:
@@ -222,12 +224,12 @@ def group_in_name(label: str, name: str) -> str | None:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Return the text, csv and json files of a folder and of its customary folders of lists, sorted."""
+    """Return the text, csv and json files of a folder, of its customary folders of lists and of its splits, sorted."""
     files, folders = list[Path](), [(folder, 0)]
     for parent, depth in folders:
         content = _list(os.fspath(parent))
         names = (n for n in content.files if n.lower().endswith(LIST_ENDINGS) and not n.startswith("."))
         files += (parent / name for name in names if (parent / name).is_file())
-        lists = filter(LIST_FOLDERS.fullmatch, content.folders if depth < 2 else ())
+        lists = [n for n in content.folders if depth < 2 and (LIST_FOLDERS.fullmatch(n) or n.lower() in SPLIT_NAMES)]
         folders += ((parent / name, depth + 1) for name in lists)
     return sorted(files)

@@ -1,5 +1,6 @@
 """Annotation files as text. They come from anywhere: whatever they hold, a mistake is one line that names its place."""
 
+import codecs
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,10 @@ def at(file: object, line: int) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, without byte order mark. Raises UserError for what is no UTF-8 text, or no file."""
+    """Return the text of a file, without byte order mark. Raises UserError for what is no UTF-8 text, or no file.
+
+    UTF-16, in which Excel writes "Unicode text", is read where a mark says so.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
@@ -48,7 +53,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a list that can be read") from None
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(_encoding(data))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{at(path, line)}: not UTF-8 text; save the file as UTF-8") from None
@@ -58,15 +63,26 @@ def read_text(path: Path) -> str:
     return text
 
 
-def first_line(path: Path) -> str:
-    """Return the beginning of a file's first line that is not blank, whatever the file holds; for guessing only."""
+def _encoding(data: bytes) -> str:
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def first_lines(path: Path, number: int) -> list[str]:
+    """Return the beginning of a file's first lines that are not blank, whatever the file holds; for guessing only."""
     try:
         if not path.is_file():
-            return ""
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return next((line.strip() for line in file.read(1 << 16).split("\n") if line.strip()), "")
+            return []
+        with path.open("rb") as file:
+            data = file.read(1 << 16)
     except OSError:
-        return ""
+        return []
+    lines = (line.rstrip("\r") for line in data.decode(_encoding(data), errors="replace").split("\n"))
+    return list(islice((line for line in lines if line.strip()), number))
+
+
+def first_line(path: Path) -> str:
+    """Return the beginning of a file's first line that is not blank, without the blanks around it."""
+    return next((line.strip() for line in first_lines(path, 1)), "")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -77,9 +93,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def csv_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, expected: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the last line, cells) of a csv file's rows that are not blank. Raises UserError."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = io.StringIO(read_text(path), newline="")
+    rows = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in rows:
             if row:
