@@ -37,6 +37,14 @@ class VideoFolder(NamedTuple):
     content: Folder
 
 
+class Place(NamedTuple):
+    """A folder, and what lies there by what the spellings of its name share."""
+
+    folder: str  # '' for the root
+    by_name: dict[str, list[str]]
+    by_stem: dict[str, list[str]]  # videos, without their ending
+
+
 class Finder:
     """Finds listed videos below the root; remembers where it looked."""
 
@@ -48,7 +56,7 @@ class Finder:
         self.home = cache(self._home)
         """Return the container in which a missing video most likely appears: the fullest, of this split if any."""
         self.elsewhere: tuple[str, str] | None = None  # the first listed path of another machine, and the one here
-        self._spelled = cache(self._folder_as_spelled)
+        self._places = cache(self._places_of)
         self._by_key = cache(self._names_by_key)
         self._by_case = cache(lambda folder: {name.casefold(): name for name in sorted(tree.listing(folder).files)})
 
@@ -144,7 +152,7 @@ class Finder:
         except UserError:
             if not path.startswith("/") or os.path.lexists(path):
                 raise
-        here = self._by_its_end(path)
+        here = self._by_its_end(path, where)
         if here is None:
             raise UserError(
                 f"{where}: {shown(path)} does not exist, and no file in {self.tree.root} ends so; give paths relative "
@@ -153,14 +161,17 @@ class Finder:
         self.elsewhere = self.elsewhere or (path, here)
         return self.tree.inside(here, where)
 
-    def _by_its_end(self, path: str) -> str | None:
+    def _by_its_end(self, path: str, where: str) -> str | None:
         if self.elsewhere:  # as the first one, whether it is there or not
             before = self.elsewhere[0].removesuffix(self.elsewhere[1])
             if path.startswith(before):
                 return path.removeprefix(before)
         parts = path.split("/")
         ends = ("/".join(parts[first:]) for first in range(1, len(parts)))
-        return next((end for end in ends if end and ".." not in parts and self.exists(end)), None)
+        for end in ends if ".." not in parts else ():
+            if end and (self.exists(end) or self._spelled_otherwise(end, "", where, "")):
+                return end
+        return None
 
     def exists(self, path: str) -> bool:
         """Return whether a path from the root is a file or a folder of pictures."""
@@ -173,21 +184,25 @@ class Finder:
     def _spelled_otherwise(self, path: str, label: str, where: str, beside: str) -> str | None:
         """Return the one file or folder of pictures that a path means which is not there as it is written."""
         folder, _, name = path.rpartition("/")
-        below = f"{folder}/" if folder else ""
-        classes = [prefix for prefix, _ in self._class_folders.get(class_key(label), ())] if not folder else []
-        prefixes = dict.fromkeys([f"{prefix}{below}" for prefix in ("", beside, *(c.prefix for c in self.containers))])
-        for prefix in (*prefixes, *classes):
-            spelled = self._spelled(prefix[:-1])
-            by_name, by_stem = self._by_key(spelled)
+        for place, by_name, by_stem in self._places(folder, "" if folder else label, beside):
             names = by_name.get(_key(name)) or by_stem.get(_key(_stem(name))) or []
             if name in names:
                 names = [name]
             if len(names) > 1:
                 raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, names[:3]))}; write which")
-            there = f"{spelled}/{names[0]}".removeprefix("/") if names else ""
+            there = f"{place}/{names[0]}".removeprefix("/") if names else ""
             if there and self.exists(there):
                 return there
         return None
+
+    def _places_of(self, folder: str, label: str, beside: str) -> list[Place]:
+        """Return where videos of a listed folder, or of no folder and a label, may lie: those that hold anything."""
+        below = f"{folder}/" if folder else ""
+        prefixes = [f"{prefix}{below}" for prefix in ("", beside, *(each.prefix for each in self.containers))]
+        prefixes += [prefix for prefix, _ in self._class_folders.get(class_key(label), ())] if label else []
+        folders = dict.fromkeys(self._folder_as_spelled(prefix[:-1]) for prefix in prefixes)
+        places = (Place(each, *self._by_key(each)) for each in folders)
+        return [place for place in places if place.by_name]
 
     def _folder_as_spelled(self, folder: str) -> str:
         """Return a folder's path with capitals and accents as they are there, where only one has such a name."""
