@@ -64,7 +64,7 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
     listing = FORMATS[name].read(folder)
-    if config.format == "auto" and FORMATS[name] in OURS:
+    if FORMATS[name] in OURS and (config.format == "auto" or FORMATS[name] is not folders.FOLDERS):
         listing = listing._replace(remarks=(*listing.remarks, *own_lists.remarks_on_lists(folder, listing)))
     return folder, name, listing
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pvnas.data.listing.finder import VIDEO_FOLDERS, Finder, split_in_name
 from pvnas.data.listing.path_list import EXPECTED, is_path_list, read_path_list
 from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, is_video
-from pvnas.data.listing.table import SPLIT_FILE, Row, header_of, is_table, listed_paths, read_table
+from pvnas.data.listing.table import SPLIT_FILE, Row, check_header, header_of, is_table, listed_paths, read_table
 from pvnas.data.listing.text import MAX_CLASSES, ClassNames, at, class_key, find_names, is_names_file, shown
 from pvnas.errors import UserError
 
@@ -38,14 +38,22 @@ class ListFile(NamedTuple):
 # ---- reading
 
 
-def read_own_lists(folder: ListFolder, split_file: str = SPLIT_FILE) -> Listing:
-    """Return the videos of the list that the user named, or of all lists. Raises UserError that names file and line.
+def read_own_lists(folder: ListFolder) -> Listing:
+    """Return the videos of the list that the user named, or of all lists. Raises UserError that names file and line."""
+    return _read(folder, which_lists(folder))
 
-    ``split_file``: the name of the list that is read in place of all others.
-    """
+
+def read_tables(folder: ListFolder) -> Listing:
+    """Return the videos of split.csv, or of the tables with a header that there are. Raises UserError."""
+    lists = which_lists(folder, only_tables=True)
+    for each in lists:
+        check_header(each.path)
+    return _read(folder, lists)
+
+
+def _read(folder: ListFolder, lists: Sequence[ListFile]) -> Listing:
     finder, labels = Finder(folder.tree), _Labels()
     entries, remarks, unlabelled = list[Entry](), list[str](), 0
-    lists = which_lists(folder, split_file)
     for path, named, _ in lists:
         rows, more = _rows(path)
         remarks += more
@@ -131,10 +139,14 @@ class _Labels:
         highest = numbers[-1]
         last = f"{self.first[str(highest)]}: label {highest}"
         names = find_names(files, highest + 1, lambda those: highest - _offset(those, numbers) < len(those.names))
+        offset = _offset(names, numbers) if names else 1
+        if (
+            names is None
+            and numbers[0] > 0
+            and (names := find_names(files, highest, lambda n: len(n.names) == highest))
+        ):
+            self.remarks.append(f"labels count from 1: {names.names[0]!r}, the first of {names.file}, is 1")
         if names is not None:
-            offset = _offset(names, numbers)
-            if offset and not names.numbers:
-                self.remarks.append(f"labels count from 1: {names.names[0]!r}, the first of {names.file}, is 1")
             return {str(number): names.names[number - offset] for number in numbers}, names.names
         if files:
             raise UserError(f"{last} is beyond the classes of {files[0]}; mend one of them")
@@ -154,9 +166,7 @@ class _Labels:
 
 def _offset(names: ClassNames, numbers: Sequence[int]) -> int:
     """Return the number of the first class: a list with a 0 counts from 0, even beside a classInd.txt that does not."""
-    if names.numbers is None:
-        return int(numbers[0] > 0 and numbers[-1] == len(names.names))
-    return names.numbers[0] if numbers[0] > 0 else 0
+    return names.numbers[0] if names.numbers and numbers[0] > 0 else 0
 
 
 def _remarks(finder: Finder, entries: Sequence[Entry]) -> Iterator[str]:
@@ -195,7 +205,7 @@ def _remarks_on_segments(segments: Sequence[Entry], entries: Sequence[Entry]) ->
 # ---- which lists are read
 
 
-def which_lists(folder: ListFolder, split_file: str = SPLIT_FILE) -> list[ListFile]:
+def which_lists(folder: ListFolder, *, only_tables: bool = False) -> list[ListFile]:
     """Return the lists to read: the one that the user named, split.csv, those of the splits, or the only one.
 
     Raises UserError where there is none, and where two could be meant.
@@ -203,8 +213,10 @@ def which_lists(folder: ListFolder, split_file: str = SPLIT_FILE) -> list[ListFi
     if folder.chosen:
         return [ListFile(folder.chosen, _split_of(folder, folder.chosen))]
     files = [path for path in folder.files if path.suffix.lower() in ENDINGS and not is_names_file(path)]
-    if folder.folder / split_file in files:
-        return [ListFile(folder.folder / split_file, None)]
+    if folder.folder / SPLIT_FILE in files:
+        return [ListFile(folder.folder / SPLIT_FILE, None)]
+    if only_tables:
+        files = list(filter(is_table, files))
     finder = Finder(folder.tree)
     lists = [ListFile(path, _split_of(folder, path), _names_videos(folder, finder, path)) for path in files]
     likely = [each for each in lists if each.is_there or _looks_like_list(each.path)]
@@ -219,6 +231,8 @@ def which_lists(folder: ListFolder, split_file: str = SPLIT_FILE) -> list[ListFi
     if unnamed:
         both = " and ".join(str(each.path) for each in unnamed[:2])
         raise UserError(f"{both} both list videos; name the one to read, such as {unnamed[0].path}")
+    if only_tables:
+        raise UserError(f"no {SPLIT_FILE} in {folder.folder}; write one with the header path,label,split,group")
     raise UserError(
         f"no list such as train.csv or val_list.txt in {folder.folder}; "
         "name the list itself, or let the files' names say train, val or test"
@@ -291,11 +305,11 @@ def own_format(folder: ListFolder) -> str | None:
     there = [path for path in likely if _names_videos(folder, finder, path)]
     if not there and (not any(map(_looks_like_list, likely)) or len(_class_folders(finder)) > 1):
         return None
-    return SPLIT_CSV.name if any(header_of(each.path) for each in which_lists(folder)) else PATH_LIST.name
+    return SPLIT_CSV.name if all(header_of(each.path) for each in which_lists(folder)) else PATH_LIST.name
 
 
 def remarks_on_lists(folder: ListFolder, listing: Listing) -> list[str]:
-    """Return how lists and folders were told apart, where either could have been meant."""
+    """Return how lists and folders were told apart, where either could have been meant, and which list is not read."""
     read, finder, remarks = {entry.file for entry in listing.entries} - {""}, Finder(folder.tree), list[str]()
     classes = sorted(_class_folders(finder))
     by_folder = (class_key(os.path.dirname(e.path).rpartition("/")[2]) == class_key(e.label) for e in listing.entries)
@@ -318,7 +332,8 @@ def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     if not _looks_like_list(path):
         if header and header.of_role("path"):
             return f"{path} is not read: it has no column for the label"
-        return None
+        if header or not _split_of(folder, path):
+            return None
     if _names_videos(folder, finder, path):
         return f"{path} is not read; to read it, name it in place of the folder"
     try:
@@ -345,5 +360,5 @@ def _recognises(folder: ListFolder, name: str) -> bool:
     return own_format(folder) == name
 
 
-SPLIT_CSV = ListFormat("split.csv", read_own_lists, lambda folder: _recognises(folder, "split.csv"))
-PATH_LIST = ListFormat("list", lambda folder: read_own_lists(folder, ""), lambda folder: _recognises(folder, "list"))
+SPLIT_CSV = ListFormat("split.csv", read_tables, lambda folder: _recognises(folder, "split.csv"))
+PATH_LIST = ListFormat("list", read_own_lists, lambda folder: _recognises(folder, "list"))

@@ -127,6 +127,11 @@ def read_table(path: Path) -> Table:
     return Table([(line, read(row, at(path, line))) for line, row in cells[1:]], _unread(path, header, columns))
 
 
+def check_header(path: Path) -> None:
+    """Raise UserError unless a file begins with a header that names a column for path and label."""
+    _columns(path, header_of(path) or _header(next(iter(first_lines(path, 1)), ""), ","), [])
+
+
 def listed_paths(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield (line, row) of a table's rows with nothing but the path. Raises UserError."""
     header = header_of(path) or _header("", ",")
