@@ -23,6 +23,9 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
+    if argv is None and sys.getfilesystemencoding() != "utf-8":
+        # Where Python takes file names for ASCII or Latin-1, those of lists are others than those on the disk.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what the console's encoding lacks is shown as '?'
         sys.stdout.reconfigure(errors="replace")

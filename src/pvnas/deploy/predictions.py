@@ -65,16 +65,23 @@ def predict(videos: Paths, run_dir: str | Path, top: int = 5, device: str = "aut
 
 
 def predictions(
-    videos: Paths, run_dir: str | Path, top: int = 5, device: str = "auto", workers: int = 2
+    videos: Paths,
+    run_dir: str | Path,
+    top: int = 5,
+    device: str = "auto",
+    *,
+    workers: int = 2,
+    deadline: float = 60.0,
 ) -> Generator[Prediction, None, None]:
     """Return a generator of the predictions of ``predict``, each as soon as it is known, in the order of the videos.
 
     A video that cannot be read has an ``error`` in place of classes, and the rest goes on. ``workers``: processes that
-    decode beside the network. Raises UserError for a run without a model and where no video is found at all.
+    decode beside the network; ``deadline``: seconds that a video may take, and as many more for each minute and each
+    60 MiB of it. Raises UserError for a run without a model and where no video is found at all.
     """
     if top < 1:
         raise UserError(f"top is {top}; must be at least 1")
-    return predict_each(load_model(Path(run_dir)), find_videos(videos), top, device, Limits(workers))
+    return predict_each(load_model(Path(run_dir)), find_videos(videos), top, device, Limits(workers, deadline))
 
 
 def predict_each(

@@ -24,7 +24,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Write a file (text as UTF-8) such that a kill or a power cut leaves the old content or the new one.
+    r"""Write a file such that a kill or a power cut leaves the old content or the new one.
+
+    Text is written as UTF-8, and what is none in it, of a file name of other bytes, as ``\udcff``.
 
     Missing folders are made. Raises UserError when the disk is full or the place cannot be written; the old file is
     intact then.
@@ -33,7 +35,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     with explained(path):
         make_folder(path.parent)
         with new_file(path) as descriptor:
-            write_all(descriptor, data.encode() if isinstance(data, str) else data)
+            write_all(descriptor, data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 @contextmanager

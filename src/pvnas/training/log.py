@@ -78,10 +78,12 @@ class ScalarLog:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._writers[stage] = SummaryWriter(str(self.folder / stage), purge_step=epoch)
-            except ImportError:
+            except (ImportError, UnicodeError) as error:
                 self.enabled = False
+                no_utf8 = isinstance(error, UnicodeError)
+                why = "its folder's name is no UTF-8" if no_utf8 else "the tensorboard package is missing"
                 logging.getLogger(__name__).warning(
-                    "no TensorBoard scalars: the tensorboard package is missing (metrics.jsonl holds the same numbers)"
+                    "no TensorBoard scalars: %s (metrics.jsonl holds the same numbers)", why
                 )
         if not self.enabled:
             return

@@ -37,6 +37,12 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
     Argument("--out", "write a row for each video there, with the scores of all classes", None, metavar="FILE.csv"),
     Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
     Argument("--workers", "processes that decode, beside the network", 2, least=1),
+    Argument(
+        "--deadline",
+        "time for one video, and as much again for each minute and each 60 MiB of it",
+        60.0,
+        metavar="SECONDS",
+    ),
     JSON,
     example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3\n"
     "pvnas predict new_videos --dir runs/my_videos-laptop --out answers.csv",
@@ -65,24 +71,20 @@ def predict(args: Namespace) -> None:
         elif file is None:
             places.append(_Lines(progress, videos, model.classes, args.top))
         stop = stack.enter_context(StopRequest())  # so that no answer is torn
-        answers = predict_each(model, videos, len(model.classes), args.device, Limits(args.workers), stop)
-        bad = _tell(stack.enter_context(closing(answers)), len(videos), progress, places)
+        answers = predict_each(
+            model, videos, len(model.classes), args.device, Limits(args.workers, args.deadline), stop
+        )
+        reasons = _tell(stack.enter_context(closing(answers)), len(videos), progress, places)
     if stop.requested:
         raise KeyboardInterrupt
     if args.out and not args.json:
-        print(f"{args.out}: {len(videos) - bad} of {len(videos)} videos")
-    if bad:
-        raise UserError(
-            f"{bad} of {len(videos)} videos cannot be read: see above"
-            + ("; all others have their answer" if bad < len(videos) else "")
-        )
+        print(f"{args.out}: {len(videos) - len(reasons)} of {len(videos)} videos")
+    if reasons:
+        raise UserError(_conclusion(reasons, len(videos), args.deadline))
 
 
-def _tell(answers: Iterable["Prediction"], total: int, progress: Progress, places: Sequence["Place"]) -> int:
-    """Put each answer where it belongs as it comes, and return the number of videos without one, which are named.
-
-    UserError for a single video without one: that is all there is to say.
-    """
+def _tell(answers: Iterable["Prediction"], total: int, progress: Progress, places: Sequence["Place"]) -> list[str]:
+    """Put each answer where it belongs as it comes, name the videos without one, and return why they have none."""
     reasons = list[str]()
     with progress.task("predicting", total, unit="videos", summary=total > 1) as task:
         for answer in answers:
@@ -93,9 +95,18 @@ def _tell(answers: Iterable["Prediction"], total: int, progress: Progress, place
                 if total > 1:
                     progress.line(reasons[-1])
             task.advance()
-    if reasons and total == 1:
-        raise UserError(reasons[0])
-    return len(reasons)
+    return reasons
+
+
+def _conclusion(reasons: Sequence[str], total: int, deadline: float) -> str:
+    """What is said at the end; of a single video that is all there is to say."""
+    from pvnas.data.processes import MORE_TIME
+
+    bad = len(reasons)
+    text = f"{bad} of {total} videos cannot be read: see above" if total > 1 else reasons[0]
+    text += "; all others have their answer" if bad < total else ""
+    slow = any(": timeout: " in reason for reason in reasons)
+    return text + (f"; give more time with --deadline {MORE_TIME * deadline:g}" if slow else "")
 
 
 def _model_directory(path: str) -> Path:

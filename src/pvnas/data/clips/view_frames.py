@@ -18,8 +18,8 @@ from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
 from pvnas.data.check.examine import file_stamp
 from pvnas.data.clips.sampling import test_indices
-from pvnas.data.processes import Failure, Tell, run_jobs
-from pvnas.data.video.decode import VideoError, reason
+from pvnas.data.processes import Allowed, Failure, Tell, run_jobs, too_slow
+from pvnas.data.video.decode import VideoError, longest_claim, open_video, reason
 from pvnas.data.video.seek import Choose, read_pictures
 
 MIB = 1 << 20
@@ -46,7 +46,7 @@ def decode_views(
     """
     bad: list[tuple[int, VideoError]] = []
     workers = min(limits.workers, len(videos)) if len(videos) > 1 else 0
-    work = partial(_decode, clip=clip, test=test)
+    work = partial(_decode, clip=clip, test=test, limits=limits)
     jobs = _readable(videos, bad)
     answers = run_jobs(
         work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=MEMORY_MIB * MIB
@@ -55,7 +55,7 @@ def decode_views(
         for answer in answers:
             yield from bad
             bad.clear()
-            yield answer and (answer[0].number, _frames_of(answer[1], limits.seconds_for(answer[0].size)))
+            yield answer and (answer[0].number, _frames_of(answer[1]))
     yield from bad
 
 
@@ -70,9 +70,11 @@ def _readable(videos: Sequence[Video], bad: list[tuple[int, VideoError]]) -> Ite
             yield Job(number, os.path.abspath(video.path), size)
 
 
-def _decode(job: Job, tell: Tell, clip: ClipConfig, test: TestConfig) -> Frames | VideoError:
+def _decode(job: Job, tell: Tell, clip: ClipConfig, test: TestConfig, limits: Limits) -> Frames | VideoError:
     """Return the frames of a video's temporal views, or why it has none. Raises nothing that a file is the cause of."""
     try:
+        with open_video(job.file) as (container, stream):
+            tell(Allowed(limits.seconds_for(job.size, longest_claim(container, stream))))
         return read_pictures(job.file, views_chosen(clip, test), short_side=test.short_side)
     except VideoError as error:
         return error
@@ -91,12 +93,12 @@ def views_chosen(clip: ClipConfig, test: TestConfig) -> Choose:
     return choose
 
 
-def _frames_of(answer: Frames | VideoError | Failure, seconds: float) -> Frames | VideoError:
-    """Return the frames of a job, or why there are none, of what has become of it within so many seconds."""
+def _frames_of(answer: Frames | VideoError | Failure) -> Frames | VideoError:
+    """Return the frames of a video, or why there are none, of what has become of its decoder."""
     if not isinstance(answer, Failure):
         return answer
     if answer.kind == "timeout":
-        return VideoError("timeout", f"decoding it takes more than {seconds:.6g} s")
+        return VideoError("timeout", too_slow(answer.seconds))
     if answer.kind == "memory":
         return VideoError("refused", f"memory: decoding it takes more than {MEMORY_MIB} MiB")
     return VideoError("unreadable", answer.text)
