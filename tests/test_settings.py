@@ -249,3 +249,9 @@ def test_a_choice_that_holds_true_and_false_takes_yamls_booleans(tmp_path: Path,
 
 def test_a_choice_without_them_does_not(tmp_path: Path) -> None:
     assert "stem takes one of stride4, stride2" in refused(file=write(tmp_path, "stem: true\n"))
+
+
+def test_balanced_batches_of_a_pack_shard_after_shard_are_refused() -> None:
+    with pytest.raises(UserError, match=r"set --train\.balance weights or --data\.order random$"):
+        load_config("tiny", overrides={"data.order": "shards", "train.balance": "batches"})
+    load_config("tiny", overrides={"data.order": "shards", "train.balance": "weights"})

@@ -266,6 +266,12 @@ def check_config(config: RunConfig) -> None:
         a, b = get_field(config, left), get_field(config, right)
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
+    for stage in ("search", "train"):
+        if config.data.order == "shards" and get_field(config, f"{stage}.balance") == "batches":
+            raise UserError(
+                f"data.order shards goes through a pack as it lies, whatever the classes, and {stage}.balance batches "
+                f"from class to class; set --{stage}.balance weights or --data.order random"
+            )
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
 

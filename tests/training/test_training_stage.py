@@ -100,6 +100,10 @@ def test_a_score_table_by_hand():
     assert (table["top5"], table["k"]) == (100.0, 3)
     assert table["confusion"] == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
     assert table["class_accuracy"] == [100.0, 50.0, 0.0]
+    assert table["top1_interval"] == [15.0, 85.0]
+    assert table["n_classes_tested"] == 3
+    none = score_table(scores[:0], torch.tensor([], dtype=torch.int64), ("a", "b", "c"))
+    assert [none[name] for name in ("top1", "top5", "mean_class", "top1_interval")] == [None] * 4
     assert score_table(scores[:1], torch.tensor([0]), ("a", "b", "c"))["class_accuracy"] == [100.0, None, None]
 
 

@@ -103,3 +103,18 @@ def test_scores_are_float32_whatever_the_precision():
     assert exact.dtype == rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+
+
+def test_weights_of_classes_weigh_the_gradient_and_no_measure():
+    net, (clips, labels) = nn.Sequential(nn.Flatten(), nn.Linear(24, 3)), data(4)
+    weights_K = torch.tensor([0.5, 2.0, 1.0])
+    gradients, measures = loss_gradients(
+        net, list(net.parameters()), clips, labels, shards=2, class_weights_K=weights_K
+    )
+    losses_N = F.cross_entropy(net(normalise(clips)), labels, reduction="none")
+    expected = torch.autograd.grad((losses_N * weights_K[labels]).mean(), list(net.parameters()))
+    torch.testing.assert_close(gradients, list(expected))
+    assert float(measures["loss"]) == pytest.approx(losses_N.sum().item(), rel=1e-6)
+    ones = loss_gradients(net, list(net.parameters()), clips, labels, class_weights_K=torch.ones(3))[0]
+    plain = loss_gradients(net, list(net.parameters()), clips, labels)[0]
+    assert all(torch.equal(a, b) for a, b in zip(ones, plain, strict=True))

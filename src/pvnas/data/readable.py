@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pvnas.config import RunConfig
+from pvnas.data.balance import notes
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
@@ -49,6 +50,8 @@ def load_videos(
         where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
         progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
     progress.line(good.summary())
+    for line in notes(good, balanced=config.train.balance != "none"):
+        progress.line(line)
     summary = {
         "root": str(catalog.root),
         "format": catalog.format,

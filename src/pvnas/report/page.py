@@ -14,7 +14,7 @@ from markupsafe import Markup
 from pvnas.report.record import RunRecord, read_run
 from pvnas.report.text import ABSENT, clean, duration, number, percent, scaled
 from pvnas.runtime.files import write_atomic
-from pvnas.training.results import lacks
+from pvnas.training.results import lacks, mean_class_name
 
 REPORT_NAME, FIGURES_NAME = "report.html", "figures"
 # A macro of sections.html writes each, from the run and what the function of the same name in sections.py makes of it.
@@ -47,7 +47,7 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
     from pvnas.report import figures, sections, style  # matplotlib loads for a report, not whenever a run starts
 
     environment, draw = _environment(), partial(style.embed_figure, figures_folder)
-    environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks}
+    environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
     names = list(SECTIONS)
     if not record.samples:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
+from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
@@ -53,6 +54,7 @@ class SearchStage(Stage):
         search = config.search
         self.config, self.validation, self.run_dir, self.log = config, validation, run_dir, log
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
+        self.class_weights_K = class_weights(train.catalog).to(device) if search.balance == "weights" else None
         # A shard draws from a random stream of its own, which a graph cannot; one shard has none to draw.
         graphs = search.graphs and device.type == "cuda" and search.batch.shards == 1 and not plain
         self.graphs = Graphs() if graphs else None
@@ -84,6 +86,7 @@ class SearchStage(Stage):
             seed=seed,
             graphs=self.graphs,
             finite=self.finite,
+            class_weights_K=self.class_weights_K,
         )
 
     def steps(self) -> int:

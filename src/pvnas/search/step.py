@@ -94,14 +94,16 @@ def search_step(
     seed: int = 0,
     graphs: Graphs | None = None,
     finite: FiniteCheck | None = None,
+    class_weights_K: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
-    ``seed``: of what the network draws, if anything; ``graphs``: what records the passes on a GPU. Raises
-    FloatingPointError before a step of a diverged search (on a GPU later, see ``FiniteCheck``).
+    ``seed``: of what the network draws, if anything; ``graphs``: what records the passes on a GPU; ``class_weights_K``:
+    see training.step.loss_gradients. Raises FloatingPointError before a step of a diverged search (on a GPU later, see
+    ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
-    gradient = SupernetGradient(network, (*w, *alpha), config.batch.shards, precision, seed, graphs)
+    gradient = SupernetGradient(network, (*w, *alpha), config.batch.shards, precision, seed, graphs, class_weights_K)
     finite = finite or FiniteCheck(w[0].device)
     joint, second_order = config.half_steps == "joint", config.objective == "bilevel-second"
     same_clips = batches.alpha is batches.weight and config.batch.shards == 1
@@ -139,6 +141,7 @@ class SupernetGradient:
     precision: str
     seed: int
     graphs: Graphs | None
+    class_weights_K: Tensor | None = None
 
     def __call__(
         self, parameters: Sequence[nn.Parameter], batch: Batch, *, update_statistics: bool
@@ -157,6 +160,7 @@ class SupernetGradient:
                     shards=self.shards,
                     seed=seed,
                     precision=self.precision,
+                    class_weights_K=self.class_weights_K,
                 )
 
         if self.graphs is None:

@@ -15,6 +15,7 @@ from pvnas.data.clips.loader import test_batches, validation_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
+from pvnas.training.intervals import mean_interval, wilson
 from pvnas.training.step import scores_of
 
 TOP_K = 5
@@ -68,7 +69,8 @@ def score_views(
 def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
     """Return top-1, top-5 and mean-class accuracy (percent, 2 decimals), the confusion matrix and accuracy by class.
 
-    Without videos the accuracies are None.
+    With 95 % intervals of top-1 and of the mean, which is over the ``n_classes_tested`` classes that have videos.
+    Without any the accuracies are None.
     """
     k = min(TOP_K, len(classes))
     confusion_KK = confusion_matrix(scores_VK.argmax(1), labels_V, len(classes))
@@ -80,14 +82,22 @@ def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -
     n = len(labels_V)
     right = [int(topk_correct(scores_VK, labels_V, each)) for each in (1, k)]
     top1, top5 = (round(100.0 * hits / n, 2) if n else None for hits in right)
+    tested = [(int(hits), int(n)) for hits, n in zip(confusion_KK.diagonal(), present_K, strict=True) if n]
     return {
         "top1": top1,
+        "top1_interval": _percent(wilson(right[0], n)) if n else None,
         "top5": top5,
         "k": k,
         "mean_class": round(100.0 * mean_class_accuracy(confusion_KK), 2) if n else None,
+        "mean_class_interval": _percent(mean_interval(*zip(*tested, strict=True))) if n else None,
+        "n_classes_tested": len(tested),
         "class_accuracy": by_class,
         "confusion": confusion_KK.tolist(),
     }
+
+
+def _percent(interval: tuple[float, float]) -> list[float]:
+    return [round(100.0 * share, 2) for share in interval]
 
 
 def topk_correct(scores_NK: Tensor, labels_N: Tensor, k: int) -> Tensor:

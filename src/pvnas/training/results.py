@@ -57,6 +57,13 @@ def summary(results: dict[str, Any]) -> str:
     )
 
 
+def mean_class_name(results: Mapping[str, Any]) -> str:
+    """Return what the mean over classes is over, in words."""
+    tested, classes = results.get("n_classes_tested"), len(results.get("classes", ()))
+    all_of_them = tested in (None, classes)
+    return "mean over classes" if all_of_them else f"mean over the {tested} of {classes} classes with test videos"
+
+
 def lacks(results: Mapping[str, Any]) -> list[str]:
     """Return a line for the test and one for validation where there were no videos for it: what that means, what to do.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pvnas.config import RunConfig
+from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.loop import Stage
@@ -37,6 +38,8 @@ class TrainStage(Stage):
         log: EpochLog,
     ) -> None:
         self.config, self.videos, self.validation, self.log = config, train, validation, log
+        weighted = config.train.balance == "weights"
+        self.class_weights_K = class_weights(train.catalog).to(device) if weighted else None
         with seed_all(key(config.seed, "network")):
             network = PVNASNetwork(
                 genotype,
@@ -61,6 +64,7 @@ class TrainStage(Stage):
             seed=seed,
             precision=self.config.precision,
             label_smoothing=self.config.train.label_smoothing,
+            class_weights_K=self.class_weights_K,
         )
         divergence.require_loss(self.finite, measures)
         self.optimizer.step(gradients)

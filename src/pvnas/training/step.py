@@ -50,8 +50,11 @@ def loss_gradients(
     seed: int | None = None,
     precision: str = "fp32",
     label_smoothing: float = 0.0,
+    class_weights_K: Tensor | None = None,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the gradients of the mean cross-entropy for ``parameters``, and measures summed over the clips.
+
+    ``class_weights_K``: what the loss of each class's clips counts in the gradients (None: all 1); no measure has them.
 
     The uint8 clips are taken in ``shards`` equal parts, each with its own batch-norm statistics and its own random
     stream of ``seed`` (None: nothing is drawn). Gradients and updates of the running statistics are averaged over them,
@@ -68,7 +71,8 @@ def loss_gradients(
         measures = class_sums(scores_NK, losses_N, labels)
         # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the
         # bits of what follows would hang on the layer that happened to make it.
-        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(losses_N.mean(), list(parameters))]
+        loss = (losses_N if class_weights_K is None else losses_N * class_weights_K[labels]).mean()
+        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, list(parameters))]
         tree.add([*gradients, *(b.clone() for b in statistics), *measures.values()])
     total, n = tree.total(), len(parameters)
     gradients, moved, sums = total[:n], total[n : n + len(statistics)], total[n + len(statistics) :]

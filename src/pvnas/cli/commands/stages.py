@@ -126,22 +126,28 @@ def default_run_dir(config: RunConfig) -> Path:
 
 
 def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
-    from pvnas.training.results import lacks
+    from pvnas.training.results import lacks, mean_class_name
 
     names = {
         "top1": "top-1 (%)",
         "top5": f"top-{results.get('k', 5)} (%)",
-        "mean_class": "mean over classes (%)",
+        "mean_class": f"{mean_class_name(results)} (%)",
         "n_videos": "test videos",
         "n_failed": "videos that failed",
         "views": "views of a video",
         "params": "parameters",
         "macs_per_view": "MACs of a view",
     }
-    tested = results.get("n_videos") != 0
-    measures = [] if tested else ["top1", "top5", "mean_class"]
-    shown_names = {key: text for key, text in names.items() if key in results and key not in measures}
-    print_table(["result", "value"], [(text, results[key]) for key, text in shown_names.items()])
+
+    def interval(key: str) -> str:
+        limits = results.get(f"{key}_interval")
+        return f"{limits[0]:.2f} to {limits[1]:.2f}" if limits else ""
+
+    # Accuracies are null where nothing was tested: the note below says so.
+    known = {key: text for key, text in names.items() if results.get(key) is not None}
+    rows = [(text, results[key], interval(key)) for key, text in known.items()]
+    columns = ["result", "value", "95 % interval"][: 3 if any(limits for *_, limits in rows) else 2]
+    print_table(columns, [row[: len(columns)] for row in rows])
     for line in lacks(results):
         print(f"note: {line}")
     print(f"report: {run_dir / 'report.html'}")

@@ -1,0 +1,76 @@
+"""Unequal classes: what is said of them before a training, orders in which every class comes equally often, weights.
+
+Legend: V videos, K classes.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pvnas.data.catalog import Catalog
+
+UNEQUAL = 3.0
+"""How many times the videos of the smallest class the largest has before a line tells their numbers."""
+NAMES_SHOWN = 3
+
+
+def notes(catalog: Catalog, *, balanced: bool) -> list[str]:
+    """Return a line on unequal numbers of training videos, and one on classes with next to no test videos.
+
+    ``balanced``: whether the config does something about the former, so that nothing is advised.
+    """
+    counts = catalog.counts()
+    numbers_K = np.array(list(counts["train"].values()))
+    low, high = int(numbers_K.argmin()), int(numbers_K.argmax())
+    lines = []
+    if numbers_K[high] >= UNEQUAL * max(1, numbers_K[low]):
+        line = (
+            f"training videos of a class: {numbers_K[low]} ({catalog.classes[low]!r}) to {numbers_K[high]} "
+            f"({catalog.classes[high]!r}), median {np.median(numbers_K):g}, {len(numbers_K)} classes"
+        )
+        advice = "; to count all classes alike, type --train.balance weights (or batches), and --search.balance"
+        lines.append(line + ("" if balanced else advice))
+    if any(counts["test"].values()):
+        parts = [_few(counts["test"], 0, "no test video"), _few(counts["test"], 1, "only one")]
+        if any(parts):
+            says = " and ".join(filter(None, parts))
+            lines.append(f"warning: {says}: of these classes the test says nothing, or only yes or no")
+    return lines
+
+
+def _few(counts: dict[str, int], number: int, words: str) -> str:
+    """Return how many classes have so many videos, and the first of them; nothing where none has."""
+    names = [name for name, videos in counts.items() if videos == number]
+    if not names:
+        return ""
+    shown = ", ".join(map(repr, names[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
+    return f"{len(names)} of {len(counts)} classes {'has' if len(names) == 1 else 'have'} {words} ({shown})"
+
+
+def balanced_order(labels_V: NDArray[np.int32], n: int, draw: torch.Generator) -> NDArray[np.int64]:
+    """Return ``n`` videos in which every class comes equally often, to within one.
+
+    Any K neighbours that begin at a multiple of K have one video of each class, in a random order. A class goes through
+    its videos in a random order, and through them again, in another one, when all have come.
+    """
+    classes = np.unique(labels_V)
+
+    def shuffled(values: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Return the values in random orders one after another, cut at a length."""
+        turns = [values[torch.randperm(len(values), generator=draw).numpy()] for _ in range(-(-length // len(values)))]
+        return np.concatenate(turns)[:length]
+
+    class_of_n = shuffled(classes.astype(np.int64), n)
+    order = np.empty(n, np.int64)
+    for label in classes:
+        places = np.flatnonzero(class_of_n == label)
+        if len(places):
+            order[places] = shuffled(np.flatnonzero(labels_V == label), len(places))
+    return order
+
+
+def class_weights(catalog: Catalog) -> torch.Tensor:
+    """Return the weight (K,) of the loss of each class's clips: 1/videos of the class, with mean 1 over the videos."""
+    numbers_K = np.bincount(catalog.videos.labels, minlength=len(catalog.classes))
+    present = np.count_nonzero(numbers_K)
+    return torch.from_numpy(len(catalog.videos) / (present * np.maximum(numbers_K, 1))).float()

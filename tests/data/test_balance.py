@@ -1,0 +1,65 @@
+"""Unequal classes: every class equally often, weights of mean 1, lines only where they are meant."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pvnas.config import BatchConfig
+from pvnas.data.balance import balanced_order, class_weights, notes
+from pvnas.data.catalog import Catalog, Video
+from pvnas.data.clips.loader import epoch_order
+
+
+def catalog(train, test=()):
+    """A catalogue with so many training and test videos of each class."""
+    videos = [
+        Video(f"{split}/{label}/{n}.mp4", label, split)
+        for split, counts in (("train", train), ("test", test))
+        for label, count in enumerate(counts)
+        for n in range(count)
+    ]
+    return Catalog.of(Path("videos"), [f"c{label}" for label in range(len(train))], videos)
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(1, 60), st.integers(0, 5))
+def test_every_class_comes_equally_often_and_its_videos_take_turns(sizes, n, seed):
+    labels_V = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    order = balanced_order(labels_V, n, torch.Generator().manual_seed(seed))
+    assert np.array_equal(order, balanced_order(labels_V, n, torch.Generator().manual_seed(seed)))
+    counts = np.bincount(labels_V[order], minlength=len(sizes))
+    assert counts.max() - counts.min() <= 1
+    for first in range(0, n - len(sizes) + 1, len(sizes)):
+        assert len(set(labels_V[order[first : first + len(sizes)]])) == len(sizes)
+    for label in range(len(sizes)):
+        taken = np.bincount(order, minlength=len(labels_V))[labels_V == label]
+        assert taken.max() - taken.min() <= 1
+
+
+def test_an_epoch_keeps_its_steps_and_has_an_order_of_its_own():
+    labels_V = np.repeat(np.arange(3, dtype=np.int32), (24, 2, 24))
+    batch = BatchConfig(shards=2, clips_per_shard=3)
+    orders = [epoch_order(50, batch, seed=0, epoch=e, stream="train", balanced_V=labels_V) for e in (0, 1)]
+    assert [order.shape for order in orders] == [(8, 6)] * 2
+    assert not np.array_equal(*orders)
+    assert all((np.bincount(labels_V[step]) == 2).all() for order in orders for step in order)
+
+
+def test_weights_are_inverse_to_the_videos_of_a_class_with_mean_1_over_the_videos():
+    weights_K = class_weights(catalog([12, 1, 12]))
+    assert weights_K[1] / weights_K[0] == 12
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([12, 1, 12]))
+    torch.testing.assert_close(weights_K[labels].mean(), torch.tensor(1.0))
+    torch.testing.assert_close(class_weights(catalog([5, 5])), torch.ones(2))
+
+
+def test_lines_come_only_where_they_are_meant():
+    assert notes(catalog([12, 10], [2, 3]), balanced=False) == []
+    assert notes(catalog([12, 10]), balanced=False) == []  # no test at all is said elsewhere
+    unequal, few = notes(catalog([12, 1, 12], [3, 0, 1]), balanced=False)
+    assert unequal.startswith("training videos of a class: 1 ('c1') to 12 ('c0'), median 12, 3 classes; ")
+    assert "--train.balance weights" in unequal
+    assert few.startswith("warning: 1 of 3 classes has no test video ('c1') and 1 of 3 classes has only one ('c2')")
+    assert "--train.balance" not in notes(catalog([12, 1, 12], [3, 0, 1]), balanced=True)[0]
