@@ -32,7 +32,7 @@ from pvnas.runtime.device import choose_device, describe_machine, keep_freed_mem
 from pvnas.runtime.files import run_lock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
-from pvnas.runtime.signals import StopRequest
+from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
 from pvnas.settings import check_resumable, dump_config
@@ -94,14 +94,17 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
         keep_freed_memory()
         adapt_spinning()
         device = choose_device(config.device)
+        with ends_waits():  # kernels may have to be compiled and tested
+            kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
         environment = describe_machine() | {
-            **kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32),
+            **kernels,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }
         write_atomic(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
         yield Session(config, run_dir, opened, device, progress, stop)
-        write_report(run_dir)
+        with ends_waits():
+            write_report(run_dir)
 
 
 @dataclass

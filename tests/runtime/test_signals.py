@@ -12,7 +12,7 @@ import torch
 from faults import start_python
 
 from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
-from pvnas.runtime.signals import Interrupted, StopRequest
+from pvnas.runtime.signals import Interrupted, StopRequest, ends_waits
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -114,3 +114,48 @@ def test_outside_of_the_main_thread_it_only_holds_the_flag() -> None:
 def test_the_exit_code_says_try_again() -> None:
     assert Interrupted("x").exit_code == 75
     assert subprocess.run(["sh", "-c", f"exit {Interrupted.exit_code}"], check=False).returncode == os.EX_TEMPFAIL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_wait_at_once_and_no_other_work(number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        with pytest.raises(Interrupted), ends_waits():
+            time.sleep(60)
+        assert stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)  # again, while a checkpoint is saved, say
+        with pytest.raises(Interrupted), ends_waits():  # asked before: nothing is begun any more
+            raise AssertionError
+
+
+def test_waits_within_waits_and_a_request_within_a_request() -> None:
+    with StopRequest() as outer, ends_waits():
+        with ends_waits():
+            pass
+        with StopRequest() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)  # only the inner one hears, and nothing waits for it
+            assert inner.requested
+            assert not outer.requested
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_without_a_request_and_in_another_thread_waits_are_as_they_were() -> None:
+    with ends_waits():
+        pass
+    done: list[int] = []
+
+    def run() -> None:
+        with ends_waits():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append(1)
+
+    with StopRequest() as stop:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        assert (done, stop.requested) == ([1], True)
+
+
+def test_what_takes_errors_for_damage_does_not_take_a_stop_for_one() -> None:
+    assert not issubclass(Interrupted, Exception)

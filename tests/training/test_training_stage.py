@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -63,6 +66,32 @@ def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(source
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert len(lines[0]["loss_per_class"]) == 8
+
+
+@pytest.mark.parametrize("call, where", [(30, "in epoch 1 after step"), (-1, "in the validation after epoch 1")])
+def test_a_stop_in_a_wait_for_videos_ends_it_and_loses_nothing(call, where, sources, tmp_path, monkeypatch):
+    """A signal while a clip is read: of a training step, or (the first video of that part) of the validation."""
+    whole = run(sources, tmp_path / "whole")
+    frames, calls = VideoDataset.frames, []
+
+    def signalled(videos, *args):
+        calls.append(videos)
+        if len(calls) == call or (call < 0 and videos is sources[1]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return frames(videos, *args)
+
+    with monkeypatch.context() as patch, StopRequest() as stop:
+        patch.setattr(VideoDataset, "frames", signalled)
+        with pytest.raises(Interrupted, match=where):
+            run(sources, tmp_path / "parts", stop)
+    resumed = run(sources, tmp_path / "parts")
+    assert digest(resumed.tensors(), None) == digest(whole.tensors(), None)
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k in ("epoch", "loss", "val_loss", "lr")} for line in text]
+        for text in ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts"))
+    ]
+    assert lines[0] == lines[1]
 
 
 def test_validation_equals_a_plain_loop_over_the_videos(sources, tmp_path):

@@ -110,9 +110,9 @@ def run_epochs(
 ) -> None:
     """Run a stage to its last epoch from its checkpoint or from the start.
 
-    A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for; the last raises
-    Interrupted. Raises UserError where a stage diverges (training.divergence) or asks for more memory than there is; no
-    checkpoint holds such a step.
+    A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for (of the last
+    whole step, where that ends a wait for videos); the last raises Interrupted. Raises UserError where a stage diverges
+    (training.divergence) or asks for more memory than there is; no checkpoint holds such a step.
     """
     run = _Run(stage, folder, checkpoint)
     while run.epoch < stage.epochs:
@@ -121,15 +121,23 @@ def run_epochs(
         with _explained(stage), task_of_epoch as task:
             batches = stage.batches(run.epoch, run.step)
             while run.step < stage.steps():
-                task.advance(clips=run.make_step(batches))
-                stopping = stop.requested  # asked once: a signal may come at any time
+                try:
+                    task.advance(clips=run.make_step(batches))
+                    stopping = stop.requested  # asked once: a signal may come at any time
+                except Interrupted:  # in the wait for a batch
+                    stopping = True
                 if stopping or time.monotonic() - run.saved_at > 60 * checkpoint_minutes:
                     run.save()
                 if stopping:
                     where = f"epoch {run.epoch + 1} after step {run.step}"
                     raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
         with _explained(stage):
-            run.end_epoch()
+            try:
+                run.end_epoch()
+            except Interrupted:  # in a wait of the validation
+                run.save()
+                where = f"validation after epoch {run.epoch + 1}"
+                raise Interrupted(f"{stage.name}: stopped in the {where}; nothing is lost") from None
         if stop.requested and run.epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
 
@@ -157,7 +165,10 @@ class _Run:
         self.times = {"seconds": 0.0, "wait": 0.0}
 
     def make_step(self, batches: Iterator[Any]) -> int:
-        """Make the next step and return how many clips it saw."""
+        """Make the next step and return how many clips it saw.
+
+        Raises Interrupted, before the step has changed anything, where a stop request ends the wait for its batch.
+        """
         started = time.perf_counter()
         batch = next(batches)
         self.times["wait"] += time.perf_counter() - started

@@ -12,8 +12,11 @@ from typing import Any, ClassVar, Self
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: everything is saved
-    """A stage stopped because it was asked to, with a checkpoint behind it; the command line exits with 75."""
+class Interrupted(BaseException):
+    """A stage stopped because it was asked to, with a checkpoint behind it; the command line exits with 75.
+
+    No Exception: it comes out of whatever waits, and what takes errors for damage must not take it for one.
+    """
 
     exit_code = EXIT_CODE
 

@@ -16,18 +16,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, SearchConfig, TestConfig, TrainConfig
 from pvnas.data.balance import balanced_order
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
 from pvnas.data.clips.sampling import centre_indices, draws, training_indices
+from pvnas.data.clips.shared_memory import (
+    ALONE,
+    end_where_nothing_can_be_sent,
+    explained_want,
+    items_ahead,
+    shared,
+)
 from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.device import copied_to
 from pvnas.runtime.random import generator
+from pvnas.runtime.signals import ends_waits
 
 # Steps' worth of videos that a pack's shards are shuffled within: far enough for chance, near enough for a slow disk.
 WINDOW_STEPS = 16
@@ -180,8 +188,9 @@ def training_batches(
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
     read_here = positions(batch, rank, processes)
     keys = ([(step, n, int(order[step, n])) for n in read_here] for step in range(first_step, len(order)))
-    make = partial(_batch, random_clip, size=augment.crop)
-    yield from load(make, keys, workers=videos.workers(config.data.workers), pin=videos.pins_memory())
+    make, size = partial(_batch, random_clip, size=augment.crop), len(read_here) * clip_bytes(clip, augment.crop)
+    workers, pin = videos.workers(config.data.workers), videos.pins_memory()
+    yield from load(make, keys, workers=workers, item_bytes=size, pin=pin)
 
 
 def validation_batches(
@@ -197,7 +206,8 @@ def validation_batches(
 
     rows = range(len(videos))
     batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])
-    yield from load(partial(_batch, centre_clip, size=augment.crop), batches, workers=videos.workers(workers))
+    make, size = partial(_batch, centre_clip, size=augment.crop), clips_per_batch * clip_bytes(clip, augment.crop)
+    yield from load(make, batches, workers=videos.workers(workers), item_bytes=size)
 
 
 def test_batches(
@@ -207,7 +217,8 @@ def test_batches(
 
     # One video at a time, so that what is in memory hangs on the views of a video and not on the batch.
     views = partial(_views, videos, clip=clip, test=test)
-    views_of_each = load(views, range(len(videos)), workers=videos.workers(workers))
+    size = test.temporal_views * test.spatial_views * clip_bytes(clip, test.crop)
+    views_of_each = load(views, range(len(videos)), workers=videos.workers(workers), item_bytes=size)
     each = ((view, i, number) for i, clips in enumerate(views_of_each) for number, view in enumerate(clips))
     while batch := list(islice(each, clips_per_batch)):
         clips, rows, numbers = zip(*batch, strict=True)
@@ -249,10 +260,18 @@ def _batch(make: Callable[[Any], UncroppedClip], keys: Iterable[Any], size: int)
     return Batch(clips_NCTHW, labels_N, tuple(clip.path for clip in clips))
 
 
-def load(make: Callable[[Any], Any], keys: Iterable[Any], *, workers: int, pin: bool = False) -> Iterator[Any]:
+def clip_bytes(clip: ClipConfig, crop: int) -> int:
+    """Return the bytes of a clip as a batch holds it."""
+    return 3 * clip.frames * crop * crop
+
+
+def load(
+    make: Callable[[Any], Any], keys: Iterable[Any], *, workers: int, item_bytes: int, pin: bool = False
+) -> Iterator[Any]:
     """Yield ``make(key)`` of each key, in order, made by ``workers`` processes; with 0 in this one.
 
-    Raises the UserError of a ``make`` in the main process, and one where a worker process is killed.
+    ``item_bytes``: of the largest. A stop request ends the wait for an item. Raises the UserError of a ``make`` in the
+    main process, and one where worker processes cannot be had, or one of them is killed.
     """
     loader: DataLoader[Any] = DataLoader(
         _Made(make),
@@ -262,13 +281,31 @@ def load(make: Callable[[Any], Any], keys: Iterable[Any], *, workers: int, pin: 
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="fork" if workers else None,
+        prefetch_factor=items_ahead(workers, item_bytes) if workers else None,
+        worker_init_fn=end_where_nothing_can_be_sent,
         generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
     )
-    iterator = iter(loader)
-    while (batch := _next(iterator, workers)) is not None:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    iterator = _started(loader, workers)
+    try:
+        while (item := _next(iterator, workers)) is not None:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+    finally:
+        if workers:
+            iterator._shutdown_workers()  # not when the last traceback that holds it is forgotten
+
+
+def _started(loader: DataLoader[Any], workers: int) -> Any:
+    """Return the iterator of a loader. Raises UserError where its processes cannot be started."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        if not workers:
+            raise
+        raise UserError(
+            f"{workers} processes that decode videos cannot be started ({error.strerror or error}): {ALONE[3:]}"
+        ) from None
 
 
 class _Made(Dataset[Any]):
@@ -277,15 +314,20 @@ class _Made(Dataset[Any]):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return self.make(key)
+            item = self.make(key)
+            return item if get_worker_info() is None else shared(item)
         except UserError as error:  # a DataLoader would hand it on as the text of its whole traceback
             return UserError(str(error))
 
 
 def _next(iterator: Iterator[Any], workers: int) -> Any:
-    """Return what comes next, None at the end. Raises UserError where a worker process died: killed, most likely."""
+    """Return what comes next, None at the end; a stop request ends the wait for it.
+
+    Raises UserError where a worker process died: killed, most likely.
+    """
     try:
-        return next(iterator, None)
+        with ends_waits():
+            return next(iterator, None)
     except (RuntimeError, EOFError, OSError) as error:
         if not workers or "in DataLoader worker process" in str(error):
             raise  # a mistake in the work itself, with the worker's traceback as its text
@@ -296,6 +338,8 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
             time.sleep(SECONDS_FOR_SIGNAL)
         except RuntimeError as named_error:
             text += f" {named_error}"
+        if explained := explained_want(text):
+            raise UserError(explained) from None
         named = KILLED.search(text)
         which = f" (process {named[1]})" if named else ""
         raise UserError(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -120,18 +119,30 @@ def _compile(path: Path, number: str) -> None:
             objects = [str(Path(folder) / f"{source.parent.name}.o") for source in SOURCES]
             flags = [command, *FLAGS, f"-I{INCLUDE}", f"-DREAL={number}"]
             calls = [[*flags, "-c", str(source), "-o", target] for source, target in zip(SOURCES, objects, strict=True)]
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                list(pool.map(_run, calls))
+            cores = os.cpu_count() or 1
+            for first in range(0, len(calls), cores):
+                _run(calls[first : first + cores])
             linked = Path(folder) / path.name
-            _run([command, *FLAGS, "-shared", "-o", str(linked), *objects])
+            _run([[command, *FLAGS, "-shared", "-o", str(linked), *objects]])
             linked.replace(path)
     except OSError as error:
         raise CannotCompileError(str(error)) from None
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = [*done.stderr.splitlines(), f"ended with exit code {done.returncode}"]
-        said = next((line for line in lines if "error" in line), lines[0])
-        raise CannotCompileError(f"{command[0]}: {said.strip()}")
+def _run(commands: list[list[str]]) -> None:
+    """Run commands side by side; none is left behind, whatever ends this. Raises CannotCompileError."""
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        for command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            processes.append(process)
+        for command, process in zip(commands, processes, strict=True):
+            _, errors = process.communicate()
+            if process.returncode:
+                lines = [*errors.splitlines(), f"ended with exit code {process.returncode}"]
+                said = next((line for line in lines if "error" in line), lines[0])
+                raise CannotCompileError(f"{command[0]}: {said.strip()}")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

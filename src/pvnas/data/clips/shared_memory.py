@@ -1,0 +1,87 @@
+"""What worker processes have made, on its way to the main process: it lies in shared memory, which may be scarce.
+
+Linux keeps shared memory in /dev/shm; a container has 64 MiB of it unless it was given more.
+"""
+
+import math
+import multiprocessing.queues
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+from pvnas.errors import UserError
+
+FOLDER = Path("/dev/shm")
+MIB = 1 << 20
+AHEAD = 2  # items that each worker makes before they are asked for, where there is room
+IN_USE = 2  # items that the main process holds: one is being used, one may be on its way to a GPU
+ALONE = "or decode in the main process: --data.workers 0"
+
+
+def items_ahead(workers: int, item_bytes: int) -> int:
+    """Return how many items of this size each worker may make ahead: AHEAD, or 1 where there is no room for more.
+
+    Raises UserError where there is not even that, or no shared memory at all.
+    """
+    free = free_bytes()
+    for ahead in (AHEAD, 1):
+        if (workers * ahead + IN_USE) * item_bytes <= free:
+            return ahead
+    needed = (workers * AHEAD + IN_USE) * item_bytes
+    fewer = int(free / item_bytes) - IN_USE
+    alone = f"or read with fewer processes: --data.workers {fewer}" if fewer > 0 else ALONE
+    raise UserError(
+        f"{FOLDER} has {math.floor(free / MIB)} MiB free, and the batches of {workers} worker processes take "
+        f"{math.ceil(needed / MIB)}: give it more (docker run --shm-size={math.ceil(needed / MIB) + 64}m, or "
+        f"--ipc=host), {alone}"
+    )
+
+
+def free_bytes() -> float:
+    """Return how much shared memory is free; infinity where it has no limit. Raises UserError where there is none."""
+    if sys.platform != "linux":
+        return math.inf
+    try:
+        found = os.statvfs(FOLDER)
+    except OSError as error:
+        raise UserError(
+            f"worker processes need {FOLDER} ({error.strerror}): mount it (mount -t tmpfs tmpfs {FOLDER}), {ALONE}"
+        ) from None
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
+
+
+def shared(item: Any) -> Any:
+    """Return an item, a tensor or a dataclass with tensors, with those in shared memory.
+
+    Here and not when the item is sent: that is done by a thread whose errors nobody hears. Raises UserError where there
+    is no room.
+    """
+    try:
+        for value in (item, *getattr(item, "__dict__", {}).values()):
+            if isinstance(value, Tensor):
+                value.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise UserError(explained_want(str(error)) or f"a batch cannot be put into shared memory: {error}") from None
+    return item
+
+
+def explained_want(error: str) -> str:
+    """Return what an error of PyTorch's shared memory means and what to do; empty for any other error."""
+    if "Too many open files" in error:
+        return f"too many open files for worker processes: allow more (ulimit -n 65536), {ALONE}"
+    if "shared memory" in error or "Bus error" in error or "/torch_" in error:
+        return f"{FOLDER} is too small for the batches: give it more (docker run --shm-size=2g, or --ipc=host), {ALONE}"
+    return ""
+
+
+def end_where_nothing_can_be_sent(worker: int) -> None:
+    """Let this worker process end where what it has made cannot be sent: else the main process waits for ever."""
+
+    def end(error: Exception, item: Any) -> NoReturn:
+        os.write(sys.stderr.fileno(), f"pvnas: a batch cannot be sent: {error}\n".encode(errors="replace"))
+        os._exit(1)
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
