@@ -1,5 +1,6 @@
 """Predictions from Python: the test's scores, one answer after another, whatever becomes of single videos."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -84,3 +85,52 @@ def test_folders_of_any_layout_are_looked_through(videos: list[Path], tmp_path: 
         shutil.copy(videos[0], tmp_path / name)
     found = [os.path.relpath(video.path, tmp_path) for video in find_videos(tmp_path)]
     assert found == ["a.avi", "b/deep/er/x.MP4"]
+
+
+LISTS = {
+    "kaggle.csv": ("id,fold\n1,0\n2,1\n", ["videos/1.mp4", "videos/2.mp4"]),
+    "one_column.csv": ("video_name\n1.mp4\n2.mp4\n", ["videos/1.mp4", "videos/2.mp4"]),
+    "found.txt": ("./videos/2.mp4\nvideos/a b.mp4\n", ["./videos/2.mp4", "videos/a b.mp4"]),
+    "labelled.txt": ("videos/1.mp4 3\nvideos/a b.mp4 0\n", ["videos/1.mp4", "videos/a b.mp4"]),
+    "labelled.csv": ("label;path\nup;videos/1.mp4\n", ["videos/1.mp4"]),
+    "missing.txt": ("videos/none.mp4\nrtsp://camera/1\n", ["videos/none.mp4", "rtsp://camera/1"]),
+    "answers.csv": ("path,prediction,score,error,up\nvideos/1.mp4,up,0.9,,0.9\n", ["videos/1.mp4"]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_with_and_without_labels_are_read(name: str, videos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for file in ("1.mp4", "2.mp4", "a b.mp4"):
+        shutil.copy(videos[0], tmp_path / "videos" / file)
+    text, expected = LISTS[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    paths = [path if "://" in path else str(tmp_path / path) for path in expected]
+    assert [os.path.normpath(video.path) for video in find_videos(tmp_path / name)] == list(
+        map(os.path.normpath, paths)
+    )
+
+
+def test_paths_of_a_list_count_from_it_or_from_here_or_are_absolute(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lists").mkdir()
+    shutil.copy(videos[0], tmp_path / "lists" / "beside.mp4")
+    shutil.copy(videos[0], tmp_path / "here.mp4")
+    monkeypatch.chdir(tmp_path)
+    Path("lists/list.txt").write_text(f"beside.mp4\nhere.mp4\n{videos[1]}\n", encoding="utf-8")
+    assert [video.path for video in find_videos("lists/list.txt")] == ["lists/beside.mp4", "here.mp4", str(videos[1])]
+
+
+def test_segments_of_a_list_are_videos_of_their_own(videos: list[Path], tmp_path: Path) -> None:
+    shutil.copy(videos[0], tmp_path / "film.mp4")
+    (tmp_path / "test.csv").write_text("path,start,end\nfilm.mp4,0.1,0.5\nfilm.mp4,1:02,\n", encoding="utf-8")
+    found = find_videos(tmp_path / "test.csv")
+    assert [(video.start, video.end) for video in found] == [(0.1, 0.5), (62.0, math.inf)]
+    assert found[0].name == f"{tmp_path}/film.mp4 [0.1-0.5 s]"
+
+
+def test_an_empty_list_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n\n", encoding="utf-8")
+    with pytest.raises(pvnas.UserError, match="names no videos; give one path a line"):
+        find_videos(tmp_path / "list.txt")

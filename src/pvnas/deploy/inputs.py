@@ -9,13 +9,19 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pvnas.config import DataConfig
 from pvnas.data.catalog import Video
-from pvnas.data.listing.registry import is_video
+from pvnas.data.listing import OFFICIAL
+from pvnas.data.listing.registry import ListFolder, is_video
+from pvnas.data.listing.without_labels import named_videos
+from pvnas.data.pack.format import INFO
 from pvnas.errors import UserError
 from pvnas.settings import shown
 
 Paths = str | Path | Sequence[str | Path]
 
+
+LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 CAMERA = re.compile(r"\d{1,2}|/dev/video\d+")
 
@@ -32,7 +38,21 @@ def find_videos(given: Paths) -> list[Video]:
 def _videos_at(path: str) -> Iterable[Video]:
     if os.path.isdir(path):
         return _videos_below(path)
+    if os.path.isfile(path) and path.lower().endswith(LIST_ENDINGS):
+        return _videos_listed(path)
     return [_video(path)]
+
+
+def _videos_listed(path: str) -> list[Video]:
+    """Return the videos of a list in its order, which may be an official one. Raises UserError."""
+    folder = ListFolder.of(DataConfig(path))
+    official = next((format for format in OFFICIAL if format.recognises(folder)), None)
+    if official is None:
+        return [Video(row.path, 0, "test", None, row.start, row.end) for row in named_videos(Path(path))]
+    entries = official.read(folder).entries
+    if not entries:
+        raise UserError(f"{path} gives no video a label, and where they lie is not known; name their folder instead")
+    return [Video(os.path.join(folder.root, e.path), 0, "test", None, e.start, e.end) for e in entries]
 
 
 def _video(path: str) -> Video:
@@ -50,6 +70,8 @@ def why_missing(path: str) -> str:
 def _videos_below(folder: str) -> list[Video]:
     """Return the videos in a folder and below it, by path. Raises UserError where there are none."""
     videos = [_video(path) for path in _files_below(folder) if is_video(path)]
+    if not videos and os.path.isfile(os.path.join(folder, INFO)):
+        raise UserError(f"{folder} is a pack; name the folder of videos that it was made of")
     if not videos:
         raise UserError(f"no videos in the folder {shown(folder)} or below it")
     return videos

@@ -141,6 +141,23 @@ def listed_paths(path: Path) -> Iterator[tuple[int, Row]]:
             yield line, Row(row[columns[0][1]], "", True)
 
 
+def segment_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line, row) of a table's rows with path, start and end, and no label. Raises UserError."""
+    header = header_of(path) or _header("", ",")
+    columns = {role: found[0][1] if (found := header.of_role(role)) else None for role in ROLES}
+    if columns["start"] is None or columns["end"] is not None:
+        columns["duration"] = None  # of the file, or said twice
+    for line, cells in islice(_cells(path, header), 1, None):
+        name = cells[columns["path"] or 0]
+        if name:
+            yield line, Row(name, "", True, None, None, *_segment(cells, columns, at(path, line)))
+
+
+def is_name_of_path(name: str) -> bool:
+    """Return whether a text is a name of a column for the path."""
+    return RANKS.get(_key(name), ("", 0))[0] == "path"
+
+
 def _key(name: str) -> str:
     return re.sub(r"[\s_.:()-]", "", name.casefold())
 
