@@ -504,7 +504,7 @@ def test_data_check_names_a_bad_video(run: Run, tiny_shapes: Path, tmp_path: Pat
         (tmp_path / "set" / "ab"[number % 2] / f"{number}.mp4").write_bytes(video.read_bytes())
     (tmp_path / "set" / "a" / "noise.mp4").write_bytes(bytes(range(256)) * 8)
     outcome = run("data", "check", "set", "--json", "--out", "checked")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 1, outcome.err
     checked = json.loads(outcome.out)
     verdicts = {video["path"]: video["verdict"] for video in checked["videos"]}
     assert len(verdicts) == 9

@@ -215,18 +215,23 @@ class Catalog:
         root = os.fspath(self.root)
 
         @cache
-        def files_of(folder: str) -> frozenset[str]:
+        def content_of(folder: str) -> tuple[frozenset[str], frozenset[str]]:
+            """Return the names of the files and of the folders in a folder."""
             try:
-                with os.scandir(folder or "/") as entries:
-                    return frozenset(entry.name for entry in entries if entry.is_file())
+                with os.scandir(folder or "/") as scan:
+                    entries = list(scan)
+                files = frozenset(entry.name for entry in entries if entry.is_file())
+                return files, frozenset(entry.name for entry in entries if entry.is_dir())
             except OSError:
-                return frozenset()
+                return frozenset(), frozenset()
 
         def is_there(path: str) -> bool:
             folder, _, name = os.path.join(root, path).rpartition("/")
-            names = files_of(folder)
+            files, folders = content_of(folder)
+            if name in files or (name in folders and content_of(f"{folder}/{name}")[0]):  # a folder: of pictures
+                return True
             # A file system that ignores case knows a file by names that its listing does not show.
-            return name in names or (bool(names) and os.path.isfile(f"{folder}/{name}"))
+            return bool(files) and os.path.isfile(f"{folder}/{name}")
 
         return self.videos.take([row for row, path in enumerate(self.videos.paths) if not is_there(path)])
 

@@ -180,20 +180,23 @@ def test_a_wrong_path_a_file_and_an_empty_folder_are_named(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"nowhere.* does not exist"):
         read_catalog(tmp_path / "nowhere")
     (tmp_path / "a.mp4").touch()
-    with pytest.raises(UserError, match="is a file, not a folder"):
+    with pytest.raises(UserError, match="is one video; give a folder"):
         read_catalog(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="no videos found"):
+    with pytest.raises(UserError, match=r"only one class, .* no class folders in "):
         read_catalog(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no videos found"):
+        read_catalog(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
     "paths, message",
     [
         (["run/a.mp4", "run/b.mp4"], "only one class, 'run'"),
-        (["run/a.mp4", "jump/readme.txt"], "jump holds no videos"),
+        (["run/a.mp4", "jump/readme.txt"], "'jump' holds no videos"),
         (["run/a.mp4", "jump/a.mp4"], "too few videos"),
         (["train/run/a.mp4", "train/jump/a.mp4", "test/swim/a.mp4"], "class 'swim' has no training video"),
-        (["val/run/a.mp4", "test/run/a.mp4"], "no folder 'train'"),
+        (["val/run/a.mp4", "test/run/a.mp4"], "or a folder 'train'"),
     ],
 )
 def test_folders_that_cannot_be_trained_on(tmp_path: Path, paths: list[str], message: str) -> None:

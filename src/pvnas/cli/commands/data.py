@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvnas.cli.command import Argument, command
+from pvnas.cli.command import Argument, Command, command
 from pvnas.cli.shared import JSON, VIDEOS, data_config, print_json, print_table
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
@@ -25,12 +25,36 @@ ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
 
 
-def _listed(args: Namespace) -> Catalog:
-    """The videos as the lists name them; of plain folders with the splits that training would make."""
-    from pvnas.data.dataset import list_videos, open_videos
+def _listed(args: Namespace, command: Command) -> Catalog:
+    """The videos with the splits that folders or lists name; what was remarked on goes to stderr, a line each."""
+    from pvnas.data.dataset import list_videos
 
     catalog = list_videos(data_config(args))
-    return open_videos(data_config(args), seed=0).catalog if catalog.format == "folders" else catalog
+    with Progress() as progress:
+        for remark in catalog.remarks:
+            progress.line(f"note: {command.in_its_options(remark)}")
+    return catalog
+
+
+def _splits_of_a_run(catalog: Catalog, args: Namespace) -> tuple[list[str], str]:
+    """The splits that nothing names, which a run holds out of train, and a sentence that says so."""
+    from pvnas.data.listing import FORMATS
+    from pvnas.data.pack.read import open_pack
+
+    format = open_pack(args.folder).info.source.format if catalog.format == "pack" else catalog.format
+    named = {split for split, by_class in catalog.counts().items() if sum(by_class.values())}
+    sentences = []
+    if format in FORMATS and FORMATS[format].validation_is_test and "val" in named and "test" not in named:
+        sentences = ["the validation videos are the test of a run, as there are no public labels for one"]
+        named = {"test" if split == "val" else split for split in named}
+    unnamed = [split for split in ("val", "test") if split not in named]
+    if "train" not in named:
+        sentences += ["no training videos are named; a run needs some"]
+    elif unnamed:
+        shares = {"val": "data.validation_share", "test": "data.test_share"}
+        options = ", ".join(shares[split] for split in unnamed)
+        sentences += [f"not named: {' and '.join(unnamed)}, which a run holds out of train ({options})"]
+    return unnamed, "; ".join(sentences)
 
 
 @command(
@@ -38,22 +62,27 @@ def _listed(args: Namespace) -> Catalog:
     *(*VIDEOS, JSON),
     example="pvnas data list my_videos\npvnas data list UCF-101 --format ucf101 --split 1 --json",
 )
-def list_data(args: Namespace) -> None:
-    """Count the videos of a folder, list or pack by class and split."""
-    catalog = _listed(args)
+def list_data(args: Namespace) -> int:
+    """Count the videos of a folder, list or pack by class and split; exit code 1 where files are missing."""
+    catalog = _listed(args, list_data)
     counts = catalog.counts()
+    unnamed, sentence = _splits_of_a_run(catalog, args)
     missing = list(catalog.missing().paths) if catalog.format != "pack" else []
     if args.json:
         summary = {"format": catalog.format, "videos": len(catalog.videos), "classes": list(catalog.classes)}
         splits = {split: sum(by_class.values()) for split, by_class in counts.items()}
-        print_json(summary | {"splits": splits, "missing": missing, "unlabelled": catalog.unlabelled, "counts": counts})
-        return
+        summary |= {"splits": splits, "missing": missing, "unlabelled": catalog.unlabelled, "counts": counts}
+        print_json(summary | {"held_out": unnamed, "remarks": list(map(list_data.in_its_options, catalog.remarks))})
+        return int(bool(missing))
     rows = [(name, *(counts[split].get(name, 0) for split in counts)) for name in catalog.classes]
     totals = ("all", *(sum(counts[split].values()) for split in counts))
     print_table(["class", *counts], [*rows, totals])
     if missing:
         print_table(["missing"], [[path] for path in missing[:MISSING_SHOWN]])
     print(f"{catalog.format}: {catalog.summary()}, {len(missing)} missing")
+    if sentence:
+        print(sentence)
+    return int(bool(missing))
 
 
 @command(
@@ -68,24 +97,26 @@ def list_data(args: Namespace) -> None:
     JSON,
     example="pvnas data check my_videos --out checked",
 )
-def check(args: Namespace) -> None:
-    """Read every video once and name those that are broken, short or refused."""
+def check(args: Namespace) -> int:
+    """Read every video once and name those that are broken, short or refused; exit code 1 where some cannot be used."""
     from pvnas.data.check import Limits, check_videos
     from pvnas.data.check.results import by_class, counts, summary
     from pvnas.data.processes import MORE_TIME
 
     limits = Limits(args.workers, args.deadline, args.memory_mib)
-    catalog = _listed(args)
+    catalog = _listed(args, check)
     if catalog.format == "pack":
         raise UserError(f"{args.folder} is a pack: its videos were read when it was made; type: pvnas data verify PACK")
     out = Path(args.out) if args.out else None
     with Progress() as progress, StopRequest() if out else nullcontext() as stop:  # stopped, it goes on in `out`
         verdicts = check_videos(catalog, limits, out=out, progress=progress, stop=stop)
+    broken = int(not all(verdict.usable for verdict in verdicts))
     classes, kinds = by_class(catalog, verdicts), list(counts(verdicts))
     if args.json:
         videos = [asdict(verdict) for verdict in verdicts]
-        print_json({"counts": counts(verdicts), "classes": classes, "videos": videos})
-        return
+        remarks = list(map(check.in_its_options, catalog.remarks))
+        print_json({"counts": counts(verdicts), "classes": classes, "videos": videos, "remarks": remarks})
+        return broken
     print_table(["class", *kinds], [(name, *(row.get(kind, 0) for kind in kinds)) for name, row in classes.items()])
     odd = [verdict for verdict in verdicts if verdict.verdict != "ok"]
     if odd:
@@ -95,6 +126,7 @@ def check(args: Namespace) -> None:
     if any(verdict.verdict == "timeout" for verdict in verdicts):
         print(f"some took too long to decode; give them more time: --deadline {MORE_TIME * args.deadline:g}")
     print(f"{len(verdicts)} videos: {summary(verdicts)}")
+    return broken
 
 
 @command(
@@ -113,10 +145,9 @@ def check(args: Namespace) -> None:
 )
 def pack(args: Namespace) -> None:
     """Rewrite videos as shards from which training reads a clip many times faster."""
-    from pvnas.data.dataset import list_videos
     from pvnas.data.pack import pack_videos
 
-    catalog, started = list_videos(data_config(args)), time.monotonic()
+    catalog, started = _listed(args, pack), time.monotonic()
     if catalog.format == "pack":
         raise UserError(f"{args.folder} is a pack already; name the folder of videos that it was made of")
     names = ("short_side", "quality", "videos_per_shard", "workers", "max_bad_share", "seed", "deadline")

@@ -26,7 +26,8 @@ def _formats() -> dict[str, ListFormat]:
 
 
 FORMATS = _formats()
-OURS = (folders.FOLDERS, own_lists.SPLIT_CSV, own_lists.PATH_LIST)
+OURS = (folders.FOLDERS, folders.CLASSES, own_lists.SPLIT_CSV, own_lists.PATH_LIST)
+FOLDERS = (folders.FOLDERS, folders.CLASSES)
 OFFICIAL = tuple(format for format in FORMATS.values() if format not in OURS)
 
 
@@ -47,6 +48,8 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
     shares = shares_of(config)
     with _collector_at_rest():
         folder, name, listing = read_lists(config)
+        if folder.video and not as_listed:
+            raise UserError(f"{config.path!r} is one video; give a folder of videos (class/video), or a list")
         nothing = as_listed and listing.unlabelled and not listing.entries
         entries = [] if nothing else sorted_entries(folder, listing)
         if as_listed:
@@ -64,7 +67,7 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
     listing = FORMATS[name].read(folder)
-    if FORMATS[name] in OURS and (config.format == "auto" or FORMATS[name] is not folders.FOLDERS):
+    if FORMATS[name] in OURS and (config.format == "auto" or FORMATS[name] not in FOLDERS):
         listing = listing._replace(remarks=(*listing.remarks, *own_lists.remarks_on_lists(folder, listing)))
     return folder, name, listing
 
@@ -74,6 +77,8 @@ def detect_format(folder: ListFolder) -> str:
 
     Raises UserError where the lists of several data sets lie together, and where no list is known.
     """
+    if folder.video:
+        return folders.FOLDERS.name
     if own_lists.holds_split_file(folder):
         return own_lists.SPLIT_CSV.name
     names = [format.name for format in OFFICIAL if format.recognises(folder)]

@@ -15,23 +15,24 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Self
 
 from pvnas.config import DataConfig
+from pvnas.data.listing.first_bytes import begins_as_video
 from pvnas.data.listing.text import at, shown
+from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "devel", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
+# What FFmpeg reads under ``video.decode.FORMATS``. Files with other endings are asked for their first bytes.
 VIDEO_ENDINGS = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    *(".264", ".265", ".3g2", ".3gp", ".3gp2", ".3gpp", ".apng", ".asf", ".avc", ".avi", ".divx", ".f4v", ".flv"),
+    *(".gif", ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v"),
+    *(".mj2", ".mk3d", ".mkv", ".mov", ".mp2v", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts"),
+    *(".mxf", ".ogm", ".ogv", ".qt", ".trp", ".ts", ".vob", ".webm", ".wm", ".wmv", ".xvid"),
 )
+JUNK = {"__macosx", "@eadir", "lost+found", "system volume information", "$recycle.bin", "thumbs.db", "desktop.ini"}
 LIST_FOLDERS = re.compile(
     r"(?:ucfTrainTestlist|(?:hmdb51_)?testTrainMulti_7030_splits|annotations?|labels?|lists?|splits?|csvs?|meta(?:data)?)"
     r"(?:[-_].*)?",
@@ -48,8 +49,9 @@ class Folder(NamedTuple):
     """What lies in a folder."""
 
     files: frozenset[str] = frozenset()
-    folders: tuple[str, ...] = ()  # sorted, without hidden ones
+    folders: tuple[str, ...] = ()  # sorted, without hidden ones and those that systems and editors leave behind
     links: frozenset[str] = frozenset()  # those of the files and folders that are symbolic links
+    error: str = ""  # why a folder that is there cannot be listed
 
 
 class Tree:
@@ -124,10 +126,12 @@ def _list(folder: str) -> Folder:
                     is_folder = entry.is_dir()
                 if not is_folder:
                     files.append(entry.name)
-                elif not entry.name.startswith("."):
+                elif not is_junk(entry.name):
                     folders.append(entry.name)
-    except (OSError, ValueError):  # none there, none that we may read, or no name that a file system knows
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # none there, or no name that a file system knows
         return Folder()
+    except OSError as error:
+        return Folder(error=error.strerror or str(error))
     return Folder(frozenset(files), tuple(sorted(folders)), frozenset(links))
 
 
@@ -172,6 +176,7 @@ class ListFolder(NamedTuple):
     folder: Path  # where the lists were looked for, for messages
     chosen: Path | None = None  # the one list that the user named
     split: int = 1  # number of the official split
+    video: str = ""  # name of the one video that the user named in place of a folder
 
     @classmethod
     def of(cls, config: DataConfig) -> Self:
@@ -182,11 +187,14 @@ class ListFolder(NamedTuple):
         given = Path(path)
         if not os.path.exists(given):
             raise UserError(f"{path!r} does not exist; give a folder of videos (class/video), or a list of them")
-        if is_video(given.name) and not given.is_dir():
-            raise UserError(f"{path!r} is a file, not a folder; give a folder of videos (class/video), or a list")
         lists = Path(annotations) if annotations else given
         if not os.path.exists(lists):
             raise UserError(f"annotations {annotations!r} do not exist; give the file or folder of official lists")
+        if _is_one_video(given):
+            if annotations or config.format not in ("auto", "folders", "classes"):
+                raise UserError(f"{path!r} is one video; give a folder of videos (class/video), or a list")
+            root = Path(os.path.abspath(given)).parent
+            return cls(Tree(root, config.allow_outside), (), root, video=os.path.basename(os.path.abspath(given)))
         chosen = None if lists.is_dir() else lists
         folder = lists if chosen is None else lists.parent
         root = given if given.is_dir() else given.parent
@@ -217,10 +225,24 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_ENDINGS)
 
 
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder is hidden, or left behind by a system, an editor or a storage device."""
+    return name.startswith(".") or name.casefold() in JUNK
+
+
 def group_in_name(label: str, name: str) -> str | None:
     """Return the film that a clip's name says it was cut from."""
     match = GROUP_IN_NAME.search(name)
     return f"{label}/{match[1]}" if match else None
+
+
+def _is_one_video(path: Path) -> bool:
+    """Return whether a path is that of a video file, or of a folder of nothing but the pictures of one."""
+    if not path.is_dir():
+        return is_video(path.name) or begins_as_video(path)
+    content = _list(os.fspath(path))
+    files = [name for name in content.files if not is_junk(name)]
+    return bool(files) and not content.folders and all(map(is_picture, files))
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -12,6 +12,8 @@ from pvnas.data.listing.registry import Entry, ListFolder, Listing
 from pvnas.data.listing.text import shown
 from pvnas.errors import UserError
 
+REMARKS_SHOWN = 2
+
 
 def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
     """Return the entries sorted by path. Raises UserError for none, and for a video that is listed twice."""
@@ -21,7 +23,7 @@ def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
             raise UserError(f"{folder.folder}: no listed video has a label; add the list of training videos")
         raise UserError(
             f"no videos found in {folder.root}; expected class/video files such as walking/a.mp4, or split.csv, "
-            "or the official lists of a data set (type --data.format NAME to say which)"
+            f"or the official lists of a data set (type --data.format NAME to say which){_noted(listing.remarks)}"
         )
     for first, second in pairwise(entries):
         if (first.path, first.start, first.end) == (second.path, second.start, second.end):
@@ -56,19 +58,23 @@ def shares_of(config: DataConfig) -> dict[str, float]:
 
 def check_classes(catalog: Catalog, shares: Mapping[str, float]) -> None:
     """Raise UserError for one class, one without training videos, and an empty split that should have a share."""
+    counts, noted = catalog.counts(), _noted(catalog.remarks)
+    if not sum(counts["train"].values()):
+        raise UserError(
+            f"no training videos in {catalog.root} or its lists; add the list of training videos, or a folder 'train' "
+            f"(train/class/video){noted}"
+        )
     if len(catalog.classes) == 1:
         raise UserError(
             f"only one class, {catalog.classes[0]!r}, in {catalog.root}; add a second one: a folder with its videos"
+            f"{noted}"
         )
-    counts = catalog.counts()
-    if not sum(counts["train"].values()):
-        raise UserError(f"no training videos in {catalog.root} or its lists; add the list of training videos")
     untrained = [name for name, number in counts["train"].items() if not number]
     if untrained:
         more = f" and {len(untrained) - 1} more classes have" if len(untrained) > 1 else " has"
         raise UserError(
             f"class {shown(untrained[0])}{more} no training video in {catalog.root}; add some, or take its videos away "
-            "(and its name, where a file names the classes)"
+            f"(and its name, where a file names the classes){noted}"
         )
     for split, option in (("val", "validation_share"), ("test", "test_share")):
         if shares[split] > 0 and not sum(counts[split].values()):
@@ -76,6 +82,11 @@ def check_classes(catalog: Catalog, shares: Mapping[str, float]) -> None:
                 f"too few videos in {catalog.root} to hold any out for split {split!r}; add videos (three of each "
                 f"class are enough), name them in a folder or split.csv, or do without: type --data.{option} 0"
             )
+
+
+def _noted(remarks: Sequence[str]) -> str:
+    """Return what an error adds of the first things that were remarked on: they may be why."""
+    return f"; note: {'; '.join(remarks[:REMARKS_SHOWN])}" if remarks else ""
 
 
 def complete_splits(

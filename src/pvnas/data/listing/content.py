@@ -1,0 +1,100 @@
+"""What lies below a folder, found in one pass and without opening a file whose name says what it is."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+
+from pvnas.data.listing.first_bytes import begins_as_video
+from pvnas.data.listing.registry import Tree, is_junk, is_video
+from pvnas.data.listing.text import shown
+from pvnas.data.video.pictures import is_picture
+from pvnas.errors import UserError
+
+DEEPEST = 100  # folders in folders; Python's own limit would come later, with a traceback
+
+
+class Content:
+    """A folder with all that lies below it, hidden files and junk apart."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path  # below the root, '' for the root
+        self.name = path.rpartition("/")[2]
+        self.videos: list[str] = []  # names of its files that are videos, sorted, as the others
+        self.found: list[str] = []  # those of them that only their first bytes tell
+        self.pictures: list[str] = []
+        self.others: list[str] = []
+        self.folders: list[Content] = []
+        self.is_link = False
+
+    def of(self, name: str) -> str:
+        """Return the path of a file or folder in it."""
+        return f"{self.path}/{name}" if self.path else name
+
+    @cached_property
+    def is_pictures(self) -> bool:
+        """Whether it is a video that lies as pictures. Folders in it (masks, say) hold no more, and no video."""
+        most = max((len(folder.pictures) for folder in self.folders), default=0)
+        return bool(self.pictures) and len(self.pictures) >= most and not self.has_files
+
+    @cached_property
+    def has_files(self) -> bool:
+        """Whether a video file lies in it or below it."""
+        return bool(self.videos) or any(folder.has_files for folder in self.folders)
+
+    @cached_property
+    def has_videos(self) -> bool:
+        """Whether it is a video, or one lies in it or below it."""
+        return self.is_pictures or bool(self.videos) or any(folder.has_videos for folder in self.folders)
+
+    @property
+    def has_own_videos(self) -> bool:
+        """Whether videos lie in it itself, and not only in folders of its own."""
+        return bool(self.videos) or any(folder.is_pictures for folder in self.folders)
+
+    @property
+    def groups(self) -> "list[Content]":
+        """The folders in it that hold videos: what classes, splits and sessions are."""
+        return [folder for folder in self.folders if folder.has_videos and not folder.is_pictures]
+
+    def walk(self) -> "Iterator[Content]":
+        """Yield it and every folder below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+
+def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: int = 0) -> Content:
+    """Return what lies in a folder of a tree, links to folders followed once.
+
+    Raises UserError for a folder that cannot be listed, a link that leads out of the tree, and links in links.
+    """
+    content, listed = Content(path), tree.listing(path)
+    if listed.error or depth > DEEPEST:
+        why = listed.error or f"more than {DEEPEST} folders in one another"
+        raise UserError(f"{shown(os.path.join(tree.root, path))} cannot be read ({why}); mend it or take it away")
+    for name in sorted(listed.files):
+        if is_junk(name):
+            continue
+        if is_video(name):
+            content.videos.append(name)
+        elif is_picture(name):
+            content.pictures.append(name)
+        elif name not in listed.links and begins_as_video(os.path.join(tree.root, path, name)):
+            content.videos.append(name)
+            content.found.append(name)
+        else:
+            content.others.append(name)
+    for name in listed.folders:
+        inner, is_link = content.of(name), name in listed.links
+        tree.checked(inner, str(tree.root))
+        if is_link and (below_link or _leads_up(tree, inner)):
+            raise UserError(f"{tree.root}: {inner} is a link to a folder inside a class; put the folder itself there")
+        content.folders.append(content_of(tree, inner, below_link=below_link or is_link, depth=depth + 1))
+        content.folders[-1].is_link = is_link
+    return content
+
+
+def _leads_up(tree: Tree, path: str) -> bool:
+    """Return whether a link leads to a folder that it lies in, so that following it would never end."""
+    target, place = (os.path.realpath(os.path.join(tree.root, p)) for p in (path, os.path.dirname(path)))
+    return os.path.commonpath((target, place)) == target
