@@ -63,12 +63,14 @@ for name in ("avg_pool_1x5x5", "conv_1x5x5"):
 def test_a_data_set_costs_two_files(changed: Path, tmp_path: Path) -> None:
     assert diff_of("data/listing/moments.py").count("+++ ") == 2
     videos = tmp_path / "moments"
-    videos.mkdir()
+    for name in ("training/clapping/a b", "training/yawning/b", "validation/clapping/c", "validation/yawning/d"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / f"{name}.mp4").touch()
     (videos / "moments_categories.txt").write_text("yawning,0\nclapping,1\n")
     (videos / "trainingSet.csv").write_text("clapping/a b.mp4,clapping,3,0\nyawning/b.mp4,yawning,2,1\n")
     (videos / "validationSet.csv").write_text("clapping/c.mp4,clapping,3,0\nyawning/d.mp4,yawning,2,1\n")
     told = run(changed, "-m", "pvnas", "data", "list", str(videos))
-    assert "moments: 4 videos of 2 classes (train 2, val 2, test 0), 4 missing" in told
+    assert "moments: 4 videos of 2 classes (train 2, val 2, test 0), 0 missing" in told
     assert told.index("yawning") < told.index("clapping")
 
 
