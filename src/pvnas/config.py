@@ -61,7 +61,7 @@ class DataConfig:
     cache: Literal["auto", "ram", "gpu", "none"] = "auto"
     """Keep every video decoded: in memory (ram), on the GPU (gpu), none, or auto (ram if it fits into cache_gib)."""
     cache_gib: float = 4.0
-    """Memory that cache=auto may use, in GiB."""
+    """Memory that cache=auto may use, in GiB; less where the machine or its control group has less free."""
     order: Literal["random", "shards"] = "random"
     """Order of an epoch: random, or shard after shard of a pack (D), for slow disks and object stores."""
     workers: int = 0

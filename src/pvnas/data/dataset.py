@@ -4,17 +4,20 @@ torch is imported when frames are asked for: listing a folder needs none. Legend
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.config import DataConfig
+from pvnas.data.cache_room import decoded_bytes, room_for
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.listing import FORMATS, read_catalog
 from pvnas.data.listing.registry import Entry
@@ -24,15 +27,24 @@ from pvnas.data.pack.read import Pack, open_pack
 from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, claimed_size, decode_video
 from pvnas.data.video.seek import Choose, read_frames
 from pvnas.errors import UserError
+from pvnas.runtime.memory import shown_bytes
 from pvnas.runtime.progress import Progress, begin
+from pvnas.runtime.signals import ends_waits
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-GIB = 1 << 30
 CACHE_THREADS = 2
 FRAMES_OF_UNKNOWN_LENGTH = 300
+
+
+class Shape(NamedTuple):
+    """What decoding a video has shown: how many frames, and their size in pixels."""
+
+    frames: int
+    height: int
+    width: int
 
 
 class VideoDataset:
@@ -45,8 +57,17 @@ class VideoDataset:
     an open file for each video, more than a process may have by default.
     """
 
-    def __init__(self, catalog: Catalog, config: DataConfig, short_side: int, pack: Pack | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: DataConfig,
+        short_side: int,
+        pack: Pack | None = None,
+        shapes: Mapping[str, Shape] | None = None,
+    ) -> None:
+        """``shapes``: of the videos by name, as far as they are known from decoding; else their headers are asked."""
         self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
+        self.shapes = shapes or {}
         self._cache: list[DecodedVideo] | None = None
 
     def __len__(self) -> int:
@@ -79,7 +100,7 @@ class VideoDataset:
 
     def select(self, indices: Sequence[int]) -> "VideoDataset":
         """Return some of the videos; what is cached is shared."""
-        part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack)
+        part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack, self.shapes)
         part._cache = None if self._cache is None else [self._cache[i] for i in indices]
         return part
 
@@ -103,21 +124,7 @@ class VideoDataset:
 
     def prepare_cache(self, device: "torch.device | None" = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
-        where = self.config.cache
-        if not len(self):
-            return False
-        too_large = where == "auto" and self.estimated_bytes() > self.config.cache_gib * GIB
-        if where == "none" or too_large:
-            return False
-        on_device = device if where == "gpu" else None
-        cache = []
-        title = "decoding videos into memory"
-        with begin(progress, title, len(self)) as bar, ThreadPoolExecutor(CACHE_THREADS) as pool:
-            for video in pool.map(self.whole, range(len(self))):  # left early, it cancels what has not begun
-                cache.append(video if on_device is None else video.to(on_device))
-                bar.advance(1)
-        self._cache = cache
-        return True
+        return keep_decoded([self], device, progress)
 
     def whole(self, index: int) -> DecodedVideo:
         """Return a whole video, its shorter side scaled to ``short_side``; as it is kept, if it is."""
@@ -130,19 +137,22 @@ class VideoDataset:
         with self._named(index) as path:
             return decode_video(path, short_side=self.short_side)
 
-    def estimated_bytes(self, sample: int = 32) -> float:
-        """Return the memory that a cache takes, from what up to ``sample`` videos say of themselves."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, sample).astype(int)).tolist()
-        return float(np.mean([3.0 * self._pixels(index) for index in chosen])) * len(self)
+    def estimated_bytes(self) -> float:
+        """Return the memory that the decoded videos take."""
+        return sum(map(self.decoded_bytes, range(len(self))))
 
-    def _pixels(self, index: int) -> float:
+    def decoded_bytes(self, index: int) -> float:
+        """Return the memory that a decoded video takes: of what is known, else of what its header says."""
+        video = self.catalog.videos[index]
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
-            return math.prod(self.pack.size(row)) * self.pack.length(row)
-        with self._named(index) as path:
-            frames, height, width = claimed_size(path)
-        area = self.short_side**2 * max(width, height) / max(1, min(width, height))
-        return area * (frames or FRAMES_OF_UNKNOWN_LENGTH)
+            return 3.0 * math.prod(self.pack.size(row)) * self.pack.length(row)
+        shape = self.shapes.get(video.name)
+        if shape is None:
+            with self._named(index) as path:
+                frames, height, width = claimed_size(path)
+            shape = Shape(frames or FRAMES_OF_UNKNOWN_LENGTH, height, width)
+        return decoded_bytes(*shape, self.short_side)
 
     @contextmanager
     def _named(self, index: int) -> Iterator[Path]:
@@ -155,6 +165,75 @@ class VideoDataset:
             raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
 
 
+# ---- videos that are kept decoded
+
+
+def keep_decoded(
+    datasets: Sequence[VideoDataset], device: "torch.device | None" = None, progress: Progress | None = None
+) -> bool:
+    """Decode the videos of all datasets into memory, or onto ``device``, as their config says; whether they are there.
+
+    With ``auto`` they are kept where all of them together fit into the room that there is, and a line says what was
+    decided. A stop request ends it. Raises UserError where ``ram`` or ``gpu`` cannot be.
+    """
+    cache, videos = datasets[0].config.cache, sum(map(len, datasets))
+    if cache == "none" or not videos:
+        return False
+    room, path = room_for(datasets[0].config, device), datasets[0].config.path
+    faster = f"; a pack is faster: pvnas data pack {shlex.quote(path)} PACK" if datasets[0].pack is None else ""
+    needed = _bytes_up_to(room.bytes, datasets)
+    taken = math.inf if needed > room.bytes else _decode_all(datasets, room.bytes, device, progress)
+    if taken <= room.bytes:
+        if progress is not None:
+            place = "on the GPU" if datasets[0].device.type == "cuda" else "in memory"
+            progress.line(f"{shown_bytes(taken)} of videos are kept {place}")
+        return True
+    if cache != "auto":
+        raise UserError(f"data.cache {cache}: decoded videos take more than the {room}: --data.cache none{faster}")
+    if progress is not None:
+        progress.line(f"decoded, the videos take more than the {room}: they are not kept in memory{faster}")
+    return False
+
+
+def _bytes_up_to(limit: float, datasets: Sequence[VideoDataset]) -> float:
+    """Return what the decoded videos take, with those that are being decoded; counted no further than the limit."""
+    total = largest = 0.0
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            size = dataset.decoded_bytes(index)
+            total, largest = total + size, max(largest, size)
+            if total + CACHE_THREADS * largest > limit:
+                return math.inf
+    return total
+
+
+def _decode_all(
+    datasets: Sequence[VideoDataset], limit: float, device: "torch.device | None", progress: Progress | None
+) -> float:
+    """Decode all videos, keep them where they take no more than the limit, and return their bytes, infinity for more.
+
+    Headers lie: what is decoded is counted.
+    """
+    on_device = device if datasets[0].config.cache == "gpu" else None
+    videos = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    taken, kept = 0.0, []
+    # Threads that do not outlive the program where they hang on a file.
+    with begin(progress, "decoding videos into memory", len(videos)) as bar, ThreadPool(CACHE_THREADS) as pool:
+        decoded = pool.imap(lambda place: place[0].whole(place[1]), videos)
+        for _ in videos:
+            with ends_waits():
+                video = next(decoded)
+            taken += video.frames_TCHW.nbytes
+            if taken > limit:
+                return math.inf
+            kept.append(video if on_device is None else video.to(on_device))
+            bar.advance(1)
+    rest = iter(kept)
+    for dataset in datasets:
+        dataset._cache = list(islice(rest, len(dataset)))
+    return taken
+
+
 @dataclass(frozen=True)
 class OpenedVideos:
     """A catalogue and how its frames are read."""
@@ -162,6 +241,7 @@ class OpenedVideos:
     catalog: Catalog
     config: DataConfig
     pack: Pack | None = None
+    shapes: Mapping[str, Shape] = field(default_factory=dict)  # of videos by name, as far as they are known
 
     @property
     def info(self) -> PackInfo | None:
@@ -170,7 +250,7 @@ class OpenedVideos:
 
     def dataset(self, split: str, short_side: int) -> VideoDataset:
         """Return the videos of one split (train, val or test)."""
-        return VideoDataset(self.catalog.select(split), self.config, short_side, self.pack)
+        return VideoDataset(self.catalog.select(split), self.config, short_side, self.pack, self.shapes)
 
 
 def open_videos(config: DataConfig, seed: int) -> OpenedVideos:

@@ -16,7 +16,7 @@ from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
 from pvnas.data.clips.augment import flip_message
-from pvnas.data.dataset import OpenedVideos, VideoDataset
+from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset, keep_decoded
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -66,10 +66,9 @@ def load_videos(
         if message:
             progress.line(message)
     side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
-    opened = replace(opened, catalog=good)
+    opened = replace(opened, catalog=good, shapes=_shapes(run_dir))
     train, validation, test = (opened.dataset(split, side) for split in SPLITS)
-    for dataset in (train, validation, test):
-        dataset.prepare_cache(device, progress)
+    keep_decoded([train, validation, test], device, progress)
     return Videos(train, validation, test, excluded.count("test"))
 
 
@@ -83,3 +82,10 @@ def _check_results(catalog: Catalog, deadline: float, run_dir: Path, progress: P
     with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any
         limits = Limits(torch.get_num_threads(), deadline)
         return check_videos(catalog, limits, out=run_dir, progress=progress, stop=stop)
+
+
+def _shapes(run_dir: Path) -> dict[str, Shape]:
+    """Return what the check has found of the videos by name; nothing of a pack, which knows it itself."""
+    path = run_dir / "verdicts.json"
+    results = read_check_results(path) if path.exists() else []
+    return {result.path: Shape(result.frames, result.height, result.width) for result in results if result.usable}
