@@ -227,6 +227,11 @@ def test_a_used_directory_takes_the_same_config_only(tmp_path: Path) -> None:
     check_resumable(tmp_path / "new", config)
     (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     check_resumable(tmp_path, config)
+    (tmp_path / "environment.json").touch()
+    check_resumable(tmp_path, preset_config("laptop"))  # nothing is learnt yet: a refused command is mended by another
+    (tmp_path / "model.safetensors").touch()
+    check_resumable(tmp_path, config)
+    config.data.path = "/moved"
     config.data.workers, config.tensorboard, config.checkpoint_minutes = 3, False, 1.0
     check_resumable(tmp_path, config)
     config.seed, config.train.weights.lr = 4, 0.25

@@ -289,6 +289,9 @@ HARMLESS_FIELDS = frozenset(
     }
 )
 
+# Fields that say where the videos lie: a run goes on wherever they are moved, as long as they are the same.
+LOCATION_FIELDS = frozenset({"data.path", "data.format", "data.annotations", "data.allow_outside"})
+
 
 def pvnas_l() -> RunConfig:
     """PV-NAS-L on Kinetics-400: the paper's search, then K=1 and width 64 (sections 3 to 5 of the paper)."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any
 import torch
 
 from pvnas.config import RunConfig
+from pvnas.data.catalog import SPLITS
 from pvnas.data.dataset import OpenedVideos, open_videos
+from pvnas.data.identity import LearntVideos, located, open_learnt, open_whole
 from pvnas.data.readable import Videos, load_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
@@ -35,7 +37,7 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
-from pvnas.settings import check_resumable, dump_config
+from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.training.evaluate import score_views
@@ -44,6 +46,7 @@ from pvnas.training.results import summary, write_results
 from pvnas.training.stage import TrainStage
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
+TESTED = "tested.json"  # which network was tested on which set, where that is not the run's own
 
 
 def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
@@ -78,18 +81,58 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
 
 def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
-    with open_session(config, run_dir) as session:
+    with open_session(config, run_dir, ["test"]) as session:
+        return session.test(again=True)
+
+
+def test_on(config: RunConfig, run_dir: Path, folder: Path) -> dict[str, Any]:
+    """Test the network of a run on all videos that the config names; results and page go into a folder of their own."""
+    model = load_model(run_dir)
+    if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
+    opened = open_whole(config.data, model.classes, run_dir)
+    with _session(config, folder, opened, splits=["test"]) as session:
+        tested = {"run": str(run_dir.absolute()), "data": config.data.path}
+        write_atomic(folder / TESTED, json.dumps(tested, indent=1) + "\n")
+        write_atomic(folder / GENOTYPE, model.genotype.to_json())
+        session.model_dir = run_dir
         return session.test(again=True)
 
 
 @contextmanager
-def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
-    """Take the run directory, refuse another configuration in it, listen to signals; report at the end."""
-    opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
+def open_session(config: RunConfig, run_dir: Path, splits: Collection[str] = SPLITS) -> Iterator[Session]:
+    """Take the run directory, refuse another configuration or other videos in it, listen to signals; report at the end.
+
+    ``splits``: of which every video is needed as it was when the run began.
+    """
+    if (run_dir / TESTED).exists():
+        raise UserError(f"{run_dir} holds a test of another set, no run; name another --dir")
+    check_resumable(run_dir, config)
+    learnt = None
+    if has_learnt(run_dir):
+        config = replace(config, data=located(config.data, run_dir))
+        opened, learnt = open_learnt(config, run_dir, splits)
+    else:
+        opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
+    with _session(config, run_dir, opened, learnt, splits) as session:
+        yield session
+
+
+@contextmanager
+def _session(
+    config: RunConfig,
+    run_dir: Path,
+    opened: OpenedVideos,
+    learnt: LearntVideos | None = None,
+    splits: Collection[str] = SPLITS,
+) -> Iterator[Session]:
+    """Hold the directory, write what is run and on what, and at the end the report."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
-        check_resumable(run_dir, config)
-        write_atomic(run_dir / "config.yaml", dump_config(config))
+        check_resumable(run_dir, config)  # once more: another process may have been at it until now
+        for remark in opened.catalog.remarks:
+            progress.line(f"note: {remark}")
+        write_atomic(run_dir / CONFIG_NAME, dump_config(config))
         set_threads(config.threads)
         keep_freed_memory()
         adapt_spinning()
@@ -101,8 +144,8 @@ def open_session(config: RunConfig, run_dir: Path) -> Iterator[Session]:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }
-        write_atomic(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
-        yield Session(config, run_dir, opened, device, progress, stop)
+        write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=1) + "\n")
+        yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir)
         with ends_waits():
             write_report(run_dir)
 
@@ -117,11 +160,15 @@ class Session:
     device: torch.device
     progress: Progress
     stop: StopRequest
+    learnt: LearntVideos | None  # None for a run that begins
+    splits: Collection[str]  # those that are read
+    model_dir: Path  # where the trained network is
 
     @cached_property
     def videos(self) -> Videos:
         """The run's videos, checked and cached when a stage first needs them."""
-        return load_videos(self.opened, self.config, self.run_dir, self.progress, self.device)
+        device, learnt = self.device, self.learnt
+        return load_videos(self.opened, self.config, self.run_dir, self.progress, device, learnt, self.splits)
 
     @cached_property
     def log(self) -> EpochLog:
@@ -167,13 +214,13 @@ class Session:
         if path.exists() and not again:
             self.progress.line("test: finished before; its results are kept")
             return _read_results(path)
-        model = load_model(self.run_dir)
+        model = load_model(self.model_dir)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
         videos = self.videos
         started = time.monotonic()
         scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)
-        seconds = stage_seconds(self.run_dir) | {"test": round(time.monotonic() - started, 1)}
-        about = describe_run(self.run_dir, self.config, model.genotype, len(model.classes))
+        seconds = stage_seconds(self.model_dir) | {"test": round(time.monotonic() - started, 1)}
+        about = describe_run(self.model_dir, self.config, model.genotype, len(model.classes))
         about |= {"n_failed": videos.test_excluded, "n_validation": len(videos.validation), "seconds": seconds}
         results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)
         self.progress.line(f"test: {summary(results)}")
@@ -196,7 +243,7 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
     cost = network_cost(genotype, network, clip=(config.clip.frames, test.crop, test.crop), classes=classes)
     views = cost.over_views(test.temporal_views * test.spatial_views)
     return {name: views[name] for name in ("params", "activations", "macs_per_view", "macs_per_video", "clip")} | {
-        "digest": run_digest(run_dir),
+        "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,
         "genotype_digest": digest({}, genotype.with_about().to_json()),
         **{name: getattr(network, name) for name in ("width", "repeat", "layout", "stem")},
         "sampling": config.clip.sampling,

@@ -19,11 +19,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from pvnas import config as config_module
-from pvnas.config import HARMLESS_FIELDS, PRESETS, RunConfig
+from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS, PRESETS, RunConfig
 from pvnas.errors import UserError
 
 DEFAULT_PRESET = "laptop"
-CONFIG_NAME = "config.yaml"
+CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
 MAX_FILE_BYTES = 256 * 1024
 
 
@@ -153,13 +153,24 @@ def differences(old: RunConfig, new: RunConfig) -> dict[str, str]:
     return {name: f"{plain(a) or repr('')} -> {plain(b) or repr('')}" for name, (a, b) in pairs.items() if a != b}
 
 
+def has_learnt(run_dir: str | Path) -> bool:
+    """Whether a run has come so far that it cannot become another one: it has a checkpoint, or a trained network."""
+    checkpoints, weights = Path(run_dir, "checkpoints"), Path(run_dir, "model.safetensors")
+    return weights.exists() or any(checkpoints.glob("*/*"))
+
+
 def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
-    """UserError with the differences if the directory holds a run of another config (harmless fields aside)."""
+    """UserError with the differences if the directory holds a run of another config that has learnt something.
+
+    Harmless fields aside, and where the videos lie: whether they are the same is asked of themselves. A run that was
+    refused before it began is mended by another command; a config that no run has left there is the user's.
+    """
     file = Path(run_dir) / CONFIG_NAME
-    if not file.exists():
+    refused = Path(run_dir, ENVIRONMENT_NAME).exists() and not has_learnt(run_dir)
+    if refused or not file.exists():
         return
     changes = differences(load_config(file=file), config)
-    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS]
+    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS | LOCATION_FIELDS]
     if changed:
         raise UserError(
             f"{run_dir} holds a run of another config ({'; '.join(changed)}); "

@@ -277,15 +277,25 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
 
 def list_videos(config: DataConfig) -> Catalog:
     """Return the catalogue of a folder, list or pack as its lists say. Raises UserError."""
+    return list_all(config).catalog
+
+
+def list_all(config: DataConfig) -> OpenedVideos:
+    """Return all videos of a folder, list or pack, as its lists say. Raises UserError."""
     pack = _pack(config)
-    return pack.catalog if pack is not None else read_catalog(config, as_listed=True)
+    return OpenedVideos(pack.catalog if pack else read_catalog(config, as_listed=True), config, pack)
+
+
+def names_pack(config: DataConfig) -> bool:
+    """Return whether the config names a pack. Raises UserError for a URL that is to be read as anything else."""
+    remote = "://" in config.path
+    if config.format == "auto":
+        return remote or (Path(config.path) / INFO).is_file()
+    if remote and config.format != "pack":
+        raise UserError(f"{config.path} cannot be read as {config.format}: behind a URL there can only be a pack")
+    return config.format == "pack"
 
 
 def _pack(config: DataConfig) -> Pack | None:
     """Return the pack that the config names, None for files."""
-    remote = "://" in config.path
-    if config.format != "pack" and not (config.format == "auto" and (remote or (Path(config.path) / INFO).is_file())):
-        if remote:
-            raise UserError(f"{config.path} cannot be read as {config.format}: behind a URL there can only be a pack")
-        return None
-    return open_pack(config.path)
+    return open_pack(config.path) if names_pack(config) else None

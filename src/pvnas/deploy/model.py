@@ -56,7 +56,7 @@ def load_model(folder: Path) -> Model:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
         fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
         stem = fields.pop("stem")
-        config = RunConfig(preset="model", stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
+        config = RunConfig(stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
         network = PVNASNetwork(genotype, config.network, num_classes=len(classes))

@@ -8,8 +8,9 @@ from typing import Any
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
 from pvnas.config import RunConfig
+from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
-from pvnas.settings import CONFIG_NAME, check_resumable, load_config
+from pvnas.settings import CONFIG_NAME, check_config, check_resumable, load_config, set_field
 
 DATA_AND_CONFIG = (
     Argument("folder", "folder of labelled videos", None, metavar="DATA"),
@@ -88,26 +89,49 @@ def train(args: Namespace) -> None:
 
 @command(
     "test",
-    Argument("target", "run directory, or with --dir RUN its folder of videos", metavar="RUN|DATA"),
+    Argument("target", "run directory; with --dir RUN where its videos lie, or another set", metavar="RUN|DATA"),
     Argument("--dir", "run directory", None, metavar="RUN"),
+    Argument("--out", "test all of DATA as another set, with the results in this folder", None, metavar="FOLDER"),
     Argument("--json", "print results.json", False),
     takes_config=True,
-    example="pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json",
+    example="pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json\n"
+    "pvnas test other_videos --dir runs/my_videos-laptop --out tests/other",
 )
 def test(args: Namespace) -> None:
-    """Test a trained network again, over many views of each test video."""
-    run_dir = run_directory(args.dir or args.target)
-    config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
+    """Test a trained network, over many views of each video: on its run's test videos again, or on another set."""
+    if args.out and not args.dir:
+        raise UserError("--out goes with another set: pvnas test DATA --dir RUN --out FOLDER")
+    if args.out:
+        run_dir, out = Path(args.dir), Path(args.out)
+        config = _config_of_another_set(run_dir, args)
+    else:
+        run_dir = out = run_directory(args.dir or args.target)
+        config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
     if args.dir:
         config.data.path = args.target
-    make_paths_absolute(config)
+        make_paths_absolute(config)
     from pvnas import pipeline
 
-    results = pipeline.test(config, run_dir)
+    results = pipeline.test_on(config, run_dir, out) if args.out else pipeline.test(config, run_dir)
     if args.json:
         print_json(results)
     else:
-        _print_outcome(results, run_dir)
+        _print_outcome(results, out)
+
+
+def _config_of_another_set(run_dir: Path, args: Namespace) -> RunConfig:
+    """The config of a run, or of a model alone, but for its videos: another set is not listed as the run's own is."""
+    if (run_dir / CONFIG_NAME).is_file():
+        config = load_config(file=run_dir / CONFIG_NAME)
+    else:
+        from pvnas.deploy.model import load_model
+
+        config = load_model(run_dir).config
+    config.data = RunConfig().data
+    for name, value in args.overrides.items():
+        set_field(config, name, value)
+    check_config(config)
+    return config
 
 
 def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
