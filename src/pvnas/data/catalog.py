@@ -198,6 +198,13 @@ class Catalog:
         if not bad:
             return rest
         # A repr keeps a file name with control characters on one line.
+        missing = [path for path, reason in bad if reason.startswith("missing")]
+        if len(missing) > max(0.9, max_bad_share) * n:
+            raise UserError(
+                f"{len(missing)} of {n} listed videos are missing; the first was looked for as "
+                f"{os.path.join(self.root, missing[0])!r}; list paths that begin in {os.fspath(self.root)!r}, or name "
+                "the folder in which they begin as that of the videos, and the lists with --data.annotations"
+            )
         first = f"the first is {bad[0][0]!r} ({bad[0][1]}); all are in {listed}"
         if len(bad) > max_bad_share * n:
             enough = advice.format(math.ceil(1000 * len(bad) / n) / 1000)

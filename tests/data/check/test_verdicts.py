@@ -117,6 +117,13 @@ def test_missing_files_count_as_bad() -> None:
         usable(catalog, verdicts_of(catalog, v3="missing", v7="timeout"), 0.01)
 
 
+def test_where_nearly_all_files_are_missing_it_is_said_where_they_were_looked_for() -> None:
+    catalog = catalog_of(20)
+    missing = {f"v{number}": "missing" for number in range(19)}
+    with pytest.raises(UserError, match=r"19 of 20 listed videos are missing; the first was looked for as .*0.mp4"):
+        usable(catalog, verdicts_of(catalog, **missing), 0.01)
+
+
 def test_sums_by_class_are_in_the_catalogs_order() -> None:
     catalog = catalog_of(6)
     verdicts = verdicts_of(catalog, v0="missing", v1="partial", v3="partial")

@@ -74,15 +74,21 @@ def test_a_folder_without_anything_known_names_what_to_type(write, arguments: di
 
 
 def test_unknown_formats_annotations_and_files_are_named(write) -> None:
-    root = write(FOLDERS | {"notes/notes.txt": "hello", "table.mat": "x"})
+    root = write(
+        FOLDERS | {"notes/notes.txt": "hello", "table.mat": "x", "table.dat": "x", "a_01.json": '{"database": {}}'}
+    )
     with pytest.raises(UserError, match=r"unknown format 'ucf'; type --data.format NAME, one of auto, folders,"):
         read_catalog(root, format="ucf")
     with pytest.raises(UserError, match=r"no list of a known format in .*notes; .*type --data.format NAME"):
         read_catalog(root, annotations=root / "notes")
     with pytest.raises(UserError, match="annotations 'nowhere' do not exist"):
         read_catalog(root, annotations="nowhere")
-    with pytest.raises(UserError, match=r"table.mat is no list of a known format; type --data.format NAME"):
+    with pytest.raises(UserError, match=r"table.dat is no list of a known format; type --data.format NAME"):
+        read_catalog(root / "table.dat")
+    with pytest.raises(UserError, match=r"table.mat is a file of MATLAB; write its videos to a csv"):
         read_catalog(root / "table.mat")
+    with pytest.raises(UserError, match=r"a_01.json is JSON of the kind of ActivityNet; write its videos to a csv"):
+        read_catalog(root / "a_01.json")
     with pytest.raises(UserError, match=r"allow_outside 'nowhere' is no folder"):
         read_catalog(root, allow_outside="nowhere")
 

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
-from pvnas.data.listing import folders, own_lists
+from pvnas.data.listing import folders, other_formats, own_lists
 from pvnas.data.listing.registry import ListFolder, ListFormat, Listing
 from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries
 from pvnas.errors import UserError
@@ -91,6 +91,8 @@ def detect_format(folder: ListFolder) -> str:
     if own := own_lists.own_format(folder):
         return own
     if folder.chosen:
+        if other := other_formats.described(folder.chosen):
+            raise UserError(f"{folder.chosen} is {other}")
         raise UserError(
             f"{folder.chosen} is no list of a known format; type --data.format NAME, one of {', '.join(FORMATS)}"
         )

@@ -18,7 +18,7 @@ from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 
 VIDEO_FOLDERS = re.compile(
-    r"(?:videos?|clips?|data|train|val|valid|validate|validation|test|tiny|compress(?:ed)?|ucf-?101|hmdb-?51|20bn|jester"
+    r"(?:videos?|clips?|(?:raw_?)?frames?|rgb|images?|imgs?|jpe?gs?|data|train|val|valid|validate|validation|test|tiny|compress(?:ed)?|ucf-?101|hmdb-?51|20bn|jester"
     r"|kinetics-?\d*|k[467]00|something|ssv2|sth)(?:[-_].*)?",
     re.IGNORECASE,
 )

@@ -5,6 +5,7 @@ hold none of some). A video is `{youtube_id}_{start:06d}_{end:06d}.mp4` in a fol
 other endings, or the id alone. Clips of one id are one group.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -24,7 +25,7 @@ SECONDS = re.compile(r"(\d{1,6})(?:\.\d{1,9})?", re.ASCII)
 
 def is_kinetics_list(path: Path) -> bool:
     """Return whether a file begins with the header of Kinetics."""
-    return path.suffix.lower() == ".csv" and "youtube_id" in first_line(path)
+    return path.suffix.lower() == ".csv" and all(name in first_line(path) for name in ("youtube_id", "time_start"))
 
 
 def read_kinetics(folder: ListFolder) -> Listing:
@@ -40,13 +41,25 @@ def read_kinetics(folder: ListFolder) -> Listing:
 
     finder = Finder(folder.tree)
     rows = [row for path in paths for row in _rows(path, finder, name_of)]
+    remarks = _remarks_on_whole_files(rows)
     if len(labels) > MAX_CLASSES:
         raise UserError(f"{paths[0]}: more than {MAX_CLASSES} labels; the column 'label' must hold the class")
     if not labels:
-        return Listing.of(rows, None)
+        return Listing.of(rows, None, remarks)
     names = find_names(folder.files, len(labels), lambda those: labels.keys() <= set(map(class_key, those.names)))
     classes = [labels.get(class_key(name), name) for name in names.names] if names else sorted(labels.values())
-    return Listing.of(rows, classes)
+    return Listing.of(rows, classes, remarks)
+
+
+def _remarks_on_whole_files(rows: Sequence[Entry | None]) -> list[str]:
+    """Return a remark where files have the id alone for a name: most copies are cut already, but it cannot be told."""
+    whole = [row.path for row in rows if row and os.path.splitext(row.path)[0].endswith(row.group or "/")]
+    if not whole:
+        return []
+    return [
+        f"{len(whole)} files such as {shown(whole[0])} are read whole, as their names hold no time; where they are not "
+        "cut yet, list them with the header path,label,start,end"
+    ]
 
 
 def _rows(path: Path, finder: Finder, name_of: Callable[[str], str]) -> Iterator[Entry | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pvnas.data.listing.finder import VIDEO_FOLDERS, Finder, split_in_name
+from pvnas.data.listing.other_formats import remarks_on
 from pvnas.data.listing.path_list import EXPECTED, is_path_list, read_path_list
 from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, is_video
 from pvnas.data.listing.table import SPLIT_FILE, Row, check_header, header_of, is_table, listed_paths, read_table
@@ -68,7 +69,7 @@ def _read(folder: ListFolder, lists: Sequence[ListFile]) -> Listing:
                 unlabelled += 1
         if len(entries) + unlabelled == before:
             raise UserError(f"{path} is empty; {EXPECTED}")
-    files = [path for path in folder.files if is_names_file(path)]
+    files = [path for path in folder.files if _names_classes(path)]
     names, classes = labels.classes(files, [each.path for each in lists])
     if any(name != label for label, name in names.items()):
         entries = [entry._replace(label=names[entry.label]) for entry in entries]
@@ -121,7 +122,7 @@ class _Labels:
 
     def classes(self, files: Sequence[Path], lists: Sequence[Path]) -> tuple[dict[str, str], Sequence[str]]:
         """Return the class's name of every label, and all classes in their order. Raises UserError."""
-        if any(path.name == SPLIT_FILE for path in lists):  # its labels are the names, in any case
+        if not self.first or any(path.name == SPLIT_FILE for path in lists):  # whose labels are names in any case
             return {label: label for label in self.first}, sorted(self.first)
         return self._by_name(files) if self.is_text else self._by_number(files, any(map(header_of, lists)))
 
@@ -140,11 +141,9 @@ class _Labels:
         last = f"{self.first[str(highest)]}: label {highest}"
         names = find_names(files, highest + 1, lambda those: highest - _offset(those, numbers) < len(those.names))
         offset = _offset(names, numbers) if names else 1
-        if (
-            names is None
-            and numbers[0] > 0
-            and (names := find_names(files, highest, lambda n: len(n.names) == highest))
-        ):
+        if names is None and numbers[0] > 0:
+            names = find_names(files, highest, lambda those: len(those.names) == highest)
+        if names is not None and offset and not names.numbers:
             self.remarks.append(f"labels count from 1: {names.names[0]!r}, the first of {names.file}, is 1")
         if names is not None:
             return {str(number): names.names[number - offset] for number in numbers}, names.names
@@ -212,7 +211,7 @@ def which_lists(folder: ListFolder, *, only_tables: bool = False) -> list[ListFi
     """
     if folder.chosen:
         return [ListFile(folder.chosen, _split_of(folder, folder.chosen))]
-    files = [path for path in folder.files if path.suffix.lower() in ENDINGS and not is_names_file(path)]
+    files = [path for path in folder.files if path.suffix.lower() in ENDINGS and not _names_classes(path)]
     if folder.folder / SPLIT_FILE in files:
         return [ListFile(folder.folder / SPLIT_FILE, None)]
     if only_tables:
@@ -261,6 +260,11 @@ def _split_of(folder: ListFolder, path: Path) -> str | None:
     return split_in_name(path.stem) or of_folder
 
 
+def _names_classes(path: Path) -> bool:
+    """Return whether a file names the classes: labels.txt may as well be a list of videos."""
+    return is_names_file(path) and not (is_table(path) or is_path_list(path))
+
+
 def _looks_like_list(path: Path) -> bool:
     return not NO_LIST.fullmatch(path.stem) and (is_table(path) or is_path_list(path))
 
@@ -300,10 +304,11 @@ def own_format(folder: ListFolder) -> str | None:
     if folder.chosen:
         is_list = folder.chosen.name.lower().endswith(ENDINGS)
         return SPLIT_CSV.name if header_of(folder.chosen) else PATH_LIST.name if is_list else None
-    likely = [path for path in folder.files if path.suffix.lower() in ENDINGS and not is_names_file(path)]
+    likely = [path for path in folder.files if path.suffix.lower() in ENDINGS and not _names_classes(path)]
     finder = Finder(folder.tree)
     there = [path for path in likely if _names_videos(folder, finder, path)]
-    if not there and (not any(map(_looks_like_list, likely)) or len(_class_folders(finder)) > 1):
+    has_folders = folder.folder == folder.root and len(_class_folders(finder)) > 1
+    if not there and (has_folders or not any(map(_looks_like_list, likely))):
         return None
     return SPLIT_CSV.name if all(header_of(each.path) for each in which_lists(folder)) else PATH_LIST.name
 
@@ -320,13 +325,14 @@ def remarks_on_lists(folder: ListFolder, listing: Listing) -> list[str]:
             "to make classes of those type --data.format folders"
         )
     if folder.chosen is None:
+        remarks += remarks_on(folder.root / name for name in folder.tree.listing("").files)
         remarks += (why for path in folder.files if str(path) not in read and (why := _why_not(folder, finder, path)))
     return remarks
 
 
 def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     """Return why a file that looks like a list is not read, None for one that surely is none."""
-    if path.suffix.lower() not in ENDINGS or is_names_file(path) or NO_LIST.fullmatch(path.stem):
+    if path.suffix.lower() not in ENDINGS or _names_classes(path) or NO_LIST.fullmatch(path.stem):
         return None
     header = header_of(path)
     if not _looks_like_list(path):

@@ -162,10 +162,10 @@ class Listing(NamedTuple):
     remarks: tuple[str, ...] = ()  # one line each: see ``Catalog.remarks``
 
     @classmethod
-    def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None) -> Self:
+    def of(cls, rows: Sequence[Entry | None], classes: Sequence[str] | None, remarks: Sequence[str] = ()) -> Self:
         """Return the listing of rows, None where one has no label."""
         entries = [row for row in rows if row is not None]
-        return cls(entries, classes, len(rows) - len(entries))
+        return cls(entries, classes, len(rows) - len(entries), tuple(remarks))
 
 
 class ListFolder(NamedTuple):

@@ -133,12 +133,12 @@ def check_header(path: Path) -> None:
 
 
 def listed_paths(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line, row) of a table's rows with nothing but the path. Raises UserError."""
+    """Yield (line, row) of a table's rows with nothing but path and label; for guessing only. Raises UserError."""
     header = header_of(path) or _header("", ",")
-    columns = header.of_role("path")
+    paths, labels = header.of_role("path"), header.of_role("label")
     for line, row in islice(_cells(path, header), 1, None):
-        if columns and row[columns[0][1]]:
-            yield line, Row(row[columns[0][1]], "", True)
+        if paths and labels and row[paths[0][1]]:
+            yield line, Row(row[paths[0][1]], row[labels[0][1]], True)
 
 
 def segment_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -172,7 +172,7 @@ def _ssv2_rows(path: Path, split: str, finder: Finder, by_template: dict[str, st
 
 def _recognises_ssv2(folder: ListFolder) -> bool:
     if folder.chosen:  # one of several files stands for all of them
-        return folder.chosen.name.lower().endswith(".json")
+        return bool(SSV2_LABELS.fullmatch(folder.chosen.name) or SSV2_LIST.fullmatch(folder.chosen.name))
     names = [path.name for path in folder.files]
     return any(map(SSV2_LABELS.fullmatch, names)) and any(map(SSV2_LIST.fullmatch, names))
 
