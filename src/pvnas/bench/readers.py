@@ -78,8 +78,8 @@ def _read(dataset: VideoDataset, request: ClipRequest) -> Any:
 def _packed(catalog: Catalog, folder: Path, short_side: int) -> VideoDataset:
     pack_videos(catalog, folder, short_side=short_side)
     pack = open_pack(str(folder))
-    row_of = {path: row for row, path in enumerate(pack.catalog.videos.paths)}
-    ordered = pack.catalog.take([row_of[path] for path in catalog.videos.paths])
+    row_of = {name: row for row, name in enumerate(pack.catalog.videos.names)}
+    ordered = pack.catalog.take([row_of[name] for name in catalog.videos.names])
     return VideoDataset(ordered, DataConfig(cache="none"), short_side, pack)
 
 
@@ -162,7 +162,9 @@ def stage_milliseconds(catalog: Catalog, *, short_side: int, clips: int, augment
             wanted = table.order_T[training_indices(table.times_T, table.duration, ClipConfig(), [u])].tolist()
             passed("seek")
             painter.fit(stream.codec_context.width, stream.codec_context.height)
-            pictures = decode_runs(container, stream, packets, table, set(wanted), table.runs(set(wanted)), painter)
+            pictures = decode_runs(
+                container, stream, packets, table, set(wanted), table.runs(set(wanted)), painter.paint
+            )
             passed("decode")
         frames_TCHW = stacked([pictures[packet] for packet in wanted])
         passed("convert")

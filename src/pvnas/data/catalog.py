@@ -40,7 +40,8 @@ class Video:
     @property
     def name(self) -> str:
         """The path, and for a segment its seconds: what tells the videos of a catalogue apart."""
-        return f"{self.path} [{self.start:g}-{self.end:g} s]" if self.is_segment else self.path
+        # Ten digits, not the usual six: of a film of hours, too, two segments have two names.
+        return f"{self.path} [{self.start:.10g}-{self.end:.10g} s]" if self.is_segment else self.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ class VideoTable:
         splits_N = np.fromiter(map(split_codes.__getitem__, splits), np.uint8, n)
         groups_N = np.fromiter(map(codes.__getitem__, groups), np.int32, n)
         labels_N = np.fromiter(labels, np.int32, n)
-        starts_N, ends_N = np.array(segments).reshape(n, 2).T if segments is not None else whole_files(n)
+        starts_N, ends_N = columns_of(segments) if segments is not None else whole_files(n)
         columns = TextColumn.of(paths), labels_N, splits_N, groups_N, TextColumn.of(names), np.arange(n)
         return cls(*columns, starts_N, ends_N)
 
@@ -133,11 +134,27 @@ class VideoTable:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def names(self) -> Iterable[str]:
+        """The name of each video: its path, and of a segment its seconds."""
+        return (video.name for video in self) if self.has_segments else self.paths
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether any video is a part of its file."""
+        return bool((self.starts > 0).any() or (self.ends < math.inf).any())
+
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the videos of these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         arrays = {name: getattr(self, name)[index] for name in ("labels", "splits", "groups", "rows", "starts", "ends")}
         return replace(self, paths=self.paths.take(index), **arrays)
+
+
+def columns_of(segments: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return starts and ends (n,) in seconds, each a block of memory of its own."""
+    starts_N = np.array([start for start, _ in segments], dtype=np.float64)
+    return starts_N, np.array([end for _, end in segments], dtype=np.float64)
 
 
 def whole_files(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -181,20 +198,20 @@ class Catalog:
             for number, split in enumerate(SPLITS)
         }
 
-    def without(self, paths: Collection[str]) -> Self:
-        """Return the catalog without the videos of these paths, with the classes unchanged."""
-        dropped = frozenset(paths)
-        return self.take([row for row, path in enumerate(self.videos.paths) if path not in dropped])
+    def without(self, names: Collection[str]) -> Self:
+        """Return the catalog without the videos of these names, with the classes unchanged."""
+        dropped = frozenset(names)
+        return self.take([row for row, name in enumerate(self.videos.names) if name not in dropped])
 
     def without_bad(
         self, bad: Sequence[tuple[str, str]], max_bad_share: float, *, verb: str, listed: object, advice: str
     ) -> Self:
-        """Return the catalog without bad videos, path and reason of each.
+        """Return the catalog without bad videos, name and reason of each.
 
         `verb`: what cannot be done with them; `listed`: where all are; `advice`: what to do, with {:g} for the share
         that would be enough. Raises UserError for more than a share of all, and for all of a class's training videos.
         """
-        rest, n = self.without({path for path, _ in bad}), len(self.videos)
+        rest, n = self.without({name for name, _ in bad}), len(self.videos)
         if not bad:
             return rest
         # A repr keeps a file name with control characters on one line.

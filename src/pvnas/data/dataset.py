@@ -24,8 +24,9 @@ from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
-from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, claimed_size, decode_video
-from pvnas.data.video.seek import Choose, read_frames
+from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, claimed_size
+from pvnas.data.video.footage import Footage
+from pvnas.data.video.segment import Choose
 from pvnas.errors import UserError
 from pvnas.runtime.memory import shown_bytes
 from pvnas.runtime.progress import Progress, begin
@@ -119,8 +120,8 @@ class VideoDataset:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
             return self.pack.frames(row, choose(times_T, duration))
-        with self._named(index) as path:
-            return read_frames(path, choose, short_side=self.short_side)
+        with self._named(index) as footage:
+            return footage.frames(choose, short_side=self.short_side)
 
     def prepare_cache(self, device: "torch.device | None" = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
@@ -134,8 +135,8 @@ class VideoDataset:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
             return DecodedVideo(self.pack.frames(row, np.arange(len(times_T))), times_T, duration)
-        with self._named(index) as path:
-            return decode_video(path, short_side=self.short_side)
+        with self._named(index) as footage:
+            return footage.whole(short_side=self.short_side)
 
     def estimated_bytes(self) -> float:
         """Return the memory that the decoded videos take."""
@@ -149,20 +150,21 @@ class VideoDataset:
             return 3.0 * math.prod(self.pack.size(row)) * self.pack.length(row)
         shape = self.shapes.get(video.name)
         if shape is None:
-            with self._named(index) as path:
-                frames, height, width = claimed_size(path)
+            with self._named(index) as footage:
+                frames, height, width = claimed_size(footage.path)
             shape = Shape(frames or FRAMES_OF_UNKNOWN_LENGTH, height, width)
         return decoded_bytes(*shape, self.short_side)
 
     @contextmanager
-    def _named(self, index: int) -> Iterator[Path]:
-        """Yield a video's path; a VideoError becomes a UserError with the path in it."""
-        path = self.catalog.root / self.catalog.videos[index].path
+    def _named(self, index: int) -> Iterator[Footage]:
+        """Yield a video's footage; a VideoError becomes a UserError with its path and name in it."""
+        video = self.catalog.videos[index]
         try:
-            yield path
+            yield Footage.of(self.catalog, video)
         except VideoError as error:
             # A repr keeps a file name with control characters on one line.
-            raise UserError(f"{str(path)!r} cannot be read ({error}); mend it or take it away") from None
+            name = str(self.catalog.root / video.name)
+            raise UserError(f"{name!r} cannot be read ({error}); mend it or take it away") from None
 
 
 # ---- videos that are kept decoded
@@ -263,8 +265,8 @@ def open_videos(config: DataConfig, seed: int) -> OpenedVideos:
     if pack is None:
         return OpenedVideos(read_catalog(config, seed), config)
     shares = shares_of(config)
-    paths = list(pack.catalog.videos.paths)
-    catalog = pack.catalog.take(np.array(sorted(range(len(paths)), key=paths.__getitem__)))
+    places = [(video.path, video.start, video.end) for video in pack.catalog.videos]
+    catalog = pack.catalog.take(np.array(sorted(range(len(places)), key=places.__getitem__)))
     # A pack keeps only the splits that its list named.
     entries = [Entry(v.path, catalog.classes[v.label], v.split, v.group) for v in catalog.videos]
     format = FORMATS.get(pack.info.source.format)

@@ -63,7 +63,7 @@ def score_views(
             scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
             average.add(scores_NK, batch.videos_N, batch.views_N)
             task.advance(len(batch.videos_N), clips=len(batch.videos_N))
-    return average.scores(names=[video.path for video in catalog.videos])
+    return average.scores(names=[video.name for video in catalog.videos])
 
 
 def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _predictions_csv(videos: VideoDataset, scores_VK: Tensor) -> str:
     writer.writerow(map(inert, ["path", "label", "prediction", "correct", "score", *catalog.classes]))
     for video, scores_K in zip(catalog.videos, scores_VK, strict=True):
         best = int(scores_K.argmax())
-        names = [video.path, catalog.classes[video.label], catalog.classes[best]]
+        names = [video.name, catalog.classes[video.label], catalog.classes[best]]
         row = [*map(inert, names), int(best == video.label), round(float(scores_K[best]), SCORE_DIGITS)]
         writer.writerow(row + [round(score, SCORE_DIGITS) for score in scores_K.tolist()])
     return text.getvalue()
@@ -115,7 +115,7 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
         frames_THWC = display_frames(videos, index, config.clip, config.test)
         imsave(folder / f"{number:02d}.png", np.concatenate(list(frames_THWC), axis=1))
         video, best = catalog.videos[index], int(scores_VK[index].argmax())
-        sample = {"path": video.path, "file": f"{number:02d}.png", "truth": catalog.classes[video.label]}
+        sample = {"path": video.name, "file": f"{number:02d}.png", "truth": catalog.classes[video.label]}
         score = round(float(scores_VK[index, best]), SCORE_DIGITS)
         samples.append(sample | {"prediction": catalog.classes[best], "score": score})
     write_atomic(folder / "samples.json", json.dumps(samples, indent=1) + "\n")

@@ -22,6 +22,7 @@ from pvnas.data.pack import open_pack, pack_videos, verify_pack
 from pvnas.data.pack.shard import encode_video
 from pvnas.data.pack.write import list_digest, plan_shards, spread_order
 from pvnas.data.video.decode import decode_video
+from pvnas.data.video.footage import Footage
 from pvnas.errors import UserError
 
 OPTIONS: dict[str, Any] = {"short_side": 48, "videos_per_shard": 10}
@@ -122,7 +123,7 @@ def test_times_and_frames_are_those_of_a_full_decode(shared_data: Path) -> None:
         ("decord_video_90.mov", None),
         ("mmaction2_test.avi", 64),
     ):
-        encoded, (height, width) = encode_video(clips / name, short_side=64, quality=90)
+        encoded, (height, width) = encode_video(Footage(clips / name), short_side=64, quality=90)
         decoded = decode_video(clips / name, short_side=64)
         assert (encoded.times_T == decoded.times_T).all()
         assert encoded.duration == decoded.duration
@@ -134,7 +135,7 @@ def test_times_and_frames_are_those_of_a_full_decode(shared_data: Path) -> None:
 
 
 def test_a_smaller_video_is_not_blown_up(shapes: Catalog) -> None:
-    _, size = encode_video(shapes.root / shapes.videos[0].path, short_side=200, quality=90)
+    _, size = encode_video(Footage(shapes.root / shapes.videos[0].path), short_side=200, quality=90)
     assert size == (64, 64)
 
 
@@ -242,7 +243,7 @@ def test_a_video_of_too_many_bytes_is_left_out_with_the_reason(shapes: Catalog) 
     from pvnas.data.video.decode import VideoError
 
     with pytest.raises(VideoError, match="refused: its frames take more than 0 MiB as JPEG"):
-        encode_video(shapes.root / shapes.videos[0].path, short_side=48, quality=90, limit=5000)
+        encode_video(Footage(shapes.root / shapes.videos[0].path), short_side=48, quality=90, limit=5000)
 
 
 def test_names_of_any_bytes_survive(some: Catalog, tmp_path: Path) -> None:

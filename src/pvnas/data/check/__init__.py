@@ -9,7 +9,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from pvnas.data.catalog import Catalog
+from pvnas.data.catalog import Catalog, VideoTable
 from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, outcome_of, result_of, with_length
 from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results, write_check_results
 from pvnas.data.processes import allowed_seconds, check_deadline, run_jobs
@@ -63,51 +63,65 @@ def check_videos(
 ) -> list[CheckResult]:
     """Decode each video and return what was found, in the catalog's order whatever the number of workers.
 
-    A video of one frame, or of less than `shortest_seconds` (a clip's window, say), is `short`. With a folder `out` the
-    lists are written there, and of what an earlier check there has found only what time, memory or a crash decided is
-    read again. Raises Interrupted when `stop` is requested, UserError where `out` or workers cannot be had.
+    A file is decoded once for all of its segments. A video of one frame, or of less than `shortest_seconds` (a clip's
+    window, say), is `short`. With a folder `out` the lists are written there, and of what an earlier check there has
+    found only what time, memory or a crash decided is read again. Raises Interrupted when `stop` is requested,
+    UserError where `out` or workers cannot be had.
     """
-    limits, paths = limits or Limits(), list(dict.fromkeys(catalog.videos.paths))
+    limits, rows = limits or Limits(), _rows_of_files(catalog.videos)
+    videos = len(set(catalog.videos.names))
     results, memory = dict[str, CheckResult](), limits.memory_mib * MIB
-    with open_journal(out, limits) as journal, begin(progress, "checking videos", len(paths)) as bar:
+    with open_journal(out, limits) as journal, begin(progress, "checking videos", videos) as bar:
 
-        def add(result: CheckResult | None) -> None:
-            if result is not None:
-                results[result.path] = result
-                bar.advance(1)
+        def add(found: list[CheckResult]) -> None:
+            results.update({result.path: result for result in found})
+            bar.advance(len(found))
             if stop is not None and stop.requested:
-                raise Interrupted(f"{len(results)} of {len(paths)} videos are checked")
+                raise Interrupted(f"{len(results)} of {videos} videos are checked")
 
         work = partial(examine_within_limits, memory=memory, seconds_for=limits.seconds_for)
-        workers = max(1, min(limits.workers, len(paths)))
-        jobs = _unread(catalog.root.absolute(), paths, journal, add)
+        workers = max(1, min(limits.workers, len(rows)))
+        jobs = _unread(catalog, rows, journal, add)
         answers = run_jobs(work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=memory)
         with closing(answers):  # whatever ends this block ends the workers
             for answer in answers:
-                result = answer and outcome_of(*answer)
-                if result is not None:
+                found = outcome_of(*answer) if answer else []
+                for result in found:
                     journal.add(result)
-                add(result)
-        checked = [with_length(results[path], shortest_seconds) for path in catalog.videos.paths]
+                add(found)
+        checked = [with_length(results[name], shortest_seconds) for name in catalog.videos.names]
         if out is not None:
             write_check_results(checked, out)
             journal.path.unlink(missing_ok=True)  # all of it is in the list now
     return checked
 
 
-def _unread(root: Path, paths: Iterable[str], journal: "Journal", add: Callable[[CheckResult], None]) -> Iterator[Job]:
+def _rows_of_files(videos: VideoTable) -> dict[str, list[int]]:
+    """Return the rows of each file's videos: several of them where they are segments."""
+    rows: dict[str, list[int]] = {}
+    for row, path in enumerate(videos.paths):
+        rows.setdefault(path, []).append(row)
+    return rows
+
+
+def _unread(
+    catalog: Catalog, rows: dict[str, list[int]], journal: "Journal", add: Callable[[list[CheckResult]], None]
+) -> Iterator[Job]:
     """Yield the files that have to be decoded; what is known of all others is added to the results."""
-    for path in paths:
-        file = os.path.join(root, path)  # absolute: a worker must not depend on where this process stands
+    root = catalog.root.absolute()  # a worker must not depend on where this process stands
+    for path, rows_of_file in rows.items():
+        file = os.path.join(root, path)
+        videos = {video.name: video for video in map(catalog.videos.__getitem__, rows_of_file)}
         try:
             stamp = file_stamp(file)
-            known = journal.known(path, stamp)
+            known = {name: journal.known(name, stamp) for name in videos}
         except VideoError as error:
-            known = result_of(path, error)
-        if known is None:
-            yield Job(path, file, *stamp)
-        else:
-            add(known)
+            known = {name: result_of(name, error) for name in videos}
+        unknown = [video for name, video in videos.items() if known[name] is None]
+        if unknown:
+            yield Job(path, file, *stamp, tuple((video.name, video.start, video.end) for video in unknown))
+        if len(unknown) < len(videos):
+            add([result for result in known.values() if result is not None])
 
 
 # ---- what is known already

@@ -3,9 +3,10 @@
 Headers lie (a truncated file still claims all its frames), so what counts is what decodes.
 """
 
+import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pvnas.data.check.results import CRASHED, KINDS, MEMORY, CheckResult, Verdic
 from pvnas.data.processes import Allowed, Failure, Tell, more_memory, too_slow
 from pvnas.data.video.decode import (
     FrameReader,
+    OnLength,
     VideoError,
     actual_rate,
     average_rate,
@@ -25,6 +27,7 @@ from pvnas.data.video.decode import (
     reason,
     shown_times,
 )
+from pvnas.data.video.segment import segment_of
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
 COMPLETE_SHARE = 0.95
@@ -32,6 +35,7 @@ COMPLETE_SHARE = 0.95
 ROUNDING_SECONDS = 1e-3
 DETAIL_CHARACTERS = 300
 CONVERTED_SIDE = 64
+WHOLE = (0.0, math.inf)  # start and end of what is no segment
 
 
 class Job(NamedTuple):
@@ -41,10 +45,13 @@ class Job(NamedTuple):
     file: str
     size: int  # bytes
     modified_ns: int
+    videos: tuple[tuple[str, float, float], ...]  # name, start and end in seconds of each that is in it
 
 
-def examine_within_limits(job: Job, tell: Tell, memory: int, seconds_for: Callable[[int, float], float]) -> CheckResult:
-    """Return what is found of a file, refused where it needs more memory than the process may take (in bytes).
+def examine_within_limits(
+    job: Job, tell: Tell, memory: int, seconds_for: Callable[[int, float], float]
+) -> list[CheckResult]:
+    """Return what is found of each video of a file; refused where that takes more than ``memory`` (bytes).
 
     ``seconds_for``: the time that a video of so many bytes and seconds may take, told when its length is known.
     FFmpeg takes memory that it does not get for damage of the video, and goes on: what seems damaged is read once more
@@ -54,43 +61,60 @@ def examine_within_limits(job: Job, tell: Tell, memory: int, seconds_for: Callab
     def on_length(seconds: float) -> None:
         tell(Allowed(seconds_for(job.size, seconds)))
 
-    result = examine(job.file, on_length)
-    if result.verdict in ("ok", "refused"):
-        return result
+    segments = [WHOLE, *((start, end) for _, start, end in job.videos)]
+    whole, *results = examine_segments(job.file, segments, on_length)
+    if whole.verdict in ("ok", "refused"):
+        return results
     with more_memory(memory) as limited:
-        if not limited or examine(job.file, on_length) == result:
-            return result
-    return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
+        if not limited or examine_segments(job.file, segments, on_length) == [whole, *results]:
+            return results
+    return [CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")] * len(results)
 
 
-def examine(file: str | Path, on_length: Callable[[float], None] = lambda seconds: None) -> CheckResult:
-    """Decode a file to its end and return what was found, without the path. Raises nothing.
+def examine(file: str | Path, on_length: OnLength = lambda seconds: None) -> CheckResult:
+    """Decode a file to its end and return what was found, without the path. Raises nothing."""
+    return examine_segments(file, [WHOLE], on_length)[0]
+
+
+def examine_segments(
+    file: str | Path, segments: Sequence[tuple[float, float]], on_length: OnLength
+) -> list[CheckResult]:
+    """Decode a file to its end and return what was found of each segment, without the path. Raises nothing.
 
     ``on_length`` is told how many seconds the video is long, as its header says, and more where it goes on after that.
     """
     try:
         file_stamp(file)
-        return _examined(file, on_length)
+        examined = _examined(file, on_length)
+        return [_of_segment(examined, start, end) for start, end in segments]
     except VideoError as error:
-        return result_of("", error)
+        result = result_of("", error)
     except MemoryError:  # Python's own; FFmpeg's cannot be told from damage here
-        return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
+        result = CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")
     except Exception as error:  # whatever a file makes of PyAV is that file's fault
-        return CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
+        result = CheckResult("", "unreadable", f"{type(error).__name__}: {reason(error)}"[:DETAIL_CHARACTERS])
+    return [result] * len(segments)
 
 
-def outcome_of(job: Job, answer: CheckResult | Failure) -> CheckResult:
-    """Return what a worker has found, or what has become of it."""
-    if isinstance(answer, CheckResult):
-        result = answer
-    elif answer.kind == "timeout":
-        result = CheckResult("", "timeout", too_slow(answer.seconds))
-    elif answer.kind == "memory":
-        result = CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
+def outcome_of(job: Job, answer: list[CheckResult] | Failure) -> list[CheckResult]:
+    """Return what a worker has found of each video, or what has become of it."""
+    if isinstance(answer, list):
+        results = answer
     else:
-        result = CheckResult("", "unreadable", f"{CRASHED}: {answer.text}")
+        results = [_of_failure(answer)] * len(job.videos)
     # Stamped with what was seen before it was read: a file that changes meanwhile is read again next time.
-    return replace(result, path=job.path, bytes=job.size, modified_ns=job.modified_ns)
+    return [
+        replace(result, path=name, bytes=job.size, modified_ns=job.modified_ns)
+        for (name, _, _), result in zip(job.videos, results, strict=True)
+    ]
+
+
+def _of_failure(failure: Failure) -> CheckResult:
+    if failure.kind == "timeout":
+        return CheckResult("", "timeout", too_slow(failure.seconds))
+    if failure.kind == "memory":
+        return CheckResult("", "refused", f"{MEMORY}: reading it takes more than is allowed")
+    return CheckResult("", "unreadable", f"{CRASHED}: {failure.text}")
 
 
 def result_of(path: str, error: VideoError) -> CheckResult:
@@ -128,15 +152,52 @@ def file_stamp(file: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _examined(file: str | Path, on_length: Callable[[float], None]) -> CheckResult:
-    """Return ok or partial. Raises VideoError for all others, and MemoryError."""
+class _Examined(NamedTuple):
+    """What a decode of a whole file has shown."""
+
+    result: CheckResult
+    times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
+    duration: float  # seconds
+    faults: list[int]  # frames before each packet or frame that is corrupt
+
+
+def _of_segment(examined: _Examined, start: float, end: float) -> CheckResult:
+    """Return what was found between two instants in seconds. Raises VideoError where the file has no frame there."""
+    if (start, end) == WHOLE:
+        return examined.result
+    try:
+        segment = segment_of(examined.times_T, examined.duration, start, end)
+    except VideoError as error:
+        return result_of("", error)
+    frames, faults = len(segment.times_T), []
+    corrupt = sum(segment.first <= before <= segment.first + frames for before in examined.faults)
+    if corrupt:
+        faults.append(f"{corrupt} packets or frames are corrupt")
+    if end < math.inf and segment.duration < COMPLETE_SHARE * (end - start):
+        faults.append(
+            f"the video ends at {examined.duration:.6g} s, {end - examined.duration:.6g} s before the segment"
+        )
+    return replace(
+        examined.result,
+        verdict="partial" if faults else "ok",
+        detail="; ".join(faults),
+        frames=frames,
+        claimed=frames,
+        seconds=round(segment.duration, 6),
+    )
+
+
+def _examined(file: str | Path, on_length: OnLength) -> _Examined:
+    """Return what a decode has shown, ok or partial. Raises VideoError for all others, and MemoryError."""
     with open_video(file) as (container, stream):
         reader, base = FrameReader(container, stream, on_length), float(stream.time_base or 0)
         stamps: list[int | None] = []
+        corrupt: list[int] = []
         shapes: dict[tuple[int, int, int], None] = {}  # in the order of their first frames
         for frame in reader.frames():
             if not shapes:
                 _convert(frame)
+            corrupt += [len(stamps)] * (reader.bad - len(corrupt))
             stamps.append(frame.pts)
             shapes[_shape(frame)] = None
         if not shapes:
@@ -153,7 +214,8 @@ def _examined(file: str | Path, on_length: Callable[[float], None]) -> CheckResu
     if reader.bad:
         faults.append(f"{reader.bad} packets or frames are corrupt")
     width, height, rotation = next(iter(shapes))
-    return CheckResult(
+    duration = float(times_T[-1]) + 1 / rate
+    result = CheckResult(
         "",
         "partial" if faults else "ok",
         "; ".join(faults),
@@ -166,8 +228,9 @@ def _examined(file: str | Path, on_length: Callable[[float], None]) -> CheckResu
         height=height,
         resized=len(shapes) > 1,
         codec=codec,
-        seconds=round(float(times_T[-1]) + 1 / rate, 6),
+        seconds=round(duration, 6),
     )
+    return _Examined(result, times_T, duration, corrupt + [count] * (reader.bad - len(corrupt)))
 
 
 def _varies(times_T: NDArray[np.float64], rate: float, base: float) -> bool:

@@ -34,7 +34,7 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 class CheckResult:
     """What decoding a video to its end has shown; zeros where nothing is known."""
 
-    path: str  # as in the catalog
+    path: str  # as in the catalog; of a segment with its seconds, as ``Video.name`` is
     verdict: Verdict  # ok; short or partial (both usable); the others are not usable
     detail: str = ""  # why, in one line; `n of m frames decode` for a partial video
     frames: int = 0  # frames that decode
@@ -124,7 +124,7 @@ def usable(
     `max_bad_share` of the catalog, or all of a class's training videos; write the verdicts first, so that the person
     finds the list.
     """
-    known = set(catalog.videos.paths)
+    known = set(catalog.videos.names)
     unusable = [result for result in results if result.path in known and not result.usable]
     bad = [(result.path, f"{result.verdict}: {result.detail}") for result in unusable]
     slow = any(result.verdict == "timeout" for result in unusable) and math.isfinite(deadline)

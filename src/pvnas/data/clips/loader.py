@@ -179,7 +179,7 @@ def training_batches(
         flipped = labels[video.label]
         height, width = frames_TCHW.shape[2:]
         box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
-        return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.path)
+        return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.name)
 
     by_shards, balanced_V = videos.pack_shards(), videos.catalog.videos.labels if stage.balance == "batches" else None
     order = epoch_order(
@@ -202,7 +202,7 @@ def validation_batches(
         frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
         video = videos.catalog.videos[index]
         height, width = frames_TCHW.shape[2:]
-        return UncroppedClip(frames_TCHW, crops.validation_box(height, width, augment), video.label, video.path)
+        return UncroppedClip(frames_TCHW, crops.validation_box(height, width, augment), video.label, video.name)
 
     rows = range(len(videos))
     batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.config import ClipConfig
+from pvnas.data.video.segment import EPSILON_SECONDS
 
-# Rounding in time stamps: a frame that begins a microsecond after the wanted instant is the wanted frame.
-EPSILON_SECONDS = 1e-6
 EPSILON_FRAMES = 1e-6
 STRIDED_RULES = frozenset({"mmaction2", "tsm"})
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ from pvnas.data.check import Limits
 from pvnas.data.check.examine import file_stamp
 from pvnas.data.clips.sampling import test_indices
 from pvnas.data.processes import Allowed, Failure, Tell, run_jobs, too_slow
-from pvnas.data.video.decode import VideoError, longest_claim, open_video, reason
-from pvnas.data.video.seek import Choose, read_pictures
+from pvnas.data.video.decode import VideoError, reason
+from pvnas.data.video.footage import Footage
+from pvnas.data.video.segment import Choose
 
 MIB = 1 << 20
 MEMORY_MIB = 4096  # a video may take: frames of all views are held at once, unlike in a check
@@ -32,7 +34,7 @@ class Job(NamedTuple):
     """A video to decode."""
 
     number: int  # in the list that was asked for
-    file: str
+    footage: Footage
     size: int  # bytes
 
 
@@ -67,15 +69,17 @@ def _readable(videos: Sequence[Video], bad: list[tuple[int, VideoError]]) -> Ite
         except VideoError as error:
             bad.append((number, error))
         else:
-            yield Job(number, os.path.abspath(video.path), size)
+            yield Job(number, Footage(Path(os.path.abspath(video.path)), video.start, video.end), size)
 
 
 def _decode(job: Job, tell: Tell, clip: ClipConfig, test: TestConfig, limits: Limits) -> Frames | VideoError:
     """Return the frames of a video's temporal views, or why it has none. Raises nothing that a file is the cause of."""
     try:
-        with open_video(job.file) as (container, stream):
-            tell(Allowed(limits.seconds_for(job.size, longest_claim(container, stream))))
-        return read_pictures(job.file, views_chosen(clip, test), short_side=test.short_side)
+
+        def on_length(seconds: float) -> None:
+            tell(Allowed(limits.seconds_for(job.size, seconds)))
+
+        return job.footage.pictures(views_chosen(clip, test), short_side=test.short_side, on_length=on_length)
     except VideoError as error:
         return error
     except MemoryError:

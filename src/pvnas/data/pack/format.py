@@ -6,6 +6,7 @@ be that of a file beside `pack.json`; all members lie inside of their file, in o
 """
 
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterable
@@ -73,7 +74,7 @@ class PackShard:
 class LeftOut:
     """A video of the list that is not in the pack."""
 
-    path: str
+    path: str  # its name: of a segment with its seconds
     split: str
     reason: str
 
@@ -84,7 +85,7 @@ class PackedList:
 
     format: str  # how it was written: a name out of ``listing.FORMATS``
     videos: int
-    sha256: str  # over path, class, split and group of every video, whatever their order
+    sha256: str  # over path, class, split, group and segment of every video, whatever their order
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "groups": np.int32,
     **MEMBER_COLUMNS,
 }
+SEGMENT_COLUMNS: dict[str, type[np.generic]] = {"starts": np.float64, "ends": np.float64}
+"""Only where a video is a segment: seconds of the file that it was cut from."""
 
 
 def index_bytes(videos: Iterable[Video], members: MemberIndex) -> bytes:
@@ -241,6 +244,8 @@ def index_bytes(videos: Iterable[Video], members: MemberIndex) -> bytes:
         "splits": table.splits,
         "groups": table.groups,
     }
+    if table.has_segments:
+        columns |= {"starts": table.starts, "ends": table.ends}
     return bytes(save({**columns, **{name: getattr(members, name) for name in MEMBER_COLUMNS}}))
 
 
@@ -253,10 +258,11 @@ def parse_index(content: bytes, info: PackInfo) -> tuple[VideoTable, MemberIndex
         columns = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise DamageError(f"{CATALOG} is no safetensors file ({type(error).__name__})") from None
-    if columns.keys() != COLUMNS.keys():
+    expected = COLUMNS | (SEGMENT_COLUMNS if columns.keys() & SEGMENT_COLUMNS.keys() else {})
+    if columns.keys() != expected.keys():
         raise DamageError(f"{CATALOG} has other columns than a pack's")
     videos = sum(info.counts.values())
-    for name, kind in COLUMNS.items():
+    for name, kind in expected.items():
         if columns[name].dtype != kind or columns[name].ndim != 1:
             raise DamageError(f"{CATALOG}: column {name} is no list of {np.dtype(kind).name}")
         if name not in ("paths", "group_names", "group_name_lengths") and len(columns[name]) != videos:
@@ -276,9 +282,10 @@ def parse_index(content: bytes, info: PackInfo) -> tuple[VideoTable, MemberIndex
             raise DamageError(f"{CATALOG}: {lengths} do not add up to the bytes of {name}")
         texts[name] = TextColumn(columns[name].tobytes(), np.cumsum(wide) - wide, wide)
     labels, splits, groups = (columns[name] for name in ("labels", "splits", "groups"))
-    table = VideoTable(
-        texts["paths"], labels, splits, groups, texts["group_names"], np.arange(videos), *whole_files(videos)
-    )
+    segments = (columns["starts"], columns["ends"]) if "starts" in columns else whole_files(videos)
+    if not ((segments[0] >= 0) & (segments[0] < segments[1])).all():
+        raise DamageError(f"{CATALOG}: a segment does not end after its start")
+    table = VideoTable(texts["paths"], labels, splits, groups, texts["group_names"], np.arange(videos), *segments)
     return table, members
 
 
@@ -340,6 +347,12 @@ class PackedFrames:
     duration: float  # seconds from the first frame to the end of the last
     starts: NDArray[np.int64]  # (T + 1,) where each frame begins in the mjpeg data, and where the last one ends
     about: dict[str, Any]  # all of the member but times and sizes
+
+
+def place_of(video: Video) -> dict[str, str | float | None]:
+    """Return where a video was, for its json member: path, and start and end of a segment (none: the file's end)."""
+    end = video.end if video.end < math.inf else None
+    return {"path": video.path, **({"start": video.start, "end": end} if video.is_segment else {})}
 
 
 def parse_member(content: bytes, *, frames: int, size: int, height: int, width: int) -> PackedFrames:

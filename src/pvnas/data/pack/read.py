@@ -32,6 +32,7 @@ from pvnas.data.pack.format import (
     parse_index,
     parse_info,
     parse_member,
+    place_of,
     shown,
 )
 from pvnas.data.pack.storage import Storage, storage_of
@@ -163,9 +164,9 @@ class Pack:
         return self.info.shards[self.members.shards.item(row)].name
 
     def _fault(self, row: int, text: str) -> UserError:
-        path = shown(self.catalog.videos.paths[row])
+        name = shown(self.catalog.videos[row].name)
         return UserError(
-            f"{self.storage.address}/{self._file(row)}: video {path}: {text}; copy the shard anew: "
+            f"{self.storage.address}/{self._file(row)}: video {name}: {text}; copy the shard anew: "
             "what is damaged can be found with pvnas data verify"
         )
 
@@ -248,7 +249,7 @@ def _verify_shard(pack: Pack, number: int) -> None:
             try:
                 _verify_video(pack, row, shard.name, memoryview(piece)[start - piece_start : end - piece_start])
             except DamageError as damage:
-                problem = f"video {shown(pack.catalog.videos.paths[row])}{damage}"
+                problem = f"video {shown(pack.catalog.videos[row].name)}{damage}"
         start = end
     tail = pack.storage.read(shard.name, start, shard.bytes - start)
     digest.update(tail)
@@ -276,7 +277,7 @@ def _verify_video(pack: Pack, row: int, file: str, content: memoryview) -> None:
     jpegs = content[body + BLOCK :]
     try:
         member = parse_member(text, frames=frames, size=mjpeg_size, height=height, width=width)
-        listed = {"path": video.path, "class": pack.catalog.classes[video.label], "label": video.label}
+        listed = {**place_of(video), "class": pack.catalog.classes[video.label], "label": video.label}
         for name, value in {**listed, "split": video.split, "group": video.group}.items():
             if member.about.get(name) != value:
                 raise DamageError(f"its json and the catalogue differ in {name}")

@@ -15,9 +15,10 @@ import numpy as np
 import simplejpeg
 
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded
+from pvnas.data.pack.format import END, PackOptions, load_object, member_header, padded, place_of
 from pvnas.data.processes import Allowed, Tell, allowed_seconds, too_slow
-from pvnas.data.video.decode import InOrder, OnLength, Painter, VideoError, actual_rate, decode_in_order
+from pvnas.data.video.decode import InOrder, OnLength, Painter, VideoError, actual_rate
+from pvnas.data.video.footage import Footage
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, new_file, write_all
 
@@ -72,15 +73,15 @@ def pack_shard(
         file = _TarFile(folder / job.name, descriptor)
         for number, video in enumerate(job.catalog.videos):
             tell(video.name)
-            path = job.catalog.root / video.path
-            state = file_state(path)
+            footage = Footage.of(job.catalog, video)
+            state = file_state(footage.path)
             if number in late:
                 left_out.append((number, f"{TIMEOUT}: {too_slow(late[number])}", late_state(state, deadline)))
                 continue
-            allow = _allowance(path, tell, deadline)
+            allow = _allowance(footage.path, tell, deadline)
             try:
                 jpegs, size = encode_video(
-                    path, short_side=options.short_side, quality=options.quality, on_length=allow
+                    footage, short_side=options.short_side, quality=options.quality, on_length=allow
                 )
             except VideoError as error:
                 left_out.append((number, str(error), state))
@@ -109,7 +110,7 @@ def _allowance(path: Path, tell: Tell, deadline: float) -> OnLength:
 
 
 def encode_video(
-    path: Path,
+    footage: Footage,
     *,
     short_side: int,
     quality: int,
@@ -119,7 +120,7 @@ def encode_video(
     """Return all frames as upright JPEG files with their times, and their height and width.
 
     The shorter side is scaled down to ``short_side`` pixels, never up: that is cheaper after reading than in every byte
-    read. Frames and times are those of ``decode_video``. Raises VideoError, also where the JPEG files are more than
+    read. Frames and times are those of ``Footage.whole``. Raises VideoError, also where the JPEG files are more than
     ``limit`` bytes, and UserError where the computer has too little memory, which is no fault of the video.
     """
     painter = Painter(short_side, enlarges=False)
@@ -143,10 +144,10 @@ def encode_video(
         return content
 
     try:
-        jpegs = decode_in_order(path, encode, painter, on_length)
+        jpegs = footage.in_order(encode, painter, on_length)
     except MemoryError:
         raise UserError(
-            f"too little memory to decode {str(path)!r}; type the command again, with fewer --workers"
+            f"too little memory to decode {str(footage.path)!r}; type the command again, with fewer --workers"
         ) from None
     except (OSError, ValueError) as error:
         raise VideoError("unreadable", f"{type(error).__name__}: {error}") from None
@@ -157,7 +158,7 @@ def encode_video(
 def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, int]) -> bytes:
     """Return the json member of a video: the row of the list, size, times in seconds and bytes of each frame."""
     about = {
-        "path": video.path,
+        **place_of(video),
         "class": class_name,
         "label": video.label,
         "split": video.split,

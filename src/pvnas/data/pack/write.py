@@ -141,7 +141,7 @@ def spread_order(videos: list[Video], seed: int) -> NDArray[np.int64]:
     A class of n videos has one at a random place in each n-th of the whole, and a group of m one in each m-th of its
     class. The order of the list does not matter.
     """
-    names = [f"{seed}\0{video.path}\0{video.label}" for video in videos]
+    names = [f"{seed}\0{video.name}\0{video.label}" for video in videos]
     digests = [hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest() for name in names]
     draws_N = np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64).reshape(-1)
     jitter_N = (draws_N >> np.uint64(11)).astype(np.float64) / 2.0**53
@@ -166,9 +166,14 @@ def spread_order(videos: list[Video], seed: int) -> NDArray[np.int64]:
 def list_digest(catalog: Catalog) -> str:
     """Return the SHA-256 of the list of videos, whatever its order."""
     total = hashlib.sha256()
-    for row in sorted((v.path, catalog.classes[v.label], v.split, v.group or "") for v in catalog.videos):
+    for row in sorted(_row(video, catalog.classes) for video in catalog.videos):
         total.update(json.dumps(row).encode() + b"\n")
     return total.hexdigest()
+
+
+def _row(video: Video, classes: Sequence[str]) -> tuple[str | float, ...]:
+    segment = (video.start, video.end) if video.is_segment else ()
+    return video.path, classes[video.label], video.split, video.group or "", *segment
 
 
 # ---- what the pack is to be
@@ -328,7 +333,7 @@ def _finish(
         listed = list(job.catalog.videos)
         videos += [listed[number] for number, *_ in record.samples]
         rows += [(shard, *sample[1:]) for sample in record.samples]
-        left_out += [LeftOut(listed[number].path, listed[number].split, why) for number, why, _ in record.left_out]
+        left_out += [LeftOut(listed[number].name, listed[number].split, why) for number, why, _ in record.left_out]
     if left_out:
         write_atomic(folder / LEFT_OUT, json.dumps([asdict(video) for video in left_out], indent=1) + "\n")
         bad = [(video.path, video.reason) for video in left_out]

@@ -249,7 +249,7 @@ class Painter:
 
     def fit(self, width: int, height: int) -> None:
         """Take the size of the video's first frame: a later one of another size is scaled to it."""
-        short_side = self.short_side
+        short_side, self.turns = self.short_side, None
         if short_side is None or (not self.enlarges and short_side > min(width, height)):
             self.size = width, height
             return

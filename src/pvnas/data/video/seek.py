@@ -6,6 +6,7 @@ to the last wanted one are decoded, and in codecs where it is exact the frames t
 skipped. Where the stamps cannot be trusted the whole file is decoded in order.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,13 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.video.decode import Painter, actual_rate, average_rate, channels_first, decode_in_order, open_video
+from pvnas.data.video.decode import (
+    OnLength,
+    Painter,
+    actual_rate,
+    average_rate,
+    decode_in_order,
+    longest_claim,
+    open_video,
+    stacked,
+)
+from pvnas.data.video.segment import Choose, within
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Choose = Callable[[NDArray[np.float64], float], NDArray[np.int64]]
-"""Given when each frame begins and the duration, in seconds: the indices of the frames that are wanted."""
+Make = Callable[[Any], Any]
+"""What a reader makes of a decoded frame: a picture, a JPEG file."""
 
 # Where FFmpeg's `skip_frame = NONREF` leaves all other frames as they are; in AV1 it does not.
 SKIPPABLE_CODECS = frozenset({"h264", "hevc"})
@@ -30,6 +41,7 @@ SKIPPABLE_CODECS = frozenset({"h264", "hevc"})
 UNTRUSTED_CODECS = frozenset({"vp8"})
 # Compressed bytes (and pictures, where a file is decoded in order) that are held for one clip; larger files are sought.
 HELD_BYTES = 64 << 20
+SEGMENTED_BYTES = 4 << 20  # of a file of which segments are read: there are many, and each needs little of it
 HELD_PICTURES = 512 << 20
 CACHED_TABLES = 64
 
@@ -63,30 +75,46 @@ class PacketTable:
 
 
 def read_frames(path: str | Path, choose: Choose, *, short_side: int | None = None) -> "Tensor":
-    """Return what ``read_pictures`` does as a tensor (T, C, H, W)."""
-    return channels_first(read_pictures(path, choose, short_side=short_side))
-
-
-def read_pictures(path: str | Path, choose: Choose, *, short_side: int | None = None) -> NDArray[np.uint8]:
-    """Return the (T, H, W, C) RGB frames, upright, at the indices that ``choose(times_T, duration)`` returns.
+    """Return the (T, C, H, W) uint8 RGB frames, upright, at the indices that ``choose(times_T, duration)`` returns.
 
     ``short_side`` scales them so that the shorter side has this many pixels. In a damaged file the last frame before
     takes the place of one that does not decode. Raises VideoError.
     """
+    painter = Painter(short_side)
+    return stacked(read_items(path, choose, painter.paint, painter))
+
+
+def read_items(
+    path: str | Path,
+    choose: Choose,
+    make: Make,
+    painter: Painter,
+    start: float = 0.0,
+    end: float = math.inf,
+    on_length: OnLength = lambda seconds: None,
+) -> list[Any]:
+    """Return what ``make`` makes of each frame that ``choose`` asks for; of one that is asked for twice it is the same.
+
+    ``painter`` is given the size of the frames before. ``start`` and ``end``: the segment that is meant, in seconds;
+    ``on_length`` is told how long the file is. Raises VideoError.
+    """
+    is_segment = start > 0 or end < math.inf
+    choose = within(choose, start, end) if is_segment else choose
     with open_video(path) as (container, stream):
-        packets, table = packets_and_table(Path(path), container, stream)
+        on_length(longest_claim(container, stream))
+        most = SEGMENTED_BYTES if is_segment else HELD_BYTES
+        packets, table = packets_and_table(Path(path), container, stream, most)
         width, height = stream.codec_context.width, stream.codec_context.height
         if table is not None and width and height:  # a damaged header may hold no size; then the first frame tells
             wanted = table.order_T[choose(table.times_T, table.duration)]
-            painter = Painter(short_side)
             painter.fit(width, height)
             needed = set(wanted.tolist())
             # A decoder that begins at a key packet may distrust what follows it: then from the first packet on.
             for runs in (table.runs(needed), [(0, max(needed) + 1)]):
-                pictures = decode_runs(container, stream, packets, table, needed, runs, painter)
-                if len(pictures) == len(needed):
-                    return np.stack([pictures[packet] for packet in wanted.tolist()])
-    return _read_in_order(path, choose, short_side, table)
+                items = decode_runs(container, stream, packets, table, needed, runs, make)
+                if len(items) == len(needed):
+                    return [items[packet] for packet in wanted.tolist()]
+    return _read_in_order(path, choose, make, painter, table, on_length)
 
 
 # ---- the table of packets
@@ -137,10 +165,12 @@ def _table_of_large_file(path: Path, size: int, modified_ns: int) -> PacketTable
         return packet_table(container, stream)
 
 
-def packets_and_table(path: Path, container: Any, stream: Any) -> tuple[list[Any] | None, PacketTable | None]:
-    """Return (packets, table); None for packets that are too many to hold, None for a table that cannot be trusted."""
+def packets_and_table(
+    path: Path, container: Any, stream: Any, held_bytes: int = HELD_BYTES
+) -> tuple[list[Any] | None, PacketTable | None]:
+    """Return (packets, table); None for packets of a file of more bytes, None for a table that cannot be trusted."""
     status = path.stat()
-    if status.st_size > HELD_BYTES:
+    if status.st_size > held_bytes:
         return None, _table_of_large_file(path, status.st_size, status.st_mtime_ns)
     packets: list[Any] = []
     return packets, packet_table(container, stream, packets)
@@ -156,20 +186,20 @@ def decode_runs(
     table: PacketTable,
     wanted: set[int],
     runs: list[tuple[int, int]],
-    painter: Painter,
-) -> dict[int, NDArray[np.uint8]]:
-    """Return the pictures by packet; fewer than wanted where something does not decode."""
+    make: Make,
+) -> dict[int, Any]:
+    """Return what is made of the wanted frames, by packet; fewer than wanted where something does not decode."""
     import av
 
     packet_of = {int(table.stamps_P[packet]): packet for packet in wanted}
-    pictures: dict[int, NDArray[np.uint8]] = {}
+    items: dict[int, Any] = {}
     context = stream.codec_context
     skips = context.name in SKIPPABLE_CODECS
 
-    def paint(frames: list[Any]) -> None:
+    def take(frames: list[Any]) -> None:
         for frame in frames:
             if frame.pts in packet_of and not frame.is_corrupt:
-                pictures[packet_of[frame.pts]] = painter.paint(frame)
+                items[packet_of[frame.pts]] = make(frame)
 
     try:
         for first, end in runs:
@@ -178,11 +208,11 @@ def decode_runs(
             for number, packet in enumerate(run, start=first):
                 if skips:
                     context.skip_frame = "DEFAULT" if number in wanted else "NONREF"
-                paint(context.decode(packet))
-            paint(context.decode(None))
+                take(context.decode(packet))
+            take(context.decode(None))
     except av.FFmpegError:
         return {}
-    return pictures
+    return items
 
 
 def _sought(container: Any, stream: Any, table: PacketTable, first: int, end: int) -> Iterator[Any]:
@@ -204,14 +234,13 @@ def _sought(container: Any, stream: Any, table: PacketTable, first: int, end: in
 
 
 def _read_in_order(
-    path: str | Path, choose: Choose, short_side: int | None, table: PacketTable | None
-) -> NDArray[np.uint8]:
-    """Decode from the beginning, count the frames and return those that are wanted.
+    path: str | Path, choose: Choose, make: Make, painter: Painter, table: PacketTable | None, on_length: OnLength
+) -> list[Any]:
+    """Decode from the beginning, count the frames and return what is made of those that are wanted.
 
     With a table the file's stamps are right and some of its frames do not decode: the frames are chosen by the table,
     as if the file were whole, and each that is lacking is the last one before it.
     """
-    painter = Painter(short_side)
     held_bytes = 0
 
     def hold(frame: Any) -> Any:
@@ -219,7 +248,7 @@ def _read_in_order(
         held_bytes += frame.width * frame.height * 2
         return frame if held_bytes <= HELD_PICTURES else None
 
-    decoded = decode_in_order(path, hold, painter)
+    decoded = decode_in_order(path, hold, painter, on_length)
     frames, times_T, duration = decoded.items, decoded.times_T, decoded.duration
     if table is None:
         wanted = choose(times_T, duration)
@@ -228,8 +257,8 @@ def _read_in_order(
         wanted = np.searchsorted(times_T, instants + 1e-9, side="right") - 1
     wanted = np.clip(wanted, 0, len(frames) - 1)
     needed, numbers = dict.fromkeys(sorted(wanted.tolist())), count()
-    if any(frames[index] is None for index in needed):  # painted as they come: there is no room for whole frames
-        again = decode_in_order(path, lambda frame: painter.paint(frame) if next(numbers) in needed else None, painter)
-        return np.stack([again.items[index] for index in wanted.tolist()])
-    pictures = {index: painter.paint(frames[index]) for index in needed}
-    return np.stack([pictures[index] for index in wanted.tolist()])
+    if any(frames[index] is None for index in needed):  # made as they come: there is no room for whole frames
+        again = decode_in_order(path, lambda frame: make(frame) if next(numbers) in needed else None, painter)
+        return [again.items[index] for index in wanted.tolist()]
+    items = {index: make(frames[index]) for index in needed}
+    return [items[index] for index in wanted.tolist()]
