@@ -178,8 +178,8 @@ def keep_decoded(
     With ``auto`` they are kept where all of them together fit into the room that there is, and a line says what was
     decided. A stop request ends it. Raises UserError where ``ram`` or ``gpu`` cannot be.
     """
-    cache, videos = datasets[0].config.cache, sum(map(len, datasets))
-    if cache == "none" or not videos:
+    cache = datasets[0].config.cache if any(map(len, datasets)) else "none"
+    if cache == "none":
         return False
     room, path = room_for(datasets[0].config, device), datasets[0].config.path
     faster = f"; a pack is faster: pvnas data pack {shlex.quote(path)} PACK" if datasets[0].pack is None else ""

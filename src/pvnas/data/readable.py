@@ -4,23 +4,27 @@ Writes verdicts.json and verdicts.csv (of files; a pack was checked when it was 
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pvnas.config import RunConfig
+from pvnas.config import ClipConfig, RunConfig
 from pvnas.data.balance import notes
-from pvnas.data.catalog import SPLITS
+from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
-from pvnas.data.check.results import read_check_results, usable
+from pvnas.data.check.results import CheckResult, read_check_results, usable
 from pvnas.data.clips.augment import flip_message
+from pvnas.data.clips.sampling import repetition_notes
 from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset, keep_decoded
 from pvnas.data.identity import LearntVideos, learnt_of, write_learnt
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
+
+VIDEOS_LOOKED_AT = 2000  # of a pack, evenly spread
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ def load_videos(
     progress.line(good.summary())
     for line in notes(good, balanced=config.train.balance != "none"):
         progress.line(line)
+    checked = _results_by_name(run_dir) if opened.info is None else {}
+    repetitions = _repetition_notes(opened, good, checked, config.clip)
+    for line in repetitions:
+        progress.line(line)
     summary = {
         "root": str(good.root),
         "format": good.format,
@@ -65,6 +73,7 @@ def load_videos(
         "excluded": n,
         "unlabelled": good.unlabelled,
         "remarks": list(good.remarks),
+        "repetitions": repetitions,
     }
     write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
     for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
@@ -72,7 +81,8 @@ def load_videos(
         if message:
             progress.line(message)
     side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
-    opened = replace(opened, catalog=good, shapes=_shapes(run_dir))
+    shapes = {name: Shape(result.frames, result.height, result.width) for name, result in checked.items()}
+    opened = replace(opened, catalog=good, shapes=shapes)
     train, validation, test = datasets = [opened.dataset(split, side) for split in SPLITS]
     keep_decoded([data for split, data in zip(SPLITS, datasets, strict=True) if split in splits], device, progress)
     return Videos(train, validation, test, excluded.count("test"))
@@ -89,8 +99,24 @@ def _checked(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: P
     return learnt_of(opened, good, results)
 
 
-def _shapes(run_dir: Path) -> dict[str, Shape]:
-    """Return what the check has found of the videos by name; nothing of a pack, which knows it itself."""
+def _results_by_name(run_dir: Path) -> dict[str, CheckResult]:
+    """Return what the check has found of the usable videos, by name."""
     path = run_dir / "verdicts.json"
     results = read_check_results(path) if path.exists() else []
-    return {result.path: Shape(result.frames, result.height, result.width) for result in results if result.usable}
+    return {result.path: result for result in results if result.usable}
+
+
+def _repetition_notes(
+    opened: OpenedVideos, good: Catalog, checked: Mapping[str, CheckResult], clip: ClipConfig
+) -> list[str]:
+    """Return what is said of videos that are too short or too slow for the clips; nothing of a pack behind a URL."""
+    if opened.pack is None:
+        results = [checked[video.name] for video in good.videos if video.name in checked]
+        lengths = [(result.frames, result.seconds) for result in results]
+    elif "://" in opened.config.path:  # it would be asked for every video
+        lengths = []
+    else:
+        rows = good.videos.rows[:: max(1, len(good.videos) // VIDEOS_LOOKED_AT)].tolist()
+        lengths = [(opened.pack.length(row), opened.pack.times(row)[1]) for row in rows]
+    frames, seconds = zip(*lengths, strict=True) if lengths else ((), ())
+    return repetition_notes(np.array(frames, dtype=np.int64), np.array(seconds, dtype=np.float64), clip)

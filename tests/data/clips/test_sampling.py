@@ -249,3 +249,33 @@ def test_a_dense_clip_hangs_on_one_draw() -> None:
     starts = sampling.test_starts(duration, clip, 10, "tsm")
     rows = [frame_indices(times_T, duration, start, clip, "tsm").tolist() for start in starts]
     assert sampling.test_indices(times_T, duration, clip, 10, "tsm").tolist() == rows
+
+
+def notes(videos: list[tuple[int, float]], **options: object) -> list[str]:
+    frames, seconds = zip(*videos, strict=True) if videos else ((), ())
+    clip = ClipConfig(**options)  # type: ignore[arg-type]
+    return sampling.repetition_notes(np.array(frames, dtype=np.int64), np.array(seconds, dtype=np.float64), clip)
+
+
+def test_what_clips_hold_that_a_video_cannot_fill_is_said_and_nothing_of_others() -> None:
+    whole = [(64, 64 / 30), (300, 10.0), (40, 10.0)]
+    assert notes([]) == notes(whole) == []
+    short, slow = (63, 2.1), (50, 10.0 + 40 / 3)
+    assert notes([*whole, short, short, slow]) == [
+        "2 of 6 videos are shorter than a clip's window (2.13 s): their clips repeat the last frame "
+        "(clip.short_videos clamp; loop and fit are the other ways)",
+        "1 of 6 videos have fewer than 3.33 frames a second, the slowest 2.14: frames repeat in their clips",
+    ]
+    assert "begin again with the first frame (clip.short_videos loop;" in notes([short], short_videos="loop")[0]
+    assert "take all of the video" in notes([short], short_videos="fit")[0]
+    assert notes([(8, 0.3), (7, 100.0)], sampling="segment") == [
+        "1 of 2 videos have fewer than 8 frames: frames repeat in their clips"
+    ]
+
+
+@pytest.mark.parametrize("rate, repeats", [(3.4, False), (3.0, True), (30.0, False)])
+def test_a_note_on_slow_videos_is_true_of_their_clips(rate: float, repeats: bool) -> None:
+    times_T = np.arange(200) / rate
+    indices = sampling.centre_indices(times_T, 200 / rate, ClipConfig())
+    assert (len(set(indices.tolist())) < 8) == repeats
+    assert bool(notes([(200, 200 / rate)])) == repeats

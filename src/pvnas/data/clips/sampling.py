@@ -113,6 +113,36 @@ def segment_centres(n_frames: int, duration: float, segments: int, rule: str) ->
     return (frames + 0.5) * (duration / n_frames)
 
 
+SHORT_VIDEOS = {
+    "clamp": "their clips repeat the last frame (clip.short_videos clamp; loop and fit are the other ways)",
+    "loop": "their clips begin again with the first frame (clip.short_videos loop; clamp and fit are the other ways)",
+    "fit": "their clips take all of the video, in less time (clip.short_videos fit; clamp and loop are the other ways)",
+}
+
+
+def repetition_notes(frames_V: NDArray[np.int64], seconds_V: Seconds, clip: ClipConfig) -> list[str]:
+    """Return what clips of videos with so many frames and seconds hold where these do not give what the config asks.
+
+    A line on videos that are too short, and one on those whose frames are too few for a clip without repetition.
+    """
+    n, repeat = len(frames_V), "frames repeat in their clips"
+    if clip.sampling == "segment":
+        few = int((frames_V < clip.frames).sum())
+        return [f"{few} of {n} videos have fewer than {clip.frames} frames: {repeat}"] if few else []
+    window, lines = window_seconds(clip), []
+    short_V = seconds_V < window - EPSILON_SECONDS
+    rates_V = frames_V / np.maximum(seconds_V, EPSILON_SECONDS)
+    needed = 1.0 / np.diff(frame_offsets(clip)).min() if clip.frames > 1 else 0.0  # frames a second
+    slow_V = ~short_V & (rates_V < needed - EPSILON_FRAMES)
+    if short_V.any():
+        what = f"{short_V.sum()} of {n} videos are shorter than a clip's window ({window:.3g} s)"
+        lines.append(f"{what}: {SHORT_VIDEOS[clip.short_videos]}")
+    if slow_V.any():
+        what = f"{slow_V.sum()} of {n} videos have fewer than {needed:.3g} frames a second"
+        lines.append(f"{what}, the slowest {rates_V[slow_V].min():.3g}: {repeat}")
+    return lines
+
+
 def draws(clip: ClipConfig) -> int:
     """Return how many numbers in [0, 1) decide which frames a training clip has."""
     return clip.frames if clip.sampling == "segment" else 1
