@@ -146,8 +146,8 @@ def _by_split(top: Content, name: str, splits: Mapping[str, str]) -> Layout:
         trains = [folder for folder in named if splits[folder.name] == "train"]
         if not trains or not classes or any(folder.has_own_videos for folder in trains):
             remark = (
-                f"{_some(splits)} beside {_some(others)} is read as a class; where it is a split, put its videos in "
-                f"folders of their classes ({next(iter(splits))}/CLASS/video), and every class below a split"
+                f"{_some(splits)} beside {_some(others)} is read as a class; where it is a split, let it hold nothing "
+                f"but class folders ({next(iter(splits))}/CLASS/video)"
             )
             return _classes(top, [remark])
     if not classes:
@@ -191,7 +191,7 @@ def _read_through(named: Sequence[Content]) -> list[tuple[Content, Content]]:
 def _holds_only_splits(group: Content) -> bool:
     """Whether the folders in a class folder are splits: class/train/video."""
     splits = _split_folders(group)
-    return not group.has_own_videos and all(each.name in splits and each.has_own_videos for each in group.groups)
+    return not group.has_own_videos and all(each.name in splits for each in group.groups)
 
 
 def _splits_in_classes(groups: Sequence[Content]) -> Layout:
@@ -230,31 +230,27 @@ def _no_classes(where: str) -> str:
 
 def _one_spelling(parts: Sequence[Part]) -> tuple[list[Part], list[str]]:
     """Return the parts with one name for each class, however the folders of other splits spell it, and remarks."""
-    parts = sorted(parts, key=lambda part: SPLITS.index(part.split or "train"))
-    raw = {(part.split, _composed(part.label)): part.label for part in parts}
-    forms = {part.label for part in parts if raw[part.split, _composed(part.label)] != part.label}
-    first: dict[str, tuple[str | None, list[str]]] = {}  # by key: the first split with such a class, and their names
-    for part in parts:
-        split, names = first.setdefault(class_key(_composed(part.label)), (part.split, []))
-        if split == part.split and _composed(part.label) not in names:
-            names.append(_composed(part.label))
-    named, merged = [], {}
-    for part in parts:
-        label, (_, names) = _composed(part.label), first[class_key(_composed(part.label))]
-        if label not in names and len(names) == 1:
-            merged[label] = label = names[0]
-        named.append(part._replace(label=label))
-    remarks = [f"class {shown(label)} is written {shown(other)} in another split" for other, label in merged.items()]
-    remarks += (
-        [f"class folders in two Unicode forms of one name are one class: {_some(sorted(forms))}"] if forms else []
-    )
+    forms: dict[tuple[str | None, str], set[str]] = {}  # the names in a split that are one name in NFC
+    first: dict[str, tuple[str | None, list[str]]] = {}  # by key: the first split with such a class, and its names
+    in_order = sorted(parts, key=lambda part: SPLITS.index(part.split or "train"))
+    in_nfc = [part._replace(label=unicodedata.normalize("NFC", part.label)) for part in in_order]
+    for part, written in zip(in_nfc, in_order, strict=True):
+        forms.setdefault((part.split, part.label), set()).add(written.label)
+        split, names = first.setdefault(class_key(part.label), (part.split, []))
+        if split == part.split and part.label not in names:
+            names.append(part.label)
+    named, merged = [], dict[str, str]()
+    for part in in_nfc:
+        names = first[class_key(part.label)][1]
+        if part.label not in names and len(names) == 1:
+            merged[part.label] = names[0]
+        named.append(part._replace(label=merged.get(part.label, part.label)))
+    remarks = [f"{shown(name)} and {shown(other)} in two splits are one class" for name, other in merged.items()]
+    double = [label for (_, label), written in forms.items() if len(written) > 1]
+    remarks += [f"folders whose names are one in NFC are one class: {_some(double)}"] if double else []
     alike = [names for _, names in first.values() if len(names) > 1]
     remarks += [f"{_some(names)} are classes of their own; where they are one, merge their folders" for names in alike]
     return named, remarks
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 # ---- what is worth saying
@@ -282,10 +278,10 @@ def _unread(top: Content, taken: Collection[str]) -> list[str]:
         first = first or (folder.of(min(files)) if files else "")
     remarks = []
     if videos_left := places.total():
-        where = ", ".join(f"{n} in {shown(name) if name else 'no folder'}" for name, n in places.items() if n)
+        where = ", ".join(f"{n} {f'in {shown(name)}' if name else 'in no folder'}" for name, n in places.items() if n)
         remarks.append(
-            f"{_counted(videos_left, 'video')} not read, in no class folder: {where}; "
-            f"put them in class folders, or where every folder is a class, {AS_CLASSES}"
+            f"{_counted(videos_left, 'video')} not read, as nothing says their class: {where}; put them in class "
+            f"folders, or where every folder is a class, {AS_CLASSES}"
         )
     if endings:
         kinds = ", ".join(f"{number} {shown_ending}" for shown_ending, number in endings.most_common(ENDINGS_SHOWN))
@@ -302,8 +298,8 @@ def _unusual(top: Content, taken: Collection[str]) -> list[str]:
     remarks = []
     if pictures:
         remarks.append(
-            f"{_counted(len(pictures), 'video')} folders of pictures (the first: {shown(pictures[0])}); "
-            "how many are shown in a second is --data.frame_rate"
+            f"videos that lie as folders of pictures: {len(pictures)} (the first: {shown(pictures[0])}), shown at "
+            "--data.frame_rate pictures a second"
         )
     if found:
         remarks.append(
@@ -314,15 +310,22 @@ def _unusual(top: Content, taken: Collection[str]) -> list[str]:
 
 
 def _nested(parts: Sequence[Part]) -> list[str]:
-    """Return what is to be said of folders in class folders that could be the classes: camera1/run, camera2/run."""
-    inner = {part.folder.path: {group.name for group in part.folder.groups} for part in parts}
-    often = Counter(name for names in inner.values() for name in names)
-    alone = [part.folder for part in parts if len(part.folder.groups) > 1 and not part.folder.has_own_videos]
-    shared = [part.folder for part in parts if any(often[name] > 1 for name in inner[part.folder.path])]
-    for folder in (*shared, *alone):
+    """Return what is to be said of folders in class folders that could be splits, or the classes: camera1/run."""
+    for part in parts:
+        if splits := _split_folders(part.folder):
+            inner = shown(part.folder.of(next(iter(splits))))
+            return [
+                f"{inner} is read as part of class {shown(part.label)} and not as a split, as not every class folder "
+                "holds nothing but splits (CLASS/train/video)"
+            ]
+    often = Counter(group.name for part in parts for group in part.folder.groups)
+    shared = [group.path for part in parts for group in part.folder.groups if often[group.name] > 1]
+    alone = [part.folder.groups for part in parts if not part.folder.has_own_videos]
+    several = [groups[0].path for groups in alone if len(groups) > 1]
+    if shared or several:
         return [
-            f"folders in class folders, such as {shown(folder.groups[0].path)}, are read as part of their class; where "
-            f"they are the classes, put them side by side in one folder, or list the videos in {SPLIT_FILE}"
+            f"folders in class folders, such as {shown((shared or several)[0])}, are read as part of their class; "
+            f"where they are the classes, put them side by side in one folder, or list the videos in {SPLIT_FILE}"
         ]
     return []
 
