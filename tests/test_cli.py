@@ -608,3 +608,29 @@ def test_a_number_of_workers_below_none_is_refused(run: Run) -> None:
     outcome = run("data", "pack", "videos", "pack", "--workers", "-1")
     assert outcome.code == 2
     assert "--workers must be at least 0, not -1" in outcome.err
+
+
+def test_data_check_of_one_class_one_video_and_loose_videos(run: Run, tiny_shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:2]):
+        (tmp_path / "up" / f"{number}.mp4").write_bytes(video.read_bytes())
+    for path, videos in (("up", 2), ("up/0.mp4", 1), (".", 2)):
+        outcome = run("data", "check", path)
+        assert (outcome.code, outcome.out.splitlines()[-1]) == (0, f"{videos} videos: {videos} ok")
+        assert run("data", "list", path).code == 0
+    (tmp_path / "up" / "short.srt").touch()
+    told = run("data", "list", "up", "--json")
+    assert json.loads(told.out)["remarks"] == [line.removeprefix("note: ") for line in told.err.splitlines()]
+    assert "1 file is not read: 1 .srt" in told.err
+    assert json.loads(told.out)["held_out"] == ["val", "test"]
+
+
+def test_data_list_ends_with_1_where_files_are_missing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "split.csv").write_text("path,label,split\na.mp4,a,train\nb.mp4,b,test\n", encoding="utf-8")
+    (tmp_path / "a.mp4").touch()
+    outcome = run("data", "list", ".")
+    assert outcome.code == 1
+    assert "not named: val, which a run holds out of train (data.validation_share)" in outcome.out
+    assert json.loads(run("data", "list", ".", "--json").out)["missing"] == ["b.mp4"]
+    (tmp_path / "b.mp4").touch()
+    assert run("data", "list", ".").code == 0

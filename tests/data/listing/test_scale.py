@@ -71,6 +71,21 @@ def test_forked_workers_do_not_copy_the_list(opened: dict) -> None:
     assert max(opened["grown"]) < 4, "MB; measured: 1.4; the columns have 9, and as objects 25 and more"
 
 
+def test_of_files_with_known_endings_none_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalogs import read_catalog
+    from pvnas.data.listing import content
+
+    asked = []
+    monkeypatch.setattr(content, "begins_as_video", lambda path: asked.append(Path(path).name))
+    for number in range(40):
+        (tmp_path / f"c{number % 2}").mkdir(exist_ok=True)
+        for ending in (".mp4", ".MPE", ".jpg", ".xyz"):
+            (tmp_path / f"c{number % 2}" / f"{number}{ending}").touch()
+    assert len(read_catalog(tmp_path).videos) == 80
+    assert len(asked) == 40
+    assert all(name.endswith(".xyz") for name in asked)
+
+
 def test_missing_videos_are_found_by_listing_folders(tmp_path: Path) -> None:
     from pvnas.data.catalog import Catalog, Video
 
