@@ -228,8 +228,11 @@ class Catalog:
             share = f"max_bad_share={max_bad_share:g}"
             raise UserError(f"{len(bad)} of {n} videos cannot be {verb}, more than {share} allows; {first}; {enough}")
         before, after = self.counts()["train"], rest.counts()["train"]
-        for name in self.classes:
+        reasons = dict(bad)
+        for label, name in enumerate(self.classes):
             if before[name] and not after[name]:
+                own = next(v.name for v in self.videos if v.label == label and v.name in reasons)
+                first = f"the first is {own!r} ({reasons[own]}); all are in {listed}"
                 mend = "mend them or remove the class"
                 raise UserError(f"no training video of class {name!r} can be {verb}; {first}; {mend}")
         return rest

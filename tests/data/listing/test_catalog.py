@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs import read_catalog
-from pvnas.data.catalog import Catalog
+from pvnas.data.catalog import Catalog, Video
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import hold_out
 from pvnas.errors import UserError
@@ -142,6 +142,13 @@ def test_selecting_and_dropping_keep_the_classes(tmp_path: Path) -> None:
     assert not rest.select("test").videos
     with pytest.raises(ValueError, match="unknown split"):
         catalog.select("validation")
+
+
+def test_a_class_without_usable_videos_is_told_by_one_of_its_own(tmp_path: Path) -> None:
+    videos = [Video(f"{name}/{n}.mp4", "ab".index(name), "train") for name in "ab" for n in range(2)]
+    bad = [("a/0.mp4", "unreadable: noise"), ("b/0.mp4", "empty: nothing"), ("b/1.mp4", "empty: nothing")]
+    with pytest.raises(UserError, match=r"of class 'b' can be used; the first is 'b/0.mp4' \(empty: nothing\)"):
+        Catalog.of(tmp_path, "ab", videos).without_bad(bad, 1.0, verb="used", listed="verdicts.csv", advice="")
 
 
 @settings(max_examples=60, deadline=None)

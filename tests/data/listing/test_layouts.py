@@ -236,6 +236,15 @@ def test_files_of_other_names_are_videos_by_their_first_bytes(tmp_path: Path, na
     assert counted(catalog.remarks, "file") == 3
 
 
+def test_videos_that_no_list_names_are_counted(tmp_path: Path) -> None:
+    root = touch(tmp_path, ["a/1.mp4", "a/2.mp4", "b/1.mp4", "b/thumbs/1.jpg"])
+    (root / "split.csv").write_text("path,label,split\na/1.mp4,a,train\nb/1.mp4,b,train\n", encoding="utf-8")
+    assert "1 video lies there and in no list, and so not read (the first: 'a/2.mp4')" in (
+        read_catalog(root, as_listed=True).remarks
+    )
+    assert not read_catalog(root / "split.csv", as_listed=True).remarks  # the user named it
+
+
 def test_one_video_file_and_one_folder_of_pictures_are_listed_alone(tmp_path: Path) -> None:
     root = touch(tmp_path / "up", ["a.mp4", "b.mp4", "clip/1.jpg", "clip/2.jpg", "clip/.DS_Store"])
     for path in ("a.mp4", "clip"):

@@ -13,6 +13,7 @@ from typing import get_args, get_type_hints
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Catalog
 from pvnas.data.listing import folders, other_formats, own_lists
+from pvnas.data.listing.content import unlisted
 from pvnas.data.listing.registry import ListFolder, ListFormat, Listing
 from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries
 from pvnas.errors import UserError
@@ -68,7 +69,10 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
         raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
     listing = FORMATS[name].read(folder)
     if FORMATS[name] in OURS and (config.format == "auto" or FORMATS[name] not in FOLDERS):
-        listing = listing._replace(remarks=(*listing.remarks, *own_lists.remarks_on_lists(folder, listing)))
+        remarks = [*listing.remarks, *own_lists.remarks_on_lists(folder, listing)]
+        if FORMATS[name] not in FOLDERS and not folder.chosen:
+            remarks += unlisted(folder.tree, {entry.path for entry in listing.entries})
+        listing = listing._replace(remarks=tuple(remarks))
     return folder, name, listing
 
 

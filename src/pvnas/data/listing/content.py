@@ -1,7 +1,7 @@
 """What lies below a folder, found in one pass and without opening a file whose name says what it is."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from pvnas.data.listing.first_bytes import begins_as_video
@@ -92,6 +92,23 @@ def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: i
         content.folders.append(content_of(tree, inner, below_link=below_link or is_link, depth=depth + 1))
         content.folders[-1].is_link = is_link
     return content
+
+
+def unlisted(tree: Tree, taken: Collection[str]) -> list[str]:
+    """Return a remark on the videos below the root that are not among those taken, none where there are none.
+
+    Folders of pictures count only where some are taken: else they are thumbnails or masks of the videos.
+    """
+    try:
+        folders = list(content_of(tree).walk())
+    except UserError:  # links and folders that cannot be listed: whoever lists videos by their paths needs none of them
+        return []
+    left = [path for folder in folders for name in folder.videos if (path := folder.of(name)) not in taken]
+    pictures = [folder.path for folder in folders if folder.is_pictures]
+    if any(path in taken for path in pictures):
+        left += [path for path in pictures if path not in taken]
+    lie = "video lies" if len(left) == 1 else "videos lie"
+    return [f"{len(left)} {lie} there and in no list, and so not read (the first: {shown(left[0])})"] if left else []
 
 
 def _leads_up(tree: Tree, path: str) -> bool:
