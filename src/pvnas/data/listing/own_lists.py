@@ -9,15 +9,16 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pvnas.data.listing import path_list, table
 from pvnas.data.listing.finder import VIDEO_FOLDERS, Finder, split_in_name
 from pvnas.data.listing.other_formats import remarks_on
 from pvnas.data.listing.path_list import EXPECTED, is_path_list, read_path_list
 from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, is_video
-from pvnas.data.listing.table import SPLIT_FILE, Row, check_header, header_of, is_table, listed_paths, read_table
+from pvnas.data.listing.table import SPLIT_FILE, Row, check_header, header_of, is_table, read_table
 from pvnas.data.listing.text import MAX_CLASSES, ClassNames, at, class_key, find_names, is_names_file, shown
 from pvnas.errors import UserError
 
@@ -81,10 +82,8 @@ def _rows(path: Path) -> tuple[Iterable[tuple[int, Row]], tuple[str, ...]]:
     """Return the rows of a list with their lines, and what is to be remarked on. Raises UserError."""
     if not header_of(path):
         return read_path_list(path), ()
-    table = read_table(path)
-    if path.name != SPLIT_FILE:
-        return table.rows, table.remarks
-    return [(line, row._replace(is_text=True)) for line, row in table.rows], table.remarks
+    rows, remarks = read_table(path)
+    return [(line, row._replace(is_text=True)) for line, row in rows] if path.name == SPLIT_FILE else rows, remarks
 
 
 def _beside(folder: ListFolder, path: Path) -> str:
@@ -270,20 +269,22 @@ def _looks_like_list(path: Path) -> bool:
 
 
 def _names_videos(folder: ListFolder, finder: Finder, path: Path) -> bool:
-    """Return whether one of a list's first videos lies there."""
-    if NO_LIST.fullmatch(path.stem):
-        return False
+    """Return whether one of a list's first videos lies there, and the list holds little else."""
     header = header_of(path)
-    if header and not is_table(path):
+    if NO_LIST.fullmatch(path.stem) or (header and not is_table(path)):
         return False
+    rows = table.first_rows(path, header, SAMPLE) if header else path_list.first_rows(path, SAMPLE)
     beside = _beside(folder, path)
-    try:
-        rows = listed_paths(path) if header else read_path_list(path)
-        for line, row in islice(rows, SAMPLE):
-            if finder.exists(finder.listed(row.path, row.label, None, at(path, line), beside)):
-                return True
-    except UserError:
-        return False
+    there = [_is_there(finder, row, beside) for row in rows]
+    likely = (is_there or bool(row and is_video(row.path)) for row, is_there in zip(rows, there, strict=True))
+    return any(there) and (header is not None or 2 * sum(likely) >= len(rows))
+
+
+def _is_there(finder: Finder, row: Row | None, beside: str) -> bool:
+    with suppress(UserError):
+        return (
+            row is not None and bool(row.path) and finder.exists(finder.listed(row.path, row.label, None, "", beside))
+        )
     return False
 
 
@@ -343,7 +344,7 @@ def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     if _names_videos(folder, finder, path):
         return f"{path} is not read; to read it, name it in place of the folder"
     try:
-        _, row = next(iter(listed_paths(path) if header else read_path_list(path)))
+        _, row = next(iter(_rows(path)[0]))
     except UserError as error:
         return f"{path} is not read: {error}"
     except StopIteration:

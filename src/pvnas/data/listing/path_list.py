@@ -7,19 +7,19 @@ after a file's ending, or is one of two cells; what is quoted is quoted as in cs
 with their number.
 """
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pvnas.data.listing.registry import VIDEO_ENDINGS, is_video
 from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row
-from pvnas.data.listing.text import at, first_line, parse_number, read_lines, shown
+from pvnas.data.listing.text import at, first_line, first_lines, parse_number, read_lines, shown
 from pvnas.errors import UserError
 
 EXPECTED = "expected 'path label', such as 'walking/a b.mp4 3'"
 BETWEEN = " \t,;|"
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+QUOTED_LABEL = re.compile(r'([^"]+?)(?:[ \t]*[,;|][ \t]*|[ \t]+)"((?:[^"]|"")*)"')
 NUMBERS = re.compile(rf"(?:[0-9]{{0,9}}(?:[{BETWEEN}]|$))*")  # of a line that is read from its end
 ENDED = re.compile(rf"(.*(?:{'|'.join(map(re.escape, VIDEO_ENDINGS))}))([ \t]*[,;|][ \t]*|[ \t]+)(\S.*)", re.IGNORECASE)
 HEADER = re.compile(
@@ -52,16 +52,8 @@ def _quoted_path(line: str, where: str) -> Row:
 
 def _quoted_label(line: str) -> Row | None:
     """Return the cells of `path,"label"`, None for a line that is something else."""
-    if not line.endswith('"'):
-        return None
-    for delimiter in DELIMITERS:
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
-        except csv.Error:
-            continue
-        if len(cells) == 2:
-            return Row(cells[0].rstrip(" \t"), cells[1].strip(), True)
-    return None
+    match = QUOTED_LABEL.fullmatch(line)
+    return Row(match[1].strip(" \t"), match[2].replace('""', '"').strip(), True) if match else None
 
 
 def _plain(line: str, where: str) -> Row:
@@ -111,6 +103,17 @@ def read_path_list(path: Path) -> Iterator[tuple[int, Row]]:
     for line, text in read_lines(path):
         if not (line == 1 and HEADER.fullmatch(text.lower())):
             yield line, parse_line(text, at(file, line))
+
+
+def first_rows(path: Path, number: int) -> list[Row | None]:
+    """Return the rows of a list's first lines, None for what is none, whatever the file holds; for guessing only."""
+    rows = list[Row | None]()
+    for line in first_lines(path, number):
+        try:
+            rows.append(parse_line(line.strip(" \t\r"), ""))
+        except UserError:
+            rows.append(None)
+    return rows
 
 
 def is_path_list(path: Path) -> bool:

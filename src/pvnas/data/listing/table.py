@@ -124,7 +124,7 @@ def read_table(path: Path) -> Table:
     rows = [row for _, row in cells[1:]]
     columns = _columns(path, header, rows)
     read = _reader(columns, is_text=not _is_numbers(columns["label"], rows))
-    return Table([(line, read(row, at(path, line))) for line, row in cells[1:]], _unread(path, header, columns))
+    return Table([(line, read(row, at(path, line))) for line, row in cells[1:]], _unread(path, header, columns, rows))
 
 
 def check_header(path: Path) -> None:
@@ -132,13 +132,16 @@ def check_header(path: Path) -> None:
     _columns(path, header_of(path) or _header(next(iter(first_lines(path, 1)), ""), ","), [])
 
 
-def listed_paths(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line, row) of a table's rows with nothing but path and label; for guessing only. Raises UserError."""
-    header = header_of(path) or _header("", ",")
+def first_rows(path: Path, header: Header, number: int) -> list[Row]:
+    """Return path and label of a table's first rows, whatever else the file holds; for guessing only."""
     paths, labels = header.of_role("path"), header.of_role("label")
-    for line, row in islice(_cells(path, header), 1, None):
-        if paths and labels and row[paths[0][1]]:
-            yield line, Row(row[paths[0][1]], row[labels[0][1]], True)
+    try:
+        rows = list(csv.reader(first_lines(path, number), delimiter=header.delimiter, skipinitialspace=True))
+    except csv.Error:
+        return []
+    columns = (paths[0][1], labels[0][1]) if paths and labels else (0, 0)
+    wanted = (row for row in rows if len(row) > max(columns) and tuple(cell.strip() for cell in row) != header.names)
+    return [Row(row[columns[0]].strip(), row[columns[1]].strip(), True) for row in wanted]
 
 
 def segment_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -167,7 +170,7 @@ def _header(line: str, delimiter: str) -> Header:
         cells = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True), [])
     except csv.Error:
         cells = []
-    return Header(delimiter, tuple(_trimmed(cells)))
+    return Header(delimiter, tuple(cell.strip() for cell in cells))
 
 
 def _known(header: Header) -> int:
@@ -236,10 +239,16 @@ def _is_numbers(column: int | None, rows: Sequence[Sequence[str]]) -> bool:
     return bool(cells) and all(parse_number(cell) is not None and str(int(cell)) == cell for cell in cells)
 
 
-def _unread(path: Path, header: Header, columns: Mapping[str, int | None]) -> tuple[str, ...]:
+def _unread(
+    path: Path, header: Header, columns: Mapping[str, int | None], rows: Sequence[Sequence[str]]
+) -> tuple[str, ...]:
     """Return the remark that names the columns that are not read, if there are any."""
     read = {column: role for role, column in columns.items() if column is not None}
-    unread = [name for n, name in enumerate(header.names) if n not in read and not INDEX.fullmatch(_key(name))]
+    unread = []
+    for number, name in enumerate(header.names):
+        is_index = INDEX.fullmatch(_key(name)) and (_is_numbers(number, rows) or not any(row[number] for row in rows))
+        if number not in read and not is_index:
+            unread.append(name or f"number {number + 1}, without a name")
     if not unread:
         return ()
     those = ", ".join(f"{header.names[column]!r} as {role}" for column, role in read.items())

@@ -76,7 +76,10 @@ def first_lines(path: Path, number: int) -> list[str]:
             data = file.read(1 << 16)
     except OSError:
         return []
-    lines = (line.rstrip("\r") for line in data.decode(_encoding(data), errors="replace").split("\n"))
+    text = data.decode(_encoding(data), errors="replace")
+    if "\ufffd" in text[:-1]:  # not UTF-8, which is said where the list is read: but it may be one
+        text = data.decode("cp1252", errors="replace")
+    lines = (line.rstrip("\r") for line in text.split("\n"))
     return list(islice((line for line in lines if line.strip()), number))
 
 
