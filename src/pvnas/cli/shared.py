@@ -5,6 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ LISTING = (
     Argument("--split", "official split of ucf101 and hmdb51", 1),
     Argument("--annotations", "official lists that lie elsewhere", "", metavar="PATH"),
     Argument("--allow-outside", "folder that listed paths and links may lead into", "", metavar="DIR"),
+    Argument("--frame-rate", "of videos that lie as folders of pictures", 25.0, metavar="FPS"),
 )
 VIDEOS = (Argument("folder", "folder of videos, list of videos, or a pack", metavar="DATA"), *LISTING)
 
@@ -38,7 +40,10 @@ def data_config(args: Namespace) -> DataConfig:
     """The part of a config that says where the videos are."""
     if args.split not in (1, 2, 3):
         raise UserError(f"--split is 1, 2 or 3, not {args.split}")
-    return DataConfig(args.folder, args.format, args.split, args.annotations, args.allow_outside)
+    if not 0.01 <= args.frame_rate <= 10_000:
+        raise UserError(f"--frame-rate is in pictures a second, from 0.01 to 10000, not {args.frame_rate:g}")
+    where = DataConfig(args.folder, args.format, args.split, args.annotations, args.allow_outside)
+    return replace(where, frame_rate=args.frame_rate)
 
 
 def clip_shape(text: str) -> tuple[int, int, int]:

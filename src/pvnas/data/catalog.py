@@ -173,6 +173,7 @@ class Catalog:
     unlabelled: int = 0  # listed videos left out because the list gives them no label: public test lists
     remarks: tuple[str, ...] = ()  # one line each: how what lies there was read where it could be read otherwise,
     # and what was not read at all
+    frame_rate: float = 25.0  # of videos that lie as folders of pictures, in pictures a second
 
     @classmethod
     def of(cls, root: Path, classes: Iterable[str], videos: Iterable[Video], format: str = "folders") -> Self:

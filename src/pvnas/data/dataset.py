@@ -24,7 +24,7 @@ from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
-from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, claimed_size
+from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first
 from pvnas.data.video.footage import Footage
 from pvnas.data.video.segment import Choose
 from pvnas.errors import UserError
@@ -151,7 +151,7 @@ class VideoDataset:
         shape = self.shapes.get(video.name)
         if shape is None:
             with self._named(index) as footage:
-                frames, height, width = claimed_size(footage.path)
+                frames, height, width = footage.claimed_size()
             shape = Shape(frames or FRAMES_OF_UNKNOWN_LENGTH, height, width)
         return decoded_bytes(*shape, self.short_side)
 
@@ -160,7 +160,7 @@ class VideoDataset:
         """Yield a video's footage; a VideoError becomes a UserError with its path and name in it."""
         video = self.catalog.videos[index]
         try:
-            yield Footage.of(self.catalog, video)
+            yield Footage.of(self.catalog, video, self.config.frame_rate)
         except VideoError as error:
             # A repr keeps a file name with control characters on one line.
             name = str(self.catalog.root / video.name)

@@ -60,11 +60,11 @@ def learnt_of(opened: OpenedVideos, good: Catalog, results: Iterable[CheckResult
     if opened.info is not None:
         left_out = [LeftOut(video.path, video.split, video.reason) for video in opened.info.left_out]
         return LearntVideos(good, [0] * len(good.videos), left_out, opened.info.catalog.sha256)
-    by_path = {result.path: result for result in results}
+    by_name = {result.path: result for result in results}
     names = {video.name for video in good.videos}
-    rest = ((v, by_path[v.path]) for v in opened.catalog.videos if v.name not in names)
+    rest = ((v, by_name[v.name]) for v in opened.catalog.videos if v.name not in names)
     left_out = [LeftOut(video.path, video.split, f"{result.verdict}: {result.detail}") for video, result in rest]
-    return LearntVideos(good, [by_path[path].bytes for path in good.videos.paths], left_out)
+    return LearntVideos(good, [by_name[name].bytes for name in good.videos.names], left_out)
 
 
 # ---- on disk

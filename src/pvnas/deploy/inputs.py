@@ -15,6 +15,7 @@ from pvnas.data.listing import OFFICIAL
 from pvnas.data.listing.registry import ListFolder, is_video
 from pvnas.data.listing.without_labels import named_videos
 from pvnas.data.pack.format import INFO
+from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 from pvnas.settings import shown
 
@@ -69,7 +70,7 @@ def why_missing(path: str) -> str:
 
 def _videos_below(folder: str) -> list[Video]:
     """Return the videos in a folder and below it, by path. Raises UserError where there are none."""
-    videos = [_video(path) for path in _files_below(folder) if is_video(path)]
+    videos = [_video(path) for path in _files_below(folder) if is_video(path) or os.path.isdir(path)]
     if not videos and os.path.isfile(os.path.join(folder, INFO)):
         raise UserError(f"{folder} is a pack; name the folder of videos that it was made of")
     if not videos:
@@ -78,7 +79,11 @@ def _videos_below(folder: str) -> list[Video]:
 
 
 def _files_below(folder: str) -> Iterator[str]:
+    """Yield the files, and in place of a folder's pictures the folder: they are one video."""
     for parent, folders, files in os.walk(folder):
+        if any(map(is_picture, files)) and not any(map(is_video, files)):
+            yield parent
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith("."):

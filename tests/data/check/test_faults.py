@@ -201,7 +201,7 @@ GOLDEN: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
     "12:30.mp4": (write, OK, WHOLE),
     "missing.mp4": (lambda path: None, "missing", NOTHING),
     "pipe.mp4": (os.mkfifo, REFUSED, NOTHING),
-    "folder.mp4": (Path.mkdir, REFUSED, NOTHING),
+    "folder.mp4": (Path.mkdir, "empty", NOTHING),
     "playlist.mp4": (lambda path: path.write_text("ffconcat version 1.0\nfile whole.mp4\n"), REFUSED, NOTHING),
 }
 

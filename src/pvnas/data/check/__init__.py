@@ -18,7 +18,15 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from pvnas.data.catalog import Catalog, VideoTable
-from pvnas.data.check.examine import Job, examine_within_limits, file_stamp, outcome_of, result_of, with_length
+from pvnas.data.check.examine import (
+    PICTURES,
+    Job,
+    examine_within_limits,
+    file_stamp,
+    outcome_of,
+    result_of,
+    with_length,
+)
 from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results, write_check_results
 from pvnas.data.processes import allowed_seconds, check_deadline, run_jobs
 from pvnas.data.video.decode import VideoError
@@ -108,18 +116,19 @@ def _unread(
     catalog: Catalog, rows: dict[str, list[int]], journal: "Journal", add: Callable[[list[CheckResult]], None]
 ) -> Iterator[Job]:
     """Yield the files that have to be decoded; what is known of all others is added to the results."""
+    rate = catalog.frame_rate
     root = catalog.root.absolute()  # a worker must not depend on where this process stands
     for path, rows_of_file in rows.items():
         file = os.path.join(root, path)
         videos = {video.name: video for video in map(catalog.videos.__getitem__, rows_of_file)}
         try:
             stamp = file_stamp(file)
-            known = {name: journal.known(name, stamp) for name in videos}
+            known = {name: journal.known(name, stamp, rate) for name in videos}
         except VideoError as error:
             known = {name: result_of(name, error) for name in videos}
         unknown = [video for name, video in videos.items() if known[name] is None]
         if unknown:
-            yield Job(path, file, *stamp, tuple((video.name, video.start, video.end) for video in unknown))
+            yield Job(path, file, *stamp, tuple((video.name, video.start, video.end) for video in unknown), rate)
         if len(unknown) < len(videos):
             add([result for result in known.values() if result is not None])
 
@@ -144,9 +153,14 @@ class Journal:
             self._known |= _replayed(file, under)
             self._write({"limits": under})
 
-    def known(self, path: str, stamp: tuple[int, int]) -> CheckResult | None:
-        """Return the verdict on the video if its file is still of this size in bytes and time of change in ns."""
-        verdict = self._known.get(path)
+    def known(self, name: str, stamp: tuple[int, int], frame_rate: float) -> CheckResult | None:
+        """Return the verdict on a video if its file is still of this size in bytes and time of change in ns.
+
+        And if it is no folder of pictures that were shown at another rate.
+        """
+        verdict = self._known.get(name)
+        if verdict and verdict.codec == PICTURES and verdict.rate != frame_rate:
+            return None
         return verdict if verdict and (verdict.bytes, verdict.modified_ns) == stamp else None
 
     def add(self, verdict: CheckResult) -> None:

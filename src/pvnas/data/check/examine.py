@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pvnas.data.check.results import CRASHED, KINDS, MEMORY, CheckResult, Verdict
 from pvnas.data.processes import Allowed, Failure, Tell, more_memory, too_slow
 from pvnas.data.video.decode import (
+    DEFAULT_RATE,
     FrameReader,
     OnLength,
     VideoError,
@@ -27,6 +28,7 @@ from pvnas.data.video.decode import (
     reason,
     shown_times,
 )
+from pvnas.data.video.pictures import folder_stamp, picture_files, read_picture, size_of_first
 from pvnas.data.video.segment import segment_of
 
 # Headers of good files are off by a frame or two (edit lists, dropped frames); less than this share is a lack.
@@ -35,6 +37,7 @@ COMPLETE_SHARE = 0.95
 ROUNDING_SECONDS = 1e-3
 DETAIL_CHARACTERS = 300
 CONVERTED_SIDE = 64
+PICTURES = "pictures"  # the codec of a folder of them
 WHOLE = (0.0, math.inf)  # start and end of what is no segment
 
 
@@ -46,6 +49,7 @@ class Job(NamedTuple):
     size: int  # bytes
     modified_ns: int
     videos: tuple[tuple[str, float, float], ...]  # name, start and end in seconds of each that is in it
+    frame_rate: float = DEFAULT_RATE  # of a folder of pictures
 
 
 def examine_within_limits(
@@ -62,11 +66,11 @@ def examine_within_limits(
         tell(Allowed(seconds_for(job.size, seconds)))
 
     segments = [WHOLE, *((start, end) for _, start, end in job.videos)]
-    whole, *results = examine_segments(job.file, segments, on_length)
+    whole, *results = examine_segments(job.file, segments, on_length, job.frame_rate)
     if whole.verdict in ("ok", "refused"):
         return results
     with more_memory(memory) as limited:
-        if not limited or examine_segments(job.file, segments, on_length) == [whole, *results]:
+        if not limited or examine_segments(job.file, segments, on_length, job.frame_rate) == [whole, *results]:
             return results
     return [CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")] * len(results)
 
@@ -77,7 +81,10 @@ def examine(file: str | Path, on_length: OnLength = lambda seconds: None) -> Che
 
 
 def examine_segments(
-    file: str | Path, segments: Sequence[tuple[float, float]], on_length: OnLength
+    file: str | Path,
+    segments: Sequence[tuple[float, float]],
+    on_length: OnLength,
+    frame_rate: float = DEFAULT_RATE,
 ) -> list[CheckResult]:
     """Decode a file to its end and return what was found of each segment, without the path. Raises nothing.
 
@@ -85,7 +92,8 @@ def examine_segments(
     """
     try:
         file_stamp(file)
-        examined = _examined(file, on_length)
+        pictures = os.path.isdir(file)
+        examined = _examined_pictures(file, frame_rate, on_length) if pictures else _examined(file, on_length)
         return [_of_segment(examined, start, end) for start, end in segments]
     except VideoError as error:
         result = result_of("", error)
@@ -138,13 +146,18 @@ def with_length(result: CheckResult, shortest_seconds: float) -> CheckResult:
 
 
 def file_stamp(file: str | Path) -> tuple[int, int]:
-    """Return size in bytes and time of the last change in ns. Raises VideoError for what is no file with a content."""
+    """Return size in bytes and time of the last change in ns: of a file, or of a folder of pictures together.
+
+    Raises VideoError for what is no file with a content, and no such folder.
+    """
     try:
         status = os.stat(file)
     except (FileNotFoundError, NotADirectoryError):
         raise VideoError("missing", "no such file") from None
     except (OSError, ValueError) as error:
         raise VideoError("unreadable", reason(error)) from None
+    if stat.S_ISDIR(status.st_mode):
+        return folder_stamp(file)
     if not stat.S_ISREG(status.st_mode):
         raise VideoError("refused", "it is no regular file")
     if not status.st_size:
@@ -231,6 +244,40 @@ def _examined(file: str | Path, on_length: OnLength) -> _Examined:
         seconds=round(duration, 6),
     )
     return _Examined(result, times_T, duration, corrupt + [count] * (reader.bad - len(corrupt)))
+
+
+def _examined_pictures(folder: str | Path, frame_rate: float, on_length: OnLength) -> _Examined:
+    """Return what reading a folder of pictures has shown. Raises VideoError where none of them can be read."""
+    files = picture_files(folder)
+    count, duration = len(files), len(files) / frame_rate
+    on_length(duration)
+    width, height = size_of_first(files)
+    bad: list[int] = []
+    shapes: set[tuple[int, ...]] = set()
+    errors: list[VideoError] = []
+    for number, file in enumerate(files):
+        try:
+            shapes.add(read_picture(file).shape)
+        except VideoError as error:
+            bad.append(number)
+            errors.append(error)
+    if not shapes:
+        raise VideoError(errors[0].kind, f"none of its {count} pictures can be read: {errors[0].text}")
+    detail = f"{count - len(bad)} of {count} frames decode; {errors[0].text}" if errors else ""
+    result = CheckResult(
+        "",
+        "partial" if bad else "ok",
+        detail[:DETAIL_CHARACTERS],
+        frames=count - len(bad),
+        claimed=count,
+        rate=frame_rate,
+        width=width,
+        height=height,
+        resized=len(shapes) > 1,
+        codec=PICTURES,
+        seconds=round(duration, 6),
+    )
+    return _Examined(result, np.arange(count) / frame_rate, duration, bad)
 
 
 def _varies(times_T: NDArray[np.float64], rate: float, base: float) -> bool:

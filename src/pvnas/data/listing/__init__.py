@@ -7,6 +7,7 @@ import gc
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from typing import get_args, get_type_hints
 
@@ -54,10 +55,12 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
         nothing = as_listed and listing.unlabelled and not listing.entries
         entries = [] if nothing else sorted_entries(folder, listing)
         if as_listed:
-            return catalog_of(folder, name, listing, entries, [entry.split or "train" for entry in entries])
-        splits = complete_splits(entries, FORMATS[name].validation_is_test, shares, seed)
-        catalog = catalog_of(folder, name, listing, entries, splits)
-        check_classes(catalog, shares)
+            splits = [entry.split or "train" for entry in entries]
+        else:
+            splits = complete_splits(entries, FORMATS[name].validation_is_test, shares, seed)
+        catalog = replace(catalog_of(folder, name, listing, entries, splits), frame_rate=config.frame_rate)
+        if not as_listed:
+            check_classes(catalog, shares)
         return catalog
 
 

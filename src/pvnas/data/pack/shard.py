@@ -19,6 +19,7 @@ from pvnas.data.pack.format import END, PackOptions, load_object, member_header,
 from pvnas.data.processes import Allowed, Tell, allowed_seconds, too_slow
 from pvnas.data.video.decode import InOrder, OnLength, Painter, VideoError, actual_rate
 from pvnas.data.video.footage import Footage
+from pvnas.data.video.pictures import folder_stamp
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, new_file, write_all
 
@@ -73,7 +74,7 @@ def pack_shard(
         file = _TarFile(folder / job.name, descriptor)
         for number, video in enumerate(job.catalog.videos):
             tell(video.name)
-            footage = Footage.of(job.catalog, video)
+            footage = Footage.of(job.catalog, video, job.catalog.frame_rate)
             state = file_state(footage.path)
             if number in late:
                 left_out.append((number, f"{TIMEOUT}: {too_slow(late[number])}", late_state(state, deadline)))
@@ -97,10 +98,7 @@ def pack_shard(
 
 def _allowance(path: Path, tell: Tell, deadline: float) -> OnLength:
     """Return what tells the time that a video may take, given its length in seconds; tells it for the size alone."""
-    try:
-        size = path.stat().st_size
-    except (OSError, ValueError):
-        size = 0
+    size = int(file_state(path).partition(" ")[0] or 0)
 
     def allow(length: float) -> None:
         tell(Allowed(allowed_seconds(deadline, size, length)))
@@ -177,8 +175,10 @@ def _describe(video: Video, class_name: str, jpegs: InOrder, size: tuple[int, in
 def file_state(path: Path) -> str:
     """Return what changes when a file is mended: its size and time of change; empty where there is no file."""
     try:
+        if path.is_dir():
+            return "{} {}".format(*folder_stamp(path))
         status = path.stat()
-    except (OSError, ValueError):
+    except (OSError, ValueError, VideoError):
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"
 

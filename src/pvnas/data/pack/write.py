@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ from pvnas.data.pack.format import (
 )
 from pvnas.data.pack.shard import TIMEOUT, PackShardJob, PackShardRecord, file_state, late_state, pack_shard
 from pvnas.data.processes import MORE_TIME, Failure, check_deadline, run_jobs
+from pvnas.data.video.decode import DEFAULT_RATE
 from pvnas.errors import UserError
 from pvnas.runtime.files import (
     LOCK,
@@ -168,6 +169,8 @@ def list_digest(catalog: Catalog) -> str:
     total = hashlib.sha256()
     for row in sorted(_row(video, catalog.classes) for video in catalog.videos):
         total.update(json.dumps(row).encode() + b"\n")
+    if catalog.frame_rate != DEFAULT_RATE:  # which decides the times of folders of pictures
+        total.update(json.dumps({"frame_rate": catalog.frame_rate}).encode())
     return total.hexdigest()
 
 
@@ -242,7 +245,9 @@ def _write_shards(
             # A copy, which does not hold the texts of the whole list; absolute, since a process of its own must not
             # depend on where this one stands.
             root, classes, videos = job.catalog.root.absolute(), job.catalog.classes, job.catalog.videos
-            todo.append(PackShardJob(job.name, Catalog.of(root, classes, videos)))
+            todo.append(
+                PackShardJob(job.name, replace(Catalog.of(root, classes, videos), frame_rate=job.catalog.frame_rate))
+            )
         else:
             records[job.name] = record
             advance(len(job.catalog.videos))

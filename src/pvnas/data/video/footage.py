@@ -1,4 +1,4 @@
-"""What a catalogue names, read as one video whatever it is: a file, or a segment of one."""
+"""What a catalogue names, read as one video whatever it is: a file, a folder of pictures, or a segment of either."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.video.decode import DecodedVideo, InOrder, OnLength, Painter, channels_first, decode_in_order, stacked
+from pvnas.data.video.decode import (
+    DEFAULT_RATE,
+    DecodedVideo,
+    InOrder,
+    OnLength,
+    Painter,
+    channels_first,
+    claimed_size,
+    decode_in_order,
+    stacked,
+)
+from pvnas.data.video.pictures import picture_files, read_picture_items, size_of_first
 from pvnas.data.video.seek import Make, read_items
-from pvnas.data.video.segment import Choose
+from pvnas.data.video.segment import Choose, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +35,30 @@ class Footage:
     path: Path
     start: float = 0.0  # of the segment, in seconds from the first frame
     end: float = math.inf
+    frame_rate: float = DEFAULT_RATE  # of a folder of pictures, in pictures a second
 
     @classmethod
-    def of(cls, catalog: Catalog, video: Video) -> Self:
+    def of(cls, catalog: Catalog, video: Video, frame_rate: float) -> Self:
         """Return the footage of a catalogue's video."""
-        return cls(catalog.root / video.path, video.start, video.end)
+        return cls(catalog.root / video.path, video.start, video.end, frame_rate)
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the file is meant."""
+        """Whether all of it is meant."""
         return self.start <= 0 and self.end == math.inf
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether it lies as a folder of pictures."""
+        return self.path.is_dir()
+
+    def claimed_size(self) -> tuple[int, int, int]:
+        """Return number of frames, height and width of the whole file, as its header says. Raises VideoError."""
+        if not self.is_pictures:
+            return claimed_size(self.path)
+        files = picture_files(self.path)
+        width, height = size_of_first(files)
+        return len(files), height, width
 
     def frames(self, choose: Choose, *, short_side: int | None = None) -> "Tensor":
         """Return what ``pictures`` does as a tensor (T, C, H, W)."""
@@ -61,7 +86,7 @@ class Footage:
 
         ``on_length`` is told how many seconds the file is long. Raises VideoError.
         """
-        if self.is_whole:
+        if self.is_whole and not self.is_pictures:
             return decode_in_order(self.path, make, painter, on_length)
         shown = []
 
@@ -74,4 +99,7 @@ class Footage:
         return InOrder(items, times_T, duration, frames_bad=0)
 
     def _items(self, choose: Choose, make: Make, painter: Painter, on_length: OnLength) -> list[Any]:
+        if self.is_pictures:
+            inside = choose if self.is_whole else within(choose, self.start, self.end)
+            return read_picture_items(self.path, self.frame_rate, inside, make, painter)
         return read_items(self.path, choose, make, painter, self.start, self.end, on_length)
