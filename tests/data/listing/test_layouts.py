@@ -163,6 +163,7 @@ def test_drawn_layouts_are_read_as_meant_and_nothing_is_left_out_in_silence(draw
             "2 0 0",
             r"3 files are not read: 2 .srt, 1 without an ending \(",
         ),
+        ("a/1.mp4 b/1.mp4 a/.2.mp4 a/._1.mp4", "a b", "2 0 0", r"1 file is not read: 1 .mp4 \(the first: 'a/.2.mp4'"),
         ("a/1.mp4 b/1.mp4 c/notes.txt", "a b c", "2 0 0", "class folder 'c' holds no videos; fill it or remove it"),
         ("a/1.mp4 b/1.mp4", "a b", "2 0 0", None),
         ("train/a/1.mp4 valid/a/1.mp4 test/a/1.mp4", "a", "1 1 1", None),

@@ -1,16 +1,37 @@
 """What lies below a folder, found in one pass and without opening a file whose name says what it is."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from pvnas.data.listing.first_bytes import begins_as_video
-from pvnas.data.listing.registry import Tree, is_junk, is_video
+from pvnas.data.listing.registry import Tree, is_junk, is_video, list_folder
 from pvnas.data.listing.text import shown
 from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 
+LONGEST_ENDING = 12  # what is longer is part of a name, "Holidays. At the beach"
 DEEPEST = 100  # folders in folders; Python's own limit would come later, with a traceback
+
+
+class Files:
+    """How many files there are by ending; of millions of pictures the names would take a gigabyte."""
+
+    def __init__(self) -> None:
+        self.endings = Counter[str]()
+        self.first = ""
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return self.endings.total()
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        ending = os.path.splitext(name)[1].lower()
+        self.endings[ending if ending[1:].isalnum() and len(ending) <= LONGEST_ENDING else ""] += 1
+        self.first = self.first or name
 
 
 class Content:
@@ -21,8 +42,9 @@ class Content:
         self.name = path.rpartition("/")[2]
         self.videos: list[str] = []  # names of its files that are videos, sorted, as the others
         self.found: list[str] = []  # those of them that only their first bytes tell
-        self.pictures: list[str] = []
-        self.others: list[str] = []
+        self.pictures = Files()
+        self.others = Files()
+        self.links: frozenset[str] = frozenset()  # those of its files and folders that are symbolic links
         self.folders: list[Content] = []
         self.is_link = False
 
@@ -33,8 +55,8 @@ class Content:
     @cached_property
     def is_pictures(self) -> bool:
         """Whether it is a video that lies as pictures. Folders in it (masks, say) hold no more, and no video."""
-        most = max((len(folder.pictures) for folder in self.folders), default=0)
-        return bool(self.pictures) and len(self.pictures) >= most and not self.has_files
+        most = max((folder.pictures.number for folder in self.folders), default=0)
+        return self.pictures.number > 0 and self.pictures.number >= most and not self.has_files
 
     @cached_property
     def has_files(self) -> bool:
@@ -68,25 +90,29 @@ def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: i
 
     Raises UserError for a folder that cannot be listed, a link that leads out of the tree, and links in links.
     """
-    content, listed = Content(path), tree.listing(path)
+    content, listed = Content(path), list_folder(os.path.join(tree.root, path))
+    content.links = listed.links
     if listed.error or depth > DEEPEST:
         why = listed.error or f"more than {DEEPEST} folders in one another"
         raise UserError(f"{shown(os.path.join(tree.root, path))} cannot be read ({why}); mend it or take it away")
     for name in sorted(listed.files):
         if is_junk(name):
+            if is_video(name) and not name.startswith("._"):  # hidden, but it could be meant
+                content.others.add(name)
             continue
         if is_video(name):
             content.videos.append(name)
         elif is_picture(name):
-            content.pictures.append(name)
+            content.pictures.add(name)
         elif name not in listed.links and begins_as_video(os.path.join(tree.root, path, name)):
             content.videos.append(name)
             content.found.append(name)
         else:
-            content.others.append(name)
+            content.others.add(name)
     for name in listed.folders:
         inner, is_link = content.of(name), name in listed.links
-        tree.checked(inner, str(tree.root))
+        if is_link:
+            tree.checked(inner, str(tree.root))
         if is_link and (below_link or _leads_up(tree, inner)):
             raise UserError(f"{tree.root}: {inner} is a link to a folder inside a class; put the folder itself there")
         content.folders.append(content_of(tree, inner, below_link=below_link or is_link, depth=depth + 1))

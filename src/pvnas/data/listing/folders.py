@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from pvnas.data.catalog import SPLITS
 from pvnas.data.listing.content import Content, content_of
-from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, group_in_name
+from pvnas.data.listing.registry import (
+    LIST_FOLDERS,
+    SPLIT_NAMES,
+    Entry,
+    ListFolder,
+    ListFormat,
+    Listing,
+    Tree,
+    group_in_name,
+)
 from pvnas.data.listing.text import class_key, shown
 from pvnas.errors import UserError
 
@@ -69,8 +78,7 @@ def _listing(folder: ListFolder, top: Content, layout: Layout) -> Listing:
     parts, remarks = _one_spelling(layout.parts)
     entries = []
     for part in parts:
-        for path, name in _videos(part.folder):
-            folder.tree.checked(path, str(folder.root))
+        for path, name in _videos(folder.tree, part.folder):
             entries.append(Entry(path, part.label, part.split, group_in_name(part.label, name)))
     taken = {entry.path for entry in entries}
     remarks = [*layout.remarks, *remarks, *_nested(parts), *_unread(top, taken), *_unusual(top, taken)]
@@ -78,17 +86,18 @@ def _listing(folder: ListFolder, top: Content, layout: Layout) -> Listing:
     return Listing(entries, classes, remarks=tuple(remarks))
 
 
-def _videos(folder: Content) -> Iterator[tuple[str, str]]:
-    """Yield path and name of the videos below a class folder, folders of pictures among them."""
+def _videos(tree: Tree, folder: Content) -> Iterator[tuple[str, str]]:
+    """Yield path and name of the videos below a class folder, folders of pictures among them. Raises UserError."""
     for name in folder.videos:
-        yield folder.of(name), name
+        path = folder.of(name)
+        yield tree.checked(path, str(tree.root)) if name in folder.links else path, name
     for inner in folder.folders:
         if inner.is_link:
             raise UserError(f"{inner.path} is a link to a folder inside a class; put the folder itself there")
         if inner.is_pictures:
             yield inner.path, inner.name
         else:
-            yield from _videos(inner)
+            yield from _videos(tree, inner)
 
 
 # ---- which folders are splits, and which are classes
@@ -273,9 +282,9 @@ def _unread(top: Content, taken: Collection[str]) -> list[str]:
     for folder in top.walk():
         videos = [name for name in folder.videos if folder.of(name) not in taken]
         places[folder.path.partition("/")[0]] += len(videos)
-        files = folder.others if folder.path in taken else [*folder.others, *folder.pictures]
-        endings.update(os.path.splitext(name)[1].lower() or "without an ending" for name in files)
-        first = first or (folder.of(min(files)) if files else "")
+        for files in (folder.others,) if folder.path in taken else (folder.others, folder.pictures):
+            endings.update(files.endings)
+            first = first or (folder.of(files.first) if files.first else "")
     remarks = []
     if videos_left := places.total():
         where = ", ".join(f"{n} {f'in {shown(name)}' if name else 'in no folder'}" for name, n in places.items() if n)
@@ -284,7 +293,8 @@ def _unread(top: Content, taken: Collection[str]) -> list[str]:
             f"folders, or where every folder is a class, {AS_CLASSES}"
         )
     if endings:
-        kinds = ", ".join(f"{number} {shown_ending}" for shown_ending, number in endings.most_common(ENDINGS_SHOWN))
+        most = endings.most_common(ENDINGS_SHOWN)
+        kinds = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in most)
         rest = len(endings) - ENDINGS_SHOWN
         kinds += f" and {rest} more endings" if rest > 0 else ""
         remarks.append(f"{_counted(endings.total(), 'file')} not read: {kinds} (the first: {shown(first)})")

@@ -65,7 +65,7 @@ class Tree:
             raise UserError(f"allow_outside {shown(allow_outside)} is no folder; {ALLOW} with one that exists")
         self.root, self.top = root, os.path.realpath(root)
         self.allowed = os.path.realpath(allow_outside) if allow_outside else ""
-        self.listing = cache(lambda folder: _list(os.path.join(root, folder)))
+        self.listing = cache(lambda folder: list_folder(os.path.join(root, folder)))
         """Return what lies in a folder, '' for the root; nothing where there is none. Follows links to folders."""
         self._is_secure = cache(self._leads_inside)
         self._resolved = cache(os.path.realpath)
@@ -114,7 +114,8 @@ def _within(top: str, full: str) -> bool:
     return os.path.commonpath((top, full)) == top
 
 
-def _list(folder: str) -> Folder:
+def list_folder(folder: str) -> Folder:
+    """Return what lies in a folder; nothing where there is none."""
     files, folders, links = [], [], []
     try:
         with os.scandir(folder) as entries:
@@ -240,7 +241,7 @@ def _is_one_video(path: Path) -> bool:
     """Return whether a path is that of a video file, or of a folder of nothing but the pictures of one."""
     if not path.is_dir():
         return is_video(path.name) or begins_as_video(path)
-    content = _list(os.fspath(path))
+    content = list_folder(os.fspath(path))
     files = [name for name in content.files if not is_junk(name)]
     return bool(files) and not content.folders and all(map(is_picture, files))
 
@@ -249,7 +250,7 @@ def _list_files(folder: Path) -> list[Path]:
     """Return the text, csv and json files of a folder, of its customary folders of lists and of its splits, sorted."""
     files, folders = list[Path](), [(folder, 0)]
     for parent, depth in folders:
-        content = _list(os.fspath(parent))
+        content = list_folder(os.fspath(parent))
         names = (n for n in content.files if n.lower().endswith(LIST_ENDINGS) and not n.startswith("."))
         files += (parent / name for name in names if (parent / name).is_file())
         lists = [n for n in content.folders if depth < 2 and (LIST_FOLDERS.fullmatch(n) or n.lower() in SPLIT_NAMES)]
