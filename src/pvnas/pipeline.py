@@ -29,6 +29,7 @@ from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.report.page import write_report
+from pvnas.report.record import TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.files import run_lock, write_atomic
@@ -46,7 +47,6 @@ from pvnas.training.results import summary, write_results
 from pvnas.training.stage import TrainStage
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
-TESTED = "tested.json"  # which network was tested on which set, where that is not the run's own
 
 
 def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
@@ -221,7 +221,9 @@ class Session:
         scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)
         seconds = stage_seconds(self.model_dir) | {"test": round(time.monotonic() - started, 1)}
         about = describe_run(self.model_dir, self.config, model.genotype, len(model.classes))
-        about |= {"n_failed": videos.test_excluded, "n_validation": len(videos.validation), "seconds": seconds}
+        about |= {"n_failed": videos.test_excluded, "seconds": seconds}
+        if self.model_dir == self.run_dir:
+            about["n_validation"] = len(videos.validation)
         results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)
         self.progress.line(f"test: {summary(results)}")
         return results

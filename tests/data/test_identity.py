@@ -17,6 +17,7 @@ from pvnas.data.dataset import list_videos
 from pvnas.data.identity import located, open_learnt, open_whole, read_learnt
 from pvnas.data.pack import pack_videos
 from pvnas.errors import UserError
+from pvnas.report.record import read_run
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.signals import Interrupted
 from pvnas.settings import load_config
@@ -258,6 +259,8 @@ def test_all_of_another_set_is_tested_by_class_names(project: Path, other: Path,
     results = json.loads((tmp_path / "tested/results.json").read_bytes())
     assert (results["n_videos"], results["classes"]) == (4, list(CLASSES))
     assert json.loads((tmp_path / "tested/tested.json").read_bytes())["run"] == os.path.abspath(project / "run")
+    record = read_run(tmp_path / "tested")
+    assert (record.tested["data"], record.missing, record.unreadable) == (str(other), {}, [])
     assert {path: path.read_bytes() for path in before} == before  # the run is as it was
     assert main(command) == 0  # again, over its own results
 

@@ -31,6 +31,8 @@ SECTIONS = {
     "repeat": "Machine, versions and how to repeat it",
 }
 
+OF_THE_RUN = ("search", "learning", "costs", "repeat")  # what the page of a test on another set leaves to the run's own
+
 
 def write_report(run_dir: str | Path) -> Path:
     """Write ``figures/*.svg``, ``figures/*.png`` and ``report.html`` into a run directory and return the page.
@@ -49,7 +51,7 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
     environment, draw = _environment(), partial(style.embed_figure, figures_folder)
     environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
-    names = list(SECTIONS)
+    names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
     if not record.samples:
         names.insert(names.index("classes"), names.pop(names.index("clips")))  # nothing to lead with
 

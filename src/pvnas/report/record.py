@@ -19,6 +19,7 @@ from pvnas.report.text import clean
 from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
 MAX_FILE_BYTES = 64 << 20
+TESTED = "tested.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class RunRecord:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     catalog: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    tested: dict[str, Any] = field(default_factory=dict)
+    """Where a network of another directory was tested on another set: ``run`` and ``data``, where these lie."""
     missing: dict[str, str] = field(default_factory=dict)
     """Expected files that are not there, with what they would hold."""
     unreadable: list[str] = field(default_factory=list)
@@ -126,6 +129,9 @@ def read_run(run_dir: str | Path) -> RunRecord:
         if name not in record.missing:
             _read(record, name, read)
     _read(record, "genotypes", _read_epoch_genotypes)
+    if (folder / TESTED).is_file():
+        _read(record, TESTED, _field("tested", _read_object))
+        record.missing = {}  # the rest is in the directory of the run
     return record
 
 
