@@ -66,7 +66,7 @@ def test_all_splits_share_the_room_and_a_line_says_what_is_kept(catalog: Catalog
         said = io.StringIO()
         assert keep_decoded(parts, progress=Progress(said)) is kept
         last = said.getvalue().splitlines()[-1]
-        assert last == "0.8 MiB of videos are kept in memory" if kept else "data.cache_gib allows" in last
+        assert last == "827 KiB of videos are kept in memory" if kept else "data.cache_gib allows" in last
         assert [part._cache is not None for part in parts] == [kept] * 3
     assert dataset(few, alone).prepare_cache()
 

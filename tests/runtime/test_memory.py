@@ -58,4 +58,4 @@ def test_no_limit_and_no_proc_are_no_error(tmp_path: Path) -> None:
 
 
 def test_sizes_are_shown_as_a_person_reads_them() -> None:
-    assert [shown_bytes(0.25 * MIB), shown_bytes(3415 * MIB)] == ["0.2 MiB", "3.3 GiB"]
+    assert list(map(shown_bytes, (MIB / 4, 2.26 * MIB, 3415 * MIB))) == ["256 KiB", "2.3 MiB", "3.3 GiB"]

@@ -182,7 +182,9 @@ def keep_decoded(
     if cache == "none":
         return False
     room, path = room_for(datasets[0].config, device), datasets[0].config.path
-    faster = f"; a pack is faster: pvnas data pack {shlex.quote(path)} PACK" if datasets[0].pack is None else ""
+    faster = (
+        f"; a pack is faster: pvnas data pack {shlex.quote(path or 'DATA')} PACK" if datasets[0].pack is None else ""
+    )
     needed = _bytes_up_to(room.bytes, datasets)
     taken = math.inf if needed > room.bytes else _decode_all(datasets, room.bytes, device, progress)
     if taken <= room.bytes:

@@ -20,7 +20,10 @@ def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"
 
 def shown_bytes(number: float) -> str:
     """Return a size as a person reads it."""
-    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number / 2**10:.0f} KiB"
 
 
 def _free_of_machine(meminfo: Path) -> float:

@@ -238,3 +238,11 @@ def test_damage_of_any_kind_has_one_verdict_and_no_other_count_than_training(tmp
         except VideoError:
             frames = 0
         assert frames == verdict.frames, verdict
+
+
+@linux_only
+def test_pictures_of_more_than_4k_may_take_as_many_times_the_memory(tmp_path: Path) -> None:
+    film(tmp_path / "8k.mp4", repeats=2, size=(7680, 4320))
+    film(tmp_path / "4k.mp4", repeats=2, size=(3840, 2160))
+    verdicts = check_videos(catalog_of(tmp_path, ["8k.mp4", "4k.mp4"]), Limits(workers=1, memory_mib=40))
+    assert kinds(verdicts) == {"8k.mp4": "ok", "4k.mp4": "ok"}

@@ -44,7 +44,7 @@ def test_too_little_shared_memory_is_said_before_the_first_batch(monkeypatch: py
     with pytest.raises(UserError) as refused:
         next(load(lambda key: torch.zeros(1), range(4), workers=8, item_bytes=73 * MIB))
     assert str(refused.value) == (
-        "/dev/shm has 64 MiB free, and the batches of 8 worker processes take 1314: give it more "
+        "/dev/shm has 64.0 MiB free, and the batches of 8 worker processes take 1.3 GiB: give it more "
         "(docker run --shm-size=1378m, or --ipc=host), or decode in the main process: --data.workers 0"
     )
     limit(monkeypatch, 300 * MIB)

@@ -100,7 +100,7 @@ def list_data(args: Namespace) -> int:
 def check(args: Namespace) -> int:
     """Read every video once and name those that are broken, short or refused; exit code 1 where some cannot be used."""
     from pvnas.data.check import Limits, check_videos
-    from pvnas.data.check.results import by_class, counts, summary
+    from pvnas.data.check.results import MEMORY, by_class, counts, summary
     from pvnas.data.processes import MORE_TIME
 
     limits = Limits(args.workers, args.deadline, args.memory_mib)
@@ -125,6 +125,8 @@ def check(args: Namespace) -> int:
         print(f"and {len(odd) - ODD_VIDEOS_SHOWN} more: see verdicts.csv in the folder that --out names, or --json")
     if any(verdict.verdict == "timeout" for verdict in verdicts):
         print(f"some took too long to decode; give them more time: --deadline {MORE_TIME * args.deadline:g}")
+    if any(verdict.detail.startswith(MEMORY) for verdict in verdicts):
+        print(f"some take more memory than a video may; let them have more: --memory-mib {4 * args.memory_mib}")
     print(f"{len(verdicts)} videos: {summary(verdicts)}")
     return broken
 

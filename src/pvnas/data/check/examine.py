@@ -24,6 +24,7 @@ from pvnas.data.video.decode import (
     VideoError,
     actual_rate,
     average_rate,
+    claimed_size,
     open_video,
     reason,
     shown_times,
@@ -38,6 +39,7 @@ ROUNDING_SECONDS = 1e-3
 DETAIL_CHARACTERS = 300
 CONVERTED_SIDE = 64
 PICTURES = "pictures"  # the codec of a folder of them
+PIXELS_OF_4K = 3840 * 2160
 WHOLE = (0.0, math.inf)  # start and end of what is no segment
 
 
@@ -57,6 +59,8 @@ def examine_within_limits(
 ) -> list[CheckResult]:
     """Return what is found of each video of a file; refused where that takes more than ``memory`` (bytes).
 
+    Pictures of more than 4K may take as many times the memory as they are larger.
+
     ``seconds_for``: the time that a video of so many bytes and seconds may take, told when its length is known.
     FFmpeg takes memory that it does not get for damage of the video, and goes on: what seems damaged is read once more
     with twice the memory. What is damaged is so again; what was short of memory gets further.
@@ -69,10 +73,25 @@ def examine_within_limits(
     whole, *results = examine_segments(job.file, segments, on_length, job.frame_rate)
     if whole.verdict in ("ok", "refused"):
         return results
-    with more_memory(memory) as limited:
-        if not limited or examine_segments(job.file, segments, on_length, job.frame_rate) == [whole, *results]:
-            return results
-    return [CheckResult("", "refused", f"{MEMORY}: decoding it takes more than is allowed")] * len(results)
+    times = _times_4k(job.file)
+    with more_memory(math.ceil(memory * max(1.0, times - 1))) as limited:
+        again = examine_segments(job.file, segments, on_length, job.frame_rate)
+        if not limited or again == [whole, *results] or (times > 1 and again[0].verdict == "ok"):
+            return again[1:]
+    return [_too_large(memory)] * len(results)
+
+
+def _times_4k(file: str) -> float:
+    """Return how many times larger than 4K the pictures of a file are as its header says, 0 where it does not."""
+    try:
+        _, height, width = claimed_size(file)
+    except VideoError:
+        return 0.0
+    return height * width / PIXELS_OF_4K
+
+
+def _too_large(memory: int) -> CheckResult:
+    return CheckResult("", "refused", f"{MEMORY}: decoding it takes more than {memory >> 20} MiB")
 
 
 def examine(file: str | Path, on_length: OnLength = lambda seconds: None) -> CheckResult:

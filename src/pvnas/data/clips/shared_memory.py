@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from pvnas.errors import UserError
+from pvnas.runtime.memory import shown_bytes
 
 FOLDER = Path("/dev/shm")
 MIB = 1 << 20
@@ -34,8 +35,8 @@ def items_ahead(workers: int, item_bytes: int) -> int:
     fewer = int(free / item_bytes) - IN_USE
     alone = f"or read with fewer processes: --data.workers {fewer}" if fewer > 0 else ALONE
     raise UserError(
-        f"{FOLDER} has {math.floor(free / MIB)} MiB free, and the batches of {workers} worker processes take "
-        f"{math.ceil(needed / MIB)}: give it more (docker run --shm-size={math.ceil(needed / MIB) + 64}m, or "
+        f"{FOLDER} has {shown_bytes(free)} free, and the batches of {workers} worker processes take "
+        f"{shown_bytes(needed)}: give it more (docker run --shm-size={math.ceil(needed / MIB) + 64}m, or "
         f"--ipc=host), {alone}"
     )
 

@@ -23,8 +23,8 @@ from pvnas.data.video.pictures import folder_stamp
 from pvnas.errors import UserError
 from pvnas.runtime.files import explained, new_file, write_all
 
-# JPEG frames of a single video, which are held in memory: more than an hour of 170x128 pixels.
-VIDEO_BYTES_LIMIT = 1 << 30
+# JPEG frames of a single video, which are held in memory: an hour and a half of a shorter side of 164 pixels.
+VIDEO_BYTES_LIMIT = 2 << 30
 JPEG_SIDE_LIMIT = 65500
 TIMEOUT = "timeout"  # how the reason begins for which a video is left out that took too long
 
@@ -138,7 +138,8 @@ def encode_video(
         )
         total += len(content)
         if total > limit:
-            raise VideoError("refused", f"its frames take more than {limit >> 20} MiB as JPEG")
+            smaller = "a smaller --short-side or --quality, or a list of its segments (columns start and end)"
+            raise VideoError("refused", f"its frames take more than {limit >> 20} MiB as JPEG: {smaller}")
         return content
 
     try:
@@ -199,7 +200,8 @@ class _TarFile:
         size = sum(map(len, parts))
         self.write(member_header(name, size))
         offset = self.size
-        self.write(b"".join([*parts, bytes(padded(size) - size)]))
+        for part in (*parts, bytes(padded(size) - size)):  # not joined: a long video would be in memory twice
+            self.write(part)
         return offset, size
 
     def write(self, content: bytes) -> None:
