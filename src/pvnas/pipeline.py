@@ -28,6 +28,7 @@ from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
+from pvnas.preflight import check_before_start, make_run_directory
 from pvnas.report.page import write_report
 from pvnas.report.record import TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint
@@ -70,7 +71,7 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
         raise UserError(
             f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
         )
-    with open_session(config, run_dir) as session:
+    with open_session(config, run_dir, genotype=given) as session:
         if given is not None:
             if path.exists() and Genotype.load(path) != given:
                 raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
@@ -100,10 +101,12 @@ def test_on(config: RunConfig, run_dir: Path, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_session(config: RunConfig, run_dir: Path, splits: Collection[str] = SPLITS) -> Iterator[Session]:
+def open_session(
+    config: RunConfig, run_dir: Path, splits: Collection[str] = SPLITS, genotype: Genotype | None = None
+) -> Iterator[Session]:
     """Take the run directory, refuse another configuration or other videos in it, listen to signals; report at the end.
 
-    ``splits``: of which every video is needed as it was when the run began.
+    ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given.
     """
     if (run_dir / TESTED).exists():
         raise UserError(f"{run_dir} holds a test of another set, no run; name another --dir")
@@ -114,7 +117,7 @@ def open_session(config: RunConfig, run_dir: Path, splits: Collection[str] = SPL
         opened, learnt = open_learnt(config, run_dir, splits)
     else:
         opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
-    with _session(config, run_dir, opened, learnt, splits) as session:
+    with _session(config, run_dir, opened, learnt, splits, genotype) as session:
         yield session
 
 
@@ -125,18 +128,20 @@ def _session(
     opened: OpenedVideos,
     learnt: LearntVideos | None = None,
     splits: Collection[str] = SPLITS,
+    genotype: Genotype | None = None,
 ) -> Iterator[Session]:
-    """Hold the directory, write what is run and on what, and at the end the report."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    """Hold the directory, try what can be tried early, write what is run and on what, and at the end the report."""
+    make_run_directory(run_dir)
     with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
         check_resumable(run_dir, config)  # once more: another process may have been at it until now
+        device = choose_device(config.device)
+        check_before_start(config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits)
         for remark in opened.catalog.remarks:
             progress.line(f"note: {remark}")
         write_atomic(run_dir / CONFIG_NAME, dump_config(config))
         set_threads(config.threads)
         keep_freed_memory()
         adapt_spinning()
-        device = choose_device(config.device)
         with ends_waits():  # kernels may have to be compiled and tested
             kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
         environment = describe_machine() | {

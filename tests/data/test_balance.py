@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvnas.config import BatchConfig
-from pvnas.data.balance import balanced_order, class_weights, notes
+from pvnas.config import BatchConfig, tiny
+from pvnas.data.balance import balanced_order, batch_notes, class_weights, notes
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.loader import epoch_order
 
@@ -63,3 +63,11 @@ def test_lines_come_only_where_they_are_meant():
     assert "--train.balance weights" in unequal
     assert few.startswith("warning: 1 of 3 classes has no test video ('c1') and 1 of 3 classes has only one ('c2')")
     assert "--train.balance" not in notes(catalog([12, 1, 12], [3, 0, 1]), balanced=True)[0]
+
+
+def test_a_batch_larger_than_the_set_is_told():
+    config = tiny()  # batches of four clips
+    assert batch_notes(config, 4) == []
+    search, train = batch_notes(config, 3)
+    assert search.startswith("note: a search batch has 4 clips, and there are 3 training videos")
+    assert train.endswith("smaller: --train.batch.shards 1 --train.batch.clips_per_shard 1")

@@ -13,18 +13,24 @@ from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
+from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import describe_machine, keep_freed_memory
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
 from pvnas.search.step import StepBatches
+from pvnas.space.genotype import is_reduction
+from pvnas.space.layout import parse_layout
+from pvnas.space.stem import side_after_stem
 from pvnas.training.log import EpochLog
 
 # In multiply-accumulates, as the algorithm asks for them: forward twice, the gradient of the inputs twice, that of the
 # weights once. What the half-steps share counts twice.
 FORWARDS_OF_A_STEP = 5
 SUPERNETS = ("fast", "plain")
+POOLED = 3
+"""Pixels that PyTorch's pooling wants on each side, whatever the padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,14 @@ def bench_search(shape: Shape, *, steps: int, rounds: int, plain: bool = True) -
 
     Raises UserError where a supernet does not get through, for want of memory most likely.
     """
+    side = side_after_stem(RunConfig().stem, min(shape.height, shape.side))
+    for _ in filter(is_reduction, parse_layout(RunConfig().search.layout)):
+        side = (side + 1) // 2
+    if plain and side < POOLED:
+        raise UserError(
+            f"frames of {shape.height}x{shape.side} leave {side}x{side} pixels after the reductions, too few for the "
+            "pooling of the plain supernet; give at least 33x33 with --clip, or leave it out: --no-plain"
+        )
     settings = {"shape": asdict(shape), "steps": steps}
     supernets = SUPERNETS if plain else SUPERNETS[:1]
     measured = measure_variants("pvnas.bench.search", supernets, settings, clips=shape.batch, rounds=rounds)

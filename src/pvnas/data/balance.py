@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pvnas.config import RunConfig
 from pvnas.data.catalog import Catalog
 
 UNEQUAL = 3.0
@@ -35,6 +36,19 @@ def notes(catalog: Catalog, *, balanced: bool) -> list[str]:
         if any(parts):
             says = " and ".join(filter(None, parts))
             lines.append(f"warning: {says}: of these classes the test says nothing, or only yes or no")
+    return lines
+
+
+def batch_notes(config: RunConfig, videos: int) -> list[str]:
+    """Return a line for each stage whose global batch has more clips than there are training videos."""
+    lines = []
+    for name, batch in (("search", config.search.batch), ("train", config.train.batch)):
+        if batch.clips > videos:
+            option, fewer = f"--{name}.batch", max(1, videos // 4)
+            lines.append(
+                f"note: a {name} batch has {batch.clips} clips, and there are {videos} training videos: an epoch is "
+                f"one step, of repeated videos; smaller: {option}.shards 1 {option}.clips_per_shard {fewer}"
+            )
     return lines
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pvnas.config import ClipConfig, RunConfig
-from pvnas.data.balance import notes
+from pvnas.data.balance import batch_notes, notes
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
@@ -59,7 +59,10 @@ def load_videos(
         where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
         progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
     progress.line(good.summary())
-    for line in notes(good, balanced=config.train.balance != "none"):
+    lines = notes(good, balanced=config.train.balance != "none")
+    if "train" in splits:
+        lines += batch_notes(config, len(good.select("train").videos))
+    for line in lines:
         progress.line(line)
     checked = _results_by_name(run_dir) if opened.info is None else {}
     repetitions = _repetition_notes(opened, good, checked, config.clip)

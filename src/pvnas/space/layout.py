@@ -7,6 +7,7 @@ from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, NODES, is_reduction
 
 MAX_CELLS = 1000
+MAX_CHANNELS = 65_536
 _TOKEN = re.compile(r"(?P<category>[A-Z]-[A-Z]+)(?:\*(?P<times>K|[1-9]\d{0,3}))?")
 
 
@@ -50,4 +51,6 @@ def cell_specs(categories: tuple[str, ...], width: int) -> tuple[CellSpec, ...]:
         channels *= 2 if is_reduction(category) else 1
         specs.append(CellSpec(category, channels, before, reduced))
         before, reduced = (before[1], NODES * channels), is_reduction(category)
+    if channels > MAX_CHANNELS:
+        raise UserError(f"width is {width}, and the layout's reductions double it to {channels:,}; take less of either")
     return tuple(specs)

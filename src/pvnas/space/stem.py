@@ -23,6 +23,11 @@ def cell_inputs(spec: CellSpec, layers: Layers, *, affine: bool) -> tuple[nn.Mod
     return first, pointwise_input(newer, spec.channels, layers, affine=affine)
 
 
+def side_after_stem(kind: str, side: int) -> int:
+    """Return the height or width that the stem leaves of one."""
+    return -(-side // (4 if kind == "stride4" else 2))
+
+
 def build_stem(kind: str, channels: int, layers: Layers) -> nn.Sequential:
     """Return the first layers: (N, 3, T, H, W) to (N, channels, T, H/4, W/4) or, for ``stride2``, H/2 and W/2."""
     kernel = 7 if kind == "stride4" else 3

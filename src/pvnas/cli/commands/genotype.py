@@ -54,7 +54,7 @@ def cost(args: Namespace) -> None:
 
 @command(
     "genotype random",
-    Argument("--seed", "the same seed gives the same genotype", 0),
+    Argument("--seed", "the same seed gives the same genotype", 0, least=0),
     Argument("--min-convolutions", "convolutions in each cell, at least (P: 4)", 0),
     Argument("--out", "write it there instead of to stdout", None, metavar="FILE"),
     example="pvnas genotype random --seed 7 --out genotype.json",

@@ -1,0 +1,147 @@
+"""What can be known before hours of work is said before them: of networks, report, run directory and disk."""
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pvnas.config import AugmentConfig, BatchConfig, RunConfig
+from pvnas.errors import UserError
+from pvnas.runtime.files import explained
+from pvnas.space.genotype import Genotype, is_reduction, random_genotype
+from pvnas.space.layers import PLAIN
+from pvnas.space.layout import cell_specs, parse_layout
+from pvnas.space.network import PVNASNetwork
+from pvnas.space.search_cell import SearchCell
+from pvnas.space.stem import side_after_stem
+
+FOLDERS = ("checkpoints", "checkpoints/search", "checkpoints/train", "genotypes", "tensorboard", "samples", "figures")
+FILES = (
+    *("config.yaml", "environment.json", "catalog.json", "verdicts.json", "verdicts.csv", "metrics.jsonl"),
+    *("genotype.json", "alphas.safetensors", "model.json", "model.safetensors", "results.json", "predictions.csv"),
+    *("confusion.json", "report.html"),
+)
+# Weights and their momentum in float32, in two checkpoints that are kept and one that is being written.
+BYTES_OF_A_PARAMETER = 3 * 2 * 4
+SPARE_BYTES = 32 << 20  # of tables, figures and the page
+
+
+def make_run_directory(run_dir: Path) -> None:
+    """Make the directory of a run. Raises UserError where it cannot be made."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be made ({error.strerror}); name a run directory with --dir") from None
+
+
+def check_before_start(
+    config: RunConfig, run_dir: Path, classes: int, genotype: Genotype | None = None, *, trains: bool = True
+) -> None:
+    """Raise UserError for what would end the run later: before a video is decoded.
+
+    ``genotype``: the one to train, where it was not the run directory's search that found it; ``trains`` False: only a
+    test.
+    """
+    check_outputs(run_dir)
+    check_report()
+    if not trains or (run_dir / "model.safetensors").exists():  # nothing is left to train
+        return
+    found = run_dir / "genotype.json"
+    if genotype is None and found.exists():
+        genotype = Genotype.load(found)
+    parameters = check_networks(config, classes, genotype)
+    check_disk(run_dir, max(parameters) * BYTES_OF_A_PARAMETER + SPARE_BYTES)
+
+
+def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = None) -> list[int]:
+    """Return the parameters of the networks to search and to train. Raises UserError where they cannot be built."""
+    search, train, counts = config.search, config.train, []
+    with _field_of("train"), torch.device("meta"):
+        trained = parse_layout(train.layout, train.repeat)
+        network = PVNASNetwork(genotype or random_genotype(0), config.network, num_classes=classes)
+        counts.append(sum(p.numel() for p in network.parameters()))
+    _check_size("train", trained, config, train.augment, train.batch)
+    if genotype is not None:
+        return counts
+    with _field_of("search"), torch.device("meta"):  # the supernet's cells alone: no alphas are drawn
+        searched = parse_layout(search.layout)
+        cells = [SearchCell(spec, PLAIN) for spec in cell_specs(searched, search.width)]
+        counts.append(sum(p.numel() for cell in cells for p in cell.parameters()))
+    _check_size("search", searched, config, search.augment, search.batch)
+    if missing := [category for category in dict.fromkeys(trained) if category not in searched]:
+        raise UserError(
+            f"train.layout has {', '.join(missing)}, which search.layout ({search.layout}) does not search; "
+            "set --search.layout or --train.layout"
+        )
+    return counts
+
+
+@contextmanager
+def _field_of(stage: str) -> Iterator[None]:
+    """Let an error that begins with a field of a network name it with its stage."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{stage}.{error}") from None
+
+
+def _check_size(
+    stage: str, categories: Sequence[str], config: RunConfig, augment: AugmentConfig, batch: BatchConfig
+) -> None:
+    """Raise UserError where batch norm would have one value of a channel to take the variance of."""
+    side = side_after_stem(config.stem, augment.crop)
+    for _ in filter(is_reduction, categories):
+        side = (side + 1) // 2
+    if batch.clips_per_shard * config.clip.frames * side * side < 2:
+        raise UserError(
+            f"{stage}: one clip of one frame with a crop of {augment.crop} pixels leaves one value of a channel, which "
+            f"has no variance; set a larger --{stage}.augment.crop, --{stage}.batch.clips_per_shard or --clip.frames"
+        )
+
+
+def check_report() -> None:
+    """Raise UserError where the report could not be made: after the training it would be too late."""
+    try:
+        for name in ("matplotlib.figure", "jinja2", "pvnas.report.figures"):
+            importlib.import_module(name)
+    except Exception as error:  # a damaged installation or cache raises whatever it likes
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"the report cannot be made: loading {name} fails ({type(error).__name__}: {reason}); install it again "
+            "(pip install --force-reinstall matplotlib jinja2), or set MPLCONFIGDIR to a folder that can be written"
+        ) from None
+
+
+def check_outputs(run_dir: Path) -> None:
+    """Raise UserError where a file lies in the way of a folder, or a folder of a file, or nothing can be written."""
+    for name in FOLDERS:
+        path = run_dir / name
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, and the run writes a folder of that name; move it away")
+    for name in FILES:
+        path = run_dir / name
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and the run writes a file of that name; move it away")
+    for folder in (run_dir, *(run_dir / name for name in FOLDERS)):
+        if folder.is_dir():
+            with explained(folder), tempfile.TemporaryFile(dir=folder):
+                pass
+    metrics = run_dir / "metrics.jsonl"  # which lines are added to; all other files are replaced
+    if metrics.exists() and not os.access(metrics, os.W_OK):
+        raise UserError(f"{metrics} cannot be written; make it writable, then type the same command again")
+
+
+def check_disk(run_dir: Path, wanted: int) -> None:
+    """Raise UserError where the disk has less room than the run's checkpoints will take beside those that are there."""
+    there = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
+    free, missing = shutil.disk_usage(run_dir).free, wanted - there
+    if free < missing:
+        raise UserError(
+            f"{run_dir}: its disk has {free / 2**20:,.0f} MiB left, and checkpoints and results take about "
+            f"{missing / 2**20:,.0f} MiB; free some space, or name another --dir"
+        )
