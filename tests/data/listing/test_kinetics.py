@@ -121,6 +121,14 @@ def test_a_file_of_class_names_keeps_classes_without_videos(write) -> None:
     assert read_catalog(root).classes == (GAME, NO_GAME)
 
 
+def test_files_with_the_id_alone_are_read_whole_and_said(write) -> None:
+    (remark,) = read_catalog(write(LISTS | {"videos/_id00000000.mp4": ""}), as_listed=True).remarks
+    assert remark.startswith("1 files such as 'videos/_id00000000.mp4' are read whole")
+    assert (
+        read_catalog(write({"x.txt": ""}), as_listed=True, annotations=write({}) / "annotations").format == "kinetics"
+    )
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -172,6 +172,8 @@ def test_names_of_classes(write, names: dict[str, str], labels: tuple, classes: 
         ('a.mp4,"walk"\nb.mp4,1\n', r"line 2: label '1' and 'walk' of .*line 1 are not of one kind"),
         ("a.mp4 0 3\n", r"line 1: several labels for 'a.mp4'; give each video one label"),
         ("a.mp4 0\nimgs 2 5 127\n", r"line 2: 'imgs 2 5 127' has several numbers: several labels, or where"),
+        ("3 a.mp4\n", r"line 1: 'a.mp4' stands where the label should; expected 'path label'"),
+        ("a.mp4,walk\na.mp4,run\n", r"line 2: 'a.mp4' is listed before, in line 1; give each video one label"),
         ("a.mp4,walk,train\n", r"line 1: more than path and label; give the list a header, such as path,label,split"),
         ("a.mp4 0\n./a.mp4 1\n", r"line 2: 'a.mp4' is listed before, in line 1"),
         ("\n", r"train.txt is empty"),

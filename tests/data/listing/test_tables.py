@@ -55,6 +55,8 @@ TRUTH = {path: path.rpartition("/")[2][:-5] for path in VIDEOS}
         ("path,label\n", "/home/other/set/{p},{c}\n"),
         ("path,label\n", "C:\\set\\{p},{c}\n"),
         ("path,label\n", "VIDEOS/{p},{c}\n"),
+        ("# made by hand\npath,label\n", "{p},{c}\n"),
+        ("path,label\n", "{p},{c}\npath,label\n"),
     ],
 )
 @pytest.mark.parametrize("name", ["split.csv", "labels.csv"])
@@ -246,6 +248,34 @@ def test_lists_of_the_splits_come_before_others_and_a_test_list_without_labels_i
     assert "sample_submission.csv is not read; to read it, name it in place of the folder" in submission
     assert "test.txt is not read: " in test
     assert "line 1: 'x.mp4' has no label" in test
+
+
+@pytest.mark.parametrize(
+    "lines, classes, remark",
+    [
+        ("{p} {i}\n", ("0", "1", "2"), None),
+        ("# a comment\n{p}\t{c}\n", ("grow", "right", "up"), None),
+        ("{p},{c}\n", ("grow", "right", "up"), None),
+        ("{p};{c}\n", ("grow", "right", "up"), None),
+        ("{p} {c}\n", ("grow", "right", "up"), None),
+        ("{p} 1{i}\n", tuple(map(str, range(13))), "no video has label 0, 1, 2, 3, 4; number them without gaps"),
+    ],
+)
+def test_lists_without_a_header(write, lines: str, classes: tuple[str, ...], remark: str | None) -> None:
+    text, first = rows(lines.replace("# a comment\n", "")), "# a comment\n" if "#" in lines else ""
+    catalog = read_catalog(write(VIDEOS | {"train.txt": first + text}), as_listed=True)
+    assert (catalog.format, catalog.classes, len(catalog.videos)) == ("list", classes, 9)
+    assert [remark in each for each in catalog.remarks if remark] == ([True] if remark else [])
+
+
+def test_labels_from_1_are_as_many_classes(write) -> None:
+    text = rows("{p} {i}\n").replace(" 2\n", " 3\n").replace(" 1\n", " 2\n").replace(" 0\n", " 1\n")
+    catalog = read_catalog(write(VIDEOS | {"train.txt": text}), as_listed=True)
+    assert catalog.classes == ("1", "2", "3")
+    assert "labels count from 1: 3 classes, which are called 1 to 3" in catalog.remarks[0]
+    catalog = read_catalog(write({"label_map.txt": "grow\nright\nup\n"}), as_listed=True)
+    assert listed(catalog) == TRUTH
+    assert "labels count from 1: 'grow', the first of" in catalog.remarks[0]
 
 
 def test_folders_of_pictures_are_videos(write) -> None:

@@ -153,6 +153,12 @@ class _Labels:
         if is_table:
             return {label: label for label in self.first}, [str(number) for number in numbers]
         first = int(numbers == list(range(1, highest + 1)))
+        gaps = sorted(set(range(highest)) - set(numbers))
+        if gaps and not first:
+            self.remarks.append(
+                f"classes are numbered 0 to {highest}, and no video has label {', '.join(map(str, gaps[:5]))}; number "
+                "them without gaps, or give a file classes.txt with one name a line"
+            )
         if first and highest > 1:
             self.remarks.append(
                 f"labels count from 1: {highest} classes, which are called 1 to {highest}; a file classes.txt with one "

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pvnas.data.listing.registry import VIDEO_ENDINGS, is_video
-from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row
+from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row, is_comment
 from pvnas.data.listing.text import at, first_line, first_lines, parse_number, read_lines, shown
 from pvnas.errors import UserError
 
@@ -32,6 +32,8 @@ def parse_line(line: str, where: str) -> Row:
     row = _quoted_path(line, where) if line.startswith('"') else _quoted_label(line) or _plain(line, where)
     if not row.path.strip() or not row.label:
         raise UserError(f"{where}: no {'label' if row.path.strip() else 'path'}; {EXPECTED}")
+    if not row.is_text and is_video(row.label) and not is_video(row.path):
+        raise UserError(f"{where}: {shown(row.label)} stands where the label should; {EXPECTED}")
     if not row.is_text and parse_number(row.label) is None:
         if not any(map(str.isalpha, row.label)):
             raise UserError(f"{where}: label {shown(row.label)} is no number from 0; {EXPECTED}, or quote a class name")
@@ -99,10 +101,13 @@ def _named(line: str, where: str) -> Row | None:
 
 def read_path_list(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield (line, row) of a list; a first line such as `path label` is none. Raises UserError that names the line."""
-    file = str(path)
+    file, is_first = str(path), True
     for line, text in read_lines(path):
-        if not (line == 1 and HEADER.fullmatch(text.lower())):
+        if is_first and is_comment(text):
+            continue
+        if not (is_first and HEADER.fullmatch(text.lower())):
             yield line, parse_line(text, at(file, line))
+        is_first = False
 
 
 def first_rows(path: Path, number: int) -> list[Row | None]:

@@ -28,7 +28,8 @@ def sorted_entries(folder: ListFolder, listing: Listing) -> list[Entry]:
     for first, second in pairwise(entries):
         if (first.path, first.start, first.end) == (second.path, second.start, second.end):
             before = f"line {first.line}" if first.file == second.file else first.where
-            raise UserError(f"{second.where}: {shown(second.path)} is listed before, in {before}; remove one")
+            mend = "remove one" if first.label == second.label else "give each video one label"
+            raise UserError(f"{second.where}: {shown(second.path)} is listed before, in {before}; {mend}")
     return entries
 
 

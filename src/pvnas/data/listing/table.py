@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from pvnas.data.listing.registry import SPLIT_NAMES, is_video
+from pvnas.data.listing.registry import SPLIT_NAMES, VIDEO_ENDINGS, is_video
 from pvnas.data.listing.text import at, csv_rows, first_lines, parse_number, shown
 from pvnas.errors import UserError
 
@@ -99,9 +99,7 @@ class Table(NamedTuple):
 
 def header_of(path: Path) -> Header | None:
     """Return the header with which a file begins, None where it begins with a row; for guessing."""
-    first, *more = first_lines(path, 2) or [""]
-    if first.lower().startswith("sep=") and more:  # Excel's hint
-        first = more[0]
+    first = next((line for line in first_lines(path, 50) if not is_comment(line)), "")
     header = max((_header(first, delimiter) for delimiter in DELIMITERS), key=_known)
     if path.name == SPLIT_FILE:
         return header
@@ -109,6 +107,11 @@ def header_of(path: Path) -> Header | None:
     looks_like_row = any(is_video(name) or parse_number(name) is not None for name in words)
     named = header.of_role("path") or any(rank == 0 for rank, _ in header.of_role("label"))
     return header if named and len(words) > 1 and not looks_like_row else None
+
+
+def is_comment(line: str) -> bool:
+    """Return whether a line at the beginning of a list is a comment, or Excel's hint at the delimiter."""
+    return line.startswith("sep=") or (line.startswith("#") and not any(e in line.lower() for e in VIDEO_ENDINGS))
 
 
 def is_table(path: Path) -> bool:
@@ -187,11 +190,12 @@ def _trimmed(cells: Sequence[str]) -> list[str]:
 
 def _cells(path: Path, header: Header) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield (line, cells) of the rows that hold anything, all as long as the header, which is the first. UserError."""
-    width = len(header.names)
+    width, is_first = len(header.names), True
     for line, row in csv_rows(path, EXPECTED, header.delimiter):
         cells = _trimmed(row)
-        if not cells or (line == 1 and cells[0].lower().startswith("sep=")):
-            continue
+        if not cells or (is_first and is_comment(row[0])) or (not is_first and (*row,) == header.names):
+            continue  # Tables that were put one after another hold their header again.
+        is_first = False
         if len(cells) > width and width:
             raise UserError(
                 f"{at(path, line)}: more cells than the header has; quote a path or label that holds a "
