@@ -256,7 +256,7 @@ def test_a_stream_that_begins_later_does_not_end_the_video(tmp_path: Path) -> No
         """A container that answers as PyAV does to the first packet of a stream that was not there before."""
 
         def __init__(self, container: av.container.InputContainer) -> None:
-            self.container, self.begun = container, False
+            self.container, self.begun, self.duration = container, False, container.duration
 
         def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
             for number, packet in enumerate(self.container.demux(stream)):

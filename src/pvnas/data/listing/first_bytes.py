@@ -42,6 +42,12 @@ BEGINNINGS = (
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
     b"FLV\x01",
     b"DKIF",  # IVF
+    b"DHAV",  # recorders of cameras
+    b"YUV4MPEG2 ",
+    b".RMF",  # RealMedia
+    b"\xb7\xd8\x00\x20\x37\x49\xda\x11",  # WTV
+    b"\x1f\x07\x00",  # DV
+    b"\x12\x00\x0a",  # AV1
     b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02",  # MXF
     *(start + bytes([unit]) for start in (b"\0\0\0\1", b"\0\0\1") for unit in UNITS),  # H.264, HEVC
 )
@@ -62,7 +68,7 @@ def begins_as_video(path: str | os.PathLike[str]) -> bool:
     return (
         head.startswith(BEGINNINGS)
         or head[4:8] in BOXES
-        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+        or (head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AMV "))
         or (head.startswith(b"\x89PNG") and b"acTL" in head)
         or (head.startswith(b"OggS") and any(codec in head for codec in (b"theora", b"OVP80", b"BBCD")))
         or any(_is_transport_stream(head, size) for size in PACKETS)

@@ -27,10 +27,11 @@ SPLIT_NAMES = {
 }
 # What FFmpeg reads under ``video.decode.FORMATS``. Files with other endings are asked for their first bytes.
 VIDEO_ENDINGS = (
-    *(".264", ".265", ".3g2", ".3gp", ".3gp2", ".3gpp", ".apng", ".asf", ".avc", ".avi", ".divx", ".f4v", ".flv"),
-    *(".gif", ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v"),
-    *(".mj2", ".mk3d", ".mkv", ".mov", ".mp2v", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts"),
-    *(".mxf", ".ogm", ".ogv", ".qt", ".trp", ".ts", ".vob", ".webm", ".wm", ".wmv", ".xvid"),
+    *(".264", ".265", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".apng", ".asf", ".avc", ".avi", ".dav", ".dif"),
+    *(".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc", ".insv", ".ismv", ".ivf", ".lrv"),
+    *(".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mk3d", ".mkv", ".mod", ".mov", ".mp2v", ".mp4"),
+    *(".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts", ".mxf", ".obu", ".ogm", ".ogv", ".qt", ".rm"),
+    *(".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wm", ".wmv", ".wtv", ".xvid", ".y4m"),
 )
 JUNK = {"__macosx", "@eadir", "lost+found", "system volume information", "$recycle.bin", "thumbs.db", "desktop.ini"}
 LIST_FOLDERS = re.compile(

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v,h264,hevc,ivf,mxf,apng"
+# None of them opens another file.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,asf,flv,ogg,m4v,h264,hevc,ivf,mxf,apng,"
+    "dhav,yuv4mpegpipe,dv,obu,rm,wtv"
+)
 MAX_PIXELS = 8192 * 4352  # an 8K picture; a larger one is taken for an attack
 DEFAULT_RATE = 25.0
 LONGER_SECONDS = 60.0

@@ -37,6 +37,8 @@ Make = Callable[[Any], Any]
 
 # Where FFmpeg's `skip_frame = NONREF` leaves all other frames as they are; in AV1 it does not.
 SKIPPABLE_CODECS = frozenset({"h264", "hevc"})
+# They count packets in the order of decoding: no times of frames, where that is not the order of showing.
+FORMATS_IN_DECODING_ORDER = frozenset({"avi", "dhav"})
 # Of its packets some are never shown.
 UNTRUSTED_CODECS = frozenset({"vp8"})
 # Compressed bytes (and pictures, where a file is decoded in order) that are held for one clip; larger files are sought.
@@ -138,8 +140,7 @@ def packet_table(container: Any, stream: Any, packets: list[Any] | None = None) 
         return None
     stamps = [stamp for stamp, _, _ in rows if stamp is not None]
     base, context = float(stream.time_base or 0), stream.codec_context
-    # AVI counts packets in the order of decoding: no times of frames, where that is not the order of showing.
-    reordered = "avi" in container.format.name.split(",") and context.has_b_frames
+    reordered = container.format.name in FORMATS_IN_DECODING_ORDER and context.has_b_frames
     if not stamps or base <= 0 or reordered or context.name in UNTRUSTED_CODECS:
         return None
     shown = np.array([not discard for _, _, discard in rows])
