@@ -16,9 +16,9 @@ import yaml
 
 import pvnas
 from pvnas import cli, pipeline
+from pvnas.api import make_paths_absolute
 from pvnas.cli import commands
 from pvnas.cli.overview import all_commands
-from pvnas.cli.shared import make_paths_absolute
 from pvnas.config import PRESETS, laptop
 from pvnas.errors import UserError
 from pvnas.report import page

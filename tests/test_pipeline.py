@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pvnas.cli.commands.stages import default_run_dir
+from pvnas.api import default_run_dir
 from pvnas.config import tiny
 from pvnas.data.dataset import list_videos, open_videos
 from pvnas.data.pack import pack_videos

@@ -5,22 +5,29 @@ people; for programs the public names are here and are imported when they are fi
 
     import pvnas
 
+    results = pvnas.run("my_videos", preset="laptop")
     genotype = pvnas.Genotype.load("runs/demo/run/genotype.json")
     network = pvnas.create_model("pvnas_l", genotype=genotype, num_classes=101)
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pvnas.version import __version__
 
 if TYPE_CHECKING:  # `as`: what type checkers take for public
+    from pvnas.api import run as run
+    from pvnas.api import search as search
+    from pvnas.api import test as test
+    from pvnas.api import train as train
     from pvnas.config import RunConfig as RunConfig
     from pvnas.deploy.predictions import Prediction as Prediction
     from pvnas.deploy.predictions import predict as predict
     from pvnas.deploy.predictions import predictions as predictions
     from pvnas.errors import UserError as UserError
     from pvnas.fast.inference import for_inference as for_inference
+    from pvnas.runtime.signals import Interrupted as Interrupted
     from pvnas.runtime.spinning import adapt_spinning as adapt_spinning
     from pvnas.settings import load_config as load_config
     from pvnas.space.cost import network_cost as network_cost
@@ -33,6 +40,7 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
 # Public name -> where it is defined.
 _HOMES = {
     "Genotype": "pvnas.space.genotype",
+    "Interrupted": "pvnas.runtime.signals",
     "Prediction": "pvnas.deploy.predictions",
     "RunConfig": "pvnas.config",
     "UserError": "pvnas.errors",
@@ -46,6 +54,10 @@ _HOMES = {
     "predictions": "pvnas.deploy.predictions",
     "random_genotype": "pvnas.space.genotype",
     "register_operation": "pvnas.space.operations",
+    "run": "pvnas.api",
+    "search": "pvnas.api",
+    "test": "pvnas.api",
+    "train": "pvnas.api",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -55,6 +67,9 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for, so that ``import pvnas`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pvnas' has no attribute {name!r}")
+    if sys.platform == "win32" and _HOMES[name] in ("pvnas.api", "pvnas.deploy.predictions"):
+        errors = import_module("pvnas.errors")
+        raise errors.UserError(errors.NOT_ON_WINDOWS)
     return getattr(import_module(_HOMES[name]), name)
 
 

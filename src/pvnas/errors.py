@@ -3,3 +3,6 @@
 
 class UserError(Exception):
     """What is wrong, where, and what to type next, in one line."""
+
+
+NOT_ON_WINDOWS = "pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)"

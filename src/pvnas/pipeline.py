@@ -50,7 +50,7 @@ from pvnas.training.stage import TrainStage
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 
 
-def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
     """Search, derive, train, test and report; return what results.json holds."""
     with open_session(config, run_dir) as session:
         session.search()
@@ -58,15 +58,16 @@ def run(config: RunConfig, run_dir: Path) -> dict[str, Any]:
         return session.test()
 
 
-def search(config: RunConfig, run_dir: Path) -> Genotype:
+def search(config: RunConfig, run_dir: str | Path) -> Genotype:
     """Search and derive only; return the genotype."""
     with open_session(config, run_dir) as session:
         return session.search()
 
 
-def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -> dict[str, Any]:
-    """Train, test and report the network of a genotype file, or of the genotype that the run directory holds."""
-    given, path = Genotype.load(genotype_path) if genotype_path else None, run_dir / GENOTYPE
+def train(config: RunConfig, run_dir: str | Path, genotype: Genotype | str | Path | None = None) -> dict[str, Any]:
+    """Train, test and report the network of a genotype or its file, or of the one that the run directory holds."""
+    given = genotype if isinstance(genotype, Genotype | None) else Genotype.load(genotype)
+    path = Path(run_dir) / GENOTYPE
     if given is None and not path.exists():
         raise UserError(
             f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
@@ -80,7 +81,7 @@ def train(config: RunConfig, run_dir: Path, genotype_path: Path | None = None) -
         return session.test()
 
 
-def test(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+def test(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir, ["test"]) as session:
         return session.test(again=True)
@@ -102,12 +103,13 @@ def test_on(config: RunConfig, run_dir: Path, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_session(
-    config: RunConfig, run_dir: Path, splits: Collection[str] = SPLITS, genotype: Genotype | None = None
+    config: RunConfig, run_dir: str | Path, splits: Collection[str] = SPLITS, genotype: Genotype | None = None
 ) -> Iterator[Session]:
     """Take the run directory, refuse another configuration or other videos in it, listen to signals; report at the end.
 
     ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given.
     """
+    run_dir = Path(run_dir)
     if (run_dir / TESTED).exists():
         raise UserError(f"{run_dir} holds a test of another set, no run; name another --dir")
     check_resumable(run_dir, config)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from pvnas.errors import UserError
+from pvnas.errors import NOT_ON_WINDOWS, UserError
 from pvnas.runtime.progress import clean
 
 EXIT_USER_ERROR = 2
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # what the console's encoding lacks is shown as '?'
         sys.stdout.reconfigure(errors="replace")
     if sys.platform == "win32":
-        return _fail("pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)")
+        return _fail(NOT_ON_WINDOWS)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -1,7 +1,6 @@
 """What commands share: arguments and what is made of them; JSON for programs and short tables for people on stdout."""
 
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pvnas.cli.command import Argument
-from pvnas.config import PRESETS, DataConfig, RunConfig
+from pvnas.config import PRESETS, DataConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
 from pvnas.settings import CONFIG_NAME, all_fields, shown
@@ -64,19 +63,6 @@ def run_directory(path: str) -> Path:
     if not (run_dir / CONFIG_NAME).is_file():
         raise UserError(f"{shown(path)} is no run directory (it holds no {CONFIG_NAME}); make one with: pvnas run DATA")
     return run_dir
-
-
-def make_paths_absolute(config: RunConfig) -> None:
-    """A run must find its videos again from any folder; a wrong path is said before anything slow is imported."""
-    if not config.data.path:
-        raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
-    if "://" in config.data.path:  # a pack in an object store
-        return
-    if not os.path.exists(os.path.abspath(os.path.expanduser(config.data.path))):
-        raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
-    for name in ("path", "annotations", "allow_outside"):
-        if path := getattr(config.data, name):
-            setattr(config.data, name, os.path.abspath(os.path.expanduser(path)))
 
 
 def print_json(value: Any) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from pvnas.config import DataConfig
 from pvnas.data.catalog import Video
 from pvnas.data.listing import OFFICIAL
-from pvnas.data.listing.registry import ListFolder, is_video
+from pvnas.data.listing.content import Content, content_of
+from pvnas.data.listing.registry import ListFolder, Tree
 from pvnas.data.listing.without_labels import named_videos
 from pvnas.data.pack.format import INFO
-from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 from pvnas.settings import shown
 
@@ -69,8 +69,9 @@ def why_missing(path: str) -> str:
 
 
 def _videos_below(folder: str) -> list[Video]:
-    """Return the videos in a folder and below it, by path. Raises UserError where there are none."""
-    videos = [_video(path) for path in _files_below(folder) if is_video(path) or os.path.isdir(path)]
+    """Return the videos in a folder and below it: files, and folders of pictures. Raises UserError for none."""
+    content = content_of(Tree(Path(folder), allow_outside=os.sep))  # what links lead to was named, too
+    videos = [_video(os.path.join(folder, path) if path else folder) for path in _paths_in(content)]
     if not videos and os.path.isfile(os.path.join(folder, INFO)):
         raise UserError(f"{folder} is a pack; name the folder of videos that it was made of")
     if not videos:
@@ -78,13 +79,11 @@ def _videos_below(folder: str) -> list[Video]:
     return videos
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield the files, and in place of a folder's pictures the folder: they are one video."""
-    for parent, folders, files in os.walk(folder):
-        if any(map(is_picture, files)) and not any(map(is_video, files)):
-            yield parent
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield os.path.join(parent, name)
+def _paths_in(content: Content) -> Iterator[str]:
+    """Yield the paths of the videos, those of a folder before those of folders in it."""
+    if content.is_pictures:
+        yield content.path
+        return
+    yield from map(content.of, content.videos)
+    for inner in content.folders:
+        yield from _paths_in(inner)

@@ -5,8 +5,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from pvnas.api import default_run_dir, make_paths_absolute
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, PRESET, RUN, make_paths_absolute, print_json, print_table, run_directory
+from pvnas.cli.shared import CONFIG, PRESET, RUN, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
@@ -141,12 +142,6 @@ def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
         config.data.path = args.folder
     make_paths_absolute(config)
     return config, Path(args.dir) if args.dir else default_run_dir(config)
-
-
-def default_run_dir(config: RunConfig) -> Path:
-    """``runs/<folder of the videos>-<preset>``."""
-    name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
-    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
 
 
 def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:

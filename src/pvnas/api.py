@@ -1,0 +1,154 @@
+"""What the commands do, from Python: ``pvnas.run``, ``search``, ``train`` and ``test``.
+
+Each is the function of ``pipeline`` with the videos and the settings as a person has them. Progress goes to stderr.
+Called in the main thread they stop at the next step when Ctrl-C or SIGTERM asks for it, and raise ``Interrupted``; the
+same call goes on from there. PyTorch's number of threads is that of the run inside, and after it what it was before.
+Nothing needs an ``if __name__ == "__main__"``.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pvnas.config import RunConfig
+from pvnas.errors import UserError
+from pvnas.settings import CONFIG_NAME, check_config, load_config, set_field, shown
+
+if TYPE_CHECKING:
+    from pvnas.space.genotype import Genotype
+
+Videos = str | Path | RunConfig
+"""A folder, a list or a pack of videos; or a config, which names them."""
+
+
+def run(
+    data: Videos,
+    run_dir: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Search, train, test and report on videos, as ``pvnas run`` does, and return what results.json holds.
+
+    ``data``: folder, list or pack, or a whole RunConfig; ``run_dir``: ``runs/<data>-<preset>`` unless given, and where
+    a run that was interrupted goes on; ``preset``: laptop unless given; ``config``: YAML file with fields, over the
+    preset; ``overrides``: fields by dotted name, over both, as ``{"train.width": 24, "device": "cuda"}``. Raises
+    UserError for what a person can mend, and Interrupted where it was asked to stop.
+    """
+    settings = config_of(data, preset, config, overrides)
+    with _threads_as_before():
+        from pvnas import pipeline
+
+        return pipeline.run(settings, _directory(run_dir, settings))
+
+
+def search(
+    data: Videos,
+    run_dir: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> "Genotype":
+    """Only search, as ``pvnas search`` does, and return the genotype; arguments and errors as of ``run``."""
+    settings = config_of(data, preset, config, overrides)
+    with _threads_as_before():
+        from pvnas import pipeline
+
+        return pipeline.search(settings, _directory(run_dir, settings))
+
+
+def train(
+    data: Videos,
+    run_dir: str | Path | None = None,
+    *,
+    genotype: "Genotype | str | Path | None" = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Only train and test, as ``pvnas train`` does, and return what results.json holds.
+
+    ``genotype``: the one to train, or its file; without it the run's own. Other arguments and errors as of ``run``.
+    """
+    settings = config_of(data, preset, config, overrides)
+    with _threads_as_before():
+        from pvnas import pipeline
+
+        return pipeline.train(settings, _directory(run_dir, settings), genotype)
+
+
+def test(
+    run_dir: str | Path, data: str | Path | None = None, *, overrides: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Test the network of a run again, as ``pvnas test`` does, and return what results.json holds.
+
+    ``data``: where the run's videos lie now, if they were moved. Raises UserError and Interrupted.
+    """
+    settings = load_config(file=Path(run_dir, CONFIG_NAME), overrides=overrides)
+    if data is not None:
+        settings.data.path = os.fspath(data)
+        make_paths_absolute(settings)
+    with _threads_as_before():
+        from pvnas import pipeline
+
+        return pipeline.test(settings, Path(run_dir))
+
+
+def config_of(
+    data: Videos | None,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> RunConfig:
+    """Return the checked config that arguments ask for, its paths absolute. Raises UserError."""
+    if isinstance(data, RunConfig):
+        if preset is not None or file is not None:
+            raise UserError("a whole config needs no preset and no file of fields; give the one or the others")
+        config = deepcopy(data)
+        for name, value in (overrides or {}).items():
+            set_field(config, name, value)
+        check_config(config)
+    else:
+        config = load_config(preset, file, overrides)
+        config.data.path = os.fspath(data) if data is not None else config.data.path
+    make_paths_absolute(config)
+    return config
+
+
+def make_paths_absolute(config: RunConfig) -> None:
+    """A run must find its videos again from any folder; a wrong path is said before anything slow is imported."""
+    if not config.data.path:
+        raise UserError("which videos? name a folder with one folder of videos per class: pvnas run MY_VIDEOS")
+    if "://" in config.data.path:  # a pack in an object store
+        return
+    if not os.path.exists(os.path.abspath(os.path.expanduser(config.data.path))):
+        raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
+    for name in ("path", "annotations", "allow_outside"):
+        if path := getattr(config.data, name):
+            setattr(config.data, name, os.path.abspath(os.path.expanduser(path)))
+
+
+def default_run_dir(config: RunConfig) -> Path:
+    """``runs/<folder of the videos>-<preset>``."""
+    name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
+    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
+
+
+def _directory(run_dir: str | Path | None, config: RunConfig) -> Path:
+    return Path(run_dir) if run_dir is not None else default_run_dir(config)
+
+
+@contextmanager
+def _threads_as_before() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
