@@ -34,8 +34,9 @@ def here(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pipeline, "write_report", lambda run_dir: run_dir / "report.html")
     shutil.copytree(tiny_shapes, "my_videos")
     for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:4]):
-        Path("new_videos").mkdir(exist_ok=True)
-        shutil.copy(video, Path("new_videos", f"{number}.mp4"))
+        for folder in ("new_videos", f"other_videos/{video.parent.name}"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(video, Path(folder, f"{number}.mp4"))
     return tmp_path
 
 
@@ -53,6 +54,7 @@ def test_the_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> N
     exec(compile(text, str(README), "exec"), names)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:]] == [f"new_videos/{number}.mp4" for number in range(4)]
+    assert names["elsewhere"]["n_videos"] == 4
     assert names["results"]["n_videos"] == 8
     assert names["genotype"] == pvnas.Genotype.load("runs/my_videos-laptop/genotype.json")
     assert Path("runs/search/genotype.json").exists()
@@ -90,6 +92,8 @@ def test_mistakes_are_user_errors() -> None:
         pvnas.train("my_videos", "r")
     with pytest.raises(pvnas.UserError, match="no config file"):
         pvnas.test("r")
+    with pytest.raises(pvnas.UserError, match="name its videos, too"):
+        pvnas.test("r", out="elsewhere")
     assert not Path("runs").exists()
 
 

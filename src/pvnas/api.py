@@ -83,19 +83,28 @@ def train(
 
 
 def test(
-    run_dir: str | Path, data: str | Path | None = None, *, overrides: Mapping[str, object] | None = None
+    run_dir: str | Path,
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """Test the network of a run again, as ``pvnas test`` does, and return what results.json holds.
+    """Test the network of a run, as ``pvnas test`` does, and return what results.json holds.
 
-    ``data``: where the run's videos lie now, if they were moved. Raises UserError and Interrupted.
+    Alone it is tested again on its run's own test videos; ``data``: where these lie now. With ``out``, a folder for
+    results and page, all of ``data`` is tested as another set. Raises UserError and Interrupted.
     """
-    settings = load_config(file=Path(run_dir, CONFIG_NAME), overrides=overrides)
+    if out is not None and data is None:
+        raise UserError("another set is tested into out: name its videos, too: pvnas.test(run_dir, data, out=out)")
+    settings = tested_config(run_dir, is_other_set=out is not None, overrides=overrides)
     if data is not None:
         settings.data.path = os.fspath(data)
         make_paths_absolute(settings)
     with _threads_as_before():
         from pvnas import pipeline
 
+        if out is not None:
+            return pipeline.test_on(settings, Path(run_dir), Path(out))
         return pipeline.test(settings, Path(run_dir))
 
 
@@ -117,6 +126,27 @@ def config_of(
         config = load_config(preset, file, overrides)
         config.data.path = os.fspath(data) if data is not None else config.data.path
     make_paths_absolute(config)
+    return config
+
+
+def tested_config(run_dir: str | Path, *, is_other_set: bool, overrides: Mapping[str, object] | None) -> RunConfig:
+    """Return the config of a run; for another set, which is not listed as the run's own is, with a fresh part of data.
+
+    For that a model alone is enough. Raises UserError.
+    """
+    file = Path(run_dir, CONFIG_NAME)
+    if not is_other_set:
+        return load_config(file=file, overrides=overrides)
+    if file.is_file():
+        config = load_config(file=file)
+    else:
+        from pvnas.deploy.model import load_model
+
+        config = load_model(Path(run_dir)).config
+    config.data = RunConfig().data
+    for name, value in (overrides or {}).items():
+        set_field(config, name, value)
+    check_config(config)
     return config
 
 

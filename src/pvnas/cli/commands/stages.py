@@ -5,13 +5,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.api import default_run_dir, make_paths_absolute
+from pvnas.api import config_of, default_run_dir, make_paths_absolute, tested_config
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, PRESET, RUN, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
-from pvnas.settings import CONFIG_NAME, check_config, check_resumable, load_config, set_field
+from pvnas.settings import check_resumable, load_config
 
 DATA_AND_CONFIG = (
     Argument("folder", "folder of labelled videos", None, metavar="DATA"),
@@ -104,10 +104,9 @@ def test(args: Namespace) -> None:
         raise UserError("--out goes with another set: pvnas test DATA --dir RUN --out FOLDER")
     if args.out:
         run_dir, out = Path(args.dir), Path(args.out)
-        config = _config_of_another_set(run_dir, args)
     else:
         run_dir = out = run_directory(args.dir or args.target)
-        config = load_config(file=run_dir / CONFIG_NAME, overrides=args.overrides)
+    config = tested_config(run_dir, is_other_set=bool(args.out), overrides=args.overrides)
     if args.dir:
         config.data.path = args.target
         make_paths_absolute(config)
@@ -120,27 +119,9 @@ def test(args: Namespace) -> None:
         _print_outcome(results, out)
 
 
-def _config_of_another_set(run_dir: Path, args: Namespace) -> RunConfig:
-    """The config of a run, or of a model alone, but for its videos: another set is not listed as the run's own is."""
-    if (run_dir / CONFIG_NAME).is_file():
-        config = load_config(file=run_dir / CONFIG_NAME)
-    else:
-        from pvnas.deploy.model import load_model
-
-        config = load_model(run_dir).config
-    config.data = RunConfig().data
-    for name, value in args.overrides.items():
-        set_field(config, name, value)
-    check_config(config)
-    return config
-
-
 def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
     """The config and the run directory that a command line asks for."""
-    config = load_config(args.preset, args.config, args.overrides)
-    if args.folder is not None:
-        config.data.path = args.folder
-    make_paths_absolute(config)
+    config = config_of(args.folder, args.preset, args.config, args.overrides)
     return config, Path(args.dir) if args.dir else default_run_dir(config)
 
 
