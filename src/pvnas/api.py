@@ -158,7 +158,7 @@ def make_paths_absolute(config: RunConfig) -> None:
         return
     if not os.path.exists(os.path.abspath(os.path.expanduser(config.data.path))):
         raise UserError(f"no folder {shown(config.data.path)}; name a folder with one folder of videos per class")
-    for name in ("path", "annotations", "allow_outside"):
+    for name in ("path", "annotations", "allow_outside", "splits_of"):
         if path := getattr(config.data, name):
             setattr(config.data, name, os.path.abspath(os.path.expanduser(path)))
 

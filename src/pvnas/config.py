@@ -52,6 +52,8 @@ class DataConfig:
     """Share of each class held out for validation where the folder names no validation videos."""
     test_share: float = 0.2
     """Share of each class held out for the test where the folder names no test videos."""
+    splits_of: str = ""
+    """Run directory whose videos keep their splits; what it does not know is for training unless a list says else."""
     max_bad_share: float = 0.01
     """Refuse to train when more than this share of the videos cannot be read."""
     deadline: float = 60.0
@@ -290,7 +292,7 @@ HARMLESS_FIELDS = frozenset(
 )
 
 # Fields that say where the videos lie: a run goes on wherever they are moved, as long as they are the same.
-LOCATION_FIELDS = frozenset({"data.path", "data.format", "data.annotations", "data.allow_outside"})
+LOCATION_FIELDS = frozenset({"data.path", "data.format", "data.annotations", "data.allow_outside", "data.splits_of"})
 
 
 def pvnas_l() -> RunConfig:

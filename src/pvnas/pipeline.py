@@ -21,8 +21,8 @@ import torch
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
-from pvnas.data.dataset import OpenedVideos, open_videos
-from pvnas.data.identity import LearntVideos, located, open_learnt, open_whole
+from pvnas.data.dataset import OpenedVideos
+from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
 from pvnas.data.readable import Videos, load_videos
 from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
@@ -118,7 +118,7 @@ def open_session(
         config = replace(config, data=located(config.data, run_dir))
         opened, learnt = open_learnt(config, run_dir, splits)
     else:
-        opened = open_videos(config.data, config.seed)  # a wrong path must not leave an empty run directory behind
+        opened = open_to_learn(config)  # a wrong path must not leave an empty run directory behind
     with _session(config, run_dir, opened, learnt, splits, genotype) as session:
         yield session
 

@@ -14,7 +14,7 @@ from pvnas import pipeline
 from pvnas.cli import main
 from pvnas.config import DataConfig, RunConfig
 from pvnas.data.dataset import list_videos
-from pvnas.data.identity import located, open_learnt, open_whole, read_learnt
+from pvnas.data.identity import located, open_learnt, open_to_learn, open_whole, read_learnt
 from pvnas.data.pack import pack_videos
 from pvnas.errors import UserError
 from pvnas.report.record import read_run
@@ -108,6 +108,23 @@ def test_videos_that_are_added_are_named_and_move_no_other(copied: Path) -> None
     assert opened.catalog.classes == CLASSES
     (remark,) = [remark for remark in opened.catalog.remarks if "added" in remark]
     assert "47 videos (the first is 'grow/new_00.mp4', of new classes 'zoom')" in remark
+
+
+def test_another_run_with_what_was_added_keeps_the_splits(project: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(project, tmp_path / "project")
+    before = splits(copied)
+    for number in range(20):
+        shutil.copy(copied / "videos/grow/grow_0000.mp4", copied / f"videos/grow/a_{number:02d}.mp4")
+    config = config_of(copied)
+    anew = {video.path: video.split for video in open_to_learn(config).catalog.videos}
+    assert any(anew[path] != split for path, split in before.items())  # of itself the split is another one
+    config.data.splits_of = str(copied / "run")
+    kept = {video.path: video.split for video in open_to_learn(config).catalog.videos}
+    assert {path: kept[path] for path in before} == before
+    assert {kept[path] for path in kept.keys() - before.keys() - {"grow/broken.mp4"}} == {"train"}
+    config.data.splits_of = str(copied / "videos")
+    with pytest.raises(UserError, match=r"holds no videos\.json"):
+        open_to_learn(config)
 
 
 def test_a_class_folder_that_is_renamed_is_named_by_both_names(copied: Path) -> None:

@@ -25,7 +25,7 @@ from pvnas.data.check.results import JSON_NAME, CheckResult, read_check_results
 from pvnas.data.dataset import OpenedVideos, list_all, names_pack, open_videos
 from pvnas.data.listing import FORMATS, read_lists
 from pvnas.data.listing.registry import Entry
-from pvnas.data.listing.splits import complete_splits, shares_of, sorted_entries, with_test
+from pvnas.data.listing.splits import catalog_of, check_classes, complete_splits, shares_of, sorted_entries, with_test
 from pvnas.data.listing.text import class_key, shown
 from pvnas.errors import UserError
 from pvnas.runtime.files import write_atomic
@@ -225,8 +225,40 @@ def _additions(learnt: LearntVideos, entries: Sequence[Entry], run_dir: Path) ->
     classes = f", of new classes {', '.join(map(shown, new))}" if new else ""
     return [
         f"added since {run_dir} began: {_videos(added)} (the first is {shown(added[0].path)}{classes}), "
-        "which are no part of it; for a run with them name another --dir"
+        "which are no part of it; for a run with them name another --dir, and to keep the splits of this one "
+        f"--data.splits_of {run_dir}"
     ]
+
+
+# ---- another run, with the splits of an earlier one
+
+
+def open_to_learn(config: RunConfig) -> OpenedVideos:
+    """Return the videos that a new run is to learn from; with ``data.splits_of`` in the splits of an earlier run.
+
+    A new video of a known group, or segment of a known video, goes where that is. Raises UserError.
+    """
+    earlier = config.data.splits_of
+    if not earlier:
+        return open_videos(config.data, config.seed)
+    learnt = read_learnt(Path(earlier))
+    if learnt is None or names_pack(config.data):
+        what = "is not read for a pack, which has its splits" if learnt else f"holds no {FILE}: name a run directory"
+        raise UserError(f"data.splits_of: {earlier} {what}")
+    videos = list(learnt.catalog.videos)
+    split_of_group = {video.group or video.path: video.split for video in videos}
+    split_of = {each.path: each.split for each in learnt.left_out} | {video.path: video.split for video in videos}
+    split_of_segment = {(v.path, v.start, v.end): v.split for v in videos}
+
+    def split(entry: Entry) -> str:
+        known = split_of_segment.get((entry.path, entry.start, entry.end)) or split_of.get(entry.path)
+        return known or split_of_group.get(entry.group or entry.path) or entry.split or "train"
+
+    folder, name, listing = read_lists(config.data)
+    entries = with_test(sorted_entries(folder, listing), FORMATS[name].validation_is_test)
+    catalog = catalog_of(folder, name, listing, entries, list(map(split, entries)))
+    check_classes(catalog, shares_of(config.data))
+    return OpenedVideos(catalog, config.data)
 
 
 # ---- another set, for a network that knows some classes
