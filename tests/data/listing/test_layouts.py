@@ -107,6 +107,33 @@ def test_drawn_layouts_are_read_as_meant_and_nothing_is_left_out_in_silence(draw
     assert all("\n" not in remark for remark in catalog.remarks)
 
 
+FOLDERS = st.sampled_from(("train", "Test", "val", "eval", "data", "a", "b", "A", "clip", "annotations", "train_ride"))
+FILES = st.sampled_from(("1.mp4", "2.AVI", "1.jpg", "2.png", "x.srt", "README", "a.csv"))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.lists(FOLDERS, max_size=4), FILES), min_size=1, max_size=14), st.booleans())
+def test_of_any_tree_every_file_is_read_or_counted(drawn: list[tuple[list[str], str]], as_classes: bool) -> None:
+    paths = {"notes.md", *("/".join((*folders, name)) for folders, name in drawn)}
+    with tempfile.TemporaryDirectory() as folder:
+        root = touch(Path(folder) / "root", sorted(paths))
+        try:
+            catalog = read_catalog(root, as_listed=True, format="classes" if as_classes else "folders")
+        except UserError as error:
+            if "no videos found" not in str(error):
+                raise
+            return
+        read = [path for path in paths if path in set(catalog.videos.paths)]
+        shown = [path for path in paths if path.rpartition("/")[0] in set(catalog.videos.paths)]
+        assert not catalog.missing()
+    pictures = [path for path in shown if path.endswith((".jpg", ".png"))]
+    unread = counted(catalog.remarks, "file") + counted(catalog.remarks, "video")
+    assert len(paths) == len(read) + len(pictures) + unread
+    assert len(read) + len({path.rpartition("/")[0] for path in pictures}) == len(catalog.videos)
+    for name in {"train", "Test", "val", "eval"} & set(catalog.classes):
+        assert as_classes or any(f"{name}'" in remark for remark in catalog.remarks), "a class, in silence"
+
+
 @pytest.mark.parametrize(
     "files, classes, splits, remark",
     [

@@ -61,7 +61,11 @@ def read_folders(folder: ListFolder) -> Listing:
     if folder.video:
         return Listing([Entry(folder.tree.checked(folder.video, str(folder.root)), _name(folder.root))])
     top = content_of(folder.tree)
-    return _listing(folder, top, _layout(top, _name(folder.root)))
+    layout = _layout(top, _name(folder.root))
+    called = sorted({part.label for part in layout.parts if SPLIT_FOLDER.fullmatch(_letters(part.label))})
+    unsaid = [name for name in called if not any(shown(name) in remark for remark in layout.remarks)]
+    more = [f"{_some(unsaid)} is read as a class, and not as a split"] if unsaid else []
+    return _listing(folder, top, Layout(layout.parts, [*layout.remarks, *more]))
 
 
 def read_classes(folder: ListFolder) -> Listing:
