@@ -50,6 +50,7 @@ TRUTH = {path: path.rpartition("/")[2][:-5] for path in VIDEOS}
         ("filepath,label\n", "./{p},{c}\n"),
         ("File Name,Class Name\n", "{n},{c}\n"),
         ("label,file_name,label_id\n", "{c},{n},{i}\n"),
+        ("label,file_name,class_name\n", "1,{n},{c}\n"),
         ("path,label,split\n\n", "{p},{c},\n,,\n"),
         ("clip_name,clip_path,label\n", "x,/{p},{c}\n"),
         ("path,label\n", "/home/other/set/{p},{c}\n"),
@@ -108,6 +109,26 @@ def test_names_in_the_folders_of_classes_and_of_splits(write) -> None:
     folders = {f"{c}/{n}.mp4": "" for c in ("up", "right") for n in range(2)}
     catalog = read_catalog(write(folders | {"labels.csv": "name,label\n0,up\n1,up\n0,right\n"}), as_listed=True)
     assert listed(catalog) == {"up/0.mp4": "up", "up/1.mp4": "up", "right/0.mp4": "right"}
+
+
+def test_names_in_folders_of_any_name(write) -> None:
+    footage = {f"footage/day{n}/{n}{c}.mp4": "" for n in range(2) for c in "ab"}
+    table = "name,label\n" + "".join(f"{n}{c},{c}\n" for n in range(2) for c in "ab")
+    catalog = read_catalog(write(footage | {"labels.csv": table}), as_listed=True)
+    assert listed(catalog) == {path: path[-5] for path in footage}
+    write({"labels.csv": "name,label\nday0/0a,a\nDAY1/1b.avi,b\n"})
+    assert set(read_catalog(write({}), as_listed=True).videos.paths) == {"footage/day0/0a.mp4", "footage/day1/1b.mp4"}
+    with pytest.raises(UserError, match=r"line 2: '0a' could be 'footage/day0/0a.mp4' or 'footage/day2/0a.mp4'"):
+        read_catalog(write({"footage/day2/0a.mp4": "", "split.csv": table}))
+
+
+def test_a_missing_video_of_a_class_is_not_that_of_another(write) -> None:
+    table = "name,label\n0.mp4,up\n1.mp4,up\n0.mp4,right\n"
+    catalog = read_catalog(
+        write({"up/0.mp4": "", "right/0.mp4": "", "right/1.mp4": "", "split.csv": table}), as_listed=True
+    )
+    assert "up/1.mp4" not in set(catalog.videos.paths)
+    assert [video.path for video in catalog.missing()] == ["1.mp4"]
 
 
 def test_tables_of_the_splits(write) -> None:

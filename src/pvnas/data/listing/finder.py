@@ -193,7 +193,28 @@ class Finder:
             there = f"{place}/{names[0]}".removeprefix("/") if names else ""
             if there and self.exists(there):
                 return there
-        return None
+        if not folder and class_key(label) in self._class_folders:  # where it should lie: another class has its like
+            return None
+        end = f"/{_key(_stem(path))}"
+        deeper = [each for each in self._by_stem.get(_key(_stem(name)), ()) if f"/{_key(_stem(each))}".endswith(end)]
+        if len(deeper) > 1:
+            raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, deeper[:3]))}; write which")
+        return deeper[0] if deeper else None
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        """Return the paths of all videos and folders of pictures, three folders deep, by name without ending."""
+        found: dict[str, list[str]] = {}
+        top = self.tree.listing("")
+        folders = [(name, 1) for name in top.folders if name not in top.links]
+        for folder, depth in folders:
+            content = self.tree.listing(folder)
+            videos = [f"{folder}/{name}" for name in sorted(content.files) if is_video(name)]
+            for path in [folder] if self._is_pictures(folder) else videos:
+                found.setdefault(_key(_stem(path.rpartition("/")[2])), []).append(path)
+            if depth < 3:
+                folders += ((f"{folder}/{name}", depth + 1) for name in content.folders if name not in content.links)
+        return found
 
     def _places_of(self, folder: str, label: str, beside: str) -> list[Place]:
         """Return where videos of a listed folder, or of no folder and a label, may lie: those that hold anything."""

@@ -131,8 +131,9 @@ def read_table(path: Path) -> Table:
 
 
 def check_header(path: Path) -> None:
-    """Raise UserError unless a file begins with a header that names a column for path and label."""
-    _columns(path, header_of(path) or _header(next(iter(first_lines(path, 1)), ""), ","), [])
+    """Raise UserError unless a file begins with a header."""
+    if header_of(path) is None:
+        _columns(path, _header(next(iter(first_lines(path, 1)), ""), ","), [])
 
 
 def first_rows(path: Path, header: Header, number: int) -> list[Row]:
