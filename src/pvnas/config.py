@@ -329,7 +329,7 @@ def ucf101() -> RunConfig:
 
 
 def laptop() -> RunConfig:
-    """A small folder of videos on a CPU: under an hour for 600 short videos on two cores."""
+    """A small folder of videos on a CPU: under an hour for 900 short videos on two cores."""
     config = RunConfig(preset="laptop")
     # Short videos are the rule in small sets: half the paper's window, and never a window longer than the video.
     config.clip = ClipConfig(window=32, short_videos="fit")
@@ -348,7 +348,7 @@ def laptop() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """The generated `shapes` videos on two CPU cores in under ten minutes; flips would swap its classes."""
+    """The generated `shapes` videos on two CPU cores in about eight minutes; flips would swap its classes."""
     config = replace(laptop(), preset="demo")
     for part in (config.search, config.train):
         part.augment = AugmentConfig(short_side_min=56, short_side_max=60, crop=56, flip="false")
@@ -361,7 +361,7 @@ def demo() -> RunConfig:
 
 
 def tiny() -> RunConfig:
-    """Seconds, to try a folder or a command: the networks learn next to nothing."""
+    """A first try of a folder or a command, in a minute or two: the networks learn next to nothing."""
     config = replace(demo(), preset="tiny", stem="stride2", threads=1)  # layers this small lose by sharing their work
     for part in (config.search, config.train):
         part.epochs, part.width = 2, 4

@@ -54,7 +54,7 @@ def print_overview(group: str = "") -> None:
         return
     print(
         "\nwhere to start:\n"
-        "  pvnas demo                             the whole job on generated videos, about ten minutes\n"
+        "  pvnas demo                             the whole job on generated videos, about eight minutes\n"
         "  pvnas data check MY_VIDEOS             are my videos readable? (folder: MY_VIDEOS/class/video.mp4)\n"
         "  pvnas run MY_VIDEOS --preset tiny      seconds, to see that everything works\n"
         "  pvnas run MY_VIDEOS --preset laptop    the real thing on a CPU\n"

@@ -30,7 +30,7 @@ DATA_AND_CONFIG = (
     example="pvnas demo\npvnas demo --dir trial --preset tiny",
 )
 def demo(args: Namespace) -> None:
-    """Generate videos, then search, train, test and report on them (about ten minutes)."""
+    """Generate videos, then search, train, test and report on them (about eight minutes)."""
     folder, run_dir = Path(args.dir, "videos"), Path(args.dir, "run")
     config = load_config(args.preset, args.config, args.overrides)
     config.data.path = os.path.abspath(folder)
