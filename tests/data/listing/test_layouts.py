@@ -249,7 +249,7 @@ def test_two_unicode_forms_are_one_class_and_paths_stay_as_they_are(tmp_path: Pa
         (bytes(4) + b"G" + bytes(187)) * 6,
     ],
 )
-@pytest.mark.parametrize("name", ["no_ending", "camera.dav", "2024.01.mp4_", "tape.dat"])
+@pytest.mark.parametrize("name", ["no_ending", "camera.rec", "2024.01.mp4_", "tape.dat"])
 def test_files_of_other_names_are_videos_by_their_first_bytes(tmp_path: Path, name: str, head: bytes) -> None:
     root = touch(tmp_path, [f"a/{name}", "a/2.mp4", "b/1.mp4", "b/noise.zzz", "b/half.mp4.part", "b/sound.ogg"])
     (root / "a" / name).write_bytes(head)
