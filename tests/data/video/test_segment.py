@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numbered import numbers_of, told, write_numbered
 
+from pvnas.config import ClipConfig
+from pvnas.data.clips import sampling as sampling_rules
 from pvnas.data.video import seek
 from pvnas.data.video.decode import VideoError, decode_video
 from pvnas.data.video.footage import Footage
@@ -90,6 +92,33 @@ def test_segments_that_follow_one_another_share_out_the_frames_that_begin_in_the
     ends_at = first.first + len(first.times_T)
     begins_inside = bool(np.abs(TENTHS - a).min() > 2e-6)
     assert second.first == ends_at - begins_inside  # the frame that is shown at the border is in both
+
+
+@given(
+    GAPS,
+    st.floats(0, 1, exclude_max=True),
+    st.floats(1e-5, 3.0),
+    st.sampled_from(["dense", "segment"]),
+    st.sampled_from(["clamp", "loop", "fit"]),
+    st.sampled_from(["slowfast", "slowfast_offset", "mmaction2", "tsm"]),
+)
+def test_clips_of_any_segment_lie_in_it(
+    gaps: list[float], at: float, length: float, sampling: str, short_videos: str, rule: str
+) -> None:
+    """Of one frame, of a millisecond, of a frame a second: whatever the settings ask for, there is an answer."""
+    ends = np.cumsum(gaps)
+    times_T, duration = np.append(0.0, ends[:-1]), float(ends[-1])
+    start = at * (duration - 1e-4)
+    segment = segment_of(times_T, duration, start, start + length)
+    clip = ClipConfig(sampling=sampling, short_videos=short_videos)  # type: ignore[arg-type]
+    for views in (1, 3):
+        indices = sampling_rules.test_indices(segment.times_T, segment.duration, clip, views, rule)
+        assert indices.shape == (views, clip.frames)
+        assert indices.min() >= 0
+        assert indices.max() < len(segment.times_T)
+    drawn = [0.999] * sampling_rules.draws(clip)
+    indices = sampling_rules.training_indices(segment.times_T, segment.duration, clip, drawn)
+    assert 0 <= indices.min() <= indices.max() < len(segment.times_T)
 
 
 # ---- files
