@@ -6,14 +6,13 @@ RUN is a directory that `pvnas run` or `pvnas train` has written.
 """
 
 import sys
-from pathlib import Path
 
 import pvnas
 
 
 def main(run: str, *videos: str) -> None:
-    for prediction in pvnas.predict([Path(video) for video in videos], Path(run), top=3):
-        print(prediction.path.name)
+    for prediction in pvnas.predictions(videos, run, top=3):
+        print(prediction.path.name, prediction.error)
         for name, score in prediction.classes:
             print(f"  {score:6.1%}  {name}")
 

@@ -65,6 +65,6 @@ def test_predict_names_the_likeliest_classes(
     video = next(tiny_shapes.rglob("*.mp4"))
     example("predict").main(str(tmp_path), str(video))
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == video.name
+    assert out[0].strip() == video.name
     assert len(out) == 4
     assert all(line.split()[-1] in classes for line in out[1:])

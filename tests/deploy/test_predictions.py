@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.image import imsave
 
 import pvnas
 from pvnas.config import DataConfig
 from pvnas.data.dataset import VideoDataset, list_videos
+from pvnas.data.video.decode import decode_video
 from pvnas.deploy.inputs import find_videos
-from pvnas.deploy.model import load_model
+from pvnas.deploy.model import load_model, save_model
 from pvnas.training.evaluate import score_views
 
 
@@ -134,3 +136,19 @@ def test_an_empty_list_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n\n", encoding="utf-8")
     with pytest.raises(pvnas.UserError, match="names no videos; give one path a line"):
         find_videos(tmp_path / "list.txt")
+
+
+def test_pictures_are_shown_at_the_rate_of_the_run(model_folder: Path, videos: list[Path], tmp_path: Path) -> None:
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for number, picture_HWC in enumerate(decode_video(videos[0]).frames_TCHW.permute(0, 2, 3, 1).numpy()):
+        imsave(clip / f"img_{number}.png", picture_HWC)
+    scores = []
+    for frame_rate in (25.0, 2.0):
+        model = load_model(model_folder)
+        model.config.data.frame_rate = frame_rate
+        folder = tmp_path / f"{frame_rate:g}"
+        save_model(folder, model.network, model.genotype, model.classes, model.config)
+        assert load_model(folder).config.data.frame_rate == frame_rate
+        scores.append(pvnas.predict(clip, folder)[0].classes)
+    assert scores[0] != scores[1]

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pvnas.config import ClipConfig, RunConfig, TestConfig, TrainConfig
+from pvnas.config import ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.clips.augment import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
@@ -40,6 +40,7 @@ def save_model(
         "test": asdict(config.test),
         "mean": list(MEAN),
         "std": list(STD),
+        "frame_rate": config.data.frame_rate,
     }
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     save_tensors(folder / WEIGHTS, dict(network.state_dict()))
@@ -56,7 +57,8 @@ def load_model(folder: Path) -> Model:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
         fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
         stem = fields.pop("stem")
-        config = RunConfig(stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
+        videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))  # older models have none
+        config = RunConfig(data=videos, stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
         network = PVNASNetwork(genotype, config.network, num_classes=len(classes))

@@ -92,7 +92,8 @@ def predict_each(
     network = for_inference(model.network.to(place))
     waiting: dict[int, Prediction] = {}  # what was decoded before a video in front of it
     due = 0
-    with closing(decode_views(videos, model.config.clip, model.config.test, limits)) as decoded:
+    config = model.config
+    with closing(decode_views(videos, config.clip, config.test, limits, config.data.frame_rate)) as decoded:
         for item in decoded:
             if stop is not None and stop.requested:
                 return
@@ -103,7 +104,7 @@ def predict_each(
             try:
                 if isinstance(frames, VideoError):
                     raise frames
-                views_NCTHW = cropped_views(channels_first(frames), model.config.clip, model.config.test)
+                views_NCTHW = cropped_views(channels_first(frames), config.clip, config.test)
                 best, error = _best(_scores(model, network, views_NCTHW, place), model.classes, top), ""
             except VideoError as bad:
                 best, error = (), why_missing(video.path) if bad.kind == "missing" else str(bad)

@@ -39,17 +39,18 @@ class Job(NamedTuple):
 
 
 def decode_views(
-    videos: Sequence[Video], clip: ClipConfig, test: TestConfig, limits: Limits
+    videos: Sequence[Video], clip: ClipConfig, test: TestConfig, limits: Limits, frame_rate: float
 ) -> Generator[tuple[int, Frames | VideoError] | None, None, None]:
     """Yield the number of each video and its frames, or why it has none, as they come; None now and then.
 
-    Paths are relative to the current folder. Of ``limits`` the workers and the deadline hold; a single video is decoded
-    in this process, where both would cost more than they save. Close the iterator to end the workers early.
+    Paths are relative to the current folder; ``frame_rate``: of folders of pictures, per second. Of ``limits``
+    the workers and the deadline hold; a single video is decoded in this process, where both would cost more than they
+    save. Close the iterator to end the workers early.
     """
     bad: list[tuple[int, VideoError]] = []
     workers = min(limits.workers, len(videos)) if len(videos) > 1 else 0
     work = partial(_decode, clip=clip, test=test, limits=limits)
-    jobs = _readable(videos, bad)
+    jobs = _readable(videos, frame_rate, bad)
     answers = run_jobs(
         work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=MEMORY_MIB * MIB
     )
@@ -61,7 +62,7 @@ def decode_views(
     yield from bad
 
 
-def _readable(videos: Sequence[Video], bad: list[tuple[int, VideoError]]) -> Iterator[Job]:
+def _readable(videos: Sequence[Video], frame_rate: float, bad: list[tuple[int, VideoError]]) -> Iterator[Job]:
     """Yield the videos that lie there; the others are added to ``bad``."""
     for number, video in enumerate(videos):
         try:
@@ -69,7 +70,7 @@ def _readable(videos: Sequence[Video], bad: list[tuple[int, VideoError]]) -> Ite
         except VideoError as error:
             bad.append((number, error))
         else:
-            yield Job(number, Footage(Path(os.path.abspath(video.path)), video.start, video.end), size)
+            yield Job(number, Footage(Path(os.path.abspath(video.path)), video.start, video.end, frame_rate), size)
 
 
 def _decode(job: Job, tell: Tell, clip: ClipConfig, test: TestConfig, limits: Limits) -> Frames | VideoError:
