@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numbered import numbers_of
+from safetensors.numpy import load, save
 from segments import NUMBERS, segments_of_films
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
@@ -17,6 +18,7 @@ from pvnas.data.clips.loader import test_batches as batches_of_test
 from pvnas.data.clips.loader import training_batches, validation_batches
 from pvnas.data.dataset import VideoDataset, open_videos
 from pvnas.data.pack import open_pack, pack_videos, verify_pack
+from pvnas.data.pack.format import DamageError, parse_index, parse_info
 from pvnas.errors import UserError
 
 AUGMENT = AugmentConfig(short_side_min=48, short_side_max=48, crop=48, flip="false")
@@ -123,3 +125,25 @@ def test_an_unreadable_segment_is_named_with_its_seconds(tmp_path: Path) -> None
     (tmp_path / "films/a.mp4").unlink()
     with pytest.raises(UserError, match=r"films/a\.mp4 \[0-1 s\]' cannot be read \(unreadable: there is no such"):
         VideoDataset(catalog, DataConfig(), 48).frames(1, lambda times_T, duration: np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"starts": [np.nan] * 9}, "a segment does not end after its start"),
+        ({"starts": [-1.0] * 9}, "a segment does not end after its start"),
+        ({"ends": [0.0] * 9}, "a segment does not end after its start"),
+        ({"starts": [np.inf] * 9}, "a segment does not end after its start"),
+        ({"starts": [0.0] * 8}, "column starts has 8 rows for 9 videos"),
+        ({"starts": None}, "has other columns than a pack's"),
+    ],
+)
+def test_segments_of_a_pack_are_not_trusted(pack: Path, columns: dict[str, list[float] | None], text: str) -> None:
+    info, content = parse_info((pack / "pack.json").read_bytes()), load((pack / "catalog.safetensors").read_bytes())
+    for name, values in columns.items():
+        if values is None:
+            del content[name]
+        else:
+            content[name] = np.array(values)
+    with pytest.raises(DamageError, match=text):
+        parse_index(save(content), info)
