@@ -44,7 +44,8 @@ from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
-from pvnas.training.results import summary, write_results
+from pvnas.training.outcome import summary
+from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
@@ -154,7 +155,7 @@ def _session(
         write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=1) + "\n")
         yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir)
         with ends_waits():
-            write_report(run_dir)
+            write_report(run_dir, progress)
 
 
 @dataclass

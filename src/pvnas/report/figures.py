@@ -63,18 +63,16 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     figure = Figure(figsize=(10.4, height))
     longest = max(len(operation_style(name)[0]) for name in operations)
     figure.subplots_adjust(max(0.118, 0.0068 * longest), 0.44 / height, 0.985, 1 - 0.2 / height, 0.1, gap / map_height)
-    axes = figure.subplots(NODES, columns, squeeze=False)
+    grid = figure.add_gridspec(NODES, columns)  # its upper right half stays empty: no axes there
     # At least 5 % to both sides of undecided, so that the noise of the first epoch does not look like a choice.
     undecided = 1 / len(operations)
     limits = min(float(share_PEO.min()), 0.95 * undecided), max(float(share_PEO.max()), 1.05 * undecided)
     extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(operations) - 0.5, -0.5)
     chosen = {(node, e.predecessor): e.operation for node, edges in enumerate(cell or (), start=INPUTS) for e in edges}
     for row, (node, tail) in enumerate(EDGES):
-        ax = axes[node - INPUTS, tail]
+        ax = figure.add_subplot(grid[node - INPUTS, tail])
         image = ax.imshow(share_PEO[:, row].T, aspect="auto", cmap="viridis", norm=Normalize(*limits), extent=extent)
         _style_alpha_map(ax, node, tail, operations, chosen.get((node, tail)))
-    for row, column in ((r, c) for r in range(NODES) for c in range(r + INPUTS, columns)):
-        axes[row, column].set_axis_off()
     bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
     bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=PercentFormatter(1, 1, " %"))
     bar.outline.set_visible(False)  # type: ignore[operator]

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from pvnas.report.record import RunRecord, read_run
 from pvnas.report.text import ABSENT, clean, duration, number, percent, scaled
 from pvnas.runtime.files import write_atomic
-from pvnas.training.results import lacks, mean_class_name
+from pvnas.runtime.progress import Progress, begin
+from pvnas.training.outcome import lacks, mean_class_name
 
 REPORT_NAME, FIGURES_NAME = "report.html", "figures"
 # A macro of sections.html writes each, from the run and what the function of the same name in sections.py makes of it.
@@ -34,17 +35,17 @@ SECTIONS = {
 OF_THE_RUN = ("search", "learning", "costs", "repeat")  # what the page of a test on another set leaves to the run's own
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, progress: Progress | None = None) -> Path:
     """Write ``figures/*.svg``, ``figures/*.png`` and ``report.html`` into a run directory and return the page.
 
     The run may be unfinished: what is missing is named on the page. Raises UserError when the folder holds no run.
     """
     folder = Path(run_dir)
-    write_atomic(folder / REPORT_NAME, render_page(read_run(folder), folder / FIGURES_NAME))
+    write_atomic(folder / REPORT_NAME, render_page(read_run(folder), folder / FIGURES_NAME, progress))
     return folder / REPORT_NAME
 
 
-def render_page(record: RunRecord, figures_folder: Path) -> str:
+def render_page(record: RunRecord, figures_folder: Path, progress: Progress | None = None) -> str:
     """Return the page of a run, and write its figures. A section that the files cannot give says so."""
     from pvnas.report import figures, sections, style  # matplotlib loads for a report, not whenever a run starts
 
@@ -67,7 +68,11 @@ def render_page(record: RunRecord, figures_folder: Path) -> str:
     except Exception as error:
         result = Markup("<h1>{}</h1>").format(record.name)
         result += macros.absent(f"The result could not be read ({_reason(error)}).")
-    parts = [(name, SECTIONS[name], section(name)) for name in names]
+    parts = []
+    with begin(progress, "report", len(names)) as task:
+        for name in names:
+            parts.append((name, SECTIONS[name], section(name)))
+            task.advance()
     return environment.get_template("page.html").render(run=record, result=result, parts=parts)
 
 

@@ -4,6 +4,7 @@ As everywhere in this field, "GFLOPs" are multiply-accumulates (MACs) of convolu
 batch 1; BN, pooling and sums are not counted. PyTorch's own flop counter counts 2 per MAC.
 """
 
+import math
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,8 @@ from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
+
+LARGE_CLIP = 1 << 20  # values of one channel: 8x320x320 is below it
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,38 @@ def network_cost(
         raise UserError(f"clip is {'x'.join(map(str, clip))}; write frames x height x width, for example 8x224x224")
     if not 1 <= classes <= 10_000_000:
         raise UserError(f"classes is {classes}; must be at least 1")
+    config = replace(config, **changes)
     with torch.device("meta"):
-        network = PVNASNetwork(genotype, replace(config, **changes), num_classes=classes)
-    macs, activations = count_macs(network, clip)
+        network = PVNASNetwork(genotype, config, num_classes=classes)
+    # Frames, height and width of what a layer puts out do not hang on the channels: they are those of the thinnest
+    # network, which runs in a tenth of a second. On meta the first pass takes two: for large clips.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if math.prod(clip) <= LARGE_CLIP else "meta"):
+        thin = PVNASNetwork(genotype, replace(config, width=2), num_classes=1)
+    macs = activations = 0
+    for layer, positions in zip(_counted(network), _positions(thin, clip), strict=True):
+        activations += positions * len(layer.weight)
+        macs += positions * layer.weight.numel()
     return Cost(count_parameters(network), macs, activations, clip)
+
+
+def _counted(network: nn.Module) -> list[nn.Conv3d | nn.Linear]:
+    return [module for module in network.modules() if isinstance(module, nn.Conv3d | nn.Linear)]
+
+
+def _positions(network: nn.Module, clip: tuple[int, int, int]) -> list[int]:
+    """Return how many positions (frames x height x width; 1 of a linear layer) each counted layer puts out."""
+    positions: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, _: Any, output: Tensor) -> None:
+        positions[layer] = output[0, 0].numel()
+
+    layers = _counted(network)
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *clip, device=next(network.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return [positions[layer] for layer in layers]
 
 
 def measure_latency(

@@ -126,7 +126,7 @@ def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
 
 
 def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
-    from pvnas.training.results import lacks, mean_class_name
+    from pvnas.training.outcome import lacks, mean_class_name
 
     names = {
         "top1": "top-1 (%)",
@@ -159,4 +159,6 @@ def report(args: Namespace) -> None:
     run_dir = run_directory(args.run)
     from pvnas.report.page import write_report
 
-    print(write_report(run_dir))
+    with Progress() as progress:
+        page = write_report(run_dir, progress)
+    print(page)
