@@ -23,14 +23,15 @@ from pvnas.data.balance import balanced_order
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
 from pvnas.data.clips.sampling import centre_indices, draws, training_indices
-from pvnas.data.clips.shared_memory import (
+from pvnas.data.clips.view_frames import views_chosen
+from pvnas.data.clips.workers import (
     ALONE,
-    end_where_nothing_can_be_sent,
     explained_want,
     items_ahead,
+    not_ended_while_started,
+    prepare_worker,
     shared,
 )
-from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.device import copied_to
@@ -282,7 +283,7 @@ def load(
         pin_memory=pin,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=items_ahead(workers, item_bytes) if workers else None,
-        worker_init_fn=end_where_nothing_can_be_sent,
+        worker_init_fn=prepare_worker,
         generator=torch.Generator(),  # else it draws from the global one, which belongs to the network's dropout
     )
     iterator = _started(loader, workers)
@@ -294,12 +295,15 @@ def load(
     finally:
         if workers:
             iterator._shutdown_workers()  # not when the last traceback that holds it is forgotten
+            for worker in iterator._workers:
+                worker.kill()
 
 
 def _started(loader: DataLoader[Any], workers: int) -> Any:
     """Return the iterator of a loader. Raises UserError where its processes cannot be started."""
     try:
-        return iter(loader)
+        with not_ended_while_started():
+            return iter(loader)
     except OSError as error:
         if not workers:
             raise

@@ -1,4 +1,4 @@
-"""What worker processes have made, on its way to the main process: it lies in shared memory, which may be scarce.
+"""The worker processes of a loader: what ends them, and the shared memory in which what they have made lies.
 
 Linux keeps shared memory in /dev/shm; a container has 64 MiB of it unless it was given more.
 """
@@ -6,7 +6,11 @@ Linux keeps shared memory in /dev/shm; a container has 64 MiB of it unless it wa
 import math
 import multiprocessing.queues
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,11 +82,35 @@ def explained_want(error: str) -> str:
     return ""
 
 
-def end_where_nothing_can_be_sent(worker: int) -> None:
-    """Let this worker process end where what it has made cannot be sent: else the main process waits for ever."""
+def prepare_worker(number: int) -> None:
+    """Let this worker process end when its parent says so, or when what it has made cannot be sent, and not before.
+
+    Else the main process would wait for ever, or lose steps: a scheduler, and the command `timeout`, send SIGTERM to
+    all processes of a run, of which the main one alone knows how to stop.
+    """
 
     def end(error: Exception, item: Any) -> NoReturn:
         os.write(sys.stderr.fileno(), f"pvnas: a batch cannot be sent: {error}\n".encode(errors="replace"))
         os._exit(1)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Wait for SIGTERM of the parent, which a handler could not tell from others', and end this process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+@contextmanager
+def not_ended_while_started() -> Iterator[None]:
+    """Hold SIGTERM back inside the block: worker processes that are started there begin with it held back."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

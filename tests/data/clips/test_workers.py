@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from pvnas.data.clips import shared_memory
+from pvnas.data.clips import workers
 from pvnas.data.clips.loader import load
-from pvnas.data.clips.shared_memory import items_ahead
+from pvnas.data.clips.workers import items_ahead
 from pvnas.errors import UserError
 
 MIB = 1 << 20
@@ -26,7 +26,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="shared memory i
 def limit(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let the system say that so many bytes of shared memory are free."""
     found = SimpleNamespace(f_bavail=size, f_frsize=1, f_blocks=1)
-    monkeypatch.setattr(shared_memory.os, "statvfs", lambda path: found)
+    monkeypatch.setattr(workers.os, "statvfs", lambda path: found)
 
 
 @linux_only
@@ -54,7 +54,7 @@ def test_too_little_shared_memory_is_said_before_the_first_batch(monkeypatch: py
 
 @linux_only
 def test_without_shared_memory_workers_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path / "gone")
+    monkeypatch.setattr(workers, "FOLDER", tmp_path / "gone")
     with pytest.raises(UserError, match=r"No such file or directory.*mount -t tmpfs.*--data.workers 0"):
         items_ahead(2, 1)
 
@@ -137,3 +137,44 @@ def test_a_stop_request_ends_the_wait_for_a_worker_that_hangs(number: signal.Sig
     assert process.returncode == 75, errors
     with pytest.raises(ProcessLookupError):  # nobody is left behind
         os.kill(worker, 0)
+
+
+GROUP = """
+    import os, sys, torch
+    from pvnas.data.clips.loader import load
+    from pvnas.runtime.signals import Interrupted, StopRequest
+
+    def make(key):
+        print(os.getpid(), flush=True)
+        if sys.argv[1] == "wait":
+            open(sys.argv[2]).read()  # a pipe that nobody writes to
+        return torch.zeros(1)
+
+    with StopRequest() as stop:
+        try:
+            for item in load(make, range(9), workers=2, item_bytes=0):
+                while not stop.requested:  # a step
+                    torch.ones(9).sum()
+        except Interrupted as interrupted:
+            sys.exit(interrupted.exit_code)
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("what", ["wait", "step"])
+def test_a_scheduler_that_ends_all_processes_at_once_stops_a_run_in_order(what: str, tmp_path: Path) -> None:
+    """The death of a worker would be an error in the middle of whatever the main process does."""
+    os.mkfifo(tmp_path / "pipe")
+    process = start(GROUP, what, tmp_path / "pipe")
+    assert process.stdout is not None
+    pids = {int(process.stdout.readline())}
+    while len(pids) < 2:
+        pids.add(int(process.stdout.readline()))
+    for pid in (*pids, process.pid):
+        os.kill(pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "RuntimeError" not in errors
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
