@@ -29,7 +29,7 @@ from pvnas.data.check.examine import (
 )
 from pvnas.data.check.results import CSV_NAME, JSON_NAME, KINDS, CheckResult, read_check_results, write_check_results
 from pvnas.data.processes import allowed_seconds, check_deadline, run_jobs
-from pvnas.data.video.decode import VideoError
+from pvnas.data.video.decode import DEFAULT_RATE, VideoError
 from pvnas.errors import UserError
 from pvnas.runtime.files import TEMPORARY, explained, is_held, write_all
 from pvnas.runtime.progress import Progress, begin
@@ -153,7 +153,7 @@ class Journal:
             self._known |= _replayed(file, under)
             self._write({"limits": under})
 
-    def known(self, name: str, stamp: tuple[int, int], frame_rate: float) -> CheckResult | None:
+    def known(self, name: str, stamp: tuple[int, int], frame_rate: float = DEFAULT_RATE) -> CheckResult | None:
         """Return the verdict on a video if its file is still of this size in bytes and time of change in ns.
 
         And if it is no folder of pictures that were shown at another rate.
