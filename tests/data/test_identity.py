@@ -90,7 +90,7 @@ def test_the_run_keeps_its_classes_its_videos_and_what_it_left_out(project: Path
     paths = [f"{name}/{path.name}" for name in CLASSES for path in sorted((project / "videos" / name).glob("*_*.mp4"))]
     assert list(learnt.catalog.videos.paths) == paths
     assert list(learnt.bytes_V) == [(project / "videos" / path).stat().st_size for path in paths]
-    assert [(video.path, video.reason.split(":")[0]) for video in learnt.left_out] == [
+    assert [(video.name, video.reason.split(":")[0]) for video in learnt.left_out] == [
         ("grow/broken.mp4", "unreadable")
     ]
     assert learnt.catalog.counts()["test"] == {"grow": 1, "move_up": 1, "shrink": 1}

@@ -40,7 +40,7 @@ STAT_THREADS = 16  # a network disk answers many questions at once as fast as on
 class LeftOut(NamedTuple):
     """A video that was there and could not be used."""
 
-    path: str
+    name: str  # as ``Video.name``
     split: str
     reason: str
 
@@ -63,7 +63,7 @@ def learnt_of(opened: OpenedVideos, good: Catalog, results: Iterable[CheckResult
     by_name = {result.path: result for result in results}
     names = {video.name for video in good.videos}
     rest = ((v, by_name[v.name]) for v in opened.catalog.videos if v.name not in names)
-    left_out = [LeftOut(video.path, video.split, f"{result.verdict}: {result.detail}") for video, result in rest]
+    left_out = [LeftOut(video.name, video.split, f"{result.verdict}: {result.detail}") for video, result in rest]
     return LearntVideos(good, [by_name[name].bytes for name in good.videos.names], left_out)
 
 
@@ -172,6 +172,10 @@ def _changes(learnt: LearntVideos, root: Path, entries: Sequence[Entry], wanted:
     return [*_disappearances(gone, learnt.catalog, entries), *counted]
 
 
+def _name(entry: Entry) -> str:
+    return Video(entry.path, 0, "train", None, entry.start, entry.end).name
+
+
 def _size(root: Path, path: str) -> int | None:
     """Return the bytes of a file, 0 for a folder of pictures, None where there is nothing."""
     try:
@@ -216,8 +220,8 @@ def _videos(some: Collection[object]) -> str:
 def _additions(learnt: LearntVideos, entries: Sequence[Entry], run_dir: Path) -> list[str]:
     """Return the remark on videos that were added since; nothing where there are none."""
     known = {(video.path, video.start, video.end) for video in learnt.catalog.videos}
-    left_out = {video.path for video in learnt.left_out}
-    added = [e for e in entries if (e.path, e.start, e.end) not in known and e.path not in left_out]
+    left_out = {video.name for video in learnt.left_out}
+    added = [e for e in entries if (e.path, e.start, e.end) not in known and _name(e) not in left_out]
     if not added:
         return []
     keys = {class_key(name) for name in learnt.catalog.classes}
@@ -246,13 +250,13 @@ def open_to_learn(config: RunConfig) -> OpenedVideos:
         what = "is not read for a pack, which has its splits" if learnt else f"holds no {FILE}: name a run directory"
         raise UserError(f"data.splits_of: {earlier} {what}")
     videos = list(learnt.catalog.videos)
-    split_of_group = {video.group or video.path: video.split for video in videos}
-    split_of = {each.path: each.split for each in learnt.left_out} | {video.path: video.split for video in videos}
-    split_of_segment = {(v.path, v.start, v.end): v.split for v in videos}
+    split_of_group = {video.group: video.split for video in videos if video.group}
+    split_of_path = {video.path: video.split for video in videos}
+    split_of = {each.name: each.split for each in learnt.left_out} | {video.name: video.split for video in videos}
 
     def split(entry: Entry) -> str:
-        known = split_of_segment.get((entry.path, entry.start, entry.end)) or split_of.get(entry.path)
-        return known or split_of_group.get(entry.group or entry.path) or entry.split or "train"
+        known = split_of.get(_name(entry)) or split_of_path.get(entry.path) or split_of_group.get(entry.group or "")
+        return known or entry.split or "train"
 
     folder, name, listing = read_lists(config.data)
     entries = with_test(sorted_entries(folder, listing), FORMATS[name].validation_is_test)
