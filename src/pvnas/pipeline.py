@@ -88,8 +88,9 @@ def test(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
         return session.test(again=True)
 
 
-def test_on(config: RunConfig, run_dir: Path, folder: Path) -> dict[str, Any]:
+def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[str, Any]:
     """Test the network of a run on all videos that the config names; results and page go into a folder of their own."""
+    run_dir, folder = Path(run_dir), Path(folder)
     model = load_model(run_dir)
     if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
@@ -120,6 +121,8 @@ def open_session(
         opened, learnt = open_learnt(config, run_dir, splits)
     else:
         opened = open_to_learn(config)  # a wrong path must not leave an empty run directory behind
+        if run_dir.resolve() == Path(config.data.path).resolve():
+            raise UserError(f"{run_dir} is the folder of the videos; name a run directory of its own with --dir")
     with _session(config, run_dir, opened, learnt, splits, genotype) as session:
         yield session
 

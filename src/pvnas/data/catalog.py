@@ -40,8 +40,19 @@ class Video:
     @property
     def name(self) -> str:
         """The path, and for a segment its seconds: what tells the videos of a catalogue apart."""
+        if not self.is_segment:
+            return self.path
         # Ten digits, not the usual six: of a film of hours, too, two segments have two names.
-        return f"{self.path} [{self.start:.10g}-{self.end:.10g} s]" if self.is_segment else self.path
+        end = f"{self.end:.10g}" if self.end < math.inf else ""
+        return f"{self.path} [{self.start:.10g}-{end} s]"
+
+
+def bytes_of(text: str) -> bytes:
+    """Return the bytes of a file's name, and of a text that names no file: a list may hold half of a character."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +66,7 @@ class TextColumn:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
         """Return the column of these texts."""
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        encoded = [bytes_of(text) for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(b"".join(encoded), np.cumsum(lengths) - lengths, lengths)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs import read_catalog
-from pvnas.data.catalog import Catalog, Video
+from pvnas.data.catalog import Catalog, Video, bytes_of
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import hold_out
+from pvnas.data.pack.write import spread_order
 from pvnas.errors import UserError
 
 
@@ -201,7 +203,11 @@ def test_a_wrong_path_a_file_and_an_empty_folder_are_named(tmp_path: Path) -> No
     [
         (["run/a.mp4", "run/b.mp4"], "only one class, 'run'"),
         (["run/a.mp4", "jump/readme.txt"], "'jump' holds no videos"),
-        (["run/a.mp4", "jump/a.mp4"], "too few videos"),
+        (
+            ["run/a.mp4", "jump/a.mp4"],
+            "too few videos .* split 'val' and 'test'; .* type --data.validation_share 0 --data.test_share 0$",
+        ),
+        (["run/a.mp4", "run/b.mp4", "jump/a.mp4", "jump/b.mp4"], "split 'val'; .* type --data.validation_share 0$"),
         (["train/run/a.mp4", "train/jump/a.mp4", "test/swim/a.mp4"], "class 'swim' has no training video"),
         (["val/run/a.mp4", "test/run/a.mp4"], "or a folder 'train'"),
     ],
@@ -306,3 +312,20 @@ def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     split_file(tmp_path, "a.mp4,run,train,,b.mp4", header="path,label,split,group,path")
     with pytest.raises(UserError, match=r"split.csv, line 1: column 'path' is there twice; remove one"):
         read_catalog(tmp_path, as_listed=True)
+
+
+def test_half_of_a_character_in_a_list_ends_nothing(tmp_path: Path) -> None:
+    """JSON can say \\ud800, which no file's name holds: such a video is missing, as any other one."""
+    names = ["half \ud800", "byte \udcff", "é"]
+    assert [bytes_of(name) for name in names] == [b"half \xed\xa0\x80", b"byte \xff", "é".encode()]
+    videos = [Video(f"{name}.mp4", 0, "train") for name in names]
+    catalog = Catalog.of(tmp_path, ["a"], videos)
+    assert len(catalog.missing()) == 3
+    assert sorted(spread_order(videos, 0).tolist()) == [0, 1, 2]
+    entries = [Entry(video.path, "a") for video in videos]
+    assert sorted(hold_out(entries, {"test": 0.3}, 0)) == ["test", "train", "train"]
+
+
+def test_a_segment_says_its_seconds_and_an_open_end_nothing() -> None:
+    names = [Video("a.mp4", 0, "train", None, *ends).name for ends in ((0.5, 1.25), (0.5, math.inf), (0, 2))]
+    assert names == ["a.mp4 [0.5-1.25 s]", "a.mp4 [0.5- s]", "a.mp4 [0-2 s]"]

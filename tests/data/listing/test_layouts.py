@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs import read_catalog
+from pvnas.cli import main
 from pvnas.data.catalog import Catalog
+from pvnas.data.check import JOURNAL_NAME
+from pvnas.data.check.results import CSV_NAME, JSON_NAME
 from pvnas.data.listing.registry import VIDEO_ENDINGS
+from pvnas.data.pack.format import INFO
+from pvnas.data.pack.write import GOAL, UNFINISHED
 from pvnas.errors import UserError
+from pvnas.report.record import TESTED
+from pvnas.runtime.files import LOCK
+from pvnas.settings import ENVIRONMENT_NAME
 
 CLASSES = ("café", "thé vert", "Jump", "long_jump", "跳跃", "train station", "0", "it's")
 SPELLINGS = {
@@ -128,7 +136,8 @@ def test_of_any_tree_every_file_is_read_or_counted(drawn: list[tuple[list[str], 
         assert not catalog.missing()
     pictures = [path for path in shown if path.endswith((".jpg", ".png"))]
     unread = counted(catalog.remarks, "file") + counted(catalog.remarks, "video")
-    assert len(paths) == len(read) + len(pictures) + unread
+    about = [path for path in paths if path.endswith("README")]
+    assert len(paths) == len(read) + len(pictures) + len(about) + unread
     assert len(read) + len({path.rpartition("/")[0] for path in pictures}) == len(catalog.videos)
     for name in {"train", "Test", "val", "eval"} & set(catalog.classes):
         assert as_classes or any(f"{name}'" in remark for remark in catalog.remarks), "a class, in silence"
@@ -296,3 +305,47 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.scandir", closed)
     with pytest.raises(UserError, match=r"/b' cannot be read \(Permission denied\); mend it or take it away"):
         read_catalog(root)
+
+
+def test_what_runs_packs_and_checks_have_written_is_neither_videos_nor_classes(tmp_path: Path) -> None:
+    videos = [f"{label}/{number}.mp4" for label in "ab" for number in range(4)]
+    root = touch(tmp_path / "data", videos)
+    before = read_catalog(root)
+    run = [f"runs/data-tiny/{name}" for name in ("config.yaml", ENVIRONMENT_NAME, "figures/1.png", "samples/1.png")]
+    begun, tested = f"runs/begun/{LOCK}", f"other/{TESTED}"
+    packs = [f"pack/{INFO}", "pack/train-00000.tar", f"half/{UNFINISHED}/{GOAL}", "half/train-00000.tar"]
+    checked = [f"checked/{JSON_NAME}", f"checked/{CSV_NAME}", f"stopped/{JOURNAL_NAME}"]
+    touch(root, [*run, begun, tested, *packs, *checked])
+    catalog = read_catalog(root)
+    assert catalog.videos == before.videos
+    assert catalog.classes == ("a", "b")
+    assert catalog.remarks == ("'checked', 'half', 'other', 'pack' and 3 more were written by pvnas and are not read",)
+    touch(root, ["a/verdicts.json", "a/verdicts.csv"])  # written beside videos
+    assert read_catalog(root).videos == before.videos
+    (root / "split.csv").write_text("path,label\n" + "".join(f"{path},{path[0]}\n" for path in videos))
+    assert read_catalog(root).remarks == ()
+
+
+def test_a_file_is_told_of_once_and_what_is_about_the_data_not_at_all(tmp_path: Path) -> None:
+    root = touch(tmp_path, ["a/1.mp4", "b/1.mp4", "a/sound.wav", "README.md", "LICENSE", "a/readme.txt"])
+    (root / "train.csv").write_text("path,weight\nx.mp4,3\n")
+    (root / "labels.parquet").touch()
+    assert sorted(read_catalog(root, as_listed=True).remarks) == sorted(
+        (
+            "1 file is not read: 1 .wav (the first: 'a/sound.wav')",
+            f"{root}/labels.parquet is not read: it is a table of Arrow or Parquet; write its videos to a csv with the "
+            "header path,label",
+            f"{root}/train.csv is not read: it has no column for the label",
+        )
+    )
+    assert sum("csv" in line for line in read_catalog(root, as_listed=True, format="folders").remarks) == 1
+
+
+def test_folders_of_pictures_say_their_rate_and_the_option_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = touch(tmp_path / "data", [f"{label}/clip{n}/{i}.jpg" for label in "ab" for n in range(2) for i in range(3)])
+    (remark,) = read_catalog(root, as_listed=True, frame_rate=12.5).remarks
+    assert remark.endswith("shown at 12.5 pictures a second; for another rate type --data.frame_rate N")
+    assert main(["data", "list", str(root)]) == 0
+    assert "shown at 25 pictures a second; for another rate type --frame-rate N" in capsys.readouterr().err

@@ -4,10 +4,10 @@ Each format is one file here with a `ListFormat`, which is found by itself, and 
 """
 
 import gc
+import os
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib import import_module
 from typing import get_args, get_type_hints
 
@@ -58,7 +58,7 @@ def read_catalog(config: DataConfig, seed: int = 0, *, as_listed: bool = False) 
             splits = [entry.split or "train" for entry in entries]
         else:
             splits = complete_splits(entries, FORMATS[name].validation_is_test, shares, seed)
-        catalog = replace(catalog_of(folder, name, listing, entries, splits), frame_rate=config.frame_rate)
+        catalog = catalog_of(folder, name, listing, entries, splits)
         if not as_listed:
             check_classes(catalog, shares)
         return catalog
@@ -70,10 +70,17 @@ def read_lists(config: DataConfig) -> tuple[ListFolder, str, Listing]:
     name = detect_format(folder) if config.format == "auto" else config.format
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; type --data.format NAME, one of {', '.join(('auto', *FORMATS))}")
-    listing = FORMATS[name].read(folder)
-    if FORMATS[name] in OURS and (config.format == "auto" or FORMATS[name] not in FOLDERS):
-        remarks = [*listing.remarks, *own_lists.remarks_on_lists(folder, listing)]
-        if FORMATS[name] not in FOLDERS and not folder.chosen:
+    format = FORMATS[name]
+    if format in FOLDERS:
+        unread = own_lists.unread_lists(folder, set()) if config.format == "auto" else {}
+        told = frozenset(os.path.relpath(path, folder.root) for path in unread)
+        listing = format.read(folder._replace(told=told))
+        return folder, name, listing._replace(remarks=(*listing.remarks, *unread.values()))
+    listing = format.read(folder)
+    if format in OURS:
+        unread = own_lists.unread_lists(folder, {entry.file for entry in listing.entries})
+        remarks = [*listing.remarks, *own_lists.remarks_on_folders(folder, listing), *unread.values()]
+        if not folder.chosen:
             remarks += unlisted(folder.tree, {entry.path for entry in listing.entries})
         listing = listing._replace(remarks=tuple(remarks))
     return folder, name, listing

@@ -1,16 +1,29 @@
 """What lies below a folder, found in one pass and without opening a file whose name says what it is."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from pvnas.data.listing.first_bytes import begins_as_video
-from pvnas.data.listing.registry import Tree, is_junk, is_video, list_folder
+from pvnas.data.listing.registry import Folder, Tree, is_junk, is_video, list_folder
 from pvnas.data.listing.text import shown
 from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 
+# Files that tell a folder that was written here: a test of another set, a pack, a check, a run, one that has not begun.
+WRITTEN = (
+    frozenset(("tested.json",)),
+    frozenset(("pack.json",)),
+    frozenset(("verdicts.json", "verdicts.csv")),
+    frozenset(("verdicts.journal",)),
+    frozenset(("config.yaml", "environment.json")),
+    frozenset((".lock",)),
+)
+UNFINISHED_PACK = ("unfinished", "goal.json")
+# What lies beside any videos and is none of them, nor a list.
+ABOUT = re.compile(r"(?:read_?me|licen[cs]e|requirements|changelog|copying|notice|authors)\b.*", re.IGNORECASE)
 LONGEST_ENDING = 12  # what is longer is part of a name, "Holidays. At the beach"
 DEEPEST = 100  # folders in folders; Python's own limit would come later, with a traceback
 
@@ -47,6 +60,7 @@ class Content:
         self.links: frozenset[str] = frozenset()  # those of its files and folders that are symbolic links
         self.folders: list[Content] = []
         self.is_link = False
+        self.was_written = False  # whether a run, a pack or a check made it; what lies below it is then left out
 
     def of(self, name: str) -> str:
         """Return the path of a file or folder in it."""
@@ -68,6 +82,11 @@ class Content:
         """Whether it is a video, or one lies in it or below it."""
         return self.is_pictures or bool(self.videos) or any(folder.has_videos for folder in self.folders)
 
+    @cached_property
+    def written(self) -> "list[Content]":
+        """The folders in it and below it that a run, a pack or a check has made."""
+        return [self] if self.was_written else [one for folder in self.folders for one in folder.written]
+
     @property
     def has_own_videos(self) -> bool:
         """Whether videos lie in it itself, and not only in folders of its own."""
@@ -85,16 +104,23 @@ class Content:
             yield from folder.walk()
 
 
-def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: int = 0) -> Content:
+def content_of(
+    tree: Tree, path: str = "", *, apart: Collection[str] = (), below_link: bool = False, depth: int = 0
+) -> Content:
     """Return what lies in a folder of a tree, links to folders followed once.
 
-    Raises UserError for a folder that cannot be listed, a link that leads out of the tree, and links in links.
+    ``apart``: paths of files that are told of elsewhere and not counted here. What a run, a pack or a check has made is
+    not looked into, unless it is the root itself. Raises UserError for a folder that cannot be listed, a link that
+    leads out of the tree, and links in links.
     """
     content, listed = Content(path), list_folder(os.path.join(tree.root, path))
     content.links = listed.links
     if listed.error or depth > DEEPEST:
         why = listed.error or f"more than {DEEPEST} folders in one another"
         raise UserError(f"{shown(os.path.join(tree.root, path))} cannot be read ({why}); mend it or take it away")
+    if depth and _was_written(tree, path, listed):
+        content.was_written = True
+        return content
     for name in sorted(listed.files):
         if is_junk(name):
             if is_video(name) and not name.startswith("._"):  # hidden, but it could be meant
@@ -107,7 +133,7 @@ def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: i
         elif name not in listed.links and begins_as_video(os.path.join(tree.root, path, name)):
             content.videos.append(name)
             content.found.append(name)
-        else:
+        elif not (ABOUT.fullmatch(name) or content.of(name) in apart):
             content.others.add(name)
     for name in listed.folders:
         inner, is_link = content.of(name), name in listed.links
@@ -115,9 +141,19 @@ def content_of(tree: Tree, path: str = "", *, below_link: bool = False, depth: i
             tree.checked(inner, str(tree.root))
         if is_link and (below_link or _leads_up(tree, inner)):
             raise UserError(f"{tree.root}: {inner} is a link to a folder inside a class; put the folder itself there")
-        content.folders.append(content_of(tree, inner, below_link=below_link or is_link, depth=depth + 1))
+        content.folders.append(content_of(tree, inner, apart=apart, below_link=below_link or is_link, depth=depth + 1))
         content.folders[-1].is_link = is_link
     return content
+
+
+def _was_written(tree: Tree, path: str, listed: Folder) -> bool:
+    """Return whether a folder was made by a run, a pack or a check; one in which video files lie was not."""
+    folder, goal = UNFINISHED_PACK
+    if any(map(is_video, listed.files)):
+        return False
+    return any(names <= listed.files for names in WRITTEN) or (
+        folder in listed.folders and os.path.isfile(os.path.join(tree.root, path, folder, goal))
+    )
 
 
 def unlisted(tree: Tree, taken: Collection[str]) -> list[str]:

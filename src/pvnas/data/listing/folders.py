@@ -24,6 +24,7 @@ from pvnas.data.listing.registry import (
     Tree,
     group_in_name,
 )
+from pvnas.data.listing.table import SPLIT_FILE
 from pvnas.data.listing.text import class_key, shown
 from pvnas.errors import UserError
 
@@ -38,7 +39,6 @@ NO_LETTERS = re.compile(r"[\W\d_]+")
 AS_CLASSES = "type --data.format classes"
 EVALUATION = ("eval", "evaluation")
 NAMED_SHOWN, ENDINGS_SHOWN = 4, 8
-SPLIT_FILE = "split.csv"
 
 
 class Part(NamedTuple):
@@ -60,7 +60,7 @@ def read_folders(folder: ListFolder) -> Listing:
     """Return the videos of class/video or of train/class/video. Raises UserError."""
     if folder.video:
         return Listing([Entry(folder.tree.checked(folder.video, str(folder.root)), _name(folder.root))])
-    top = content_of(folder.tree)
+    top = content_of(folder.tree, apart=folder.told)
     layout = _layout(top, _name(folder.root))
     called = sorted({part.label for part in layout.parts if SPLIT_FOLDER.fullmatch(_letters(part.label))})
     unsaid = [name for name in called if not any(shown(name) in remark for remark in layout.remarks)]
@@ -70,7 +70,7 @@ def read_folders(folder: ListFolder) -> Listing:
 
 def read_classes(folder: ListFolder) -> Listing:
     """Return the videos of the folders in the root, each a class whatever it is called. Raises UserError."""
-    top = content_of(folder.tree)
+    top = content_of(folder.tree, apart=folder.told)
     return read_folders(folder) if folder.video else _listing(folder, top, _classes(top))
 
 
@@ -85,7 +85,13 @@ def _listing(folder: ListFolder, top: Content, layout: Layout) -> Listing:
         for path, name in _videos(folder.tree, part.folder):
             entries.append(Entry(path, part.label, part.split, group_in_name(part.label, name)))
     taken = {entry.path for entry in entries}
-    remarks = [*layout.remarks, *remarks, *_nested(parts), *_unread(top, taken), *_unusual(top, taken)]
+    remarks = [
+        *layout.remarks,
+        *remarks,
+        *_nested(parts),
+        *_unread(top, taken),
+        *_unusual(top, taken, folder.frame_rate),
+    ]
     classes = sorted({part.label for part in parts}) if entries else None
     return Listing(entries, classes, remarks=tuple(remarks))
 
@@ -220,7 +226,11 @@ def _splits_in_classes(groups: Sequence[Content]) -> Layout:
 
 def _classes(top: Content, remarks: Sequence[str] = (), split: str | None = None) -> Layout:
     """Return the layout whose classes are the folders in this one, lists of videos apart."""
-    held = [folder for folder in top.folders if folder.has_videos or not LIST_FOLDERS.fullmatch(folder.name)]
+    held = [
+        folder
+        for folder in top.folders
+        if folder.has_videos or not (folder.written or LIST_FOLDERS.fullmatch(folder.name))
+    ]
     pictures = [folder.path for folder in held if folder.is_pictures]
     empty = [folder.path for folder in held if not folder.has_videos]
     remarks = list(remarks)
@@ -296,6 +306,12 @@ def _unread(top: Content, taken: Collection[str]) -> list[str]:
             f"{_counted(videos_left, 'video')} not read, as nothing says their class: {where}; put them in class "
             f"folders, or where every folder is a class, {AS_CLASSES}"
         )
+    if written := top.written:
+        is_one = len(written) == 1
+        remarks.append(
+            f"{_some(folder.path for folder in written)} {'was' if is_one else 'were'} written by pvnas and "
+            f"{'is' if is_one else 'are'} not read"
+        )
     if endings:
         most = endings.most_common(ENDINGS_SHOWN)
         kinds = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in most)
@@ -305,7 +321,7 @@ def _unread(top: Content, taken: Collection[str]) -> list[str]:
     return remarks
 
 
-def _unusual(top: Content, taken: Collection[str]) -> list[str]:
+def _unusual(top: Content, taken: Collection[str], rate: float) -> list[str]:
     """Return what is to be said of videos that are read but do not lie as a file with a video's ending."""
     pictures = [folder.path for folder in top.walk() if folder.path in taken]
     found = [folder.of(name) for folder in top.walk() for name in folder.found if folder.of(name) in taken]
@@ -313,7 +329,7 @@ def _unusual(top: Content, taken: Collection[str]) -> list[str]:
     if pictures:
         remarks.append(
             f"videos that lie as folders of pictures: {len(pictures)} (the first: {shown(pictures[0])}), shown at "
-            "--data.frame_rate pictures a second"
+            f"{rate:g} pictures a second; for another rate type --data.frame_rate N"
         )
     if found:
         remarks.append(

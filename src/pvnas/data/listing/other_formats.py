@@ -33,7 +33,7 @@ def described(path: Path) -> str | None:
     return next((text for endings, text in ENDINGS.items() if name.endswith(endings)), None)
 
 
-def remarks_on(files: Iterable[Path]) -> list[str]:
-    """Return one line for each file whose name and format say that it could list the videos."""
+def remarks_on(files: Iterable[Path]) -> dict[Path, str]:
+    """Return a line for each file whose name and format say that it could list the videos; by its path."""
     likely = (path for path in sorted(files) if LISTING.search(path.stem) and not path.name.startswith("."))
-    return [f"{path} is not read: it is {text}" for path in likely if (text := described(path))]
+    return {path: f"{path} is not read: it is {text}" for path in likely if (text := described(path))}

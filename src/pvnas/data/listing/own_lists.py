@@ -8,12 +8,13 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pvnas.data.listing import path_list, table
+from pvnas.data.listing.content import ABOUT
 from pvnas.data.listing.finder import VIDEO_FOLDERS, Finder, split_in_name
 from pvnas.data.listing.other_formats import remarks_on
 from pvnas.data.listing.path_list import EXPECTED, is_path_list, read_path_list
@@ -25,7 +26,6 @@ from pvnas.errors import UserError
 ENDINGS = (".csv", ".tsv", ".txt")
 FRAMES = re.compile(r"raw_?frames?|rgb|flow", re.IGNORECASE)
 NUMBER_IN_NAME = re.compile(r"(?:split_?|list)0*(\d{1,4})(?!\d)", re.IGNORECASE)
-NO_LIST = re.compile(r"(?:read_?me|licen[cs]e|requirements|changelog|copying|notice|authors)\b.*", re.IGNORECASE)
 SAMPLE = 500  # rows that tell whether a list is one of the videos that lie there
 
 
@@ -271,13 +271,13 @@ def _names_classes(path: Path) -> bool:
 
 
 def _looks_like_list(path: Path) -> bool:
-    return not NO_LIST.fullmatch(path.stem) and (is_table(path) or is_path_list(path))
+    return not ABOUT.fullmatch(path.stem) and (is_table(path) or is_path_list(path))
 
 
 def _names_videos(folder: ListFolder, finder: Finder, path: Path) -> bool:
     """Return whether one of a list's first videos lies there, and the list holds little else."""
     header = header_of(path)
-    if NO_LIST.fullmatch(path.stem) or (header and not is_table(path)):
+    if ABOUT.fullmatch(path.stem) or (header and not is_table(path)):
         return False
     rows = table.first_rows(path, header, SAMPLE) if header else path_list.first_rows(path, SAMPLE)
     beside = _beside(folder, path)
@@ -320,26 +320,33 @@ def own_format(folder: ListFolder) -> str | None:
     return SPLIT_CSV.name if all(header_of(each.path) for each in which_lists(folder)) else PATH_LIST.name
 
 
-def remarks_on_lists(folder: ListFolder, listing: Listing) -> list[str]:
-    """Return how lists and folders were told apart, where either could have been meant, and which list is not read."""
-    read, finder, remarks = {entry.file for entry in listing.entries} - {""}, Finder(folder.tree), list[str]()
-    classes = sorted(_class_folders(finder))
+def remarks_on_folders(folder: ListFolder, listing: Listing) -> list[str]:
+    """Return how lists and folders were told apart, where either could have been meant."""
+    read = {entry.file for entry in listing.entries} - {""}
+    classes = sorted(_class_folders(Finder(folder.tree)))
     by_folder = (class_key(os.path.dirname(e.path).rpartition("/")[2]) == class_key(e.label) for e in listing.entries)
-    if read and len(classes) > 1 and not all(by_folder):
-        lists = " and ".join(sorted(read))
-        remarks.append(
-            f"{lists}: read in place of the folders {', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}; "
-            "to make classes of those type --data.format folders"
-        )
-    if folder.chosen is None:
-        remarks += remarks_on(folder.root / name for name in folder.tree.listing("").files)
-        remarks += (why for path in folder.files if str(path) not in read and (why := _why_not(folder, finder, path)))
+    if not read or len(classes) < 2 or all(by_folder):
+        return []
+    return [
+        f"{' and '.join(sorted(read))}: read in place of the folders {', '.join(classes[:3])}"
+        f"{', ...' if len(classes) > 3 else ''}; to make classes of those type --data.format folders"
+    ]
+
+
+def unread_lists(folder: ListFolder, read: Collection[str]) -> dict[Path, str]:
+    """Return what is to be said of each file that could be a list and is none of those ``read``; by its path."""
+    if folder.chosen is not None:
+        return {}
+    remarks, finder = remarks_on(folder.root / name for name in folder.tree.listing("").files), Finder(folder.tree)
+    for path in folder.files:
+        if str(path) not in read and (why := _why_not(folder, finder, path)):
+            remarks[path] = why
     return remarks
 
 
 def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     """Return why a file that looks like a list is not read, None for one that surely is none."""
-    if path.suffix.lower() not in ENDINGS or _names_classes(path) or NO_LIST.fullmatch(path.stem):
+    if path.suffix.lower() not in ENDINGS or _names_classes(path) or ABOUT.fullmatch(path.stem):
         return None
     header = header_of(path)
     if not _looks_like_list(path):

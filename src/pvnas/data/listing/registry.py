@@ -179,6 +179,8 @@ class ListFolder(NamedTuple):
     chosen: Path | None = None  # the one list that the user named
     split: int = 1  # number of the official split
     video: str = ""  # name of the one video that the user named in place of a folder
+    frame_rate: float = 25.0  # of videos that lie as folders of pictures, in pictures a second
+    told: frozenset[str] = frozenset()  # files below the root of which a remark tells already
 
     @classmethod
     def of(cls, config: DataConfig) -> Self:
@@ -196,11 +198,13 @@ class ListFolder(NamedTuple):
             if annotations or config.format not in ("auto", "folders", "classes"):
                 raise UserError(f"{path!r} is one video; give a folder of videos (class/video), or a list")
             root = Path(os.path.abspath(given)).parent
-            return cls(Tree(root, config.allow_outside), (), root, video=os.path.basename(os.path.abspath(given)))
+            name = os.path.basename(os.path.abspath(given))
+            return cls(Tree(root, config.allow_outside), (), root, video=name, frame_rate=config.frame_rate)
         chosen = None if lists.is_dir() else lists
         folder = lists if chosen is None else lists.parent
         root = given if given.is_dir() else given.parent
-        return cls(Tree(root, config.allow_outside), tuple(_list_files(folder)), folder, chosen, config.split)
+        tree, files = Tree(root, config.allow_outside), tuple(_list_files(folder))
+        return cls(tree, files, folder, chosen, config.split, frame_rate=config.frame_rate)
 
     @property
     def root(self) -> Path:

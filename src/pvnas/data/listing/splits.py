@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pvnas.config import DataConfig
-from pvnas.data.catalog import SPLITS, Catalog, VideoTable
+from pvnas.data.catalog import SPLITS, Catalog, VideoTable, bytes_of
 from pvnas.data.listing.registry import Entry, ListFolder, Listing
 from pvnas.data.listing.text import shown
 from pvnas.errors import UserError
@@ -43,7 +43,7 @@ def catalog_of(
     paths, groups = [entry.path for entry in entries], [entry.group for entry in entries]
     segments = [(entry.start, entry.end) for entry in entries]
     videos = VideoTable.of_columns(paths, labels, splits, groups, segments)
-    return Catalog(folder.root, classes, videos, format, listing.unlabelled, listing.remarks)
+    return Catalog(folder.root, classes, videos, format, listing.unlabelled, listing.remarks, folder.frame_rate)
 
 
 def shares_of(config: DataConfig) -> dict[str, float]:
@@ -77,12 +77,14 @@ def check_classes(catalog: Catalog, shares: Mapping[str, float]) -> None:
             f"class {shown(untrained[0])}{more} no training video in {catalog.root}; add some, or take its videos away "
             f"(and its name, where a file names the classes){noted}"
         )
-    for split, option in (("val", "validation_share"), ("test", "test_share")):
-        if shares[split] > 0 and not sum(counts[split].values()):
-            raise UserError(
-                f"too few videos in {catalog.root} to hold any out for split {split!r}; add videos (three of each "
-                f"class are enough), name them in a folder or split.csv, or do without: type --data.{option} 0"
-            )
+    options = {"val": "--data.validation_share 0", "test": "--data.test_share 0"}
+    lacking = [split for split in options if shares[split] > 0 and not sum(counts[split].values())]
+    if lacking:
+        raise UserError(
+            f"too few videos in {catalog.root} to hold any out for split {' and '.join(map(repr, lacking))}; add "
+            "videos (three of each class are enough), name them in a folder or split.csv, or do without: type "
+            f"{' '.join(options[split] for split in lacking)}"
+        )
 
 
 def _noted(remarks: Sequence[str]) -> str:
@@ -176,7 +178,7 @@ def _units(entries: Sequence[Entry], numbers: Iterable[int], seed: int) -> list[
     for number in numbers:
         entry = entries[number]
         name = f"{seed}\0group\0{entry.group}" if entry.group else f"{seed}\0path\0{entry.path}"
-        key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        key = hashlib.blake2b(bytes_of(name), digest_size=16).digest()
         groups.setdefault(key, []).append(number)
     label = [entry.label for entry in entries]
     alone = {label[first]: {label[first]: 1} for (first, *_) in groups.values()}  # most are one video: they share sizes

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvnas.data.catalog import SPLITS, Catalog, Video
+from pvnas.data.catalog import SPLITS, Catalog, Video, bytes_of
 from pvnas.data.pack.format import (
     CATALOG,
     FORMAT,
@@ -143,7 +143,7 @@ def spread_order(videos: list[Video], seed: int) -> NDArray[np.int64]:
     class. The order of the list does not matter.
     """
     names = [f"{seed}\0{video.name}\0{video.label}" for video in videos]
-    digests = [hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest() for name in names]
+    digests = [hashlib.blake2b(bytes_of(name), digest_size=8).digest() for name in names]
     draws_N = np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64).reshape(-1)
     jitter_N = (draws_N >> np.uint64(11)).astype(np.float64) / 2.0**53
     order = np.argsort(np.array(names, dtype=object), kind="stable")  # a tie must not fall back on the list's order
