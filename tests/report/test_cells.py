@@ -24,7 +24,7 @@ def texts(svg: str) -> list[str]:
 
 def draw(folder: Path, genotype: Genotype, category: str) -> str:
     with drawing(category):
-        return save_figure(cells.draw_cell(category, genotype.cells[category]), folder, category)
+        return save_figure(cells.draw_cell(category, genotype.cells[category]), folder, category, png=True)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

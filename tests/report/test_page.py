@@ -127,9 +127,9 @@ def test_whatever_a_file_says_is_escaped_and_cleaned(make_run: MakeRun) -> None:
     assert not any(part in html for part in ("<script", "\x1b", "\u202e"))
 
 
-def test_figures_lie_beside_the_page_as_svg_and_png(finished: Path) -> None:
+def test_figures_lie_beside_the_page_as_svg(finished: Path) -> None:
     names = {path.stem for path in (finished / "figures").glob("*.svg")}
-    assert names == {path.stem for path in (finished / "figures").glob("*.png")}
+    assert not list((finished / "figures").glob("*.png"))
     assert names >= {
         "cell_S-NC",
         "cell_T-RC",

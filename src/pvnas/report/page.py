@@ -35,21 +35,22 @@ SECTIONS = {
 OF_THE_RUN = ("search", "learning", "costs", "repeat")  # what the page of a test on another set leaves to the run's own
 
 
-def write_report(run_dir: str | Path, progress: Progress | None = None) -> Path:
-    """Write ``figures/*.svg``, ``figures/*.png`` and ``report.html`` into a run directory and return the page.
+def write_report(run_dir: str | Path, progress: Progress | None = None, *, png: bool = False) -> Path:
+    """Write ``figures/*.svg`` and ``report.html`` into a run directory and return the page.
 
-    The run may be unfinished: what is missing is named on the page. Raises UserError when the folder holds no run.
+    ``png``: also ``figures/*.png``. The run may be unfinished: what is missing is named on the page. Raises UserError
+    when the folder holds no run.
     """
     folder = Path(run_dir)
-    write_atomic(folder / REPORT_NAME, render_page(read_run(folder), folder / FIGURES_NAME, progress))
+    write_atomic(folder / REPORT_NAME, render_page(read_run(folder), folder / FIGURES_NAME, progress, png=png))
     return folder / REPORT_NAME
 
 
-def render_page(record: RunRecord, figures_folder: Path, progress: Progress | None = None) -> str:
+def render_page(record: RunRecord, figures_folder: Path, progress: Progress | None = None, *, png: bool = False) -> str:
     """Return the page of a run, and write its figures. A section that the files cannot give says so."""
     from pvnas.report import figures, sections, style  # matplotlib loads for a report, not whenever a run starts
 
-    environment, draw = _environment(), partial(style.embed_figure, figures_folder)
+    environment, draw = _environment(), partial(style.embed_figure, figures_folder, png)
     environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]

@@ -91,27 +91,30 @@ def drawing(name: str) -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> str:
-    """Write ``name.svg`` and ``name.png`` (160 dots per inch) into the folder; return the SVG text.
+def save_figure(figure: Figure, folder: Path, name: str, *, png: bool = False) -> str:
+    """Write ``name.svg`` into the folder, and ``name.png`` (160 dots per inch) if asked; return the SVG text.
 
-    Equal figures give equal bytes: no date, identifiers from the name.
+    A PNG is a second drawing of all there is; one that lies there is kept up to date. Equal figures give equal bytes:
+    no date, identifiers from the name.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"{name}.png"
     if engine := figure.get_layout_engine():  # laid out once, not for each of the files and twice
         engine.execute(figure)
         figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None, "Creator": "pvnas"})
-    quick = {"compress_level": 1}  # even areas are small in any case
-    figure.savefig(folder / f"{name}.png", format="png", dpi=160, metadata={"Software": "pvnas"}, pil_kwargs=quick)
+    if png or picture.exists():
+        quick = {"compress_level": 1}  # even areas are small in any case
+        figure.savefig(picture, format="png", dpi=160, metadata={"Software": "pvnas"}, pil_kwargs=quick)
     (folder / f"{name}.svg").write_bytes(buffer.getvalue())
     return buffer.getvalue().decode("utf-8")
 
 
-def embed_figure(folder: Path, name: str, title: str, function: Callable[..., Figure], *data: Any) -> Markup:
+def embed_figure(folder: Path, png: bool, name: str, title: str, function: Callable[..., Figure], *data: Any) -> Markup:
     """Draw a figure, write its files into the folder, return it for the page; screen readers speak the ``title``."""
     with drawing(name):
-        svg = save_figure(function(*data), folder, name)
+        svg = save_figure(function(*data), folder, name, png=png)
     return Markup(f'<figure class="{name}">{inline_svg(svg, name, title)}</figure>')
 
 

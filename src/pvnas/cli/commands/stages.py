@@ -153,12 +153,17 @@ def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
     print(f"report: {run_dir / 'report.html'}")
 
 
-@command("report", RUN, example="pvnas report runs/demo/run")
+@command(
+    "report",
+    RUN,
+    Argument("--png", "write the figures as PNG, too", False),
+    example="pvnas report runs/demo/run\npvnas report runs/demo/run --png",
+)
 def report(args: Namespace) -> None:
     """Write report.html and the figures again."""
     run_dir = run_directory(args.run)
     from pvnas.report.page import write_report
 
     with Progress() as progress:
-        page = write_report(run_dir, progress)
+        page = write_report(run_dir, progress, png=args.png)
     print(page)
