@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pvnas.data.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("pvnas", deadline=None)  # no test asserts a time, on a busy machine least of all
+settings.load_profile("pvnas")
 
 
 def pytest_sessionstart() -> None:

@@ -31,7 +31,7 @@ def here(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A folder with the videos that the README names, to stand in; no page is drawn, which takes most of the time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "laptop", smallest)
-    monkeypatch.setattr(pipeline, "write_report", lambda run_dir: run_dir / "report.html")
+    monkeypatch.setattr(pipeline, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
     shutil.copytree(tiny_shapes, "my_videos")
     for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:4]):
         for folder in ("new_videos", f"other_videos/{video.parent.name}"):

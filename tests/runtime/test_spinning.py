@@ -77,14 +77,16 @@ def test_idle_threads_are_more_than_there_are_cores_and_go_when_told() -> None:
     assert comes_true(lambda: idle_threads() == 0)
 
 
-BESIDE_BUSY_PROCESSES = """
+BESIDE_BUSY_PROCESSES = r"""
 import subprocess, sys, threading, time
 import pvnas
 from pvnas.runtime.device import usable_cores
 from pvnas.runtime.spinning import adapt_spinning
 
 assert adapt_spinning() and adapt_spinning()
-loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(usable_cores() + 1)]
+# They end of themselves, should this process be killed.
+busy = "import time; end = time.monotonic() + 130\nwhile time.monotonic() < end: pass"
+loops = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(usable_cores() + 1)]
 try:
     deadline = time.monotonic() + 120
     while "pvnas-idle" not in (names := [thread.name for thread in threading.enumerate()]):
