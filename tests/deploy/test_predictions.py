@@ -13,7 +13,7 @@ import pvnas
 from pvnas.config import DataConfig
 from pvnas.data.dataset import VideoDataset, list_videos
 from pvnas.data.video.decode import decode_video
-from pvnas.deploy.inputs import find_videos
+from pvnas.deploy.inputs import find_videos, why_missing
 from pvnas.deploy.model import load_model, save_model
 from pvnas.training.evaluate import score_views
 
@@ -152,3 +152,20 @@ def test_pictures_are_shown_at_the_rate_of_the_run(model_folder: Path, videos: l
         assert load_model(folder).config.data.frame_rate == frame_rate
         scores.append(pvnas.predict(clip, folder)[0].classes)
     assert scores[0] != scores[1]
+
+
+def test_scores_that_are_no_numbers_are_said_of_each_video(
+    model_folder: Path, videos: list[Path], tmp_path: Path
+) -> None:
+    model = load_model(model_folder)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.fill_(math.nan)
+    save_model(tmp_path, model.network, model.genotype, model.classes, model.config)
+    answers = list(pvnas.predictions(videos[:2], tmp_path))
+    assert [answer.error for answer in answers] == ["refused: the network's scores are not numbers; train it again"] * 2
+
+
+def test_a_camera_is_named_by_its_whole_number() -> None:
+    assert "ffmpeg -i /dev/video12 " in why_missing("12")
+    assert "ffmpeg -i /dev/video12 " in why_missing("/dev/video12")

@@ -19,6 +19,9 @@ JSON = Argument("--json", "print JSON", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
 CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
 RUN = Argument("run", "run directory", metavar="RUN")
+DEADLINE = Argument(
+    "--deadline", "time for one video, and as much again for each minute and each 60 MiB of it", 60.0, metavar="SECONDS"
+)
 THREADS = Argument("--threads", "CPU threads", 1, least=1)
 MACHINE = (
     THREADS,

@@ -13,7 +13,7 @@ from pvnas.config import DataConfig
 from pvnas.data.catalog import Video
 from pvnas.data.listing import OFFICIAL
 from pvnas.data.listing.content import Content, content_of
-from pvnas.data.listing.registry import ListFolder, Tree
+from pvnas.data.listing.registry import LIST_ENDINGS, ListFolder, Tree
 from pvnas.data.listing.without_labels import named_videos
 from pvnas.data.pack.format import INFO
 from pvnas.errors import UserError
@@ -21,8 +21,6 @@ from pvnas.settings import shown
 
 Paths = str | Path | Sequence[str | Path]
 
-
-LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 CAMERA = re.compile(r"\d{1,2}|/dev/video\d+")
 
@@ -64,7 +62,8 @@ def why_missing(path: str) -> str:
     """Return why there is no file of this name, and for what is no file what to do."""
     if not (URL.match(path) or CAMERA.fullmatch(path)):
         return "missing: no such file"
-    what, source = ("an address", path) if URL.match(path) else ("a camera", f"/dev/video{path[-1]}")
+    what, source = ("a camera", path) if CAMERA.fullmatch(path) else ("an address", path)
+    source = f"/dev/video{path}" if path.isdigit() else source
     return f"{what} is not read, only files are; save a part: ffmpeg -i {shlex.quote(source)} -t 60 clip.mp4"
 
 

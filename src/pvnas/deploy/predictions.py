@@ -124,7 +124,7 @@ def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, device: to
         average.add(scores_NK, torch.zeros_like(some_N), some_N)
     try:
         scores_K = average.scores()[0]
-    except ValueError:
+    except UserError:
         raise VideoError("refused", "the network's scores are not numbers; train it again") from None
     return scores_K.softmax(0) if config.test.average == "logits" else scores_K
 

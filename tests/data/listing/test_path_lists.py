@@ -9,8 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from catalogs import read_catalog
+from pvnas.config import DataConfig
+from pvnas.data.listing import finder, registry
 from pvnas.data.listing.finder import split_in_name
 from pvnas.data.listing.path_list import parse_line
+from pvnas.data.listing.registry import ListFolder
 from pvnas.errors import UserError
 
 NAMES = st.text(
@@ -219,3 +222,25 @@ def test_lists_of_mmaction2(shared_data: Path) -> None:
             read_catalog(folder / f"{name}.txt")
     with pytest.raises(UserError, match=r"line 1: several labels for 'test.mp4'"):
         read_catalog(folder / "video_test_list_multi_label.txt")
+
+
+def test_videos_of_one_name_in_folders_of_their_own_are_each_found_at_once(
+    write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = 300
+    root = write({f"some/{n:03}/clip.mp4": "" for n in range(number)})
+    (root / "train.txt").write_text("".join(f"{n:03}/clip.mp4 {n % 2}\n" for n in range(number)))
+    keys = []
+    monkeypatch.setattr(finder, "_key", lambda name, key=finder._key: keys.append(name) or key(name))
+    assert list(read_catalog(root, as_listed=True).videos.paths) == [f"some/{n:03}/clip.mp4" for n in range(number)]
+    assert len(keys) < 60 * number  # and not some for each of all others
+
+
+def test_texts_that_are_each_about_one_video_are_not_looked_through_for_lists(
+    write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MOST_LISTS", 3)
+    root = write({f"labels/{n}.txt": "0 0.5 0.5 0.2 0.2\n" for n in range(4)} | {"a/1.mp4": "", "b/1.mp4": ""})
+    (root / "labels" / "train_list.txt").write_text("a/1.mp4 0\nb/1.mp4 1\n")
+    assert ListFolder.of(DataConfig(str(root))).files == (root / "labels" / "train_list.txt",)
+    assert read_catalog(root, as_listed=True).format == "list"

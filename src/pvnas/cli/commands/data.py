@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pvnas.cli.command import Argument, Command, command
-from pvnas.cli.shared import JSON, VIDEOS, data_config, print_json, print_table
+from pvnas.cli.shared import DEADLINE, JSON, VIDEOS, data_config, print_json, print_table
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -18,9 +18,6 @@ from pvnas.runtime.signals import StopRequest
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
 
-DEADLINE = Argument(
-    "--deadline", "time for one video, and as much again for each minute and each 60 MiB of it", 60.0, metavar="SECONDS"
-)
 ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON
+from pvnas.cli.shared import DEADLINE, JSON
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
 from pvnas.runtime.signals import StopRequest
@@ -37,12 +37,7 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
     Argument("--out", "write a row for each video there, with the scores of all classes", None, metavar="FILE.csv"),
     Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
     Argument("--workers", "processes that decode, beside the network", 2, least=1),
-    Argument(
-        "--deadline",
-        "time for one video, and as much again for each minute and each 60 MiB of it",
-        60.0,
-        metavar="SECONDS",
-    ),
+    DEADLINE,
     JSON,
     example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3\n"
     "pvnas predict new_videos --dir runs/my_videos-laptop --out answers.csv",

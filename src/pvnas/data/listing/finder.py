@@ -58,6 +58,7 @@ class Finder:
         self.elsewhere: tuple[str, str] | None = None  # the first listed path of another machine, and the one here
         self._places = cache(self._places_of)
         self._by_key = cache(self._names_by_key)
+        self._by_end = cache(self._paths_by_end)
         self._by_case = cache(lambda folder: {name.casefold(): name for name in sorted(tree.listing(folder).files)})
 
     @cached_property
@@ -195,25 +196,31 @@ class Finder:
                 return there
         if not folder and class_key(label) in self._class_folders:  # where it should lie: another class has its like
             return None
-        end = f"/{_key(_stem(path))}"
-        deeper = [each for each in self._by_stem.get(_key(_stem(name)), ()) if f"/{_key(_stem(each))}".endswith(end)]
+        end = _key(_stem(path))
+        deeper = self._by_end(end.count("/") + 1).get(end, ())
         if len(deeper) > 1:
             raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, deeper[:3]))}; write which")
         return deeper[0] if deeper else None
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        """Return the paths of all videos and folders of pictures, three folders deep, by name without ending."""
-        found: dict[str, list[str]] = {}
+    def _deep(self) -> list[str]:
+        """The paths of all videos and folders of pictures in folders, three deep."""
+        found: list[str] = []
         top = self.tree.listing("")
         folders = [(name, 1) for name in top.folders if name not in top.links]
         for folder, depth in folders:
             content = self.tree.listing(folder)
             videos = [f"{folder}/{name}" for name in sorted(content.files) if is_video(name)]
-            for path in [folder] if self._is_pictures(folder) else videos:
-                found.setdefault(_key(_stem(path.rpartition("/")[2])), []).append(path)
+            found += [folder] if self._is_pictures(folder) else videos
             if depth < 3:
                 folders += ((f"{folder}/{name}", depth + 1) for name in content.folders if name not in content.links)
+        return found
+
+    def _paths_by_end(self, parts: int) -> dict[str, list[str]]:
+        """Return those paths by what the spellings of their last parts share, without the ending of a file."""
+        found: dict[str, list[str]] = {}
+        for path in self._deep:
+            found.setdefault("/".join(_key(_stem(path)).split("/")[-parts:]), []).append(path)
         return found
 
     def _places_of(self, folder: str, label: str, beside: str) -> list[Place]:

@@ -40,6 +40,9 @@ LIST_FOLDERS = re.compile(
     re.IGNORECASE,
 )
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json")
+# Of more files in one folder each is about one video (boxes, captions): only names that say so are those of lists.
+MOST_LISTS = 1000
+NAME_OF_LIST = re.compile(r"train|val|test|dev|split|class|label|annot|list|meta", re.IGNORECASE)
 # UCF-101 names the film a clip was cut from: v_Archery_g08_c01.avi. Clips of one film must not be in two splits.
 GROUP_IN_NAME = re.compile(r"_(g\d+)_")
 UNCLEAN = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")  # an empty part, '.' or '..'
@@ -256,7 +259,9 @@ def _list_files(folder: Path) -> list[Path]:
     files, folders = list[Path](), [(folder, 0)]
     for parent, depth in folders:
         content = list_folder(os.fspath(parent))
-        names = (n for n in content.files if n.lower().endswith(LIST_ENDINGS) and not n.startswith("."))
+        names = [n for n in content.files if n.lower().endswith(LIST_ENDINGS) and not n.startswith(".")]
+        if len(names) > MOST_LISTS:
+            names = sorted(filter(NAME_OF_LIST.search, names))[:MOST_LISTS]
         files += (parent / name for name in names if (parent / name).is_file())
         lists = [n for n in content.folders if depth < 2 and (LIST_FOLDERS.fullmatch(n) or n.lower() in SPLIT_NAMES)]
         folders += ((parent / name, depth + 1) for name in lists)
