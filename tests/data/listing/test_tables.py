@@ -314,3 +314,15 @@ def test_split_csv_stays_as_it_was(write) -> None:
     catalog = read_catalog(write({"split.csv": table, "classes.txt": "2\n9\n10\n"}), as_listed=True)
     assert catalog.classes == ("10", "2", "9")
     assert [video.group for video in catalog.videos] == ["g0", "g1", "g2", "g3"]
+
+
+@pytest.mark.parametrize("ending", ["", ".mp4"])
+def test_one_name_in_two_folders_of_splits_is_that_of_the_row_s_split(write, ending: str) -> None:
+    videos = {f"{split}/v{n}.mp4": "" for split in ("train", "val") for n in range(4)}
+    lists = {f"{split}.csv": "id,label\n" + "".join(f"v{n}{ending},{'ab'[n % 2]}\n" for n in range(4))
+             for split in ("train", "val")}  # fmt: skip
+    catalog = read_catalog(write(videos | lists), as_listed=True)
+    assert {video.path: video.split for video in catalog.videos} == {path: path.partition("/")[0] for path in videos}
+    write({"train.csv": "", "val.csv": "", "labels.csv": lists["train.csv"]})
+    with pytest.raises(UserError, match=f"'v0{ending}' could be 'train/v0.mp4' or 'val/v0.mp4'"):
+        read_catalog(write({}), format="split.csv", as_listed=True)

@@ -41,6 +41,7 @@ class Place(NamedTuple):
     """A folder, and what lies there by what the spellings of its name share."""
 
     folder: str  # '' for the root
+    split: str | None  # that its name, or one above it, says
     by_name: dict[str, list[str]]
     by_stem: dict[str, list[str]]  # videos, without their ending
 
@@ -136,7 +137,9 @@ class Finder:
             return path
         folder, _, name = path.rpartition("/")
         folders = self.of_folder(folder, split)
-        there = self.find(folders, [name]) or self._spelled_otherwise(path, label, where, beside)
+        if split is None:  # nothing says which of the folders of splits is meant
+            self._check_one([f"{f.prefix}{name}" for f in folders if f.split and name in f.content.files], path, where)
+        there = self.find(folders, [name]) or self._spelled_otherwise(path, label, split, where, beside)
         there = there or (f"{folders[0].prefix}{name}" if folders else path)
         return there if there == path else self.tree.checked(there, where)
 
@@ -170,7 +173,7 @@ class Finder:
         parts = path.split("/")
         ends = ("/".join(parts[first:]) for first in range(1, len(parts)))
         for end in ends if ".." not in parts else ():
-            if end and (self.exists(end) or self._spelled_otherwise(end, "", where, "")):
+            if end and (self.exists(end) or self._spelled_otherwise(end, "", None, where, "")):
                 return end
         return None
 
@@ -182,24 +185,32 @@ class Finder:
     def _is_pictures(self, folder: str) -> bool:
         return any(map(is_picture, self.tree.listing(folder).files))
 
-    def _spelled_otherwise(self, path: str, label: str, where: str, beside: str) -> str | None:
+    @staticmethod
+    def _check_one(paths: Sequence[str], path: str, where: str) -> None:
+        if len(paths) > 1:
+            raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, paths[:3]))}; write which")
+
+    def _spelled_otherwise(self, path: str, label: str, split: str | None, where: str, beside: str) -> str | None:
         """Return the one file or folder of pictures that a path means which is not there as it is written."""
         folder, _, name = path.rpartition("/")
-        for place, by_name, by_stem in self._places(folder, "" if folder else label, beside):
+        matches: list[tuple[str, str | None]] = []  # with the split of the folder that holds them
+        for place, of_split, by_name, by_stem in self._places(folder, "" if folder else label, split, beside):
             names = by_name.get(_key(name)) or by_stem.get(_key(_stem(name))) or []
-            if name in names:
-                names = [name]
-            if len(names) > 1:
-                raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, names[:3]))}; write which")
+            names = [name] if name in names else names
+            self._check_one(names, path, where)
             there = f"{place}/{names[0]}".removeprefix("/") if names else ""
             if there and self.exists(there):
-                return there
+                matches.append((there, of_split))
+                if split is not None or of_split is None:
+                    break
+        if matches:
+            self._check_one([there for there, of_split in matches if of_split], path, where)
+            return matches[0][0]
         if not folder and class_key(label) in self._class_folders:  # where it should lie: another class has its like
             return None
         end = _key(_stem(path))
         deeper = self._by_end(end.count("/") + 1).get(end, ())
-        if len(deeper) > 1:
-            raise UserError(f"{where}: {shown(path)} could be {' or '.join(map(repr, deeper[:3]))}; write which")
+        self._check_one(deeper, path, where)
         return deeper[0] if deeper else None
 
     @cached_property
@@ -223,13 +234,20 @@ class Finder:
             found.setdefault("/".join(_key(_stem(path)).split("/")[-parts:]), []).append(path)
         return found
 
-    def _places_of(self, folder: str, label: str, beside: str) -> list[Place]:
-        """Return where videos of a listed folder, or of no folder and a label, may lie: those that hold anything."""
+    def _places_of(self, folder: str, label: str, split: str | None, beside: str) -> list[Place]:
+        """Return where videos of a listed folder, or of no folder and a label, may lie: those that hold anything.
+
+        Folders of the split come before those of others.
+        """
         below = f"{folder}/" if folder else ""
-        prefixes = [f"{prefix}{below}" for prefix in ("", beside, *(each.prefix for each in self.containers))]
-        prefixes += [prefix for prefix, _ in self._class_folders.get(class_key(label), ())] if label else []
-        folders = dict.fromkeys(self._folder_as_spelled(prefix[:-1]) for prefix in prefixes)
-        places = (Place(each, *self._by_key(each)) for each in folders)
+        prefixes: list[tuple[str, str | None]] = [(below, None), (f"{beside}{below}", None)]
+        customary = [(f"{each.prefix}{below}", each.split) for each in self.containers]
+        customary += self._class_folders.get(class_key(label), ()) if label else ()
+        prefixes += sorted(customary, key=lambda place: split is not None and place[1] != split)
+        folders: dict[str, str | None] = {}
+        for prefix, of_split in prefixes:
+            folders.setdefault(self._folder_as_spelled(prefix[:-1]), of_split)
+        places = (Place(each, of_split, *self._by_key(each)) for each, of_split in folders.items())
         return [place for place in places if place.by_name]
 
     def _folder_as_spelled(self, folder: str) -> str:
