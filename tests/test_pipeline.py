@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from pvnas import pipeline
 from pvnas.api import default_run_dir
 from pvnas.config import tiny
 from pvnas.data.dataset import list_videos, open_videos
@@ -150,6 +151,20 @@ def test_sigterm_exits_75_and_the_same_command_goes_on(whole, tiny_shapes, tmp_p
     assert "nothing is lost" in err
     assert finish(start(tiny_shapes, run_dir))[0] == 0
     assert run_digest(run_dir) == run_digest(whole)
+
+
+def test_the_folder_of_the_videos_is_no_run_directory(tiny_shapes):
+    config = load_config("tiny")
+    config.data.path = str(tiny_shapes)
+    before = sorted(tiny_shapes.rglob("*"))
+    with pytest.raises(UserError, match="is the folder of the videos; name a run directory of its own with --dir"):
+        pipeline.search(config, str(tiny_shapes))
+    assert sorted(tiny_shapes.rglob("*")) == before
+
+
+def test_another_set_is_tested_by_paths_as_texts_too(tiny_shapes, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}: no trained model there"):
+        pipeline.test_on(load_config("tiny"), str(tmp_path), str(tmp_path / "out"))
 
 
 def test_default_run_directory():

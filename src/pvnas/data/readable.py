@@ -4,7 +4,7 @@ Writes verdicts.json and verdicts.csv (of files; a pack was checked when it was 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,31 +54,11 @@ def load_videos(
         learnt = _checked(opened, config, run_dir, progress)
     write_learnt(run_dir, learnt)
     good, excluded = learnt.catalog, [video.split for video in learnt.left_out]
-    n = len(excluded)
-    if n:
-        where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
-        progress.line(f"{n} of {len(good.videos) + n} videos cannot be read and are left out: see {where}")
-    progress.line(good.summary())
-    lines = notes(good, balanced=config.train.balance != "none")
-    if "train" in splits:
-        lines += batch_notes(config, len(good.select("train").videos))
-    for line in lines:
-        progress.line(line)
     checked = _results_by_name(run_dir) if opened.info is None else {}
     repetitions = _repetition_notes(opened, good, checked, config.clip)
-    for line in repetitions:
+    for line in (*_notes(opened, good, len(excluded), config, splits), *repetitions):
         progress.line(line)
-    summary = {
-        "root": str(good.root),
-        "format": good.format,
-        "classes": list(good.classes),
-        "counts": good.counts(),
-        "excluded": n,
-        "unlabelled": good.unlabelled,
-        "remarks": list(good.remarks),
-        "repetitions": repetitions,
-    }
-    write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
+    _write_summary(run_dir, good, len(excluded), repetitions)
     for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
         message = flip_message(good.classes, augment.flip, stage)
         if message:
@@ -89,6 +69,34 @@ def load_videos(
     train, validation, test = datasets = [opened.dataset(split, side) for split in SPLITS]
     keep_decoded([data for split, data in zip(SPLITS, datasets, strict=True) if split in splits], device, progress)
     return Videos(train, validation, test, excluded.count("test"))
+
+
+def _notes(
+    opened: OpenedVideos, good: Catalog, excluded: int, config: RunConfig, splits: Collection[str]
+) -> Iterator[str]:
+    """Yield what is said of the videos before any is trained on."""
+    if excluded:
+        where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
+        yield f"{excluded} of {len(good.videos) + excluded} videos cannot be read and are left out: see {where}"
+    yield good.summary()
+    yield from notes(good, balanced=config.train.balance != "none")
+    if "train" in splits:
+        yield from batch_notes(config, len(good.select("train").videos))
+
+
+def _write_summary(run_dir: Path, good: Catalog, excluded: int, repetitions: Sequence[str]) -> None:
+    """Write catalog.json."""
+    summary = {
+        "root": str(good.root),
+        "format": good.format,
+        "classes": list(good.classes),
+        "counts": good.counts(),
+        "excluded": excluded,
+        "unlabelled": good.unlabelled,
+        "remarks": list(good.remarks),
+        "repetitions": repetitions,
+    }
+    write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
 
 
 def _checked(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: Progress) -> LearntVideos:

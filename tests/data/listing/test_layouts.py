@@ -320,7 +320,7 @@ def test_what_runs_packs_and_checks_have_written_is_neither_videos_nor_classes(t
     assert catalog.videos == before.videos
     assert catalog.classes == ("a", "b")
     assert catalog.remarks == ("'checked', 'half', 'other', 'pack' and 3 more were written by pvnas and are not read",)
-    touch(root, ["a/verdicts.json", "a/verdicts.csv"])  # written beside videos
+    touch(root, [f"a/{JSON_NAME}", f"a/{CSV_NAME}", "b/.lock"])  # written beside videos
     assert read_catalog(root).videos == before.videos
     (root / "split.csv").write_text("path,label\n" + "".join(f"{path},{path[0]}\n" for path in videos))
     assert read_catalog(root).remarks == ()
@@ -349,3 +349,8 @@ def test_folders_of_pictures_say_their_rate_and_the_option_of_the_command(
     assert remark.endswith("shown at 12.5 pictures a second; for another rate type --data.frame_rate N")
     assert main(["data", "list", str(root)]) == 0
     assert "shown at 25 pictures a second; for another rate type --frame-rate N" in capsys.readouterr().err
+
+
+def test_a_check_that_wrote_into_a_folder_of_classes_hides_none_of_them(tmp_path: Path) -> None:
+    root = touch(tmp_path, ["train/a/1.mp4", "train/b/1.mp4", f"train/{JSON_NAME}", f"train/{CSV_NAME}"])
+    assert read_catalog(root, as_listed=True).classes == ("a", "b")

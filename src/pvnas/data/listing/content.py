@@ -12,15 +12,15 @@ from pvnas.data.listing.text import shown
 from pvnas.data.video.pictures import is_picture
 from pvnas.errors import UserError
 
-# Files that tell a folder that was written here: a test of another set, a pack, a check, a run, one that has not begun.
+# Files that tell a folder that was written here: a test of another set, a pack, a check, a run.
 WRITTEN = (
     frozenset(("tested.json",)),
     frozenset(("pack.json",)),
     frozenset(("verdicts.json", "verdicts.csv")),
     frozenset(("verdicts.journal",)),
     frozenset(("config.yaml", "environment.json")),
-    frozenset((".lock",)),
 )
+BEGUN = frozenset((".lock", "config.yaml"))  # all that lies in the directory of a run that has not begun
 UNFINISHED_PACK = ("unfinished", "goal.json")
 # What lies beside any videos and is none of them, nor a list.
 ABOUT = re.compile(r"(?:read_?me|licen[cs]e|requirements|changelog|copying|notice|authors)\b.*", re.IGNORECASE)
@@ -109,18 +109,15 @@ def content_of(
 ) -> Content:
     """Return what lies in a folder of a tree, links to folders followed once.
 
-    ``apart``: paths of files that are told of elsewhere and not counted here. What a run, a pack or a check has made is
-    not looked into, unless it is the root itself. Raises UserError for a folder that cannot be listed, a link that
-    leads out of the tree, and links in links.
+    ``apart``: paths of files that are told of elsewhere and not counted here. Of what a run, a pack or a check has made
+    nothing is returned but that, unless it is the root itself or holds video files. Raises UserError for a folder that
+    cannot be listed, a link that leads out of the tree, and links in links.
     """
     content, listed = Content(path), list_folder(os.path.join(tree.root, path))
     content.links = listed.links
     if listed.error or depth > DEEPEST:
         why = listed.error or f"more than {DEEPEST} folders in one another"
         raise UserError(f"{shown(os.path.join(tree.root, path))} cannot be read ({why}); mend it or take it away")
-    if depth and _was_written(tree, path, listed):
-        content.was_written = True
-        return content
     for name in sorted(listed.files):
         if is_junk(name):
             if is_video(name) and not name.startswith("._"):  # hidden, but it could be meant
@@ -143,17 +140,20 @@ def content_of(
             raise UserError(f"{tree.root}: {inner} is a link to a folder inside a class; put the folder itself there")
         content.folders.append(content_of(tree, inner, apart=apart, below_link=below_link or is_link, depth=depth + 1))
         content.folders[-1].is_link = is_link
+    if depth and _was_written(tree, path, listed) and not content.has_files:
+        content = Content(path)
+        content.was_written = True
     return content
 
 
 def _was_written(tree: Tree, path: str, listed: Folder) -> bool:
-    """Return whether a folder was made by a run, a pack or a check; one in which video files lie was not."""
+    """Return whether a folder was made by a run, a pack or a check."""
     folder, goal = UNFINISHED_PACK
-    if any(map(is_video, listed.files)):
-        return False
-    return any(names <= listed.files for names in WRITTEN) or (
-        folder in listed.folders and os.path.isfile(os.path.join(tree.root, path, folder, goal))
-    )
+    if any(names <= listed.files for names in WRITTEN):
+        return True
+    if ".lock" in listed.files and listed.files <= BEGUN and not listed.folders:
+        return True
+    return folder in listed.folders and os.path.isfile(os.path.join(tree.root, path, folder, goal))
 
 
 def unlisted(tree: Tree, taken: Collection[str]) -> list[str]:
