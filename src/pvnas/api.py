@@ -13,7 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pvnas.config import RunConfig
+from pvnas.config import DataConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, check_config, load_config, set_field, shown
 
@@ -143,7 +143,7 @@ def tested_config(run_dir: str | Path, *, is_other_set: bool, overrides: Mapping
         from pvnas.deploy.model import load_model
 
         config = load_model(Path(run_dir)).config
-    config.data = RunConfig().data
+    config.data = DataConfig(frame_rate=config.data.frame_rate)
     for name, value in (overrides or {}).items():
         set_field(config, name, value)
     check_config(config)

@@ -277,6 +277,11 @@ class RunConfig:
     test: TestConfig = field(default_factory=TestConfig)
 
     @property
+    def decoded_short_side(self) -> int:
+        """Length of the shorter side, in pixels, to which this run scales what it decodes."""
+        return max(self.search.augment.short_side_max, self.train.augment.short_side_max, self.test.short_side)
+
+    @property
     def network(self) -> NetworkConfig:
         """The derived network that this run trains."""
         train = self.train

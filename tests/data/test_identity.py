@@ -289,6 +289,13 @@ def test_videos_that_the_network_was_trained_on_are_named(project: Path, other: 
     assert "'train/GROW/grow_000" in trained[0]
 
 
+def test_so_are_those_of_a_pack(project: Path, tmp_path: Path) -> None:
+    videos = list_videos(DataConfig(path=str(project / "videos")))
+    pack_videos(videos, tmp_path / "pack", short_side=28, max_bad_share=0.1)
+    opened = open_whole(DataConfig(path=str(tmp_path / "pack")), CLASSES, project / "run")
+    assert "was trained on 15 videos of these" in opened.catalog.remarks[-1]
+
+
 def test_a_model_alone_is_enough_to_test_another_set(project: Path, other: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for name in ("model.json", "model.safetensors"):
@@ -299,6 +306,11 @@ def test_a_model_alone_is_enough_to_test_another_set(project: Path, other: Path,
     )
     results = json.loads((out / "results.json").read_bytes())
     assert (results["n_videos"], results["views"], results["digest"]) == (4, 1, None)
+    again = tmp_path / "again"
+    assert (
+        main(["test", str(other), "--dir", str(project / "run"), "--out", str(again), "--test.temporal_views=1"]) == 0
+    )
+    assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

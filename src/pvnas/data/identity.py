@@ -300,21 +300,24 @@ def open_whole(data: DataConfig, classes: tuple[str, ...], run_dir: Path) -> Ope
     test = SPLITS.index("test")
     table = catalog.videos.take(rows)
     table = replace(table, labels=labels_V[rows].astype(np.int32), splits=np.full(len(rows), test, dtype=np.uint8))
-    remarks += _trained_on(read_learnt(run_dir), catalog.root, table)
+    remarks += _trained_on(read_learnt(run_dir), opened, table)
     return replace(opened, catalog=replace(catalog, classes=classes, videos=table, remarks=tuple(remarks)))
 
 
-def _trained_on(learnt: LearntVideos | None, root: Path, table: VideoTable) -> list[str]:
-    """Return the remark on files that have name and size of one that a run was trained on."""
+def _trained_on(learnt: LearntVideos | None, opened: OpenedVideos, table: VideoTable) -> list[str]:
+    """Return the remark on files that have name and size of one that a run was trained on; of packs, its path."""
     if learnt is None:
         return []
-    rows = zip(learnt.catalog.videos, learnt.bytes_V, strict=True)
-    trained = {(os.path.basename(v.path), size) for v, size in rows if size and v.split != "test"}
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
-        sizes = pool.map(lambda path: _size(root, path), table.paths)
-        seen = [
-            path for path, size in zip(table.paths, sizes, strict=True) if (os.path.basename(path), size) in trained
-        ]
+    rows = [pair for pair in zip(learnt.catalog.videos, learnt.bytes_V, strict=True) if pair[0].split != "test"]
+    if opened.pack is not None or learnt.pack:
+        paths = {video.path for video, _ in rows}
+        seen = [path for path in table.paths if path in paths]
+    else:
+        trained = {(os.path.basename(video.path), size) for video, size in rows if size}
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            sizes = pool.map(lambda path: _size(opened.catalog.root, path), table.paths)
+            files = zip(table.paths, sizes, strict=True)
+            seen = [path for path, size in files if (os.path.basename(path), size) in trained]
     if not seen:
         return []
     return [

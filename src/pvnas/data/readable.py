@@ -63,7 +63,7 @@ def load_videos(
         message = flip_message(good.classes, augment.flip, stage)
         if message:
             progress.line(message)
-    side = max(config.search.augment.short_side_max, config.train.augment.short_side_max, config.test.short_side)
+    side = config.decoded_short_side
     shapes = {name: Shape(result.frames, result.height, result.width) for name, result in checked.items()}
     opened = replace(opened, catalog=good, shapes=shapes)
     train, validation, test = datasets = [opened.dataset(split, side) for split in SPLITS]

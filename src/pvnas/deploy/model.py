@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pvnas.config import ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
+from pvnas.config import AugmentConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.clips.augment import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
@@ -41,6 +41,7 @@ def save_model(
         "mean": list(MEAN),
         "std": list(STD),
         "frame_rate": config.data.frame_rate,
+        "decoded_short_side": config.decoded_short_side,
     }
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     save_tensors(folder / WEIGHTS, dict(network.state_dict()))
@@ -57,8 +58,11 @@ def load_model(folder: Path) -> Model:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
         fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
         stem = fields.pop("stem")
-        videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))  # older models have none
-        config = RunConfig(data=videos, stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
+        # Older models have neither.
+        videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))
+        side = int(data.get("decoded_short_side", test.short_side))
+        config = RunConfig(preset="model", data=videos, stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
+        config.search.augment = config.train.augment = AugmentConfig(min(side, test.short_side), side, test.crop)
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
         network = PVNASNetwork(genotype, config.network, num_classes=len(classes))
