@@ -124,6 +124,8 @@ def config_of(
         check_config(config)
     else:
         config = load_config(preset, file, overrides)
+        if data is not None and (overrides or {}).get("data.path", os.fspath(data)) != os.fspath(data):
+            raise UserError(f"two folders of videos, {shown(os.fspath(data))} and --data.path; name one of them")
         config.data.path = os.fspath(data) if data is not None else config.data.path
     make_paths_absolute(config)
     return config

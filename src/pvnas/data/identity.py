@@ -210,7 +210,13 @@ def _disappearances(gone: Sequence[Video], catalog: Catalog, entries: Sequence[E
             if renamed
             else f"its class {shown(name)} is gone ({_videos(videos)})"
         )
-    return [*words, *([f"gone: {_videos(rest)} (the first is {shown(rest[0].name)})"] if rest else [])]
+    if rest:
+        spelled = {class_key(entry.path): entry.path for entry in entries}
+        now = spelled.get(class_key(rest[0].path))
+        words.append(
+            f"gone: {_videos(rest)} (the first is {shown(rest[0].name)}{f', now {shown(now)}' if now else ''})"
+        )
+    return words
 
 
 def _videos(some: Collection[object]) -> str:

@@ -354,3 +354,11 @@ def test_folders_of_pictures_say_their_rate_and_the_option_of_the_command(
 def test_a_check_that_wrote_into_a_folder_of_classes_hides_none_of_them(tmp_path: Path) -> None:
     root = touch(tmp_path, ["train/a/1.mp4", "train/b/1.mp4", f"train/{JSON_NAME}", f"train/{CSV_NAME}"])
     assert read_catalog(root, as_listed=True).classes == ("a", "b")
+
+
+def test_a_video_beside_its_own_pictures_is_one_group_and_named(write) -> None:
+    files = {f"x/c{n}.mp4": "" for n in range(6)} | {f"x/c{n}/{i}.jpg": "" for n in range(6) for i in range(2)}
+    catalog = read_catalog(write(files | {f"y/d{n}.mp4": "" for n in range(6)}))
+    assert "as files and as folders of pictures of the same name" in " ".join(catalog.remarks)
+    splits = {video.path: video.split for video in catalog.videos}
+    assert all(splits[f"x/c{n}"] == splits[f"x/c{n}.mp4"] for n in range(6))

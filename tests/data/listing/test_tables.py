@@ -326,3 +326,17 @@ def test_one_name_in_two_folders_of_splits_is_that_of_the_row_s_split(write, end
     write({"train.csv": "", "val.csv": "", "labels.csv": lists["train.csv"]})
     with pytest.raises(UserError, match=f"'v0{ending}' could be 'train/v0.mp4' or 'val/v0.mp4'"):
         read_catalog(write({}), format="split.csv", as_listed=True)
+
+
+def test_line_ends_of_old_macs_and_labels_of_pandas(write) -> None:
+    text = rows("{p},{i}.0\n")
+    write(VIDEOS | {"train.csv": f"path,label\n{text}".replace("\n", "\r"), "classes.txt": "grow\nright\nup\n"})
+    assert listed(read_catalog(write({}), as_listed=True)) == TRUTH
+
+
+def test_a_table_with_a_header_of_unknown_names_is_not_passed_over_in_silence(write) -> None:
+    catalog = read_catalog(
+        write(CAMERAS | {"labels.csv": "Datei;Klasse\n" + rows("{p};{c}\n", CAMERAS)}), as_listed=True
+    )
+    assert catalog.classes == ("camera1", "camera2")
+    assert any("labels.csv is not read, though it names videos" in remark for remark in catalog.remarks)

@@ -206,3 +206,26 @@ def test_a_data_set_and_its_pack_show_the_same(tmp_path: Path, catalog: Catalog)
     times_T, duration = pack.times(rows["a/clip 1"])
     assert (times_T[:2].tolist(), duration) == ([0.0, 0.2], 2.4)
     assert numbers_of(pack.frames(rows["a/clip 1 [1-1.5 s]"], np.arange(3))) == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ("img_1.jpg", "flow_x_1.jpg", "flow_y_1.jpg", "img_10.jpg", "img_2.jpg"),
+            ["img_1.jpg", "img_2.jpg", "img_10.jpg"],
+        ),
+        (("b.png", "a.png"), ["a.png", "b.png"]),
+        (("a1.png", "b2.png"), ["a1.png", "b2.png"]),
+        (("1.png", "1.jpg"), "several pictures for one frame (1.jpg and 1.png)"),
+        (("0001.png", "0001_mask.png", "0002.png"), "several pictures for one frame (0001.png and 0001_mask.png)"),
+    ],
+)
+def test_pictures_of_several_kinds_are_no_one_video(names, expected, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    if isinstance(expected, list):
+        assert picture_files(tmp_path) == [str(tmp_path / name) for name in expected]
+        return
+    with pytest.raises(VideoError, match=re.escape(expected)):
+        picture_files(tmp_path)

@@ -84,6 +84,8 @@ def _listing(folder: ListFolder, top: Content, layout: Layout) -> Listing:
     for part in parts:
         for path, name in _videos(folder.tree, part.folder):
             entries.append(Entry(path, part.label, part.split, group_in_name(part.label, name)))
+    entries, twice = _twice_there(entries)
+    remarks = [*remarks, *twice]
     taken = {entry.path for entry in entries}
     remarks = [
         *layout.remarks,
@@ -249,6 +251,23 @@ def _no_classes(where: str) -> str:
         f"no class folders in {where}, so all videos are read as one class; for more put those of each class in a "
         f"folder of its own (CLASS/video), or list them in {SPLIT_FILE} (path,label)"
     )
+
+
+def _twice_there(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return the entries, a video beside the folder of its own pictures in one group with that, and the remark on it."""
+    folders = {entry.path for entry in entries if not os.path.splitext(entry.path)[1]}
+    both = [entry.path for entry in entries if os.path.splitext(entry.path)[0] in folders - {entry.path}]
+    stems = {os.path.splitext(path)[0] for path in both}
+    if not both:
+        return entries, []
+    grouped = [
+        entry._replace(group=entry.group or stem) if (stem := os.path.splitext(entry.path)[0]) in stems else entry
+        for entry in entries
+    ]
+    return grouped, [
+        f"{_some(both)} lie there as files and as folders of pictures of the same name: both are read, in the same "
+        "split; take one of them away"
+    ]
 
 
 def _one_spelling(parts: Sequence[Part]) -> tuple[list[Part], list[str]]:

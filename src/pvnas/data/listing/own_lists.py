@@ -20,7 +20,16 @@ from pvnas.data.listing.other_formats import remarks_on
 from pvnas.data.listing.path_list import EXPECTED, is_path_list, read_path_list
 from pvnas.data.listing.registry import LIST_FOLDERS, SPLIT_NAMES, Entry, ListFolder, ListFormat, Listing, is_video
 from pvnas.data.listing.table import SPLIT_FILE, Row, check_header, header_of, is_table, read_table
-from pvnas.data.listing.text import MAX_CLASSES, ClassNames, at, class_key, find_names, is_names_file, shown
+from pvnas.data.listing.text import (
+    MAX_CLASSES,
+    ClassNames,
+    at,
+    class_key,
+    find_names,
+    first_lines,
+    is_names_file,
+    shown,
+)
 from pvnas.errors import UserError
 
 ENDINGS = (".csv", ".tsv", ".txt")
@@ -352,6 +361,8 @@ def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     if not _looks_like_list(path):
         if header and header.of_role("path"):
             return f"{path} is not read: it has no column for the label"
+        if _holds_videos(path):
+            return f"{path} is not read, though it names videos: give it a header with the columns path and label"
         if header or not _split_of(folder, path):
             return None
     if _names_videos(folder, finder, path):
@@ -363,6 +374,13 @@ def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     except StopIteration:
         return f"{path} is not read: it is empty"
     return f"{path} is not read: none of its videos lies in the folder (the first is {shown(row.path)})"
+
+
+def _holds_videos(path: Path) -> bool:
+    """Return whether most of a file's first lines have a cell that is a video's name."""
+    lines = first_lines(path, SAMPLE)
+    names = [any(is_video(cell.strip("\"' ")) for cell in re.split(r"[,;\t|]", line)) for line in lines]
+    return 2 * sum(names) > len(lines)
 
 
 def _class_folders(finder: Finder) -> set[str]:

@@ -62,6 +62,7 @@ RANKS = {
     name: (role, rank) for role, ranks in ROLES.items() for rank, names in enumerate(ranks) for name in names.split()
 }
 INDEX = re.compile(r"|index|unnamed\d*", re.IGNORECASE)  # columns that pandas adds, whose names say nothing
+FLOAT = re.compile(r"\d{1,9}\.0+")  # whole numbers out of a column with gaps, as pandas writes them
 NUMBER = re.compile(r"(\d{1,9}(?:[.,]\d{1,9})?) ?s?", re.ASCII)
 CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:[.,]\d{1,9})?)", re.ASCII)
 
@@ -126,8 +127,12 @@ def read_table(path: Path) -> Table:
     cells = list(_cells(path, header))
     rows = [row for _, row in cells[1:]]
     columns = _columns(path, header, rows)
-    read = _reader(columns, is_text=not _is_numbers(columns["label"], rows))
-    return Table([(line, read(row, at(path, line))) for line, row in cells[1:]], _unread(path, header, columns, rows))
+    label = columns["label"]
+    if label is not None and all(FLOAT.fullmatch(row[label]) or not row[label] for row in rows):
+        rows = [(*row[:label], row[label].partition(".")[0], *row[label + 1 :]) for row in rows]
+    read = _reader(columns, is_text=not _is_numbers(label, rows))
+    read_rows = [(line, read(row, at(path, line))) for (line, _), row in zip(cells[1:], rows, strict=True)]
+    return Table(read_rows, _unread(path, header, columns, rows))
 
 
 def check_header(path: Path) -> None:

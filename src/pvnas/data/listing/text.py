@@ -60,7 +60,12 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{at(path, line)}: holds a NUL character, so it is no text; give a text file")
-    return text
+    return _with_newlines(text)
+
+
+def _with_newlines(text: str) -> str:
+    """Return a text whose lines end with a carriage return alone, as on old Macs, with line feeds."""
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def _encoding(data: bytes) -> str:
@@ -79,7 +84,7 @@ def first_lines(path: Path, number: int) -> list[str]:
     text = data.decode(_encoding(data), errors="replace")
     if "\ufffd" in text[:-1]:  # not UTF-8, which is said where the list is read: but it may be one
         text = data.decode("cp1252", errors="replace")
-    lines = (line.rstrip("\r") for line in text.split("\n"))
+    lines = (line.rstrip("\r") for line in _with_newlines(text).split("\n"))
     return list(islice((line for line in lines if line.strip()), number))
 
 

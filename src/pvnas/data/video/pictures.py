@@ -19,6 +19,7 @@ from pvnas.data.video.segment import Choose
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 DECODERS = ("JPEG", "PNG", "BMP")
 DIGITS = re.compile(r"([0-9]+)")
+COLOUR, FLOW = ("img", "image", "frame", "rgb"), ("flow_", "x_", "y_")  # how names of both begin by custom
 TURNS_SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF's orientations in which width and height change places
 ORIENTATION = 0x0112
 
@@ -54,7 +55,29 @@ def picture_files(folder: str | Path) -> list[str]:
         raise VideoError("refused", f"its {min(links)} is a symbolic link; put the pictures themselves there")
     if not names:
         raise VideoError("empty", f"the folder holds no pictures ({', '.join(PICTURE_ENDINGS)})")
+    names = _of_one_kind(names)
     return [os.path.join(folder, name) for name in sorted(names, key=natural_order)]
+
+
+def _of_one_kind(names: list[str]) -> list[str]:
+    """Return the pictures of a video, without those of its optical flow beside them (img_1, flow_x_1, flow_y_1).
+
+    Raises VideoError where pictures of other kinds of names have the same numbers: they are not one video.
+    """
+    kinds: dict[str, dict[str, str]] = {}  # by the name without its numbers: the names by their numbers
+    for name in names:
+        kinds.setdefault(DIGITS.sub("#", name), {})["-".join(DIGITS.findall(name))] = name
+    in_colour = [kind for kind in kinds if kind.startswith(COLOUR)]
+    if len(in_colour) == 1 and all(kind.startswith(FLOW) for kind in kinds if kind not in in_colour):
+        return list(kinds[in_colour[0]].values())
+    numbers: dict[str, str] = {}
+    for kind, by_number in kinds.items():
+        for number, name in by_number.items():
+            if number and number in numbers:
+                both = f"{min(numbers[number], name)} and {max(numbers[number], name)}"
+                raise VideoError("refused", f"it holds several pictures for one frame ({both}); keep one kind of them")
+            numbers[number] = name
+    return names
 
 
 def folder_stamp(folder: str | Path) -> tuple[int, int]:
