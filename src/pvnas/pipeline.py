@@ -95,9 +95,10 @@ def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[
     if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
     opened = open_whole(config.data, model.classes, run_dir)
+    make_run_directory(folder)
+    tested = {"run": str(run_dir.absolute()), "data": config.data.path}
+    write_atomic(folder / TESTED, json.dumps(tested, indent=1) + "\n")  # first: what is begun may be begun again
     with _session(config, folder, opened, splits=["test"]) as session:
-        tested = {"run": str(run_dir.absolute()), "data": config.data.path}
-        write_atomic(folder / TESTED, json.dumps(tested, indent=1) + "\n")
         write_atomic(folder / GENOTYPE, model.genotype.to_json())
         session.model_dir = run_dir
         return session.test(again=True)

@@ -213,9 +213,8 @@ def _disappearances(gone: Sequence[Video], catalog: Catalog, entries: Sequence[E
     if rest:
         spelled = {class_key(entry.path): entry.path for entry in entries}
         now = spelled.get(class_key(rest[0].path))
-        words.append(
-            f"gone: {_videos(rest)} (the first is {shown(rest[0].name)}{f', now {shown(now)}' if now else ''})"
-        )
+        first = shown(rest[0].name) + (f", now {shown(now)}" if now else "")
+        words.append(f"gone: {_videos(rest)} (the first is {first})")
     return words
 
 

@@ -334,9 +334,11 @@ def test_line_ends_of_old_macs_and_labels_of_pandas(write) -> None:
     assert listed(read_catalog(write({}), as_listed=True)) == TRUTH
 
 
-def test_a_table_with_a_header_of_unknown_names_is_not_passed_over_in_silence(write) -> None:
-    catalog = read_catalog(
-        write(CAMERAS | {"labels.csv": "Datei;Klasse\n" + rows("{p};{c}\n", CAMERAS)}), as_listed=True
-    )
+def test_a_header_of_unknown_names_is_no_video_and_what_is_not_understood_is_said(write) -> None:
+    table = "Datei;Klasse\n" + rows("{p};{c}\n", CAMERAS)
+    catalog = read_catalog(write(CAMERAS | {"labels.csv": table}), as_listed=True)
+    assert listed(catalog) == {path: path.rpartition("/")[2][:-5] for path in CAMERAS}
+    table = "Datei;Klasse;x;y\n" + rows("{p};{c};1;2\n", CAMERAS)
+    catalog = read_catalog(write({"labels.csv": table}), as_listed=True)
     assert catalog.classes == ("camera1", "camera2")
     assert any("labels.csv is not read, though it names videos" in remark for remark in catalog.remarks)

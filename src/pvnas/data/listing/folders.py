@@ -254,7 +254,7 @@ def _no_classes(where: str) -> str:
 
 
 def _twice_there(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return the entries, a video beside the folder of its own pictures in one group with that, and the remark on it."""
+    """Return the entries, a video and the folder of its own pictures in one group, and the remark on both."""
     folders = {entry.path for entry in entries if not os.path.splitext(entry.path)[1]}
     both = [entry.path for entry in entries if os.path.splitext(entry.path)[0] in folders - {entry.path}]
     stems = {os.path.splitext(path)[0] for path in both}

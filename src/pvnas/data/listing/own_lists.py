@@ -361,10 +361,9 @@ def _why_not(folder: ListFolder, finder: Finder, path: Path) -> str | None:
     if not _looks_like_list(path):
         if header and header.of_role("path"):
             return f"{path} is not read: it has no column for the label"
-        if _holds_videos(path):
-            return f"{path} is not read, though it names videos: give it a header with the columns path and label"
         if header or not _split_of(folder, path):
-            return None
+            wanted = "give it a header with the columns path and label"
+            return f"{path} is not read, though it names videos: {wanted}" if _holds_videos(path) else None
     if _names_videos(folder, finder, path):
         return f"{path} is not read; to read it, name it in place of the folder"
     try:

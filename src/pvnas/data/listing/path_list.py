@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pvnas.data.listing.registry import VIDEO_ENDINGS, is_video
-from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row, is_comment
+from pvnas.data.listing.table import DELIMITERS, LABELS, PATHS, Row, header_of, is_comment
 from pvnas.data.listing.text import at, first_line, first_lines, parse_number, read_lines, shown
 from pvnas.errors import UserError
 
@@ -22,6 +22,7 @@ QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 QUOTED_LABEL = re.compile(r'([^"]+?)(?:[ \t]*[,;|][ \t]*|[ \t]+)"((?:[^"]|"")*)"')
 NUMBERS = re.compile(rf"(?:[0-9]{{0,9}}(?:[{BETWEEN}]|$))*")  # of a line that is read from its end
 ENDED = re.compile(rf"(.*(?:{'|'.join(map(re.escape, VIDEO_ENDINGS))}))([ \t]*[,;|][ \t]*|[ \t]+)(\S.*)", re.IGNORECASE)
+NO_WORDS = re.compile(r"[0-9./\\]")  # what a header has not, and a path has
 HEADER = re.compile(
     rf"(?:{'|'.join(PATHS[0].split() + PATHS[1].split() + PATHS[2].split())})\s+({'|'.join(LABELS[0].split())})"
 )
@@ -100,14 +101,25 @@ def _named(line: str, where: str) -> Row | None:
 
 
 def read_path_list(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line, row) of a list; a first line such as `path label` is none. Raises UserError that names the line."""
-    file, is_first = str(path), True
+    """Yield (line, row) of a list, of which a header is none. Raises UserError that names the line."""
+    file, is_first, has_header = str(path), True, _begins_with_header(path)
     for line, text in read_lines(path):
         if is_first and is_comment(text):
             continue
-        if not (is_first and HEADER.fullmatch(text.lower())):
+        if not (is_first and has_header):
             yield line, parse_line(text, at(file, line))
         is_first = False
+
+
+def _begins_with_header(path: Path) -> bool:
+    """Return whether a list begins with words such as `path label`, in any language, before its first video."""
+    first, second = [*(line.strip() for line in first_lines(path, 50) if not is_comment(line)), "", ""][:2]
+    if HEADER.fullmatch(first.lower()):
+        return True
+    try:
+        return not NO_WORDS.search(first) and not header_of(path) and is_video(parse_line(second, "").path)
+    except UserError:
+        return False
 
 
 def first_rows(path: Path, number: int) -> list[Row | None]:
@@ -122,9 +134,8 @@ def first_rows(path: Path, number: int) -> list[Row | None]:
 
 
 def is_path_list(path: Path) -> bool:
-    """Return whether the first line of a file names a video."""
-    line = first_line(path)
+    """Return whether the first line of a file names a video, or is a header over one that does."""
     try:
-        return bool(HEADER.fullmatch(line.lower())) or is_video(parse_line(line, "").path)
+        return _begins_with_header(path) or is_video(parse_line(first_line(path), "").path)
     except UserError:
         return False

@@ -71,7 +71,7 @@ def _of_one_kind(names: list[str]) -> list[str]:
     if len(in_colour) == 1 and all(kind.startswith(FLOW) for kind in kinds if kind not in in_colour):
         return list(kinds[in_colour[0]].values())
     numbers: dict[str, str] = {}
-    for kind, by_number in kinds.items():
+    for by_number in kinds.values():
         for number, name in by_number.items():
             if number and number in numbers:
                 both = f"{min(numbers[number], name)} and {max(numbers[number], name)}"
