@@ -275,9 +275,6 @@ def test_a_run_without_test_and_validation_videos_finishes_and_says_so(tiny_shap
     assert "There are no test videos" in page
     assert "There are no validation videos" in page
     assert "could not be made" not in page
-    tested = subprocess.run([sys.executable, "-m", "pvnas", "test", str(run_dir), "--json"], capture_output=True)
-    assert tested.returncode == 0, tested.stderr
-    assert json.loads(tested.stdout)["top1"] is None
 
 
 @pytest.mark.parametrize("text", ["[]", "{"])

@@ -6,12 +6,13 @@ torch is imported when frames are asked for: listing a folder needs none. Legend
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CACHE_THREADS = 2
+WAKE_SECONDS = 0.2
 FRAMES_OF_UNKNOWN_LENGTH = 300
 
 
@@ -225,8 +227,7 @@ def _decode_all(
     with begin(progress, "decoding videos into memory", len(videos)) as bar, ThreadPool(CACHE_THREADS) as pool:
         decoded = pool.imap(lambda place: place[0].whole(place[1]), videos)
         for _ in videos:
-            with ends_waits():
-                video = next(decoded)
+            video = _next(decoded)
             taken += video.frames_TCHW.nbytes
             if taken > limit:
                 return math.inf
@@ -236,6 +237,17 @@ def _decode_all(
     for dataset in datasets:
         dataset._cache = list(islice(rest, len(dataset)))
     return taken
+
+
+def _next(decoded: Any) -> DecodedVideo:
+    """Return the next item of a pool; a stop request ends the wait for it.
+
+    It wakes now and then: a signal that reaches another thread does not end this one's wait.
+    """
+    while True:
+        with ends_waits(), suppress(PoolTimeoutError):
+            video: DecodedVideo = decoded.next(WAKE_SECONDS)
+            return video
 
 
 @dataclass(frozen=True)
