@@ -145,7 +145,7 @@ GROUP = """
     from pvnas.runtime.signals import Interrupted, StopRequest
 
     def make(key):
-        print(os.getpid(), flush=True)
+        os.write(1, b"%d\\n" % os.getpid())  # in one piece: two processes write
         if sys.argv[1] == "wait":
             open(sys.argv[2]).read()  # a pipe that nobody writes to
         return torch.zeros(1)
@@ -170,9 +170,12 @@ def test_a_scheduler_that_ends_all_processes_at_once_stops_a_run_in_order(what: 
     pids = {int(process.stdout.readline())}
     while len(pids) < 2:
         pids.add(int(process.stdout.readline()))
-    for pid in (*pids, process.pid):
-        os.kill(pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    try:
+        for pid in (*pids, process.pid):
+            os.kill(pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 75, errors
     assert "RuntimeError" not in errors
     for pid in pids:
