@@ -197,6 +197,7 @@ class _Rows:
         self.begun = False
 
     def add(self, answer: "Prediction") -> None:
+        """Write the row of an answer, and before the first one the titles in place of what the file held."""
         seconds = [answer.start, answer.end if answer.end < float("inf") else ""] if self.segments else []
         best = list(answer.classes[0]) if answer.classes else ["", ""]
         scores = dict(answer.classes)
