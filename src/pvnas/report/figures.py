@@ -105,7 +105,8 @@ def parameter_free_figure(search: Entries, cells: Collection[str]) -> Figure:
     epochs = [int(entry["epoch"]) for entry in search]
     _plot_categories(left, search, "parameter_free", cells)
     left.axhline(COLLAPSED_AT, color=INK, lw=1, ls=(0, (4, 3)))
-    left.text(epochs[0], COLLAPSED_AT + 0.12, f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}", fontsize=8)
+    warning = f"collapse warning: {COLLAPSED_AT} of {OPERATIONS_PER_CELL}"
+    left.text(epochs[0], COLLAPSED_AT + 0.12, warning, fontsize=8, va="bottom")  # above the line, descenders too
     left.set(ylim=(-0.3, OPERATIONS_PER_CELL + 0.4), yticks=range(0, OPERATIONS_PER_CELL + 1, 2))
     left.set_title(f"per cell, of {OPERATIONS_PER_CELL} operations")
     bottom, total, chance = np.zeros(len(epochs)), OPERATIONS_PER_CELL * len(cells), 0.0
