@@ -27,7 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 from common import command_line, describe_machine, environment
 from estimate import Plan, estimate
 from pvnas.bench.search import Shape, bench_search, make_batch, make_stage
-from pvnas.data.clips.augment import normalise
+from pvnas.config import ClipConfig
+from pvnas.data.clips.network_input import network_input
 from pvnas.training.step import autocast
 
 PAPER = Shape(width=64, batch=32, frames=8, height=112, side=112, classes=400, device="cuda", precision="bf16")
@@ -75,7 +76,7 @@ def agreement(shape: Shape) -> dict[str, float]:
     """Return how far the scores of both supernets lie apart, of the largest score, at equal weights."""
     fast, plain = (make_stage(shape, plain=plain) for plain in (False, True))
     fast.network.load_state_dict(plain.network.state_dict(), strict=False)  # buffers of shared poolings have no other
-    clips_NCTHW = normalise(make_batch(shape).weight.clips_NCTHW.to(shape.device))
+    clips_NCTHW = network_input(make_batch(shape).weight.clips_NCTHW.to(shape.device), ClipConfig())
     with torch.no_grad():
         exact = plain.network(clips_NCTHW)
         same = fast.network(clips_NCTHW)

@@ -26,6 +26,8 @@ class NetworkConfig:
     """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution."""
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
+    in_channels: int = 3
+    """Channels of what the network sees: 3 of colours or motion, 6 of both."""
 
 
 PV_NAS_L = NetworkConfig()
@@ -74,10 +76,15 @@ class DataConfig:
 class ClipConfig:
     """How a clip is cut out of a video in time."""
 
+    input: Literal["rgb", "motion", "both"] = "rgb"
+    """What the network sees of each frame: its colours (P), how they change within motion_seconds, or both."""
+    motion_seconds: float = 0.067
+    """motion, both: seconds from a frame to the later one that it is subtracted from; one frame at least."""
     frames: int = 8
     """Frames of a clip (P: 8)."""
-    sampling: Literal["dense", "segment"] = "dense"
-    """dense: frames out of a window (P); segment: one frame out of each of `frames` equal parts of the video."""
+    sampling: Literal["dense", "segment", "whole"] = "dense"
+    """dense: frames out of a window (P); segment: one frame out of each of `frames` equal parts of the video;
+    whole: frames at even distances from the first to the last."""
     window: int = 64
     """Length of the clip in frames of a video of window_rate (P: 64)."""
     window_rate: float = 30.0
@@ -88,7 +95,10 @@ class ClipConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random crops and flips in training; the centre of the middle size in validation."""
+    """Random clips, crops, flips, shapes and colours in training; the centre of the middle size in validation.
+
+    One draw for a clip, the same for all its frames. What the paper does not mention is off (0, or 1 for a ratio).
+    """
 
     short_side_min: int = 128
     """Smallest length of the shorter side that a video is scaled to before the crop, in pixels."""
@@ -98,6 +108,36 @@ class AugmentConfig:
     """Side of the square crop that the network sees, in pixels."""
     flip: Literal["auto", "true", "false", "swap"] = "auto"
     """Mirror half of the training clips: auto (unless class names tell left from right), swap (with their labels)."""
+    aspect: float = 1.0
+    """Largest ratio by which a crop is wider or higher than a square, before it is resized to one."""
+    rotate: float = 0.0
+    """Largest angle that a clip is turned by, in degrees."""
+    shear: float = 0.0
+    """Largest angle that a clip's columns are slanted by, in degrees."""
+    brightness: float = 0.0
+    """Largest change of brightness, as a share of it."""
+    contrast: float = 0.0
+    """Largest change of the distances from the mean grey level, as a share of them."""
+    saturation: float = 0.0
+    """Largest change of the distances from grey, as a share of them."""
+    grey: float = 0.0
+    """Share of the clips that lose their colours."""
+    window_min: float = 1.0
+    """Shortest window of a clip, as a share of the config's: a shorter one shows the video slower."""
+    window_max: float = 1.0
+    """Longest window of a clip, as a share of the config's, as far as the video reaches."""
+    static: float = 0.0
+    """Largest share of a frame of another training video that is mixed into all frames of half of the clips."""
+    drop_rgb: float = 0.0
+    """Share of the clips that lose their colour channels where the network sees both (clip.input both)."""
+    mixup: float = 0.0
+    """Alpha of the Beta distribution by which each clip is mixed with another of its batch; 0: none."""
+    cutmix: float = 0.0
+    """Alpha of the Beta distribution of the area that each clip takes over from another of its batch; 0: none."""
+    operations: int = 0
+    """RandAugment: random operations applied to each clip one after another."""
+    magnitude: float = 9.0
+    """RandAugment: strength of its operations, 0 to 30."""
 
 
 @dataclass
@@ -145,6 +185,8 @@ class WeightOptimizerConfig:
     """Nesterov's form of the momentum."""
     weight_decay: float = 1e-4
     """Weight decay (P: 1e-4)."""
+    decay_on: Literal["all", "kernels"] = "all"
+    """Parameters that weight decay acts on: all, or all but biases and what batch norms scale and shift by."""
     clip_gradient: float = 0.0
     """Largest norm of the gradient; 0 leaves it alone (P: not mentioned)."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -164,6 +206,12 @@ class AlphaOptimizerConfig:
     """Weight decay (D: none)."""
     initial_std: float = 1e-3
     """Standard deviation of the initial alphas (D: 1e-3)."""
+    start_epoch: float = 0.0
+    """Epochs in which the weights alone are trained, before the first step of the alphas (P: none)."""
+    temperature: float = 1.0
+    """What the alphas are divided by in the softmax, in the first step of the search (P: 1)."""
+    final_temperature: float = 1.0
+    """What they are divided by in its last step; in between it falls geometrically (P: 1)."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="constant"))
 
 
@@ -175,12 +223,17 @@ class SearchConfig:
     """Epochs of the search (P: 80)."""
     stop_epoch: int = 0
     """Take the genotype of this epoch; 0 takes the last one (P: table 3 compares 20, 40, 60 and 80)."""
+    derive_epochs: int = 1
+    """Derive from the mean of the softmax after each of so many last epochs (P: the last alone)."""
+    drop_path: float = 0.0
+    """Probability of dropping one operation of one edge for one batch in the search (P: none)."""
     layout: str = PAPER_SEARCH_LAYOUT
     """Cells of the search network (P: four)."""
     width: int = 64
     """Channels of the first cells (P: 64)."""
-    balance: Literal["none", "batches", "weights"] = "none"
-    """Against unequal classes: as many clips of each class (batches), or losses weighted by 1/videos of the class."""
+    balance: Literal["none", "batches", "groups", "weights"] = "none"
+    """Against unequal classes: as many clips of each class (batches), and within it of each group of videos (groups),
+    or losses weighted by 1/videos of the class."""
     objective: Literal["one-level", "bilevel-first", "bilevel-second"] = "one-level"
     """Loss the alphas descend: the training loss (P), or a validation part to first or second order."""
     half_steps: Literal["same", "next", "joint"] = "same"
@@ -213,14 +266,21 @@ class TrainConfig:
     """Normal cells between two reductions, the K of the layout (P: 1 for L, 2 for M)."""
     dropout: float = 0.4
     """Dropout before the classifier (P: 0.4)."""
+    ema: float = 0.0
+    """Decay per step of the moving average of weights and BN statistics that is validated, kept and tested; 0: none."""
+    final_on: Literal["train", "train+validation"] = "train"
+    """Videos that the network is trained on; with those of validation nothing is left to validate on."""
+    validate_every: int = 1
+    """Epochs from one validation to the next; the last epoch always has one."""
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them (D)."""
     drop_path: float = 0.0
     """Probability of dropping one edge's operation for one sample (P: 0.1 on UCF-101)."""
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the target (P: none)."""
-    balance: Literal["none", "batches", "weights"] = "none"
-    """Against unequal classes: as many clips of each class (batches), or losses weighted by 1/videos of the class."""
+    balance: Literal["none", "batches", "groups", "weights"] = "none"
+    """Against unequal classes: as many clips of each class (batches), and within it of each group of videos (groups),
+    or losses weighted by 1/videos of the class."""
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(clips_per_shard=8))
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(short_side_min=256, short_side_max=320, crop=224)
@@ -246,6 +306,8 @@ class TestConfig:
     """Length of the shorter side, in pixels (D: 256)."""
     crop: int = 256
     """Side of the square crops, in pixels (D: 256)."""
+    flip: bool = False
+    """See every view mirrored as well, unless class names tell left from right (P: not mentioned)."""
     average: Literal["softmax", "logits"] = "softmax"
     """What is averaged over the views (D: softmax scores)."""
 
@@ -285,7 +347,8 @@ class RunConfig:
     def network(self) -> NetworkConfig:
         """The derived network that this run trains."""
         train = self.train
-        return NetworkConfig(train.layout, train.width, train.repeat, self.stem, train.head)
+        in_channels = 6 if self.clip.input == "both" else 3
+        return NetworkConfig(train.layout, train.width, train.repeat, self.stem, train.head, in_channels)
 
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from pvnas.config import AlphaOptimizerConfig, BatchConfig, SearchConfig, WeightOptimizerConfig
-from pvnas.data.clips.augment import normalise
+from pvnas.config import AlphaOptimizerConfig, BatchConfig, ClipConfig, SearchConfig, WeightOptimizerConfig
 from pvnas.data.clips.loader import Batch
+from pvnas.data.clips.network_input import network_input
 from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.search.step import StepBatches, search_step
@@ -37,7 +37,9 @@ def batch(seed: int) -> Batch:
 
 
 def loss_of(network: Supernet, batch: Batch, parameters: dict | None = None) -> torch.Tensor:
-    return F.cross_entropy(functional_call(network, parameters or {}, normalise(batch.clips_NCTHW)), batch.labels_N)
+    return F.cross_entropy(
+        functional_call(network, parameters or {}, network_input(batch.clips_NCTHW, ClipConfig())), batch.labels_N
+    )
 
 
 class ByHand:
@@ -101,7 +103,7 @@ def test_a_step_is_algorithm_1(objective, half_steps, tolerance, monkeypatch):
         batches = StepBatches(batch(2 * step), batch(2 * step + 1))
         batches = StepBatches(batches.weight, batches.weight) if same else batches
         before = {name: a.detach().clone() for name, a in network.alphas.items()}
-        measures = search_step(network, weights, alphas, batches, config)
+        measures = search_step(network, weights, alphas, batches, config, ClipConfig())
         by_hand.step(batches, objective, half_steps)
         for name, a in expected.alphas.items():
             assert (network.alphas[name] - before[name]).abs().min() > 1e-5

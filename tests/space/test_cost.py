@@ -40,7 +40,7 @@ def test_macs_are_half_of_what_pytorch_counts(clip):
 
 
 def test_macs_and_parameters_by_hand():
-    stem = build_stem("stride4", 4, FOLDED)
+    stem = build_stem("stride4", 3, 4, FOLDED)
     assert count_parameters(stem) == 4 * 3 * 49 + 2 * 4
     network = nn.Sequential(*stem, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 10))
     macs, activations = count_macs(network, (2, 8, 8))

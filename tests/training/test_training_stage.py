@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from catalogs import read_catalog
-from pvnas.config import RunConfig, tiny
-from pvnas.data.clips.augment import normalise
+from pvnas.config import ClipConfig, RunConfig, tiny
 from pvnas.data.clips.loader import test_batches as view_batches
+from pvnas.data.clips.network_input import network_input
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.loop import run_epochs
@@ -116,7 +116,7 @@ def test_scores_are_the_mean_over_all_views(average, sources, tmp_path):
     stage.network.eval()
     for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1, workers=0):
         with torch.no_grad():
-            one = stage.network(normalise(batch.clips_NCTHW)).double()[0]
+            one = stage.network(network_input(batch.clips_NCTHW, ClipConfig())).double()[0]
         expected[int(batch.videos_N)] += (one.softmax(0) if average == "softmax" else one) / views
     torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-6)
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pvnas.data.clips.augment import normalise
+from pvnas.config import ClipConfig
+from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import key, seed_all
 from pvnas.training.step import loss_gradients, scores_of
 
@@ -27,7 +28,9 @@ def data(n):
 def test_gradients_are_the_mean_over_shards_and_statistics_belong_to_the_shard(smoothing):
     net, (clips, labels) = network(), data(8)
     parameters = list(net.parameters())
-    gradients, measures = loss_gradients(net, parameters, clips, labels, shards=4, seed=7, label_smoothing=smoothing)
+    gradients, measures = loss_gradients(
+        net, parameters, clips, labels, ClipConfig(), shards=4, seed=7, label_smoothing=smoothing
+    )
 
     reference, expected, means, losses = network(), [torch.zeros_like(p) for p in parameters], [], []
     start = {k: v.clone() for k, v in reference.state_dict().items()}
@@ -35,7 +38,7 @@ def test_gradients_are_the_mean_over_shards_and_statistics_belong_to_the_shard(s
         reference.load_state_dict(start)
         part = slice(2 * shard, 2 * shard + 2)
         with seed_all(key(7, shard)):
-            scores = reference(normalise(clips[part]))
+            scores = reference(network_input(clips[part], ClipConfig()))
         loss = F.cross_entropy(scores, labels[part], label_smoothing=smoothing)
         for total, g in zip(expected, torch.autograd.grad(loss, list(reference.parameters())), strict=True):
             total += g / 4
@@ -54,7 +57,7 @@ def test_shards_of_one_batch_are_not_one_large_batch():
     losses = []
     for shards in (1, 4):
         net = network()
-        _, measures = loss_gradients(net, list(net.parameters()), clips, labels, shards=shards, seed=7)
+        _, measures = loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig(), shards=shards, seed=7)
         losses.append(float(measures["loss"]))
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
 
@@ -64,7 +67,7 @@ def test_the_random_stream_leaves_no_trace():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    loss_gradients(net, list(net.parameters()), clips, labels, shards=2, seed=7)
+    loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig(), shards=2, seed=7)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -92,14 +95,14 @@ class Product(nn.Module):
 @pytest.mark.parametrize("shards", [1, 2])
 def test_gradients_lie_as_their_parameters(shards):
     net, (clips, labels) = Product(), data(4)
-    (gradient,), _ = loss_gradients(net, [net.weight], clips, labels, shards=shards)
+    (gradient,), _ = loss_gradients(net, [net.weight], clips, labels, ClipConfig(), shards=shards)
     assert gradient.stride() == net.weight.stride()
 
 
 def test_scores_are_float32_whatever_the_precision():
     net, (clips, _) = network().eval(), data(4)
-    exact = scores_of(net, clips, "fp32")
-    rounded = scores_of(net, clips, "bf16")
+    exact = scores_of(net, clips, "fp32", ClipConfig())
+    rounded = scores_of(net, clips, "bf16", ClipConfig())
     assert exact.dtype == rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
@@ -109,12 +112,12 @@ def test_weights_of_classes_weigh_the_gradient_and_no_measure():
     net, (clips, labels) = nn.Sequential(nn.Flatten(), nn.Linear(24, 3)), data(4)
     weights_K = torch.tensor([0.5, 2.0, 1.0])
     gradients, measures = loss_gradients(
-        net, list(net.parameters()), clips, labels, shards=2, class_weights_K=weights_K
+        net, list(net.parameters()), clips, labels, ClipConfig(), shards=2, class_weights_K=weights_K
     )
-    losses_N = F.cross_entropy(net(normalise(clips)), labels, reduction="none")
+    losses_N = F.cross_entropy(net(network_input(clips, ClipConfig())), labels, reduction="none")
     expected = torch.autograd.grad((losses_N * weights_K[labels]).mean(), list(net.parameters()))
     torch.testing.assert_close(gradients, list(expected))
     assert float(measures["loss"]) == pytest.approx(losses_N.sum().item(), rel=1e-6)
-    ones = loss_gradients(net, list(net.parameters()), clips, labels, class_weights_K=torch.ones(3))[0]
-    plain = loss_gradients(net, list(net.parameters()), clips, labels)[0]
+    ones = loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig(), class_weights_K=torch.ones(3))[0]
+    plain = loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig())[0]
     assert all(torch.equal(a, b) for a, b in zip(ones, plain, strict=True))

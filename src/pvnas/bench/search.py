@@ -10,8 +10,8 @@ import torch
 from pvnas.bench.roofline import Work, answer, compare, count_bytes, count_macs, measure_variants, measure_work
 from pvnas.config import BatchConfig, RunConfig
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.clips.augment import normalise
 from pvnas.data.clips.loader import Batch
+from pvnas.data.clips.network_input import network_input
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import by_pytorch
@@ -113,7 +113,10 @@ def measure(variant: str, shape: dict[str, Any], steps: int, count: bool) -> dic
 
     def work() -> Work:
         # Without kernels of our own, whose arithmetic PyTorch does not count; of one clip.
-        network, clip_NCTHW = deepcopy(stage.network), normalise(batch.weight.clips_NCTHW[:1].to(device))
+        network, clip_NCTHW = (
+            deepcopy(stage.network),
+            network_input(batch.weight.clips_NCTHW[:1].to(device), stage.config.clip),
+        )
         with by_pytorch():
             macs = FORWARDS_OF_A_STEP * setting.batch * count_macs(lambda: network(clip_NCTHW))
         stage.graphs = None  # of a recorded step nothing is seen

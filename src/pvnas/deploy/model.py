@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pvnas.config import AugmentConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
-from pvnas.data.clips.augment import MEAN, STD
+from pvnas.data.clips.network_input import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
@@ -58,6 +58,7 @@ def load_model(folder: Path) -> Model:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
         fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
         stem = fields.pop("stem")
+        fields.pop("in_channels", None)  # the clip's input says it
         # Older models have neither.
         videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))
         side = int(data.get("decoded_short_side", test.short_side))

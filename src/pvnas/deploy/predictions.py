@@ -120,7 +120,7 @@ def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, device: to
     config, numbers_N = model.config, torch.arange(len(views_NCTHW))
     average = ViewAverage(1, len(model.classes), len(views_NCTHW), config.test.average)
     for some_N in numbers_N.split(max(CLIPS, config.train.batch.clips_per_shard)):
-        scores_NK = scores_of(network, views_NCTHW[some_N].to(device), config.precision)
+        scores_NK = scores_of(network, views_NCTHW[some_N].to(device), config.precision, config.clip)
         average.add(scores_NK, torch.zeros_like(some_N), some_N)
     try:
         scores_K = average.scores()[0]

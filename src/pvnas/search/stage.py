@@ -64,6 +64,7 @@ class SearchStage(Stage):
                 width=search.width,
                 layout=search.layout,
                 stem=config.stem,
+                in_channels=config.network.in_channels,
                 initial_std=search.alphas.initial_std,
                 layers=PLAIN if plain else FOLDED,
             )
@@ -82,6 +83,7 @@ class SearchStage(Stage):
             self.alphas,
             batch,
             self.config.search,
+            self.config.clip,
             precision=self.config.precision,
             seed=seed,
             graphs=self.graphs,

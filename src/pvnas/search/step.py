@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pvnas.config import SearchConfig
+from pvnas.config import ClipConfig, SearchConfig
 from pvnas.data.clips.loader import Batch
 from pvnas.fast.accelerate import shared_passes
 from pvnas.runtime.gpu import FiniteCheck, Graphs
@@ -89,6 +89,7 @@ def search_step(
     alphas: ScheduledOptimizer,
     batches: StepBatches,
     config: SearchConfig,
+    clip: ClipConfig,
     *,
     precision: str = "fp32",
     seed: int = 0,
@@ -103,7 +104,9 @@ def search_step(
     ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
-    gradient = SupernetGradient(network, (*w, *alpha), config.batch.shards, precision, seed, graphs, class_weights_K)
+    gradient = SupernetGradient(
+        network, (*w, *alpha), clip, config.batch.shards, precision, seed, graphs, class_weights_K
+    )
     finite = finite or FiniteCheck(w[0].device)
     joint, second_order = config.half_steps == "joint", config.objective == "bilevel-second"
     same_clips = batches.alpha is batches.weight and config.batch.shards == 1
@@ -137,6 +140,7 @@ class SupernetGradient:
 
     network: Supernet
     all_parameters: Sequence[nn.Parameter]
+    clip: ClipConfig
     shards: int
     precision: str
     seed: int
@@ -157,6 +161,7 @@ class SupernetGradient:
                     parameters,
                     clips_NCTHW,
                     labels_N,
+                    self.clip,
                     shards=self.shards,
                     seed=seed,
                     precision=self.precision,

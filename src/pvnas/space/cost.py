@@ -51,7 +51,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int]:
-    """Return (MACs, activations) of one (3, T, H, W) view, from the shapes of the convolutions and the classifier.
+    """Return (MACs, activations) of one (channels, T, H, W) view, from the shapes of convolutions and classifier.
 
     Give a network on the meta device to count without computing.
     """
@@ -68,7 +68,7 @@ def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.empty(1, 3, *clip, device=next(network.parameters()).device))
+            network.eval()(torch.empty(1, _in_channels(network), *clip, device=next(network.parameters()).device))
     finally:
         network.train(training)
         for hook in hooks:
@@ -106,6 +106,11 @@ def network_cost(
     return Cost(count_parameters(network), macs, activations, clip)
 
 
+def _in_channels(network: nn.Module) -> int:
+    """Return the channels of what a network sees: 3 where it does not say."""
+    return int(getattr(network, "in_channels", 3))
+
+
 def _counted(network: nn.Module) -> list[nn.Conv3d | nn.Linear]:
     return [module for module in network.modules() if isinstance(module, nn.Conv3d | nn.Linear)]
 
@@ -120,7 +125,7 @@ def _positions(network: nn.Module, clip: tuple[int, int, int]) -> list[int]:
     layers = _counted(network)
     hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *clip, device=next(network.parameters()).device))
+        network.eval()(torch.zeros(1, _in_channels(network), *clip, device=next(network.parameters()).device))
     for hook in hooks:
         hook.remove()
     return [positions[layer] for layer in layers]
@@ -131,7 +136,7 @@ def measure_latency(
 ) -> dict[str, float]:
     """Return the measured time of a forward pass in evaluation mode, in milliseconds: median, minimum, maximum."""
     device = next(network.parameters()).device
-    x_NCTHW = torch.rand(batch, 3, *clip, device=device)
+    x_NCTHW = torch.rand(batch, _in_channels(network), *clip, device=device)
     times: list[float] = []
     network.eval()
     with torch.inference_mode():

@@ -48,12 +48,13 @@ def create_model(
         raise UserError(f"no model {name!r}; did you mean {near[0]}?")
     if pretrained:
         raise UserError(f"{name}: no pretrained weights are published; train it with `pvnas train`")
-    if in_chans != 3:
-        raise UserError(f"in_chans is {in_chans}; the networks take 3 channels (RGB)")
+    if in_chans < 1:
+        raise UserError(f"in_chans is {in_chans}; must be at least 1")
     if not isinstance(genotype, Genotype):
         genotype = Genotype.load(genotype)
     changes = {field.name: options.pop(field.name) for field in fields(NetworkConfig) if field.name in options}
-    network = PVNASNetwork(genotype, replace(MODELS[name], **changes), num_classes=num_classes, **options)
+    config = replace(MODELS[name], in_channels=in_chans, **changes)
+    network = PVNASNetwork(genotype, config, num_classes=num_classes, **options)
     return FeatureExtractor(network) if features_only else network
 
 

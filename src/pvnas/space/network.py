@@ -74,7 +74,7 @@ class DerivedCell(nn.Module):
 
 
 class PVNASNetwork(nn.Module):
-    """A video-recognition network: (N, 3, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
+    """A video-recognition network: (N, in_channels, T, H, W) clips, normalised, to (N, num_classes) scores.
 
     The interface is timm's: ``forward_features``, ``forward_head``, ``get_classifier``, ``reset_classifier``,
     ``set_grad_checkpointing``, ``feature_info``.
@@ -96,10 +96,11 @@ class PVNASNetwork(nn.Module):
         if missing:
             raise UserError(f"genotype: no cell {', '.join(missing)}, which the layout {config.layout!r} needs")
         specs = cell_specs(categories, config.width)
-        self.stem = build_stem(config.stem, config.width, layers)
+        self.stem = build_stem(config.stem, config.in_channels, config.width, layers)
         cells = [DerivedCell(genotype.cells[spec.category], spec, layers) for spec in specs]
         self.cells = nn.ModuleList(cells)
         self.num_features = NODES * specs[-1].channels
+        self.in_channels = config.in_channels
         self.num_classes = num_classes
         self.head = config.head
         self.drop_rate = drop_rate

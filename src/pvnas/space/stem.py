@@ -28,11 +28,11 @@ def side_after_stem(kind: str, side: int) -> int:
     return -(-side // (4 if kind == "stride4" else 2))
 
 
-def build_stem(kind: str, channels: int, layers: Layers) -> nn.Sequential:
-    """Return the first layers: (N, 3, T, H, W) to (N, channels, T, H/4, W/4) or, for ``stride2``, H/2 and W/2."""
+def build_stem(kind: str, in_channels: int, channels: int, layers: Layers) -> nn.Sequential:
+    """Return the first layers: (N, in_channels, T, H, W) to (N, channels, T, H/4, W/4); H/2 and W/2 for ``stride2``."""
     kernel = 7 if kind == "stride4" else 3
     conv = layers.conv(
-        3, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
+        in_channels, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
     )
     stem = [conv, layers.norm(channels), nn.ReLU()]
     if kind == "stride4":

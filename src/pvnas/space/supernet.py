@@ -23,7 +23,7 @@ def mixing_weights(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Supernet(nn.Module):
-    """The search network: (N, 3, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
+    """The search network: (N, in_channels, T, H, W) clips, normalised, to (N, num_classes) scores before softmax.
 
     ``alphas``: one (E, O) parameter per category, shared by all its cells. ``architecture_parameters`` and
     ``weight_parameters`` part all parameters in two, so that no optimiser sees both. ``pvnas.fast.accelerate`` puts
@@ -37,6 +37,7 @@ class Supernet(nn.Module):
         width: int = 64,
         layout: str = PAPER_SEARCH_LAYOUT,
         stem: str = "stride4",
+        in_channels: int = 3,
         initial_std: float = 1e-3,
         layers: Layers = FOLDED,
     ) -> None:
@@ -44,7 +45,7 @@ class Supernet(nn.Module):
         self.categories = parse_layout(layout)
         specs = cell_specs(self.categories, width)
         self.folded = layers is FOLDED  # which asks for clips in channels-last memory
-        self.stem = build_stem(stem, width, layers)
+        self.stem = build_stem(stem, in_channels, width, layers)
         self.cells = nn.ModuleList(SearchCell(spec, layers) for spec in specs)
         self.classifier = nn.Linear(NODES * specs[-1].channels, num_classes)
         self.alphas = nn.ParameterDict(

@@ -33,7 +33,7 @@ def validate(
     clips = max(8, config.train.batch.clips_per_shard)
     for batch in validation_batches(videos, config.clip, augment, clips, workers=config.data.workers):
         labels_N = batch.labels_N.to(device)
-        scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
+        scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
         loss += float(F.cross_entropy(scores_NK, labels_N, reduction="sum"))
         top1 += int(topk_correct(scores_NK, labels_N, 1))
         top5 += int(topk_correct(scores_NK, labels_N, TOP_K))
@@ -60,7 +60,7 @@ def score_views(
     batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
     with begin(progress, "test", len(catalog.videos) * views) as task:
         for batch in batches:
-            scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision)
+            scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
             average.add(scores_NK, batch.videos_N, batch.views_N)
             task.advance(len(batch.videos_N), clips=len(batch.videos_N))
     return average.scores(names=[video.name for video in catalog.videos])

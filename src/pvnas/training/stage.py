@@ -60,6 +60,7 @@ class TrainStage(Stage):
             self.optimizer.parameters,
             batch.clips_NCTHW,
             batch.labels_N,
+            self.config.clip,
             shards=self.config.train.batch.shards,
             seed=seed,
             precision=self.config.precision,

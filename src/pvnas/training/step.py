@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.data.clips.augment import normalise
+from pvnas.config import ClipConfig
+from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import key, seed_all
 
 
@@ -20,10 +21,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def scores_of(network: nn.Module, clips_NCTHW: Tensor, precision: str) -> Tensor:
+def scores_of(network: nn.Module, clips_NCTHW: Tensor, precision: str, clip: ClipConfig) -> Tensor:
     """Return the network's scores before softmax of uint8 clips: (N, K), in float32 whatever the precision."""
     with autocast(precision, clips_NCTHW.device):
-        scores_NK: Tensor = network(normalise(clips_NCTHW))
+        scores_NK: Tensor = network(network_input(clips_NCTHW, clip))
     return scores_NK.to(torch.promote_types(scores_NK.dtype, torch.float32))
 
 
@@ -45,6 +46,7 @@ def loss_gradients(
     parameters: Sequence[nn.Parameter],
     clips_NCTHW: Tensor,
     labels_N: Tensor,
+    clip: ClipConfig,
     *,
     shards: int = 1,
     seed: int | None = None,
@@ -66,7 +68,7 @@ def loss_gradients(
     for shard, (clips, labels) in enumerate(zip(clips_NCTHW.chunk(shards), labels_N.chunk(shards), strict=True)):
         _copy(before, statistics)
         with nullcontext() if seed is None else seed_all(key(seed, shard)):
-            scores_NK = scores_of(network, clips, precision)
+            scores_NK = scores_of(network, clips, precision, clip)
         losses_N = F.cross_entropy(scores_NK, labels, reduction="none", label_smoothing=label_smoothing)
         measures = class_sums(scores_NK, losses_N, labels)
         # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the

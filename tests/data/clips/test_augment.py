@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pvnas.config import AugmentConfig
+from pvnas.config import AugmentConfig, ClipConfig
 from pvnas.data.clips import augment
 from pvnas.data.clips.augment import (
     CropBox,
     centre_box,
     crop_batch,
     crop_resize,
-    normalise,
     random_crop_box,
     spatial_view_box,
     validation_box,
 )
+from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import generator
 
 
@@ -155,7 +155,7 @@ def test_a_frame_is_resized_the_same_alone_and_among_others() -> None:
 
 def test_normalised_clips_are_floats_about_zero() -> None:
     clips_NCTHW = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1, 1).expand(2, 3, 4, 5, 6)
-    x_NCTHW = normalise(clips_NCTHW)
+    x_NCTHW = network_input(clips_NCTHW, ClipConfig())
     assert x_NCTHW.shape == clips_NCTHW.shape
     assert x_NCTHW.dtype == torch.float32
     assert x_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -16,10 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.config import AugmentConfig
-
-# Of the kinetics-trained networks of PySlowFast; one value for all channels.
-MEAN = (0.45, 0.45, 0.45)
-STD = (0.225, 0.225, 0.225)
 
 
 @dataclass(frozen=True)
@@ -142,20 +137,6 @@ def resize_matrices(length: int, starts: Sequence[int], boxes: Sequence[CropBox]
     weights_NSL = (1 - (pixel_NL - centre_NS).abs() / scale_N.clamp_min(1)).clamp_min(0)
     weights_NSL = weights_NSL * ((pixel_NL > 0) & (pixel_NL < side_N))
     return (weights_NSL / weights_NSL.sum(2, keepdim=True)).float()
-
-
-@lru_cache(maxsize=8)
-def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept, since to bring numbers to a GPU is to wait for it."""
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
-    return mean, std
-
-
-def normalise(clips_NCTHW: Tensor) -> Tensor:
-    """Return the uint8 clips as floats of about zero mean and unit variance, on the clips' device."""
-    mean, std = _mean_and_std(clips_NCTHW.device)
-    x = clips_NCTHW.contiguous(memory_format=torch.channels_last_3d).float()
-    return x.mul_(1 / 255).sub_(mean).div_(std)
 
 
 MIRRORED = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}

@@ -22,6 +22,7 @@ from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, Sear
 from pvnas.data.balance import balanced_order
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
+from pvnas.data.clips.network_input import frames_read
 from pvnas.data.clips.sampling import centre_indices, draws, training_indices
 from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.clips.workers import (
@@ -236,7 +237,7 @@ def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig)
 
 def cropped_views(frames_TCHW: Tensor, clip: ClipConfig, test: TestConfig) -> Tensor:
     """Return the (V, C, T, H, W) views of the frames that ``views_chosen`` has chosen, temporal clips first."""
-    clips = frames_TCHW.split(clip.frames)
+    clips = frames_TCHW.split(frames_read(clip))
     boxes = [_view_box(clips[0], test, view) for view in range(test.spatial_views)]
     repeated = [frames_TCHW for frames_TCHW in clips for _ in boxes]
     return crop_batch(repeated, boxes * len(clips), test.crop)
@@ -248,8 +249,8 @@ def _view_box(frames_TCHW: Tensor, test: TestConfig, view: int) -> CropBox:
 
 
 def display_frames(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> NDArray[np.uint8]:
-    """Return the (T, H, W, C) uint8 frames of a video's centre view, as the network sees them."""
-    frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
+    """Return the (T, H, W, C) uint8 frames of a video's centre view, cropped as for the network."""
+    frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))[: clip.frames]
     box = _view_box(frames_TCHW, test, test.spatial_views // 2)
     return crop_batch([frames_TCHW], [box], test.crop)[0].permute(1, 2, 3, 0).cpu().numpy()
 
@@ -263,7 +264,7 @@ def _batch(make: Callable[[Any], UncroppedClip], keys: Iterable[Any], size: int)
 
 def clip_bytes(clip: ClipConfig, crop: int) -> int:
     """Return the bytes of a clip as a batch holds it."""
-    return 3 * clip.frames * crop * crop
+    return 3 * frames_read(clip) * crop * crop
 
 
 def load(

@@ -113,6 +113,17 @@ def segment_centres(n_frames: int, duration: float, segments: int, rule: str) ->
     return (frames + 0.5) * (duration / n_frames)
 
 
+def whole_instants(times_T: Seconds, clip: ClipConfig, length: float = 1.0, start: float = 0.0) -> Seconds:
+    """Return instants (frames,) in seconds at even distances over a video, the first and the last frame among them.
+
+    ``length``, ``start``: the part of the video that is looked at, as shares of it. Where motion is seen the last one
+    leaves room for its later frame.
+    """
+    room = clip.motion_seconds if clip.input != "rgb" else 0.0
+    last = max(0.0, float(times_T[-1]) - room)
+    return np.linspace(start * last, min(1.0, start + length) * last, clip.frames)
+
+
 SHORT_VIDEOS = {
     "clamp": "their clips repeat the last frame (clip.short_videos clamp; loop and fit are the other ways)",
     "loop": "their clips begin again with the first frame (clip.short_videos loop; clamp and fit are the other ways)",
@@ -126,7 +137,7 @@ def repetition_notes(frames_V: NDArray[np.int64], seconds_V: Seconds, clip: Clip
     A line on videos that are too short, and one on those whose frames are too few for a clip without repetition.
     """
     n, repeat = len(frames_V), "frames repeat in their clips"
-    if clip.sampling == "segment":
+    if clip.sampling != "dense":
         few = int((frames_V < clip.frames).sum())
         return [f"{few} of {n} videos have fewer than {clip.frames} frames: {repeat}"] if few else []
     window, lines = window_seconds(clip), []
@@ -145,30 +156,60 @@ def repetition_notes(frames_V: NDArray[np.int64], seconds_V: Seconds, clip: Clip
 
 def draws(clip: ClipConfig) -> int:
     """Return how many numbers in [0, 1) decide which frames a training clip has."""
-    return clip.frames if clip.sampling == "segment" else 1
+    return {"dense": 1, "segment": clip.frames, "whole": 0}[clip.sampling]
 
 
 def training_indices(times_T: Seconds, duration: float, clip: ClipConfig, u: Sequence[float]) -> NDArray[np.int64]:
-    """Return the indices (frames,) of a training clip, for ``draws(clip)`` numbers uniform in [0, 1)."""
+    """Return the indices (frames_read,) of a training clip, for ``draws(clip)`` numbers uniform in [0, 1)."""
     if clip.sampling == "segment":
-        return shown_at(times_T, segment_instants(duration, clip.frames, np.asarray(u)))
-    return frame_indices(times_T, duration, training_start(duration, clip, u[0]), clip)
+        chosen = shown_at(times_T, segment_instants(duration, clip.frames, np.asarray(u)))
+    elif clip.sampling == "whole":
+        chosen = shown_at(times_T, whole_instants(times_T, clip))
+    else:
+        chosen = frame_indices(times_T, duration, training_start(duration, clip, u[0]), clip)
+    return _with_later(chosen, times_T, clip)
 
 
 def centre_indices(times_T: Seconds, duration: float, clip: ClipConfig) -> NDArray[np.int64]:
-    """Return the indices (frames,) of the one clip that validation looks at."""
+    """Return the indices (frames_read,) of the one clip that validation looks at."""
     return test_indices(times_T, duration, clip, 1, "slowfast")[0]
 
 
 def test_indices(times_T: Seconds, duration: float, clip: ClipConfig, views: int, rule: str) -> NDArray[np.int64]:
-    """Return the indices (views, frames) of the test's clips.
+    """Return the indices (views, frames_read) of the test's clips.
 
-    Segment sampling has one clip of the segments' middles; more views are spread evenly over each segment.
+    Segment sampling has one clip of the segments' middles; more views are spread evenly over each segment. Of the whole
+    video more views begin and end later, by equal parts of the distance between two frames.
     """
     if clip.sampling == "segment":
         if views == 1:
-            return shown_at(times_T, segment_centres(len(times_T), duration, clip.frames, rule))[None]
-        shares = (np.arange(views) + 0.5) / views
-        return np.stack([shown_at(times_T, segment_instants(duration, clip.frames, share)) for share in shares])
-    starts = test_starts(duration, clip, views, rule)
-    return np.stack([frame_indices(times_T, duration, start, clip, rule) for start in starts])
+            chosen = shown_at(times_T, segment_centres(len(times_T), duration, clip.frames, rule))[None]
+        else:
+            shares = (np.arange(views) + 0.5) / views
+            chosen = np.stack([shown_at(times_T, segment_instants(duration, clip.frames, share)) for share in shares])
+    elif clip.sampling == "whole":
+        instants = whole_instants(times_T, clip)
+        shifts = np.arange(views) / views * (instants[-1] / max(1, clip.frames - 1))
+        chosen = np.stack([shown_at(times_T, instants + shift) for shift in shifts])
+    else:
+        starts = test_starts(duration, clip, views, rule)
+        chosen = np.stack([frame_indices(times_T, duration, start, clip, rule) for start in starts])
+    return _with_later(chosen, times_T, clip)
+
+
+def _with_later(indices: NDArray[np.int64], times_T: Seconds, clip: ClipConfig) -> NDArray[np.int64]:
+    """Return indices (..., frames) with, where motion is seen, those of as many later frames behind them.
+
+    The later frame is the one that begins nearest to ``motion_seconds`` later, another one in any case. Near the end of
+    the video the pair is moved back as a whole; a video of a single frame has no motion.
+    """
+    if clip.input == "rgb":
+        return indices
+    last = len(times_T) - 1
+    nearest = np.searchsorted((times_T[1:] + times_T[:-1]) / 2, times_T[indices] + clip.motion_seconds)
+    distance = np.maximum(nearest - indices, 1)
+    # At the end no frame is as late as that: as many frames apart as at the video's usual rate.
+    usual = max(1, round(clip.motion_seconds / float(np.median(np.diff(times_T))))) if last else 0
+    distance = np.minimum(np.where(indices + distance >= last, np.maximum(distance, usual), distance), last)
+    now = np.minimum(indices, last - distance)
+    return np.concatenate([now, now + distance], axis=-1)
