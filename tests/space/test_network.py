@@ -163,7 +163,7 @@ def test_create_model_reads_files_and_refuses_what_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no pretrained weights"):
         create_model("pvnas_l", True, genotype=path)
     with pytest.raises(UserError, match="in_chans"):
-        create_model("pvnas_l", genotype=path, in_chans=1)
+        create_model("pvnas_l", genotype=path, in_chans=0)
 
 
 def test_layouts():
