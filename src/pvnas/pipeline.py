@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
@@ -46,7 +47,7 @@ from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.outcome import summary
 from pvnas.training.results import write_results
-from pvnas.training.stage import TrainStage
+from pvnas.training.stage import TrainStage, derived_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 
@@ -205,10 +206,15 @@ class Session:
         if (self.run_dir / WEIGHTS).exists():
             self.progress.line("train: finished before; its weights are kept")
             return
-        genotype, videos = Genotype.load(self.run_dir / GENOTYPE), self.videos
-        stage = TrainStage(self.config, genotype, videos.train, videos.validation, self.device, self.log)
-        self._run_stage(stage)
-        save_model(self.run_dir, stage.network, genotype, videos.train.catalog.classes, self.config)
+        genotype, classes = Genotype.load(self.run_dir / GENOTYPE), self.videos.train.catalog.classes
+        network = derived_network(self.config, genotype, len(classes))
+        self.train_network(network)
+        save_model(self.run_dir, network, genotype, classes, self.config)
+
+    def train_network(self, network: nn.Module) -> None:
+        """Train a network, of a genotype or not, from its last checkpoint or from the start."""
+        videos = self.videos
+        self._run_stage(TrainStage(self.config, network, videos.train, videos.validation, self.device, self.log))
 
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""
@@ -228,12 +234,15 @@ class Session:
             return _read_results(path)
         model = load_model(self.model_dir)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
+        return self.test_network(network, describe_run(self.model_dir, self.config, model.genotype, len(model.classes)))
+
+    def test_network(self, network: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
+        """Test a network, of a genotype or not; write and return its results, and ``about`` among them."""
         videos = self.videos
         started = time.monotonic()
         scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)
         seconds = stage_seconds(self.model_dir) | {"test": round(time.monotonic() - started, 1)}
-        about = describe_run(self.model_dir, self.config, model.genotype, len(model.classes))
-        about |= {"n_failed": videos.test_excluded, "seconds": seconds}
+        about = about | {"n_failed": videos.test_excluded, "seconds": seconds}
         if self.model_dir == self.run_dir:
             about["n_validation"] = len(videos.validation)
         results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)

@@ -17,7 +17,7 @@ from pvnas.search.stage import SearchStage
 from pvnas.space.genotype import random_genotype
 from pvnas.training.divergence import advice, high_loss_warning, require_validation
 from pvnas.training.log import EpochLog
-from pvnas.training.stage import TrainStage
+from pvnas.training.stage import TrainStage, derived_network
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,8 @@ def make_stage(name, lr, folder, run_dir):
     log = EpochLog(run_dir, Progress(), tensorboard=False)
     if name == "search":
         return SearchStage(config, train, val, run_dir, CPU, log)
-    return TrainStage(config, random_genotype(3), train, val, CPU, log)
+    network = derived_network(config, random_genotype(3), len(catalog.classes))
+    return TrainStage(config, network, train, val, CPU, log)
 
 
 @pytest.mark.parametrize("name", ["search", "train"])

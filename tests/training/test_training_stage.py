@@ -22,7 +22,7 @@ from pvnas.space.genotype import random_genotype
 from pvnas.training.evaluate import score_table, score_views, validate
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
-from pvnas.training.stage import TrainStage
+from pvnas.training.stage import TrainStage, derived_network
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,9 @@ def sources(tiny_shapes):
 
 def make_stage(sources, run_dir):
     log = EpochLog(run_dir, Progress(), tensorboard=False)
-    return TrainStage(small_config(), random_genotype(3), *sources[:2], CPU, log)
+    config, classes = small_config(), len(sources[0].catalog.classes)
+    network = derived_network(config, random_genotype(3), classes)
+    return TrainStage(config, network, *sources[:2], CPU, log)
 
 
 def run(sources, run_dir, stop=None):

@@ -1,10 +1,10 @@
-"""The training stage: a derived network from scratch."""
+"""The training stage: a network from scratch, of a genotype or any other that takes clips and gives scores."""
 
 import warnings
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvnas.config import RunConfig
 from pvnas.data.balance import class_weights
@@ -21,33 +21,38 @@ from pvnas.training.log import EpochLog
 from pvnas.training.step import loss_gradients
 
 
+def derived_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNASNetwork:
+    """Return the network of a genotype as its training begins: its weights are drawn by the config's seed."""
+    with seed_all(key(config.seed, "network")):
+        return PVNASNetwork(
+            genotype,
+            config.network,
+            num_classes=classes,
+            drop_rate=config.train.dropout,
+            drop_path_rate=config.train.drop_path,
+        )
+
+
 class TrainStage(Stage):
     """The training as ``runtime.loop`` runs it."""
 
     name = "train"
     less_memory = "a smaller --train.batch.clips_per_shard, --train.augment.crop or --train.width starts anew"
-    network: PVNASNetwork
 
     def __init__(
         self,
         config: RunConfig,
-        genotype: Genotype,
+        network: nn.Module,
         train: VideoDataset,
         validation: VideoDataset,
         device: torch.device,
         log: EpochLog,
     ) -> None:
+        """``network``: takes what the network sees (N, C, T, H, W), gives scores (N, K)."""
         self.config, self.videos, self.validation, self.log = config, train, validation, log
         weighted = config.train.balance == "weights"
         self.class_weights_K = class_weights(train.catalog).to(device) if weighted else None
-        with seed_all(key(config.seed, "network")):
-            network = PVNASNetwork(
-                genotype,
-                config.network,
-                num_classes=len(train.catalog.classes),
-                drop_rate=config.train.dropout,
-                drop_path_rate=config.train.drop_path,
-            ).to(device)
+        network = network.to(device)
         self.optimizer = weight_optimizer(dict(network.named_parameters()), config.train.weights, config.train.batch)
         self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}
