@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from pvnas.config import ScheduleConfig
+from pvnas.config import BatchConfig, NetworkConfig, ScheduleConfig, WeightOptimizerConfig
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import digest, load_checkpoint, save_checkpoint
-from pvnas.runtime.optimizers import SGD, Adam, ScheduledOptimizer
+from pvnas.runtime.optimizers import SGD, Adam, ScheduledOptimizer, weight_optimizer
 from pvnas.runtime.random import generator
+from pvnas.space.genotype import random_genotype
+from pvnas.space.network import PVNASNetwork
 
 MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-4),
@@ -23,6 +25,7 @@ MAKERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "adam of the paper": lambda p: Adam(p, lr=1e-3, betas=(0.0, 0.999)),
     "adam": lambda p: Adam(p, lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-3, amsgrad=True),
     "adamw": lambda p: AdamW(p, lr=1e-3),
+    "two groups": lambda p: SGD([{"params": p[:1], "weight_decay": 0.1}, {"params": p[1:]}], lr=0.1, momentum=0.9),
 }
 NAMES = ["conv.weight", "deep/bias", "scale"]
 
@@ -161,3 +164,43 @@ def test_the_rate_follows_the_schedule() -> None:
         optimizer.set_epoch(epoch, 6)
         rates.append(optimizer.lr)
     assert rates == pytest.approx([0.4, 0.4, 0.2, 0.1])
+
+
+def decaying(decay_on: str, clip_gradient: float = 0.0) -> WeightOptimizerConfig:
+    """Return settings whose first step is plain: w - 0.5 (gradient + 0.1 w) where w decays."""
+    return WeightOptimizerConfig(lr=0.5, lr_clips=4, weight_decay=0.1, decay_on=decay_on, clip_gradient=clip_gradient)  # type: ignore[arg-type]
+
+
+def test_decay_on_kernels_leaves_biases_and_batch_norms_alone() -> None:
+    network = PVNASNetwork(random_genotype(1), NetworkConfig(layout="S-NC T-RC", width=2), num_classes=3)
+    parameters = dict(network.named_parameters())
+    optimizer = weight_optimizer(parameters, decaying("kernels"), BatchConfig(clips_per_shard=4))
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.fill_(2.0)
+    optimizer.step([torch.full_like(p, 1.0) for p in optimizer.parameters])
+    decayed = {name for name, p in parameters.items() if torch.equal(p, torch.full_like(p, 2.0 - 0.5 * 1.2))}
+    others = {name for name, p in parameters.items() if torch.equal(p, torch.full_like(p, 2.0 - 0.5 * 1.0))}
+    layers = dict(network.named_modules())
+    norms = {n for n in parameters if isinstance(layers[n.rpartition(".")[0]], nn.BatchNorm3d)}
+    assert others == norms | {"classifier.bias"}
+    assert decayed == set(parameters) - others
+    assert {"classifier.weight", "stem.0.weight"} <= decayed
+    assert {"stem.1.weight", "stem.1.bias"} <= others
+
+
+def test_decay_on_all_is_one_group_and_two_are_clipped_and_scheduled_together() -> None:
+    weights = {"kernel": nn.Parameter(torch.zeros(1, 2)), "bias": nn.Parameter(torch.zeros(2))}
+    batch = BatchConfig(clips_per_shard=4)
+    assert len(weight_optimizer(weights, decaying("all"), batch).settings()["groups"]) == 1
+    # In the other order than the groups have: names and gradients go with their parameters.
+    both = weight_optimizer(dict(reversed(weights.items())), decaying("kernels", clip_gradient=1.0), batch)
+    both.set_epoch(20, 80)  # after the first drop of the steps
+    assert [group["lr"] for group in both.settings()["groups"]] == pytest.approx([0.05, 0.05])
+    assert [group["weight_decay"] for group in both.settings()["groups"]] == [0.1, 0.0]
+    both.step([torch.tensor([[6.0, 0.0]]), torch.tensor([0.0, 8.0])])  # of norm 10
+    torch.testing.assert_close(weights["kernel"].detach(), torch.tensor([[-0.03, 0.0]]))
+    torch.testing.assert_close(weights["bias"].detach(), torch.tensor([0.0, -0.04]))
+    torch.testing.assert_close(both.tensors()["bias/momentum_buffer"], torch.tensor([0.0, 0.8]))
+    with pytest.raises(UserError, match="2 groups of parameters"):
+        weight_optimizer(weights, decaying("all"), batch).restore(both.tensors(), both.settings())

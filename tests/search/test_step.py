@@ -18,7 +18,8 @@ from pvnas.space.supernet import Supernet
 
 CLIPS = 4
 BATCH = BatchConfig(shards=1, clips_per_shard=CLIPS)
-WEIGHTS, ALPHAS = WeightOptimizerConfig(lr=0.05, lr_clips=CLIPS, weight_decay=0.01), AlphaOptimizerConfig(lr=0.1)
+WEIGHTS = WeightOptimizerConfig(lr=0.05, lr_clips=CLIPS, weight_decay=0.01, decay_on="kernels")
+ALPHAS = AlphaOptimizerConfig(lr=0.1)
 
 
 def supernet(plain: bool) -> Supernet:
@@ -42,6 +43,10 @@ def loss_of(network: Supernet, batch: Batch, parameters: dict | None = None) -> 
     )
 
 
+def decay_of(w: torch.Tensor) -> float:
+    return 0.01 if w.dim() > 1 else 0.0
+
+
 class ByHand:
     """Adam (betas 0 and 0.999) on alpha, SGD with momentum on w."""
 
@@ -57,7 +62,7 @@ class ByHand:
             return torch.autograd.grad(loss_of(network, batches.alpha), alphas)
         steps = torch.autograd.grad(loss_of(network, batches.weight), list(weights.values()), create_graph=True)
         moved = {
-            name: w - WEIGHTS.lr * (step + WEIGHTS.weight_decay * w + 0.9 * v)
+            name: w - WEIGHTS.lr * (step + decay_of(w) * w + 0.9 * v)
             for (name, w), step, v in zip(weights.items(), steps, self.velocity, strict=True)
         }
         return torch.autograd.grad(loss_of(network, batches.alpha, moved), alphas)
@@ -76,7 +81,7 @@ class ByHand:
             weight_gradients = torch.autograd.grad(loss_of(self.network, batches.weight), weights)
         with torch.no_grad():
             for w, v, g in zip(weights, self.velocity, weight_gradients, strict=True):
-                v.mul_(0.9).add_(g + WEIGHTS.weight_decay * w)
+                v.mul_(0.9).add_(g + decay_of(w) * w)
                 w.sub_(WEIGHTS.lr * v)
 
 

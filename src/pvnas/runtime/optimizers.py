@@ -48,14 +48,16 @@ SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam
 
 
 class ScheduledOptimizer:
-    """An optimiser of named parameters, in one group, with the schedule of its learning rate."""
+    """An optimiser of named parameters, in one group or more of one learning rate, with the schedule of that rate."""
 
     def __init__(
         self, optimizer: Optimizer, names: Sequence[str], schedule: ScheduleConfig, *, clip_gradient: float = 0.0
     ) -> None:
-        """``clip_gradient``: the largest norm of all gradients taken together; 0 leaves them alone."""
+        """``names``: of the parameters of all groups, in their order; ``clip_gradient``: the largest norm of all
+        gradients taken together; 0 leaves them alone.
+        """
         self.optimizer, self.schedule, self.clip_gradient = optimizer, schedule, clip_gradient
-        self.parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self._named = dict(zip(names, self.parameters, strict=True))
         self._peak = self.lr
 
@@ -66,7 +68,8 @@ class ScheduledOptimizer:
 
     def set_epoch(self, epoch: float, epochs: int) -> None:
         """Set the learning rate after ``epoch`` (a fraction within an epoch) of ``epochs`` epochs."""
-        self.optimizer.param_groups[0]["lr"] = self._peak * schedule_factor(self.schedule, epoch, epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._peak * schedule_factor(self.schedule, epoch, epochs)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Make one step with these gradients, in the order of ``parameters``, and leave no gradient behind."""
@@ -88,8 +91,12 @@ class ScheduledOptimizer:
 
     def settings(self) -> dict[str, Any]:
         """Return the rest of the state, the settings, as JSON data."""
-        settings = self.optimizer.param_groups[0].items()
-        return {"groups": [{k: list(v) if isinstance(v, tuple) else v for k, v in settings if k != "params"}]}
+        groups = self.optimizer.param_groups
+        return {
+            "groups": [
+                {k: list(v) if isinstance(v, tuple) else v for k, v in g.items() if k != "params"} for g in groups
+            ]
+        }
 
     def restore(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
         """Put back what was saved; the next step makes the same bits as if nothing had happened.
@@ -104,13 +111,14 @@ class ScheduledOptimizer:
             if parameter is None or (tensor.dim() and tensor.shape != parameter.shape):
                 raise _other_network(full_name)
             entries.setdefault(name, {})[entry] = _like(tensor, parameter)
-        if len(settings["groups"]) != 1:
+        groups = self.optimizer.state_dict()["param_groups"]
+        if len(settings["groups"]) != len(groups):
             raise _other_network(f"{len(settings['groups'])} groups of parameters")
-        # The saved settings over the present ones: another version of torch may know more.
-        group = self.optimizer.state_dict()["param_groups"][0]
-        group |= {k: tuple(v) if isinstance(v, list) else v for k, v in settings["groups"][0].items() if k in group}
+        for group, saved in zip(groups, settings["groups"], strict=True):
+            # The saved settings over the present ones: another version of torch may know more.
+            group |= {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in group}
         state = {index: entries[name] for index, name in enumerate(self._named) if name in entries}
-        self.optimizer.load_state_dict({"state": state, "param_groups": [group]})
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -127,15 +135,25 @@ def _other_network(what: str) -> UserError:
 def weight_optimizer(
     parameters: Mapping[str, nn.Parameter], config: WeightOptimizerConfig, batch: BatchConfig
 ) -> ScheduledOptimizer:
-    """Return SGD for a network's weights, at the rate of this global batch: linear in its clips (`0.1 per GPU`)."""
+    """Return SGD for a network's weights, at the rate of this global batch: linear in its clips (`0.1 per GPU`).
+
+    With ``decay_on`` kernels in two groups: those of convolutions and classifier, then biases and what batch norms scale
+    and shift by, which do not decay.
+    """
+    kernels = {name: p for name, p in parameters.items() if config.decay_on == "all" or p.dim() > 1}
+    vectors = {name: p for name, p in parameters.items() if name not in kernels}
+    groups: list[dict[str, Any]] = [{"params": list(kernels.values())}]
+    if vectors:
+        groups.append({"params": list(vectors.values()), "weight_decay": 0.0})
     sgd = SGD(
-        parameters.values(),
+        groups,
         lr=config.lr * batch.clips / config.lr_clips,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
     )
-    return ScheduledOptimizer(sgd, list(parameters), config.schedule, clip_gradient=config.clip_gradient)
+    names = [*kernels, *vectors]
+    return ScheduledOptimizer(sgd, names, config.schedule, clip_gradient=config.clip_gradient)
 
 
 def alpha_optimizer(parameters: Mapping[str, nn.Parameter], config: AlphaOptimizerConfig) -> ScheduledOptimizer:

@@ -36,15 +36,16 @@ def second_order_gradient(
     finite difference (dL_train(w+, a)/da - dL_train(w-, a)/da) / 2 epsilon at w+- = w +- epsilon * dL_val/dw'. The
     weights and the optimiser end as they were.
     """
-    group = sgd.param_groups[0]
-    weights, lr = group["params"], group["lr"]
+    weights = [w for group in sgd.param_groups for w in group["params"]]
+    decays = [group["weight_decay"] for group in sgd.param_groups for _ in group["params"]]
+    lr, momentum = sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]
     saved = [w.detach().clone() for w in weights]
     steps, _ = gradient(weights, train_batch, update_statistics=False)
     with torch.no_grad():
-        for w, step in zip(weights, steps, strict=True):
-            step = step + group["weight_decay"] * w
+        for w, decay, step in zip(weights, decays, steps, strict=True):
+            step = step + decay * w
             velocity = sgd.state.get(w, {}).get("momentum_buffer")
-            w.sub_(lr * (step if velocity is None else step + group["momentum"] * velocity))
+            w.sub_(lr * (step if velocity is None else step + momentum * velocity))
     both, _ = gradient([*alphas, *weights], validation_batch, update_statistics=False)
     direct, direction = both[: len(alphas)], both[len(alphas) :]
 
