@@ -259,4 +259,6 @@ def test_a_choice_without_them_does_not(tmp_path: Path) -> None:
 def test_balanced_batches_of_a_pack_shard_after_shard_are_refused() -> None:
     with pytest.raises(UserError, match=r"set --train\.balance weights or --data\.order random$"):
         load_config("tiny", overrides={"data.order": "shards", "train.balance": "batches"})
+    with pytest.raises(UserError, match=r"search\.balance groups from class to class; set --search\.balance weights"):
+        load_config("tiny", overrides={"data.order": "shards", "search.balance": "groups"})
     load_config("tiny", overrides={"data.order": "shards", "train.balance": "weights"})

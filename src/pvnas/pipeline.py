@@ -207,14 +207,15 @@ class Session:
             self.progress.line("train: finished before; its weights are kept")
             return
         genotype, classes = Genotype.load(self.run_dir / GENOTYPE), self.videos.train.catalog.classes
-        network = derived_network(self.config, genotype, len(classes))
-        self.train_network(network)
+        network = self.train_network(derived_network(self.config, genotype, len(classes)))
         save_model(self.run_dir, network, genotype, classes, self.config)
 
-    def train_network(self, network: nn.Module) -> None:
-        """Train a network, of a genotype or not, from its last checkpoint or from the start."""
+    def train_network(self, network: nn.Module) -> nn.Module:
+        """Train a network, of a genotype or not, from its last checkpoint or the start; return the one to keep."""
         videos = self.videos
-        self._run_stage(TrainStage(self.config, network, videos.train, videos.validation, self.device, self.log))
+        stage = TrainStage(self.config, network, videos.train, videos.validation, self.device, self.log)
+        self._run_stage(stage)
+        return stage.trained
 
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""

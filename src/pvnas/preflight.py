@@ -26,8 +26,7 @@ FILES = (
     *("genotype.json", "alphas.safetensors", "model.json", "model.safetensors", "results.json", "predictions.csv"),
     *("confusion.json", "report.html"),
 )
-# Weights and their momentum in float32, in two checkpoints that are kept and one that is being written.
-BYTES_OF_A_PARAMETER = 3 * 2 * 4
+BYTES_OF_A_PARAMETER = 3 * 4  # in float32, in two checkpoints that are kept and one that is being written
 SPARE_BYTES = 32 << 20  # of tables, figures and the page
 
 
@@ -55,7 +54,8 @@ def check_before_start(
     if genotype is None and found.exists():
         genotype = Genotype.load(found)
     parameters = check_networks(config, classes, genotype)
-    check_disk(run_dir, max(parameters) * BYTES_OF_A_PARAMETER + SPARE_BYTES)
+    copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
+    check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
 
 
 def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = None) -> list[int]:

@@ -289,9 +289,10 @@ def check_config(config: RunConfig) -> None:
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
     for stage in ("search", "train"):
-        if config.data.order == "shards" and get_field(config, f"{stage}.balance") == "batches":
+        balance = get_field(config, f"{stage}.balance")
+        if config.data.order == "shards" and balance in ("batches", "groups"):
             raise UserError(
-                f"data.order shards goes through a pack as it lies, whatever the classes, and {stage}.balance batches "
+                f"data.order shards goes through a pack as it lies, whatever the classes, {stage}.balance {balance} "
                 f"from class to class; set --{stage}.balance weights or --data.order random"
             )
     if config.test.spatial_views == 2:

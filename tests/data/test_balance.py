@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvnas.config import BatchConfig, tiny
-from pvnas.data.balance import balanced_order, batch_notes, class_weights, notes
-from pvnas.data.catalog import Catalog, Video
+from pvnas.data.balance import (
+    balanced_order,
+    balanced_order_of_groups,
+    batch_notes,
+    class_weights,
+    groups_of,
+    notes,
+)
+from pvnas.data.catalog import Catalog, Video, VideoTable
 from pvnas.data.clips.loader import epoch_order
 
 
@@ -36,6 +43,38 @@ def test_every_class_comes_equally_often_and_its_videos_take_turns(sizes, n, see
     for label in range(len(sizes)):
         taken = np.bincount(order, minlength=len(labels_V))[labels_V == label]
         assert taken.max() - taken.min() <= 1
+
+
+@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4), min_size=2, max_size=4), st.integers(1, 60))
+def test_within_a_class_every_group_comes_equally_often_and_its_videos_take_turns(sizes, n):
+    """``sizes``: of the groups of each class, in videos."""
+    labels_V = np.repeat(np.arange(len(sizes), dtype=np.int32), [sum(groups) for groups in sizes])
+    groups_V = np.concatenate([np.repeat(np.arange(len(groups), dtype=np.int32), groups) for groups in sizes])
+    order = balanced_order_of_groups(labels_V, groups_V, n, torch.Generator().manual_seed(n))
+    assert np.array_equal(order, balanced_order_of_groups(labels_V, groups_V, n, torch.Generator().manual_seed(n)))
+    of_class = np.bincount(labels_V[order], minlength=len(sizes))
+    assert of_class.max() - of_class.min() <= 1
+    for label, groups in enumerate(sizes):
+        of_group = np.bincount(groups_V[order][labels_V[order] == label], minlength=len(groups))
+        assert of_group.max() - of_group.min() <= 1
+        for group in range(len(groups)):
+            taken = np.bincount(order, minlength=len(labels_V))[(labels_V == label) & (groups_V == group)]
+            assert taken.max() - taken.min() <= 1
+
+
+def test_a_film_of_many_clips_counts_as_much_as_one_of_a_single_clip():
+    """Class 0: a film of three clips, one of one, one clip of no film; class 1: two clips of no film."""
+    groups = ["film", "film", "film", "other", None, None, None]
+    videos = VideoTable.of(Video(f"{n}.mp4", int(n > 4), "train", group) for n, group in enumerate(groups))
+    groups_V = groups_of(videos)
+    assert groups_V.tolist() == [0, 0, 0, 1, 6, 7, 8]
+    batch = BatchConfig(clips_per_shard=6)
+    for epoch in range(3):
+        order = epoch_order(18, batch, seed=0, epoch=epoch, stream="train", balanced_V=videos.labels, groups_V=groups_V)
+        for step in order:
+            assert sorted(groups_V[step[videos.labels[step] == 0]]) == [0, 1, 6]
+        assert sorted(order[order < 3]) == [0, 1, 2]
+        assert np.bincount(order.ravel(), minlength=7)[5:].sum() == 9
 
 
 def test_an_epoch_keeps_its_steps_and_has_an_order_of_its_own():

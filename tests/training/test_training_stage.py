@@ -45,15 +45,15 @@ def sources(tiny_shapes):
     return parts
 
 
-def make_stage(sources, run_dir):
+def make_stage(sources, run_dir, config=None):
     log = EpochLog(run_dir, Progress(), tensorboard=False)
-    config, classes = small_config(), len(sources[0].catalog.classes)
+    config, classes = config or small_config(), len(sources[0].catalog.classes)
     network = derived_network(config, random_genotype(3), classes)
     return TrainStage(config, network, *sources[:2], CPU, log)
 
 
-def run(sources, run_dir, stop=None):
-    stage = make_stage(sources, run_dir)
+def run(sources, run_dir, stop=None, config=None):
+    stage = make_stage(sources, run_dir, config)
     folder = run_dir / "checkpoints"
     run_epochs(stage, folder, load_checkpoint(folder), stop or StopRequest(), Progress(), checkpoint_minutes=99)
     return stage
@@ -68,6 +68,60 @@ def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(source
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert len(lines[0]["loss_per_class"]) == 8
+
+
+def recipe_config(**train) -> RunConfig:
+    """Everything that the training remembers beside weights and momentum."""
+    config = small_config()
+    config.train.ema, config.train.balance, config.train.weights.decay_on = 0.9, "groups", "kernels"
+    for name, value in train.items():
+        setattr(config.train, name, value)
+    return config
+
+
+def test_a_training_by_the_whole_recipe_resumes_in_the_same_bits_with_any_workers(sources, tmp_path, stop_after):
+    whole = run(sources, tmp_path / "whole", config=recipe_config())
+    config = recipe_config()
+    config.data.workers = 2
+    with pytest.raises(Interrupted, match=r"in epoch 1 after step 5"):
+        run(sources, tmp_path / "parts", stop_after(4), config)
+    resumed = run(sources, tmp_path / "parts", config=recipe_config())
+    assert resumed.average.steps == whole.average.steps == 16
+    assert digest(resumed.tensors(), None) == digest(whole.tensors(), None)
+    plain = run(sources, tmp_path / "plain", config=recipe_config(ema=0.0))
+    named = {name: tensor for name, tensor in whole.tensors().items() if not name.startswith("average/")}
+    assert digest(plain.tensors(), None) == digest(named, None)  # the average changes nothing of the training
+    assert digest(whole.tensors(), None) != digest(named, None)  # and is part of what a digest stands for
+
+
+def test_the_average_of_weights_and_statistics_by_hand_is_what_is_validated(sources, tmp_path):
+    stage = make_stage(sources, tmp_path, recipe_config(ema=0.2))
+    expected = {name: tensor.double() for name, tensor in stage.network.state_dict().items()}
+    batches = stage.batches(0, 0)
+    for step in range(4):
+        stage.step(0, step, next(batches))
+        share = min(0.2, (1 + step) / (10 + step))
+        for name, tensor in stage.network.state_dict().items():
+            expected[name] = share * expected[name] + (1 - share) * tensor.double()
+    found = stage.trained.state_dict()
+    names = [name for name, tensor in found.items() if tensor.is_floating_point()]
+    assert {"classifier.bias", "stem.1.running_var"} <= set(names)
+    for name in names:
+        torch.testing.assert_close(found[name].double(), expected[name], rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(found[name], stage.network.state_dict()[name]) for name in names)
+    sums = stage.step(0, 4, next(batches))
+    stage.end_epoch(2, sums, {"seconds": 1.0, "wait": 0.0})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    measures = validate(stage.average.network, sources[1], stage.config, stage.config.train.augment, CPU)
+    assert {name: line[name] for name in measures} == measures
+    raw = validate(stage.network, sources[1], stage.config, stage.config.train.augment, CPU)
+    assert line["val_loss"] != raw["val_loss"]
+
+
+def test_every_nth_epoch_and_the_last_are_validated(sources, tmp_path):
+    run(sources, tmp_path, config=recipe_config(epochs=5, validate_every=2))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "val_top1" in line] == [2, 4, 5]
 
 
 @pytest.mark.parametrize("call, where", [(30, "in epoch 1 after step"), (-1, "in the validation after epoch 1")])

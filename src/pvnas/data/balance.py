@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from pvnas.config import RunConfig
-from pvnas.data.catalog import Catalog
+from pvnas.data.catalog import Catalog, VideoTable
 
 UNEQUAL = 3.0
 """How many times the videos of the smallest class the largest has before a line tells their numbers."""
@@ -81,6 +81,26 @@ def balanced_order(labels_V: NDArray[np.int32], n: int, draw: torch.Generator) -
         if len(places):
             order[places] = shuffled(np.flatnonzero(labels_V == label), len(places))
     return order
+
+
+def balanced_order_of_groups(
+    labels_V: NDArray[np.int32], groups_V: NDArray[np.int32], n: int, draw: torch.Generator
+) -> NDArray[np.int64]:
+    """Return ``n`` videos as balanced_order does, and within a class every group equally often, to within one.
+
+    A class goes through its groups as an order goes through the classes, and a group through its videos.
+    """
+    order = balanced_order(labels_V, n, draw)
+    for label in np.unique(labels_V[order]):
+        places, videos = np.flatnonzero(labels_V[order] == label), np.flatnonzero(labels_V == label)
+        order[places] = videos[balanced_order(groups_V[videos], len(places), draw)]
+    return order
+
+
+def groups_of(videos: VideoTable) -> NDArray[np.int32]:
+    """Return the number (V,) of each video's group; a video that names none is a group of its own."""
+    own = len(videos.group_names) + np.arange(len(videos), dtype=np.int32)
+    return np.where(videos.groups >= 0, videos.groups, own)
 
 
 def class_weights(catalog: Catalog) -> torch.Tensor:

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch import nn
+
 from pvnas.config import AugmentConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.clips.network_input import MEAN, STD
 from pvnas.errors import UserError
@@ -27,7 +29,7 @@ class Model:
 
 
 def save_model(
-    folder: Path, network: PVNASNetwork, genotype: Genotype, classes: tuple[str, ...], config: RunConfig
+    folder: Path, network: nn.Module, genotype: Genotype, classes: tuple[str, ...], config: RunConfig
 ) -> None:
     """Write weights and description; the weights come last, so that their presence means a whole model."""
     description = {

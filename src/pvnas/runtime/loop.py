@@ -89,12 +89,12 @@ class Stage(ABC):
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what tensors() and state() returned."""
-        self.network.load_state_dict(_with_prefix(tensors, "network/"))
+        self.network.load_state_dict(with_prefix(tensors, "network/"))
         for name, optimizer in self.optimizers.items():
-            optimizer.restore(_with_prefix(tensors, name + "/"), state[name])
+            optimizer.restore(with_prefix(tensors, name + "/"), state[name])
 
 
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names start with the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -155,7 +155,7 @@ class _Run:
         else:
             state = checkpoint.state
             self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
-            self.sums = _with_prefix(checkpoint.tensors, SUMS)
+            self.sums = with_prefix(checkpoint.tensors, SUMS)
             stage.restore(checkpoint.tensors, state["stage"])
         self.saved_at = time.monotonic()
 

@@ -137,8 +137,8 @@ def weight_optimizer(
 ) -> ScheduledOptimizer:
     """Return SGD for a network's weights, at the rate of this global batch: linear in its clips (`0.1 per GPU`).
 
-    With ``decay_on`` kernels in two groups: those of convolutions and classifier, then biases and what batch norms scale
-    and shift by, which do not decay.
+    With ``decay_on`` kernels in two groups: the kernels of convolutions and classifier, then biases and what batch
+    norms scale and shift by, which do not decay.
     """
     kernels = {name: p for name, p in parameters.items() if config.decay_on == "all" or p.dim() > 1}
     vectors = {name: p for name, p in parameters.items() if name not in kernels}

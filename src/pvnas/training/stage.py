@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +11,18 @@ from pvnas.config import RunConfig
 from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
-from pvnas.runtime.loop import Stage
+from pvnas.runtime.loop import Stage, with_prefix
 from pvnas.runtime.optimizers import weight_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.training import divergence
+from pvnas.training.average import MovingAverage
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
 from pvnas.training.step import loss_gradients
+
+AVERAGE = "average/"
 
 
 def derived_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNASNetwork:
@@ -57,6 +61,12 @@ class TrainStage(Stage):
         self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}
         super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device)
+        self.average = MovingAverage(network, config.train.ema) if config.train.ema > 0 else None
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network that is validated, kept and tested: the moving average where there is one."""
+        return self.network if self.average is None else self.average.network
 
     def update(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Make one step of the optimiser from the gradients of the mean loss over the shards."""
@@ -74,6 +84,8 @@ class TrainStage(Stage):
         )
         divergence.require_loss(self.finite, measures)
         self.optimizer.step(gradients)
+        if self.average is not None:
+            self.average.update()
         return measures
 
     def steps(self) -> int:
@@ -83,8 +95,28 @@ class TrainStage(Stage):
         return training_batches(self.videos, self.config, self.config.train, epoch, first_step)
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
-        measures = validate(self.network, self.validation, self.config, self.config.train.augment, self.device)
+        train, measures = self.config.train, {}
+        if epoch % train.validate_every == 0 or epoch == self.epochs:
+            measures = validate(self.trained, self.validation, self.config, train.augment, self.device)
         divergence.require_validation(measures, epoch)
         self.log.write(self.name, epoch, sums, times, measures | {"lr": self.optimizer.lr})
         if warning := divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the next step depends on, and the moving average."""
+        tensors = super().tensors()
+        if self.average is not None:
+            tensors |= {AVERAGE + name: tensor for name, tensor in self.average.network.state_dict().items()}
+        return tensors
+
+    def state(self) -> dict[str, Any]:
+        """Return the optimiser's settings, and how many steps the moving average has taken in."""
+        return super().state() | ({} if self.average is None else {"average_steps": self.average.steps})
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue from what tensors() and state() returned."""
+        super().restore(tensors, state)
+        if self.average is not None:
+            self.average.network.load_state_dict(with_prefix(tensors, AVERAGE))
+            self.average.steps = state["average_steps"]

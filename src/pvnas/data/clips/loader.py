@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, SearchConfig, TestConfig, TrainConfig
-from pvnas.data.balance import balanced_order
+from pvnas.data.balance import balanced_order, balanced_order_of_groups, groups_of
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
 from pvnas.data.clips.network_input import frames_read
@@ -73,17 +73,21 @@ def epoch_order(
     stream: str,
     pack_shards_V: NDArray[np.int64] | None = None,
     balanced_V: NDArray[np.int32] | None = None,
+    groups_V: NDArray[np.int32] | None = None,
 ) -> NDArray[np.int64]:
     """Return the videos (steps, N) of an epoch; the remainder is left out.
 
     A permutation of all videos by (seed, epoch, stream); given the shard of a pack that each video lies in, one that
     goes through the shards in a random order (see ``_pack_order``); given labels to balance by, an order in which each
-    class comes equally often (see ``balanced_order``). The last two do not go together (settings.check_config).
+    class comes equally often, and with groups each group of a class (see ``balanced_order``). A pack's shards and
+    labels do not go together (settings.check_config).
     """
     if n_videos == 0:
         raise UserError("no training videos; add some, or lower --data.validation_share and --data.test_share")
     draw = generator(seed, stream, "order", epoch)
     steps = steps_per_epoch(n_videos, batch)
+    if balanced_V is not None and groups_V is not None:
+        return balanced_order_of_groups(balanced_V, groups_V, steps * batch.clips, draw).reshape(steps, batch.clips)
     if balanced_V is not None:
         return balanced_order(balanced_V, steps * batch.clips, draw).reshape(steps, batch.clips)
     if pack_shards_V is not None and n_videos >= batch.clips:
@@ -183,9 +187,16 @@ def training_batches(
         box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
         return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.name)
 
-    by_shards, balanced_V = videos.pack_shards(), videos.catalog.videos.labels if stage.balance == "batches" else None
+    table = videos.catalog.videos
     order = epoch_order(
-        len(videos), batch, seed=seed, epoch=epoch, stream=stream, pack_shards_V=by_shards, balanced_V=balanced_V
+        len(videos),
+        batch,
+        seed=seed,
+        epoch=epoch,
+        stream=stream,
+        pack_shards_V=videos.pack_shards(),
+        balanced_V=table.labels if stage.balance in ("batches", "groups") else None,
+        groups_V=groups_of(table) if stage.balance == "groups" else None,
     )
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
     read_here = positions(batch, rank, processes)
