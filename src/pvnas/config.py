@@ -209,9 +209,9 @@ class AlphaOptimizerConfig:
     start_epoch: float = 0.0
     """Epochs in which the weights alone are trained, before the first step of the alphas (P: none)."""
     temperature: float = 1.0
-    """What the alphas are divided by in the softmax, in the first step of the search (P: 1)."""
+    """What the alphas are divided by in the softmax, at the start of the search (P: 1)."""
     final_temperature: float = 1.0
-    """What they are divided by in its last step; in between it falls geometrically (P: 1)."""
+    """What they are divided by at its end; in between it falls by the same factor in every step (P: 1)."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="constant"))
 
 
@@ -226,7 +226,7 @@ class SearchConfig:
     derive_epochs: int = 1
     """Derive from the mean of the softmax after each of so many last epochs (P: the last alone)."""
     drop_path: float = 0.0
-    """Probability of dropping one operation of one edge for one batch in the search (P: none)."""
+    """Probability of dropping one operation of one edge for one batch, in the weights' half-step (P: none)."""
     layout: str = PAPER_SEARCH_LAYOUT
     """Cells of the search network (P: four)."""
     width: int = 64

@@ -264,6 +264,10 @@ _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in
 # Two numbers that must fit each other: the names, how, and what to say where they do not.
 _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("search.stop_epoch", "search.epochs", operator.le, "must not be after"),
+    ("search.derive_epochs", "search.epochs", operator.le, "must not be more than"),
+    ("search.alphas.start_epoch", "search.epochs", operator.lt, "must be before"),
+    ("search.alphas.start_epoch", "search.stop_epoch", lambda a, b: b == 0 or a < b, "must be before"),
+    ("search.alphas.final_temperature", "search.alphas.temperature", operator.le, "must not be higher than"),
     ("search.augment.crop", "search.augment.short_side_min", operator.le, "must not be larger than"),
     ("train.augment.crop", "train.augment.short_side_min", operator.le, "must not be larger than"),
     ("test.crop", "test.short_side", operator.le, "must not be larger than"),

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvnas.search.derive import collapse_record, collapse_warning, collapsed_cells, derive, derive_cell, entropy
+from pvnas.search.derive import (
+    collapse_record,
+    collapse_warning,
+    collapsed_cells,
+    derive,
+    derive_cell,
+    effective_alphas,
+    entropy,
+)
 from pvnas.space.genotype import EDGES, Genotype, operations_of
 
 IDENTITY, ZERO, AVERAGE, MAXIMUM, SEPARABLE, DILATED = range(6)
@@ -63,6 +71,22 @@ def test_derivation_is_pure_valid_and_blind_to_shifts_of_an_edge(seed):
     assert all(torch.equal(alphas[c], before[c]) for c in alphas)
     shifted = {c: a.double() + torch.randn(14, 1, generator=draw).double() for c, a in alphas.items()}
     assert derive({c: a.double() for c, a in alphas.items()}) == derive(shifted) == genotype
+
+
+def test_a_mean_of_epochs_is_one_of_shares_and_not_of_alphas():
+    """Their geometric mean, 0.03, 0.21, 0.07, would choose the second operation."""
+    first, second = [0.9, 0.09, 0.01], [0.001, 0.5, 0.499]
+    history = [{"S-NC": torch.tensor([share], dtype=torch.float64).log()} for share in (first, second)]
+    mean = effective_alphas(history, [1.0, 1.0])["S-NC"].softmax(-1)
+    assert mean[0].tolist() == pytest.approx([0.4505, 0.295, 0.2545])
+    # At a temperature of 1/2 shares are squared: 0.81, 0.0081, 0.0001 of 0.8182.
+    sharper = effective_alphas(history, [0.5, 1.0])["S-NC"].softmax(-1)
+    assert sharper[0].tolist() == pytest.approx([0.49548912, 0.25494989, 0.24956111])
+
+
+def test_the_papers_alphas_stay_as_they_are():
+    alpha = torch.randn(14, 6)
+    assert torch.equal(effective_alphas([{"S-NC": alpha}], [1.0])["S-NC"], alpha.double())
 
 
 def test_entropy_by_hand():

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from catalogs import read_catalog
 from pvnas.bench.search import Shape, make_batch
 from pvnas.bench.search import make_stage as make_bench_stage
-from pvnas.config import BatchConfig, RunConfig, tiny
+from pvnas.config import AlphaOptimizerConfig, BatchConfig, RunConfig, tiny
 from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
@@ -29,6 +29,12 @@ from pvnas.space.genotype import Genotype
 from pvnas.training.log import EpochLog
 
 CPU = torch.device("cpu")
+# Everything that a search on few videos may do otherwise than the paper; alpha begins to move within the first epoch.
+FEW_VIDEOS = {
+    "alphas": AlphaOptimizerConfig(lr=0.01, beta1=0.5, start_epoch=0.375, temperature=4.0, final_temperature=0.5),
+    "drop_path": 0.3,
+    "derive_epochs": 2,
+}
 
 
 def small_config(**search) -> RunConfig:
@@ -183,11 +189,61 @@ def test_an_earlier_epoch_can_be_taken_without_another_search(sources, tmp_path)
         stage.genotype()
 
 
+def test_a_search_on_few_videos_writes_what_it_did(sources, tmp_path):
+    stage = run(small_config(**FEW_VIDEOS), sources, tmp_path)
+    history = load_tensors(tmp_path / "alphas.safetensors")
+    temperatures = {1: 2**0.5, 2: 0.5}
+    for epoch, epochs in ((1, [1]), (2, [1, 2])):
+        genotype = Genotype.load(tmp_path / "genotypes" / f"epoch_{epoch:03d}.json")
+        shares = {
+            c: sum((history[f"epoch_{e:03d}/{c}"].double() / temperatures[e]).softmax(-1) for e in epochs) / len(epochs)
+            for c in ("S-NC", "T-RC")
+        }
+        assert genotype == derive({category: share.log() for category, share in shares.items()})
+        assert genotype.about["mean_of_epochs"] == epochs
+        assert genotype.about["temperature"] == pytest.approx(temperatures[epoch])
+        entropy = genotype.about["collapse"]["alpha_entropy"]["S-NC"]
+        assert entropy == pytest.approx(float(-(shares["S-NC"] * shares["S-NC"].log()).sum(-1).mean()))
+    stage.config.search.stop_epoch = 1
+    assert stage.genotype().about["mean_of_epochs"] == [1]
+
+
+def test_validation_sees_the_temperature_of_its_epoch_and_every_operation(sources, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pvnas.search.stage.validate", lambda network, *_: seen.append(network.relaxation) or {})
+    stage = run(small_config(**FEW_VIDEOS), sources, tmp_path)
+    assert [float(relaxation.temperature) for relaxation in seen] == pytest.approx([2**0.5, 0.5])
+    assert not any(relaxation.factors for relaxation in seen)
+    assert stage.network.relaxation is None
+
+
+@pytest.mark.parametrize("search", [{"half_steps": "next"}, {"objective": "bilevel-first"}])
+def test_alpha_has_batches_of_its_own_from_its_first_step_on(search, sources, tmp_path):
+    plain = make_stage(small_config(**search), sources, tmp_path)
+    waiting = make_stage(small_config(**FEW_VIDEOS | search), sources, tmp_path)
+    first = next(step for step in range(plain.steps()) if step / plain.steps() >= 0.375)
+    for step, (batch, as_ever) in enumerate(zip(waiting.batches(0, 0), plain.batches(0, 0), strict=True)):
+        assert batch.weight.paths == as_ever.weight.paths
+        assert batch.alpha.paths == (as_ever.alpha if step >= first else as_ever.weight).paths
+        assert (batch.alpha is batch.weight) == (step < first)
+    assert next(waiting.batches(0, first + 1)).alpha.paths == [*plain.batches(0, 0)][first + 1].alpha.paths
+
+
 def result(stage):
     return digest(stage.tensors(), stage.genotype().to_json())
 
 
-@pytest.mark.parametrize("search", [{}, {"half_steps": "next"}, {"objective": "bilevel-second"}])
+@pytest.mark.parametrize(
+    "search",
+    [
+        {},
+        {"half_steps": "next"},
+        {"objective": "bilevel-second"},
+        FEW_VIDEOS,
+        FEW_VIDEOS | {"half_steps": "joint"},
+        FEW_VIDEOS | {"objective": "bilevel-first"},
+    ],
+)
 def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path, stop_after):
     config = small_config(**search)
     whole = run(config, sources, tmp_path / "whole")
@@ -298,13 +354,13 @@ def test_the_host_never_waits_for_a_gpu_in_a_step(precision, recorded):
 
 
 class Overwriting:
-    """As recorded functions do, gives the same tensors again with other numbers."""
+    """As recorded functions do, does what it did at first, and gives the same tensors again with other numbers."""
 
     def __init__(self):
-        self.given = {}
+        self.given, self.functions = {}, {}
 
     def call(self, name, function, tensors):
-        found = function(*tensors)
+        found = self.functions.setdefault(name, function)(*tensors)
         for old, new in zip(tree_leaves(self.given.setdefault(name, found)), tree_leaves(found), strict=True):
             old.copy_(new)
         return self.given[name]
@@ -318,6 +374,7 @@ class Overwriting:
         {"half_steps": "joint"},
         {"objective": "bilevel-first"},
         {"objective": "bilevel-second"},
+        FEW_VIDEOS | {"alphas": replace(FEW_VIDEOS["alphas"], start_epoch=0.1)},  # from the second step on
     ],
 )
 def test_nothing_is_read_from_what_a_later_half_step_overwrites(search, sources, tmp_path):

@@ -50,12 +50,19 @@ def _epoch_axis(ax: Axes) -> None:
     ax.set_xlabel("epoch")
 
 
-def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], cell: Cell | None) -> Figure:
+def alpha_figure(
+    category: str,
+    alpha_PEO: NDArray[Any],
+    epochs: Sequence[int],
+    cell: Cell | None,
+    temperatures_P: NDArray[Any] | None = None,
+) -> Figure:
     """Return a small heat map for each of the 14 edges: operations downwards, epochs to the right, colour the share.
 
-    Rows of maps are nodes, columns where the edge comes from. The edges of ``cell`` are framed.
+    Rows of maps are nodes, columns where the edge comes from. The edges of ``cell`` are framed. ``temperatures_P``:
+    what alpha is divided by in the search's own softmax, where it is.
     """
-    share_PEO = softmax(alpha_PEO)
+    share_PEO = softmax(alpha_PEO if temperatures_P is None else alpha_PEO / temperatures_P[:, None, None])
     operations = operations_of(category)
     columns = INPUTS + NODES - 1
     map_height, gap = 0.135 * len(operations), 0.26
@@ -76,7 +83,8 @@ def alpha_figure(category: str, alpha_PEO: NDArray[Any], epochs: Sequence[int], 
     bar_ax = figure.add_axes((0.66, 1 - 0.5 / height, 0.28, 0.11 / height))
     bar = figure.colorbar(image, cax=bar_ax, orientation="horizontal", format=PercentFormatter(1, 1, " %"))
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(f"share of an operation, softmax(α)\nall about {100 * undecided:.1f} % at the start")
+    formula = "softmax(α)" if temperatures_P is None else "softmax(α / temperature)"
+    bar.set_label(f"share of an operation, {formula}\nall about {100 * undecided:.1f} % at the start")
     bar.set_ticks(np.linspace(*limits, 3).tolist())
     return figure
 

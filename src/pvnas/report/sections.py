@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
+from pvnas.config import AlphaOptimizerConfig
 from pvnas.errors import UserError
 from pvnas.report import figures
 from pvnas.report.cells import draw_cell, draw_legend
@@ -21,9 +23,11 @@ from pvnas.report.record import RunRecord
 from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
 from pvnas.search.derive import OPERATIONS_PER_CELL, collapsed_cells
+from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import CATEGORIES, Genotype
 
+TEMPERATURES = ("search.alphas.temperature", "search.alphas.final_temperature")
 STRIP_BYTES = 120_000  # a larger strip is made a JPEG, so that twelve of them stay well below 2 MB
 STRIP_WIDTH = 1120
 CONFUSIONS_SHOWN = 8
@@ -84,13 +88,45 @@ def search(record: RunRecord, draw: Draw) -> dict[str, Any]:
         parameter_free = draw("parameter_free", title, figures.parameter_free_figure, entries, searched)
     if entries and all("alpha_entropy" in entry for entry in entries):
         entropy = draw("alpha_entropy", "Entropy of α over the epochs", figures.entropy_figure, entries, searched)
+    temperatures_P = _temperatures(record)
     for category, alpha_PEO in record.alphas.items():
         cell = genotype.cells.get(category) if genotype and is_last_epoch(record, genotype) else None
         title = f"Share of every operation on the 14 edges of {category} over the epochs"
-        data = category, alpha_PEO, record.alpha_epochs, cell
+        data = category, alpha_PEO, record.alpha_epochs, cell, temperatures_P
         figure = draw(f"alpha_{category}", title, figures.alpha_figure, *data)
         alphas.append((category, category_name(category), figure))
-    return {"collapsed": collapsed, "parameter_free": parameter_free, "entropy": entropy, "alphas": alphas}
+    return {
+        "collapsed": collapsed,
+        "parameter_free": parameter_free,
+        "entropy": entropy,
+        "alphas": alphas,
+        "notes": list(_departures(record)),
+    }
+
+
+def _temperatures(record: RunRecord) -> NDArray[Any] | None:
+    """Return what alpha was divided by after each epoch; None where it is 1, or no config says."""
+    first, last, epochs = map(record.setting, (*TEMPERATURES, "search.epochs"))
+    if not all(is_number(value) and value > 0 for value in (first, last, epochs)):
+        return None
+    alphas = AlphaOptimizerConfig(temperature=first, final_temperature=last)
+    if not has_temperature(alphas):
+        return None
+    return np.array([temperature_at(alphas, epoch, epochs) for epoch in record.alpha_epochs])
+
+
+def _departures(record: RunRecord) -> Iterator[str]:
+    """Yield a sentence for each option by which the search was another than the paper's."""
+    start, mean_of = record.setting("search.alphas.start_epoch"), record.setting("search.derive_epochs")
+    stopped = record.setting("search.stop_epoch") or record.setting("search.epochs")
+    if is_number(start) and start > 0:
+        yield f"The weights were trained alone for {start:g} of {number(record.setting('search.epochs'))} epochs."
+    if _temperatures(record) is not None:
+        first, last = map(record.setting, TEMPERATURES)
+        yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
+    if is_number(mean_of) and mean_of > 1 and is_number(stopped):
+        since = max(1, int(stopped) + 1 - int(mean_of))
+        yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."
 
 
 def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:

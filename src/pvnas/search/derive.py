@@ -2,7 +2,7 @@
 operations that it keeps are without parameters (section 3.3 and figure 4). Pure: alpha and names in."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +19,24 @@ def derive(alphas: Mapping[str, Tensor]) -> Genotype:
     edge keeps its best operation but zero, each node its 2 best edges; ties go to the lowest index.
     """
     return Genotype.from_cells({category: derive_cell(alpha, category) for category, alpha in alphas.items()})
+
+
+def effective_alphas(history: Sequence[Mapping[str, Tensor]], temperatures: Sequence[float]) -> dict[str, Tensor]:
+    """Return alphas, in float64, whose softmax is the mean over some epochs of softmax(alpha / temperature).
+
+    They are what ``derive`` and ``collapse_record`` take: the paper's, one epoch at a temperature of 1, stay as they
+    are. A mean over epochs evens out the random walk that alpha makes while nothing is decided.
+    """
+    logits = [
+        {category: alpha.detach().double() / temperature for category, alpha in alphas.items()}
+        for alphas, temperature in zip(history, temperatures, strict=True)
+    ]
+    if len(logits) == 1:
+        return logits[0]
+    return {
+        category: torch.stack([each[category].cpu().log_softmax(-1) for each in logits]).logsumexp(0)
+        for category in logits[0]
+    }
 
 
 def derive_cell(alpha_EO: Tensor, category: str) -> Cell:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +20,12 @@ from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
-from pvnas.search.derive import collapse_record, collapse_warning, derive
+from pvnas.search.derive import collapse_record, collapse_warning, derive, effective_alphas
+from pvnas.search.relaxation import has_temperature, relaxation_at, temperature_at
 from pvnas.search.step import StepBatches, search_step
 from pvnas.space.genotype import Genotype
 from pvnas.space.layers import FOLDED, PLAIN
-from pvnas.space.supernet import Supernet
+from pvnas.space.supernet import Supernet, relaxed
 from pvnas.training import divergence
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
@@ -74,6 +76,13 @@ class SearchStage(Stage):
         self.lower_rate = divergence.advice(self.name, search.weights)
         optimizers = {"weight_optimizer": self.weights, "alpha_optimizer": self.alphas}
         super().__init__(network, optimizers, epochs=search.epochs, seed=config.seed, device=device)
+        self.time = 0.0
+        """Epochs before the step that is made, a fraction within an epoch."""
+
+    def step(self, epoch: int, step: int, batch: StepBatches) -> dict[str, Tensor]:
+        """Make one step, see ``Stage``."""
+        self.time = epoch + step / self.steps()
+        return super().step(epoch, step, batch)
 
     def update(self, batch: StepBatches, seed: int) -> dict[str, Tensor]:
         """Make the two half-steps of algorithm 1 on these batches."""
@@ -84,6 +93,7 @@ class SearchStage(Stage):
             batch,
             self.config.search,
             self.config.clip,
+            epoch=self.time,
             precision=self.config.precision,
             seed=seed,
             graphs=self.graphs,
@@ -100,14 +110,17 @@ class SearchStage(Stage):
         return self.config.search.half_steps == "next" and self.alpha_videos is None
 
     def batches(self, epoch: int, first_step: int) -> Iterator[StepBatches]:
-        """Yield the batches of each step from ``first_step`` on."""
-        fresh = self._fresh_batches()
+        """Yield the batches of each step from ``first_step`` on; where alpha does not move it has none of its own."""
+        fresh, of_alphas = self._fresh_batches(), None
         stream = self._stream(self.weight_videos, epoch, first_step * (2 if fresh else 1), "train")
-        if self.alpha_videos is not None:
-            yield from map(StepBatches, self._cycle(self.alpha_videos, epoch, first_step), stream)
-        else:
-            for batch in stream:
-                yield StepBatches(batch, next(stream, batch) if fresh else batch)
+        for step, batch in enumerate(stream, start=first_step):
+            weight_batch = next(stream, batch) if fresh else batch
+            moves_alpha = epoch + step / self.steps() >= self.config.search.alphas.start_epoch
+            if self.alpha_videos is not None and moves_alpha:
+                of_alphas = of_alphas or self._cycle(self.alpha_videos, epoch, step)
+                yield StepBatches(next(of_alphas), weight_batch)
+            else:
+                yield StepBatches(batch if moves_alpha else weight_batch, weight_batch)
 
     def _stream(self, videos: VideoDataset, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
         return training_batches(videos, self.config, self.config.search, epoch, first_step, f"search-{stream}")
@@ -121,15 +134,14 @@ class SearchStage(Stage):
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         """Write the epoch's alphas, genotype and metrics, and warn of a collapse."""
-        config, alphas = self.config, self.network.architecture_parameters()
-        genotype = derive(alphas)
-        record = collapse_record(alphas, genotype)
-        self._write_alphas(epoch)
-        noted = genotype.with_about(epoch=epoch, seed=config.seed, preset=config.preset, collapse=record)
-        write_atomic(self._genotype_path(epoch), noted.to_json())
+        config, search = self.config, self.config.search
+        genotype = self._derived(epoch, self._write_alphas(epoch))
+        record = genotype.about["collapse"]
+        write_atomic(self._genotype_path(epoch), genotype.to_json())
         measures = {}
-        if config.search.validate:
-            measures = validate(self.network, self.validation, config, config.search.augment, self.device)
+        if search.validate:
+            with relaxed(self.network, relaxation_at(self.network, search, epoch)):
+                measures = validate(self.network, self.validation, config, search.augment, self.device)
             divergence.require_validation(measures, epoch)
         rates = {"lr": self.weights.lr, "alpha_lr": self.alphas.lr}
         self.log.write(self.name, epoch, sums, times, measures | rates | record)
@@ -137,16 +149,39 @@ class SearchStage(Stage):
         if warning := high_loss or collapse_warning(record, epoch):  # of a network that learns nothing, only the first
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
+    def _derived(self, epoch: int, history: dict[str, Tensor]) -> Genotype:
+        """Return the genotype of this epoch, from the alphas of as many epochs as the config asks for."""
+        config, search = self.config, self.config.search
+        epochs = range(max(1, epoch + 1 - search.derive_epochs), epoch + 1)
+        if missing := [each for each in epochs if not any(name.startswith(alpha_name(each)) for name in history)]:
+            raise UserError(
+                f"{self.run_dir}/alphas.safetensors lacks epoch {missing[0]}, which search.derive_epochs "
+                f"{search.derive_epochs} needs; search anew in another --dir"
+            )
+        categories = self.network.architecture_parameters()
+        by_epoch = [{category: history[alpha_name(each, category)] for category in categories} for each in epochs]
+        temperatures = [temperature_at(search.alphas, each, self.epochs) for each in epochs]
+        alphas = effective_alphas(by_epoch, temperatures)
+        genotype = derive(alphas)
+        about: dict[str, Any] = {"epoch": epoch, "seed": config.seed, "preset": config.preset}
+        if search.derive_epochs > 1:
+            about["mean_of_epochs"] = list(epochs)
+        if has_temperature(search.alphas):
+            about["temperature"] = temperatures[-1]
+        return genotype.with_about(**about, collapse=collapse_record(alphas, genotype))
+
     def _genotype_path(self, epoch: int) -> Path:
         return self.run_dir / "genotypes" / f"epoch_{epoch:03d}.json"
 
-    def _write_alphas(self, epoch: int) -> None:
-        """Add this epoch's alphas to the history, in place of whatever an interrupted run left beyond it."""
+    def _write_alphas(self, epoch: int) -> dict[str, Tensor]:
+        """Add this epoch's alphas to the history, in place of whatever an interrupted run left beyond it; return it."""
         path = self.run_dir / "alphas.safetensors"
         history = load_tensors(path) if path.exists() and epoch > 0 else {}
-        name, alphas = f"epoch_{epoch:03d}", self.network.architecture_parameters()
-        earlier = {key: alpha for key, alpha in history.items() if key < name}
-        save_tensors(path, earlier | {f"{name}/{category}": alpha for category, alpha in alphas.items()})
+        earlier = {name: alpha for name, alpha in history.items() if name < alpha_name(epoch)}
+        alphas = self.network.architecture_parameters()
+        history = earlier | {alpha_name(epoch, category): alpha for category, alpha in alphas.items()}
+        save_tensors(path, history)
+        return history
 
     def start(self) -> None:
         """Write the initial alphas of a new search."""
@@ -159,6 +194,11 @@ class SearchStage(Stage):
         if not path.exists():
             raise UserError(f"search.stop_epoch is {epoch}, but the search has epochs 1 to {self.epochs}")
         return Genotype.load(path)
+
+
+def alpha_name(epoch: int, category: str = "") -> str:
+    """Return the name that alphas after an epoch have in the history."""
+    return f"epoch_{epoch:03d}/{category}"
 
 
 def split_for_objective(config: RunConfig, train: VideoDataset) -> tuple[VideoDataset, VideoDataset | None]:

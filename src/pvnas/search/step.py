@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,8 @@ from pvnas.data.clips.loader import Batch
 from pvnas.fast.accelerate import shared_passes
 from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
-from pvnas.space.supernet import Supernet, frozen, frozen_statistics
+from pvnas.search.relaxation import relaxation_at
+from pvnas.space.supernet import Relaxation, Supernet, frozen, frozen_statistics, relaxed
 from pvnas.training.divergence import require_loss
 from pvnas.training.step import loss_gradients
 
@@ -92,6 +93,7 @@ def search_step(
     config: SearchConfig,
     clip: ClipConfig,
     *,
+    epoch: float = 0.0,
     precision: str = "fp32",
     seed: int = 0,
     graphs: Graphs | None = None,
@@ -100,32 +102,38 @@ def search_step(
 ) -> dict[str, Tensor]:
     """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
-    ``seed``: of what the network draws, if anything; ``graphs``: what records the passes on a GPU; ``class_weights_K``:
-    see training.step.loss_gradients. Raises FloatingPointError before a step of a diverged search (on a GPU later, see
-    ``FiniteCheck``).
+    ``epoch``: how many there were so far (a fraction within an epoch); ``seed``: of whatever is drawn; ``graphs``: what
+    records the passes on a GPU; ``class_weights_K``: see training.step.loss_gradients. Raises FloatingPointError before
+    a step of a diverged search (on a GPU later, see ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
-    gradient = SupernetGradient(
-        network, (*w, *alpha), clip, config.batch.shards, precision, seed, graphs, class_weights_K
-    )
-    finite = finite or FiniteCheck(w[0].device)
-    joint, second_order = config.half_steps == "joint", config.objective == "bilevel-second"
+    moves_alpha = epoch >= config.alphas.start_epoch  # before it w alone is trained: not the paper's algorithm
+    joint, second_order = moves_alpha and config.half_steps == "joint", config.objective == "bilevel-second"
     same_clips = batches.alpha is batches.weight and config.batch.shards == 1
-    with shared_passes(network) if same_clips and not joint and not second_order else nullcontext():
+    shares = same_clips and moves_alpha and not joint and not second_order
+    gradient = SupernetGradient(
+        network, (*w, *alpha), clip, config.batch.shards, precision, seed, graphs, class_weights_K,
+        relaxation=relaxation_at(network, config, epoch), shares=shares,
+    )  # fmt: skip
+    # Dropped operations teach w to do without any one of them; alpha, which is to compare them, sees them all.
+    with_drops = replace(gradient, relaxation=relaxation_at(network, config, epoch, drop_seed=seed))
+    finite = finite or FiniteCheck(w[0].device)
+    with shared_passes(network) if shares else nullcontext():
         # (1) alpha_t from dL/dalpha at (w_{t-1}, alpha_{t-1}): L is the training loss in the paper's one-level search
         # (equation 6) and the validation loss in a bi-level one of first order (equation 5 with xi = 0)
-        if joint:  # dL/dw there, too, from one backward pass: half the cost, not the paper's algorithm
-            both, measures = gradient([*w, *alpha], batches.weight, update_statistics=True)
-            weight_gradients, alpha_gradients = both[: len(w)], both[len(w) :]
-        elif second_order:
-            alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
-        else:
-            alpha_gradients, _ = gradient(alpha, batches.alpha, update_statistics=False)
-        finite.require("the gradient of alpha", alpha_gradients)
-        alphas.step(alpha_gradients)
+        if moves_alpha:
+            if joint:  # dL/dw there, too, from one backward pass: half the cost, not the paper's algorithm
+                both, measures = with_drops([*w, *alpha], batches.weight, update_statistics=True)
+                weight_gradients, alpha_gradients = both[: len(w)], both[len(w) :]
+            elif second_order:
+                alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
+            else:
+                alpha_gradients, _ = gradient(alpha, batches.alpha, update_statistics=False)
+            finite.require("the gradient of alpha", alpha_gradients)
+            alphas.step(alpha_gradients)
         # (2) w_t from dL/dw at (w_{t-1}, alpha_t)
         if not joint:
-            weight_gradients, measures = gradient(w, batches.weight, update_statistics=True)
+            weight_gradients, measures = with_drops(w, batches.weight, update_statistics=True)
     require_loss(finite, measures)
     weights.step(weight_gradients)
     return measures
@@ -136,7 +144,8 @@ class SupernetGradient:
     """Gradients of the loss on a batch at the current (w, alpha), and measures of that pass.
 
     ``update_statistics``: whether this pass may move BN's running statistics; only the weight step may. The gradients
-    are good until the next call for the same parameters.
+    are good until the next call for the same parameters. ``shares``: whether the passes share work, so that what is
+    recorded of one fits no pass that stands alone.
     """
 
     network: Supernet
@@ -147,6 +156,8 @@ class SupernetGradient:
     seed: int
     graphs: Graphs | None
     class_weights_K: Tensor | None = None
+    relaxation: Relaxation | None = None
+    shares: bool = False
 
     def __call__(
         self, parameters: Sequence[nn.Parameter], batch: Batch, *, update_statistics: bool
@@ -155,8 +166,10 @@ class SupernetGradient:
         others = [parameter for parameter in self.all_parameters if id(parameter) not in wanted]
         seed = self.seed if self.graphs is None else None  # a graph draws nothing
 
-        def gradients(clips_NCTHW: Tensor, labels_N: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-            with frozen(others), nullcontext() if update_statistics else frozen_statistics(self.network):
+        def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *mixing: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            relaxation = Relaxation(mixing[0], mixing[1:]) if mixing else None
+            statistics = nullcontext() if update_statistics else frozen_statistics(self.network)
+            with frozen(others), statistics, relaxed(self.network, relaxation):
                 return loss_gradients(
                     self.network,
                     parameters,
@@ -169,8 +182,10 @@ class SupernetGradient:
                     class_weights_K=self.class_weights_K,
                 )
 
+        mixing = () if self.relaxation is None else (self.relaxation.temperature, *self.relaxation.factors)
+        tensors = (batch.clips_NCTHW, batch.labels_N, *mixing)
         if self.graphs is None:
-            return gradients(batch.clips_NCTHW, batch.labels_N)
-        name = (len(parameters), id(parameters[0]), update_statistics)
-        recorded, measures = self.graphs.call(name, gradients, (batch.clips_NCTHW, batch.labels_N))
+            return gradients(*tensors)
+        name = (len(parameters), id(parameters[0]), update_statistics, self.shares)
+        recorded, measures = self.graphs.call(name, gradients, tensors)
         return recorded, {key: value.clone() for key, value in measures.items()}  # which outlive the next call

@@ -5,6 +5,7 @@ Legend: N clips, C channels, T frames, H and W pixels, E = 14 candidate edges, O
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,27 @@ from pvnas.space.search_cell import SearchCell
 from pvnas.space.stem import build_stem
 
 
-def mixing_weights(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return softmax(alpha) over the operations of every edge, (E, O) per category (paper, section 3.2.1)."""
-    return {category: alpha.softmax(-1) for category, alpha in alphas.items()}
+def mixing_weights(alphas: Mapping[str, Tensor], temperature: Tensor | None = None) -> dict[str, Tensor]:
+    """Return softmax(alpha) over the operations of every edge, (E, O) per category (paper, section 3.2.1).
+
+    ``temperature``: shape (), what alpha is divided by first, where it is not as in the paper.
+    """
+    return {
+        category: (alpha if temperature is None else alpha / temperature).softmax(-1)
+        for category, alpha in alphas.items()
+    }
+
+
+class Relaxation(NamedTuple):
+    """How a pass makes mixing weights of alpha, where it is not as in the paper.
+
+    All tensors: a pass that a GPU has recorded takes other numbers, but no other decisions.
+    """
+
+    temperature: Tensor
+    """Shape (), see ``mixing_weights``."""
+    factors: tuple[Tensor, ...] = ()
+    """On the mixing weights of each cell, (E, O): 0 drops an operation; () leaves all as they are."""
 
 
 class Supernet(nn.Module):
@@ -54,13 +73,23 @@ class Supernet(nn.Module):
                 for category in sorted(set(self.categories))
             }
         )
+        self.relaxation: Relaxation | None = None
+        """None: the paper's. Set by ``relaxed``."""
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        weights = mixing_weights(self.architecture_parameters())
         before = last = self.stem(to_channels_last(x_NCTHW) if self.folded else x_NCTHW)
-        for category, cell in zip(self.categories, self.cells, strict=True):
-            before, last = last, cell(before, last, weights[category])
+        for cell, weights_EO in zip(self.cells, self.cell_weights(), strict=True):
+            before, last = last, cell(before, last, weights_EO)
         return self.classifier(last.mean((2, 3, 4)))
+
+    def cell_weights(self) -> list[Tensor]:
+        """Return the mixing weights (E, O) of every cell: those of its category."""
+        temperature, factors = self.relaxation or (None, ())
+        weights = mixing_weights(self.architecture_parameters(), temperature)
+        of_cells = [weights[category] for category in self.categories]
+        if not factors:
+            return of_cells
+        return [weights_EO * factors_EO for weights_EO, factors_EO in zip(of_cells, factors, strict=True)]
 
     def architecture_parameters(self) -> dict[str, nn.Parameter]:
         """Return alpha by category."""
@@ -84,6 +113,16 @@ def frozen(parameters: Sequence[nn.Parameter], *, frozen: bool = True) -> Iterat
     finally:
         for parameter in parameters:
             parameter.requires_grad_(frozen)
+
+
+@contextmanager
+def relaxed(network: Supernet, relaxation: Relaxation | None) -> Iterator[None]:
+    """Let passes within make their mixing weights so."""
+    before, network.relaxation = network.relaxation, relaxation
+    try:
+        yield
+    finally:
+        network.relaxation = before
 
 
 def frozen_statistics(network: nn.Module) -> AbstractContextManager[None]:
