@@ -138,6 +138,20 @@ def test_numbers_that_yaml_reads_as_texts_are_numbers(tmp_path: Path) -> None:
         ("train: {weights: {lr: 1" + "0" * 400 + "}}", "train.weights.lr takes a number, not a huge number"),
         ("test: {spatial_views: 2}", "must be 1 or 3"),
         ("search: {stop_epoch: 99}", "search.stop_epoch (99) must not be after search.epochs"),
+        ("search: {derive_epochs: 11}", "search.derive_epochs (11) must not be more than search.epochs (10); set"),
+        ("search: {alphas: {start_epoch: 10}}", "search.alphas.start_epoch (10.0) must be before search.epochs (10)"),
+        (
+            "search: {stop_epoch: 3, alphas: {start_epoch: 3}}",
+            "search.alphas.start_epoch (3.0) must be before search.stop_epoch (3)",
+        ),
+        (
+            "search: {alphas: {temperature: 0.5}}",
+            "search.alphas.final_temperature (1.0) must not be higher than search.alphas.temperature (0.5)",
+        ),
+        (
+            "search: {objective: bilevel-first, half_steps: joint}",
+            "search.half_steps joint makes one pass of one batch, and search.objective bilevel-first trains",
+        ),
         (
             "train: {augment: {crop: 99}}",
             "train.augment.crop (99) must not be larger than train.augment.short",

@@ -299,6 +299,12 @@ def check_config(config: RunConfig) -> None:
                 f"data.order shards goes through a pack as it lies, whatever the classes, {stage}.balance {balance} "
                 f"from class to class; set --{stage}.balance weights or --data.order random"
             )
+    objective = config.search.objective
+    if config.search.half_steps == "joint" and objective != "one-level":
+        raise UserError(
+            f"search.half_steps joint makes one pass of one batch, and search.objective {objective} trains "
+            "alphas and weights on different videos; set --search.half_steps same or --search.objective one-level"
+        )
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
 

@@ -49,6 +49,15 @@ def test_alpha_figure_names_each_edge_and_marks_the_kept_ones(tmp_path: Path) ->
     assert "temporal 3+3×3" in shown
 
 
+def test_alpha_figure_shows_the_shares_at_the_searchs_own_temperature() -> None:
+    """Of logits ln 4 and 0: 0.8 and 0.2 at a temperature of 1, 2/3 and 1/3 at 2."""
+    alpha_PEO = np.zeros((2, 14, 8), np.float32)
+    alpha_PEO[:, :, 0], alpha_PEO[:, :, 2:] = np.log(4.0), -1e9
+    with drawing("alpha"):
+        figure = figures.alpha_figure("T-NC", alpha_PEO, [0, 1], None, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array()[:2], [[0.8, 2 / 3], [0.2, 1 / 3]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("n", [5, 20])
 def test_figures_take_any_number_of_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     names = ("identity", "zero", *(f"operation {k}" for k in range(n - 2)))

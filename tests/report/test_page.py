@@ -214,6 +214,25 @@ def test_large_strips_are_compacted(tmp_path: Path) -> None:
     assert len(data) < len(png) / 4
 
 
+def test_a_search_that_departs_from_the_paper_says_so(make_run: MakeRun, finished: Path) -> None:
+    run = make_run(search_epochs=4, train_epochs=0, tested=False)
+    options = "  derive_epochs: 3\n  alphas: {start_epoch: 1.0, temperature: 8.0, final_temperature: 0.5}\n"
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("search:\n", f"search:\n{options}"))
+    write_report(run)
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert FAILED not in html
+    words = Page(html).text
+    assert "trained alone for 1 of 4 epochs" in words
+    assert "falls from 8 to 0.5." in words
+    assert "mean of the shares after epochs 2 to 4." in words
+    assert "softmax(α / temperature)" in (run / "figures/alpha_S-NC.svg").read_text(encoding="utf-8")
+    record = read_run(run)
+    temperatures = sections._temperatures(record)
+    assert temperatures is not None
+    np.testing.assert_allclose(temperatures, [8, 4, 2, 1, 0.5])
+    assert "Not as in the paper" not in (finished / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_genotype_of_an_earlier_epoch_frames_no_edge(make_run: MakeRun) -> None:
     run = make_run(search_epochs=3, train_epochs=1)
     first = (run / "genotypes/epoch_001.json").read_text()

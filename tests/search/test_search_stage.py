@@ -240,8 +240,8 @@ def result(stage):
         {"half_steps": "next"},
         {"objective": "bilevel-second"},
         FEW_VIDEOS,
-        FEW_VIDEOS | {"half_steps": "joint"},
-        FEW_VIDEOS | {"objective": "bilevel-first"},
+        # Stopped before alpha moves: Adam has no state yet.
+        FEW_VIDEOS | {"objective": "bilevel-first", "alphas": replace(FEW_VIDEOS["alphas"], start_epoch=1.6)},
     ],
 )
 def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path, stop_after):
