@@ -178,7 +178,7 @@ def test_crops_by_matrices_are_those_of_torchs_resize() -> None:
     boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17), CropBox(2, 3, 28, True)]
     for size in (28, 16, 40):
         expected = crop_batch(clips, boxes, size)
-        found = augment._crop_by_matrices(clips, boxes, size)
+        found = augment._crop_at_once(clips, boxes, size)
         assert found.shape == expected.shape == (4, 3, 3, size, size)
         assert found.dtype == torch.uint8
         assert int((found.int() - expected.int()).abs().max()) <= 1
@@ -188,7 +188,7 @@ def test_crops_by_matrices_are_those_of_torchs_resize() -> None:
 def test_rows_of_resize_matrices_are_weights_inside_the_box(length: int, data: st.DataObject, size: int) -> None:
     side = data.draw(st.integers(1, length))
     start = data.draw(st.integers(0, length - side))
-    (matrix_SL,) = augment.resize_matrices(length, [start], [CropBox(start, start, side)], size)
+    (matrix_SL,) = augment.resize_matrices(length, [start], [side], size)
     assert torch.allclose(matrix_SL.sum(1), torch.ones(size), atol=1e-5)
     assert (matrix_SL >= 0).all()
     assert not matrix_SL[:, :start].any()

@@ -1,7 +1,7 @@
-"""Crops in space, flips, and what a flip does to a label. Clips stay uint8 until they are on the device.
+"""Crops in space, turned or not, flips, and what a flip does to a label. Clips stay uint8 until they are on the device.
 
 Legend: N clips, C channels, T frames, H and W pixels. Scaling a video and cropping it is one thing here: a box in the
-pixels of the video, resized once to what the network sees.
+pixels of the video, resized once to what the network sees. All frames of a clip have the same box.
 """
 
 import math
@@ -15,31 +15,59 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.config import AugmentConfig
+from pvnas.data.clips.chances import MIDDLE, Chances
+
+# Pixels of the source for one of a turned crop, above which one sample of them would miss too many.
+PIXELS_A_SAMPLE = 1.6
 
 
 @dataclass(frozen=True)
 class CropBox:
-    """A square of the source, in its pixels, and whether it is mirrored left to right."""
+    """A part of the source, in its pixels: ``side`` rows, as many columns unless ``columns`` says otherwise.
+
+    ``flip``: mirrored left to right. ``shear``, ``angle``: slanted, then turned about its middle by so many degrees, as
+    the source lies in it; a turned box may reach beyond the source, which goes on there as if it were mirrored.
+    """
 
     top: int
     left: int
     side: int
     flip: bool = False
+    columns: int | None = None
+    angle: float = 0.0
+    shear: float = 0.0
+
+    @property
+    def width(self) -> int:
+        return self.side if self.columns is None else self.columns
+
+    @property
+    def is_turned(self) -> bool:
+        return self.angle != 0.0 or self.shear != 0.0
 
 
 def random_crop_box(
-    height: int, width: int, augment: AugmentConfig, generator: torch.Generator, *, may_flip: bool
+    height: int,
+    width: int,
+    augment: AugmentConfig,
+    generator: torch.Generator,
+    *,
+    may_flip: bool,
+    chances: Chances = MIDDLE,
 ) -> CropBox:
     """Return the box of a random crop after scaling the shorter side to a random length (paper, section 4.1).
 
     Half of them are mirrored where they may be. Four numbers are drawn whatever the settings, so that one setting never
-    changes what another one draws.
+    changes what another one draws; ``chances`` say how far the box is from an upright square of the same area.
     """
     u_side, u_top, u_left, u_flip = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     short_side = augment.short_side_min + u_side * (augment.short_side_max - augment.short_side_min)
     side = _side(height, width, augment.crop, short_side)
-    top, left = (math.floor(u * (length - side + 1)) for u, length in ((u_top, height), (u_left, width)))
-    return CropBox(top, left, side, may_flip and u_flip < 0.5)
+    ratio = math.sqrt(augment.aspect) ** (2 * chances.aspect - 1)
+    rows, columns = min(height, max(1, round(side / ratio))), min(width, max(1, round(side * ratio)))
+    top, left = math.floor(u_top * (height - rows + 1)), math.floor(u_left * (width - columns + 1))
+    angle, shear = augment.rotate * (2 * chances.angle - 1), augment.shear * (2 * chances.shear - 1)
+    return CropBox(top, left, rows, may_flip and u_flip < 0.5, None if columns == rows else columns, angle, shear)
 
 
 def centre_box(height: int, width: int, crop: int, short_side: float) -> CropBox:
@@ -77,8 +105,10 @@ def crop_resize(frames_TCHW: Tensor, box: CropBox, size: int) -> Tensor:
 
     Fastest on frames that lie as (T, H, W, C) in memory, and leaves the clip so.
     """
-    crop = frames_TCHW[:, :, box.top : box.top + box.side, box.left : box.left + box.side]
-    if box.side != size:
+    if box.is_turned:
+        return turned_crops(frames_TCHW[None], [box], size)[0]
+    crop = frames_TCHW[:, :, box.top : box.top + box.side, box.left : box.left + box.width]
+    if (box.side, box.width) != (size, size):
         crop = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True)
     if box.flip:
         crop = crop.flip(3)
@@ -91,7 +121,7 @@ def crop_batch(clips: Sequence[Tensor], boxes: Sequence[CropBox], size: int) -> 
     On a GPU all clips of one height and width are resized at once.
     """
     if clips[0].is_cuda:
-        return _crop_by_matrices(clips, boxes, size)
+        return _crop_at_once(clips, boxes, size)
     n, (t, c) = len(clips), clips[0].shape[:2]
     # In memory (N, T, H, W, C): the channels-last form that the networks work on.
     batch_NTHWC = torch.empty((n, t, size, size, c), dtype=torch.uint8)
@@ -101,35 +131,42 @@ def crop_batch(clips: Sequence[Tensor], boxes: Sequence[CropBox], size: int) -> 
     return batch_NCTHW
 
 
-def _crop_by_matrices(clips: Sequence[Tensor], boxes: Sequence[CropBox], size: int) -> Tensor:
+def _crop_at_once(clips: Sequence[Tensor], boxes: Sequence[CropBox], size: int) -> Tensor:
+    """Crop all clips of one shape together, those that are turned and those that are not."""
+    t, c = clips[0].shape[:2]
+    batch_NCTHW = torch.empty((len(clips), c, t, size, size), dtype=torch.uint8, device=clips[0].device)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, (clip, box) in enumerate(zip(clips, boxes, strict=True)):
+        # By the samples too: what becomes of a clip must not hang on the others of its batch.
+        alike.setdefault((clip.shape, box.is_turned and _samples(box, size)), []).append(number)
+    for (_, turned), numbers in alike.items():
+        frames_NTCHW, chosen = torch.stack([clips[n] for n in numbers]), [boxes[n] for n in numbers]
+        batch_NCTHW[numbers] = (turned_crops if turned else _upright_crops)(frames_NTCHW, chosen, size)
+    return batch_NCTHW
+
+
+def _upright_crops(frames_NTCHW: Tensor, boxes: Sequence[CropBox], size: int) -> Tensor:
     """Crop, flip and resize as two products of matrices: rows of the box to rows of the crop, then columns.
 
     Differs from ``crop_resize``, which rounds between the two, by a grey level at the most.
     """
-    (t, c), device = clips[0].shape[:2], clips[0].device
-    batch_NCTHW = torch.empty((len(clips), c, t, size, size), dtype=torch.uint8, device=device)
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for number, clip in enumerate(clips):
-        by_shape.setdefault(tuple(clip.shape), []).append(number)
-    for (_, _, height, width), numbers in by_shape.items():
-        chosen = [boxes[number] for number in numbers]
-        rows_NSH = resize_matrices(height, [box.top for box in chosen], chosen, size).to(device)
-        columns_NSW = resize_matrices(width, [box.left for box in chosen], chosen, size).to(device)
-        mirrored = torch.tensor([box.flip for box in chosen], device=device)
-        columns_NSW = torch.where(mirrored[:, None, None], columns_NSW.flip(1), columns_NSW)
-        x_NTCHW = torch.stack([clips[number] for number in numbers]).float()
-        y_NTCSS = rows_NSH[:, None, None] @ x_NTCHW @ columns_NSW[:, None, None].mT
-        batch_NCTHW[numbers] = y_NTCSS.round_().clamp_(0, 255).to(torch.uint8).transpose(1, 2)
-    return batch_NCTHW
+    height, width = frames_NTCHW.shape[3:]
+    device = frames_NTCHW.device
+    rows_NSH = resize_matrices(height, [box.top for box in boxes], [box.side for box in boxes], size).to(device)
+    columns_NSW = resize_matrices(width, [box.left for box in boxes], [box.width for box in boxes], size).to(device)
+    mirrored = torch.tensor([box.flip for box in boxes], device=device)
+    columns_NSW = torch.where(mirrored[:, None, None], columns_NSW.flip(1), columns_NSW)
+    y_NTCSS = rows_NSH[:, None, None] @ frames_NTCHW.float() @ columns_NSW[:, None, None].mT
+    return y_NTCSS.round_().clamp_(0, 255).to(torch.uint8).transpose(1, 2)
 
 
-def resize_matrices(length: int, starts: Sequence[int], boxes: Sequence[CropBox], size: int) -> Tensor:
+def resize_matrices(length: int, starts: Sequence[int], sides: Sequence[int], size: int) -> Tensor:
     """Return matrices (N, size, length) that resize the pixels [start, start + side) of a line to ``size`` pixels.
 
     Bilinear, antialiased: the weights are a triangle about the centre of the new pixel, as wide as the larger of the
     old pixel and the new one, cut off at the ends of the box, of sum 1.
     """
-    side_N = torch.tensor([box.side for box in boxes], dtype=torch.float64)[:, None, None]
+    side_N = torch.tensor(list(sides), dtype=torch.float64)[:, None, None]
     start_N = torch.tensor(list(starts), dtype=torch.float64)[:, None, None]
     scale_N = side_N / size
     centre_NS = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * scale_N
@@ -137,6 +174,53 @@ def resize_matrices(length: int, starts: Sequence[int], boxes: Sequence[CropBox]
     weights_NSL = (1 - (pixel_NL - centre_NS).abs() / scale_N.clamp_min(1)).clamp_min(0)
     weights_NSL = weights_NSL * ((pixel_NL > 0) & (pixel_NL < side_N))
     return (weights_NSL / weights_NSL.sum(2, keepdim=True)).float()
+
+
+def turned_crops(frames_NTCHW: Tensor, boxes: Sequence[CropBox], size: int) -> Tensor:
+    """Return turned or slanted boxes of uint8 frames as (N, C, T, size, size) uint8, sampled once, bilinear.
+
+    Antialiased as far as the largest box needs it: each pixel is the mean of samples that are at most
+    PIXELS_A_SAMPLE apart.
+    """
+    places = torch.tensor([_places(box) for box in boxes], dtype=torch.float64)
+    return warped(frames_NTCHW, places, size, max(_samples(box, size) for box in boxes))
+
+
+def _samples(box: CropBox, size: int) -> int:
+    """Samples of a line for each pixel of a crop."""
+    return math.ceil(max(box.side, box.width) / size / PIXELS_A_SAMPLE)
+
+
+def _places(box: CropBox) -> list[list[float]]:
+    """Return the matrix (2, 3) from (x, y, 1) in a crop, -1 to 1, to (x, y) in the source, in its pixels."""
+    half_x, half_y = (-box.width if box.flip else box.width) / 2, box.side / 2
+    slant, turn = math.tan(math.radians(box.shear)), math.radians(box.angle)
+    cos, sin = math.cos(turn), math.sin(turn)
+    return [
+        [cos * half_x, (cos * slant - sin) * half_y, box.left + box.width / 2],
+        [sin * half_x, (sin * slant + cos) * half_y, box.top + box.side / 2],
+    ]
+
+
+def warped(frames_NTCHW: Tensor, places_N23: Tensor, size: int, samples: int = 1) -> Tensor:
+    """Return uint8 frames as (N, C, T, size, size) uint8, each pixel from where ``places`` say it is in them.
+
+    ``places``: float64 matrices from (x, y, 1) in the result, -1 to 1, to (x, y) in pixels of the frames; beyond their
+    edges the frames are mirrored. A pixel is the mean of samples x samples bilinear ones.
+    """
+    n, t, c, height, width = frames_NTCHW.shape
+    along_S = (torch.arange(size * samples, dtype=torch.float64) + 0.5) * (2 / (size * samples)) - 1
+    x_N, y_N, one_N = places_N23[:, :, :, None, None].unbind(2)
+    pixels_N2SS = x_N * along_S[None, None, None, :] + y_N * along_S[None, None, :, None] + one_N
+    grid_NSS2 = (pixels_N2SS.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], dtype=torch.float64) - 1).to(
+        frames_NTCHW.device, torch.float32
+    )
+    x_NCHW = frames_NTCHW.reshape(n, t * c, height, width).float()
+    y_NCSS = F.grid_sample(x_NCHW, grid_NSS2, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if samples > 1:
+        y_NCSS = F.avg_pool2d(y_NCSS, samples)
+    y_NTCSS = y_NCSS.round_().clamp_(0, 255).to(torch.uint8).view(n, t, c, size, size)
+    return y_NTCSS.transpose(1, 2)
 
 
 MIRRORED = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}

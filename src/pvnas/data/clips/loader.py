@@ -6,11 +6,11 @@ Legend: V videos, N clips of a global batch, C channels, T frames, H and W pixel
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, RunConfig, SearchConfig, TestConfig, TrainConfig
 from pvnas.data.balance import balanced_order, balanced_order_of_groups, groups_of
 from pvnas.data.clips import augment as crops
-from pvnas.data.clips.augment import NEVER, CropBox, crop_batch, flipped_labels
+from pvnas.data.clips.appearance import recoloured, with_stills
+from pvnas.data.clips.augment import CropBox, crop_batch
 from pvnas.data.clips.network_input import frames_read
-from pvnas.data.clips.sampling import centre_indices, draws, training_indices
+from pvnas.data.clips.sampling import centre_indices
+from pvnas.data.clips.training_clips import Key, TrainingClips, UncroppedClip
 from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.clips.workers import (
     ALONE,
@@ -149,13 +151,6 @@ class ViewBatch:
     views_N: Tensor  # int64; view v is temporal clip v // S and spatial crop v % S of S crops
 
 
-class UncroppedClip(NamedTuple):
-    frames_TCHW: Tensor
-    box: CropBox
-    label: int
-    path: str
-
-
 def training_batches(
     videos: VideoDataset,
     config: RunConfig,
@@ -172,22 +167,7 @@ def training_batches(
     often the run was interrupted; of several processes each gets the clips of its own logical shards (``positions``).
     Raises UserError for a video that cannot be read and where a worker process is killed.
     """
-    clip, augment, batch, seed = config.clip, stage.augment, stage.batch, config.seed
-    labels = flipped_labels(videos.catalog.classes, augment.flip)
-
-    def random_clip(key: tuple[int, int, int]) -> UncroppedClip:
-        """Return the clip of (step, position in the batch, video), the same whoever asks for it and when."""
-        step, position, index = key
-        draw = generator(seed, stream, "clip", epoch, step, position)
-        u = [float(torch.rand((), generator=draw, dtype=torch.float64)) for _ in range(draws(clip))]
-        frames_TCHW = videos.frames(index, lambda times_T, duration: training_indices(times_T, duration, clip, u))
-        video = videos.catalog.videos[index]
-        flipped = labels[video.label]
-        height, width = frames_TCHW.shape[2:]
-        box = crops.random_crop_box(height, width, augment, draw, may_flip=flipped != NEVER)
-        return UncroppedClip(frames_TCHW, box, flipped if box.flip else video.label, video.name)
-
-    table = videos.catalog.videos
+    augment, batch, seed, table = stage.augment, stage.batch, config.seed, videos.catalog.videos
     order = epoch_order(
         len(videos),
         batch,
@@ -201,9 +181,21 @@ def training_batches(
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
     read_here = positions(batch, rank, processes)
     keys = ([(step, n, int(order[step, n])) for n in read_here] for step in range(first_step, len(order)))
-    make, size = partial(_batch, random_clip, size=augment.crop), len(read_here) * clip_bytes(clip, augment.crop)
+    make = partial(augmented_batch, TrainingClips(videos, config, stage, epoch, stream))
+    size = len(read_here) * clip_bytes(config.clip, augment.crop)
     workers, pin = videos.workers(config.data.workers), videos.pins_memory()
     yield from load(make, keys, workers=workers, item_bytes=size, pin=pin)
+
+
+def augmented_batch(random_clip: TrainingClips, keys: Sequence[Key]) -> Batch:
+    """Return the batch of the clips of these keys: cropped, mixed with stills, recoloured."""
+    augment, clips = random_clip.stage.augment, list(map(random_clip, keys))
+    batch = _batch(clips, augment.crop)
+    clips_NCTHW = with_stills(batch.clips_NCTHW, [clip.still for clip in clips], augment.crop)
+    colours = [clip.colours for clip in clips if clip.colours is not None]
+    if colours:  # of all clips, or of none
+        clips_NCTHW = recoloured(clips_NCTHW, colours)
+    return replace(batch, clips_NCTHW=clips_NCTHW)
 
 
 def validation_batches(
@@ -219,8 +211,13 @@ def validation_batches(
 
     rows = range(len(videos))
     batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])
-    make, size = partial(_batch, centre_clip, size=augment.crop), clips_per_batch * clip_bytes(clip, augment.crop)
-    yield from load(make, batches, workers=videos.workers(workers), item_bytes=size)
+    size = clips_per_batch * clip_bytes(clip, augment.crop)
+    yield from load(
+        lambda rows: _batch(list(map(centre_clip, rows)), augment.crop),
+        batches,
+        workers=videos.workers(workers),
+        item_bytes=size,
+    )
 
 
 def test_batches(
@@ -266,8 +263,7 @@ def display_frames(videos: VideoDataset, index: int, clip: ClipConfig, test: Tes
     return crop_batch([frames_TCHW], [box], test.crop)[0].permute(1, 2, 3, 0).cpu().numpy()
 
 
-def _batch(make: Callable[[Any], UncroppedClip], keys: Iterable[Any], size: int) -> Batch:
-    clips = list(map(make, keys))
+def _batch(clips: Sequence[UncroppedClip], size: int) -> Batch:
     clips_NCTHW = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], size)
     labels_N = torch.tensor([clip.label for clip in clips], device=clips_NCTHW.device)
     return Batch(clips_NCTHW, labels_N, tuple(clip.path for clip in clips))

@@ -7,6 +7,7 @@ nominal frames. Segment sampling takes one frame out of each of as many equal pa
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -159,15 +160,39 @@ def draws(clip: ClipConfig) -> int:
     return {"dense": 1, "segment": clip.frames, "whole": 0}[clip.sampling]
 
 
-def training_indices(times_T: Seconds, duration: float, clip: ClipConfig, u: Sequence[float]) -> NDArray[np.int64]:
-    """Return the indices (frames_read,) of a training clip, for ``draws(clip)`` numbers uniform in [0, 1)."""
-    if clip.sampling == "segment":
-        chosen = shown_at(times_T, segment_instants(duration, clip.frames, np.asarray(u)))
-    elif clip.sampling == "whole":
-        chosen = shown_at(times_T, whole_instants(times_T, clip))
-    else:
+def training_indices(
+    times_T: Seconds, duration: float, clip: ClipConfig, u: Sequence[float], length: float = 1.0, u_start: float = 0.0
+) -> NDArray[np.int64]:
+    """Return the indices (frames_read,) of a training clip, for ``draws(clip)`` numbers uniform in [0, 1).
+
+    ``length``: of the window as a share of the config's, where the video reaches so far; without a window, of the part
+    of the video that is looked at, which ``u_start``, uniform in [0, 1), places in the video.
+    """
+    if clip.sampling == "dense":
+        clip = _with_window(clip, duration, length)
         chosen = frame_indices(times_T, duration, training_start(duration, clip, u[0]), clip)
+    else:
+        length = min(1.0, length)
+        start = u_start * (1.0 - length)
+        if clip.sampling == "segment":
+            instants = segment_instants(duration * length, clip.frames, np.asarray(u)) + start * duration
+        else:
+            instants = whole_instants(times_T, clip, length, start)
+        chosen = shown_at(times_T, instants)
     return _with_later(chosen, times_T, clip)
+
+
+def _with_window(clip: ClipConfig, duration: float, length: float) -> ClipConfig:
+    """Return the clip with a window of so many times its seconds, but no longer than the video where it was not.
+
+    Where the window shrinks to a short video (`fit`), it is a share of the video.
+    """
+    reach = duration / window_seconds(clip)
+    if reach < 1.0 and clip.short_videos == "fit" and length != 1.0:
+        length = reach * min(1.0, length)
+    elif length > 1.0:
+        length = min(length, max(1.0, reach))
+    return replace(clip, window_rate=clip.window_rate / length)
 
 
 def centre_indices(times_T: Seconds, duration: float, clip: ClipConfig) -> NDArray[np.int64]:
