@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,19 @@ def test_balanced_batches_of_a_pack_shard_after_shard_are_refused() -> None:
     with pytest.raises(UserError, match=r"search\.balance groups from class to class; set --search\.balance weights"):
         load_config("tiny", overrides={"data.order": "shards", "search.balance": "groups"})
     load_config("tiny", overrides={"data.order": "shards", "train.balance": "weights"})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"train.augment.drop_rgb": 0.2}, "clip.input is rgb; set --clip.input both"),
+        ({"clip.input": "motion", "search.augment.drop_rgb": 0.2}, "clip.input is motion"),
+        ({"train.augment.mixup": 0.2, "train.batch.clips_per_shard": 1}, "clips_per_shard is 1; set it to 2"),
+        ({"search.augment.cutmix": 1.0, "search.batch.clips_per_shard": 1}, "search.augment.cutmix mixes clips"),
+        ({"train.augment.window_min": 1.2}, "train.augment.window_max"),
+        ({"train.augment.aspect": 0.5}, "between 1 and 4"),
+    ],
+)
+def test_an_augmentation_that_would_do_nothing_is_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
+        load_config("tiny", overrides=options)

@@ -109,7 +109,7 @@ class AugmentConfig:
     flip: Literal["auto", "true", "false", "swap"] = "auto"
     """Mirror half of the training clips: auto (unless class names tell left from right), swap (with their labels)."""
     aspect: float = 1.0
-    """Largest ratio by which a crop is wider or higher than a square, before it is resized to one."""
+    """Largest ratio of the sides of a crop, wider or higher than a square of its area, before it is made one."""
     rotate: float = 0.0
     """Largest angle that a clip is turned by, in degrees."""
     shear: float = 0.0
@@ -123,21 +123,23 @@ class AugmentConfig:
     grey: float = 0.0
     """Share of the clips that lose their colours."""
     window_min: float = 1.0
-    """Shortest window of a clip, as a share of the config's: a shorter one shows the video slower."""
+    """Shortest window of a clip, as a share of the config's (clip.sampling dense) or of the video: a shorter one shows
+    the video slower."""
     window_max: float = 1.0
-    """Longest window of a clip, as a share of the config's, as far as the video reaches."""
+    """Longest window of a clip, as a share of the same, as far as the video reaches."""
     static: float = 0.0
-    """Largest share of a frame of another training video that is mixed into all frames of half of the clips."""
+    """Largest share of a frame of another training video that is mixed into all frames of half of the clips; motion
+    (clip.input) does not see it."""
     drop_rgb: float = 0.0
     """Share of the clips that lose their colour channels where the network sees both (clip.input both)."""
     mixup: float = 0.0
-    """Alpha of the Beta distribution by which each clip is mixed with another of its batch; 0: none."""
+    """Alpha of the Beta distribution by which each clip is mixed with another of its shard; 0: none."""
     cutmix: float = 0.0
-    """Alpha of the Beta distribution of the area that each clip takes over from another of its batch; 0: none."""
+    """Alpha of the Beta distribution of the area that each clip takes over from another of its shard; 0: none."""
     operations: int = 0
     """RandAugment: random operations applied to each clip one after another."""
     magnitude: float = 9.0
-    """RandAugment: strength of its operations, 0 to 30."""
+    """RandAugment: strength of its operations, 0 to 30; two of them (auto contrast, equalise) have none."""
 
 
 @dataclass

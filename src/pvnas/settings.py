@@ -299,6 +299,7 @@ def check_config(config: RunConfig) -> None:
                 f"data.order shards goes through a pack as it lies, whatever the classes, {stage}.balance {balance} "
                 f"from class to class; set --{stage}.balance weights or --data.order random"
             )
+        _check_augment(config, stage)
     objective = config.search.objective
     if config.search.half_steps == "joint" and objective != "one-level":
         raise UserError(
@@ -307,6 +308,22 @@ def check_config(config: RunConfig) -> None:
         )
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
+
+
+def _check_augment(config: RunConfig, stage: str) -> None:
+    """UserError for an augmentation that would do nothing."""
+    augment, clips = get_field(config, f"{stage}.augment"), get_field(config, f"{stage}.batch.clips_per_shard")
+    if augment.drop_rgb and config.clip.input != "both":
+        raise UserError(
+            f"{stage}.augment.drop_rgb takes the colours from a network that sees motion too, and clip.input is "
+            f"{config.clip.input}; set --clip.input both or --{stage}.augment.drop_rgb 0"
+        )
+    for name in ("mixup", "cutmix"):
+        if getattr(augment, name) and clips < 2:
+            raise UserError(
+                f"{stage}.augment.{name} mixes clips of one shard, and {stage}.batch.clips_per_shard is {clips}; "
+                f"set it to 2 or more, or --{stage}.augment.{name} 0"
+            )
 
 
 # YAML

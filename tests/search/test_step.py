@@ -18,7 +18,7 @@ from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator
 from pvnas.search.relaxation import drop_factors
-from pvnas.search.step import StepBatches, search_step
+from pvnas.search.step import StepBatches, SupernetGradient, search_step
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet
 
@@ -202,3 +202,30 @@ def test_before_its_start_epoch_alpha_keeps_its_bits_and_adam_has_no_state(objec
     search_step(network, weights, alphas, StepBatches(batch(3), batch(3)), config, ClipConfig(), epoch=1.0)
     assert all((a - before[name]).abs().min() > 1e-5 for name, a in network.alphas.items())
     assert {float(tensor) for name, tensor in alphas.tensors().items() if name.endswith("/step")} == {1.0}
+
+
+class Recorder:
+    """What a GPU's graphs do, without one: only the tensors of a call are new in it."""
+
+    def __init__(self) -> None:
+        self.functions: dict = {}
+
+    def call(self, name: object, function: object, tensors: tuple[torch.Tensor, ...]) -> object:
+        return self.functions.setdefault(name, function)(*tensors)
+
+
+def test_mixed_clips_have_both_losses_in_the_search_too_and_in_what_is_recorded() -> None:
+    network, shares = supernet(plain=False), torch.tensor([0.0, 0.25, 0.5, 1.0])
+    alphas = list(network.alphas.values())
+    gradient = SupernetGradient(network, alphas, ClipConfig(), 1, "fp32", 0, Recorder())  # type: ignore[arg-type]
+    for seed in range(2):
+        plain = batch(seed)
+        mixed = replace(plain, other_labels_N=plain.labels_N.flip(0), other_shares_N=shares)
+        losses = [
+            F.cross_entropy(network(network_input(plain.clips_NCTHW, ClipConfig())), labels_N, reduction="none")
+            for labels_N in (plain.labels_N, plain.labels_N.flip(0))
+        ]
+        expected = torch.autograd.grad(((1 - shares) * losses[0] + shares * losses[1]).mean(), alphas)
+        found, measures = gradient(alphas, mixed, update_statistics=False)
+        torch.testing.assert_close(found, list(expected))
+        assert float(measures["clips"]) == CLIPS

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pvnas.config import ClipConfig
+from pvnas.data.clips.loader import Extras
 from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import key, seed_all
-from pvnas.training.step import loss_gradients, scores_of
+from pvnas.training.step import loss_and_sums, loss_gradients, scores_of
 
 
 def network():
@@ -121,3 +122,38 @@ def test_weights_of_classes_weigh_the_gradient_and_no_measure():
     ones = loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig(), class_weights_K=torch.ones(3))[0]
     plain = loss_gradients(net, list(net.parameters()), clips, labels, ClipConfig())[0]
     assert all(torch.equal(a, b) for a, b in zip(ones, plain, strict=True))
+
+
+def test_a_mixed_clip_has_both_losses_by_its_shares_and_is_as_right_as_what_is_said() -> None:
+    scores = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]])
+    labels, others, shares = torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.25, 0.5])
+    losses = -torch.log_softmax(scores, 1)
+    expected = (0.75 * losses[0, 0] + 0.25 * losses[0, 2] + losses[1, 1]) / 2
+    loss, sums = loss_and_sums(scores, labels, Extras(others, shares), 0.0, None)
+    assert float(loss) == pytest.approx(float(expected))
+    assert float(sums["loss"]) == pytest.approx(2 * float(expected))
+    assert float(sums["correct"]) == pytest.approx(1.75)
+    assert float(sums["clips"]) == 2
+    assert sums["class_clips"].tolist() == pytest.approx([0.75, 1.0, 0.25])
+    weighted, _ = loss_and_sums(scores, labels, Extras(others, shares), 0.0, torch.tensor([1.0, 0.0, 2.0]))
+    assert float(weighted) == pytest.approx(float(0.75 * losses[0, 0] + 0.5 * losses[0, 2]) / 2)
+    assert float(loss_and_sums(scores, labels, Extras(others, shares * 0), 0.0, None)[0]) == pytest.approx(
+        float(loss_and_sums(scores, labels, Extras(), 0.0, None)[0])
+    )
+
+
+def test_each_shard_gets_its_own_extras() -> None:
+    extras = Extras(torch.arange(4), torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    first, second = extras.chunk(2)
+    assert first.other_labels_N.tolist() == [0, 1]  # type: ignore[union-attr]
+    assert second.other_shares_N.tolist() == pytest.approx([0.3, 0.4])  # type: ignore[union-attr]
+    assert second.keeps_rgb_N is None
+
+
+def test_a_clip_without_colours_is_seen_by_its_motion_alone() -> None:
+    clip = ClipConfig(input="both", frames=2)
+    clips = torch.randint(256, (2, 3, 4, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    plain, dropped = network_input(clips, clip), network_input(clips, clip, torch.tensor([1.0, 0.0]))
+    assert torch.equal(dropped[0], plain[0])
+    assert torch.equal(dropped[1, :3], plain[1, :3])
+    assert not dropped[1, 3:].any()

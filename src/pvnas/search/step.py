@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pvnas.config import ClipConfig, SearchConfig
-from pvnas.data.clips.loader import Batch
+from pvnas.data.clips.loader import Batch, Extras
 from pvnas.fast.accelerate import shared_passes
 from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
@@ -166,7 +166,10 @@ class SupernetGradient:
         others = [parameter for parameter in self.all_parameters if id(parameter) not in wanted]
         seed = self.seed if self.graphs is None else None  # a graph draws nothing
 
-        def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *mixing: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        extras = {name: tensor for name, tensor in batch.extras._asdict().items() if tensor is not None}
+
+        def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *more: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            extra, mixing = more[: len(extras)], more[len(extras) :]
             relaxation = Relaxation(mixing[0], mixing[1:]) if mixing else None
             statistics = nullcontext() if update_statistics else frozen_statistics(self.network)
             with frozen(others), statistics, relaxed(self.network, relaxation):
@@ -176,6 +179,7 @@ class SupernetGradient:
                     clips_NCTHW,
                     labels_N,
                     self.clip,
+                    extras=Extras(**dict(zip(extras, extra, strict=True))),
                     shards=self.shards,
                     seed=seed,
                     precision=self.precision,
@@ -183,7 +187,7 @@ class SupernetGradient:
                 )
 
         mixing = () if self.relaxation is None else (self.relaxation.temperature, *self.relaxation.factors)
-        tensors = (batch.clips_NCTHW, batch.labels_N, *mixing)
+        tensors = (batch.clips_NCTHW, batch.labels_N, *extras.values(), *mixing)
         if self.graphs is None:
             return gradients(*tensors)
         name = (len(parameters), id(parameters[0]), update_statistics, self.shares)

@@ -76,6 +76,7 @@ class TrainStage(Stage):
             batch.clips_NCTHW,
             batch.labels_N,
             self.config.clip,
+            extras=batch.extras,
             shards=self.config.train.batch.shards,
             seed=seed,
             precision=self.config.precision,

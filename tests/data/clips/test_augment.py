@@ -20,6 +20,7 @@ from pvnas.data.clips.augment import (
     spatial_view_box,
     validation_box,
 )
+from pvnas.data.clips.chances import MIDDLE, Chances
 from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import generator
 
@@ -164,6 +165,80 @@ def test_normalised_clips_are_floats_about_zero() -> None:
     assert int(clips_NCTHW[1, 0, 0, 0, 0]) == 255  # the input stays as it was
 
 
+# Shapes other than an upright square
+
+
+SHAPED = AugmentConfig(short_side_min=60, short_side_max=80, crop=56, aspect=2.0, rotate=20.0, shear=10.0)
+
+
+def test_chances_of_one_half_and_settings_that_are_off_make_the_upright_square() -> None:
+    plain = AugmentConfig(short_side_min=60, short_side_max=80, crop=56)
+    for i in range(20):
+        expected = random_crop_box(80, 106, plain, generator(0, i), may_flip=True)
+        chances = Chances.drawn(generator(1, i))
+        assert random_crop_box(80, 106, plain, generator(0, i), may_flip=True, chances=chances) == expected
+        assert random_crop_box(80, 106, SHAPED, generator(0, i), may_flip=True) == expected
+
+
+def test_a_crop_of_another_aspect_has_the_squares_area() -> None:
+    augment = AugmentConfig(short_side_min=64, short_side_max=64, crop=32, aspect=4.0)
+    boxes = [
+        random_crop_box(64, 128, augment, generator(0), may_flip=False, chances=MIDDLE._replace(aspect=u))
+        for u in (0.0, 0.25, 0.5, 1.0)
+    ]
+    assert [(box.side, box.width) for box in boxes] == [(64, 16), (45, 23), (32, 32), (16, 64)]
+
+
+@given(height=st.integers(1, 200), width=st.integers(1, 200), seed=st.integers(0, 200))
+def test_any_shape_of_box_lies_inside_the_source(height: int, width: int, seed: int) -> None:
+    chances = Chances.drawn(generator(1, seed))
+    box = random_crop_box(height, width, SHAPED, generator(seed), may_flip=True, chances=chances)
+    assert 0 <= box.top <= box.top + box.side <= height
+    assert 0 <= box.left <= box.left + box.width <= width
+    assert min(box.side, box.width) >= 1
+    assert abs(box.angle) <= 20
+    assert abs(box.shear) <= 10
+
+
+def test_a_turn_by_90_degrees_moves_pixels_only() -> None:
+    frames_TCHW = torch.randint(0, 256, (2, 3, 9, 12), dtype=torch.uint8, generator=generator(0))
+    cut_CTHW = frames_TCHW[:, :, 2:8, 3:9].transpose(0, 1)
+    for turns, angle in enumerate((0.0, 90.0, 180.0, 270.0)):
+        found = crop_resize(frames_TCHW, CropBox(2, 3, 6, angle=angle), 6)
+        assert torch.equal(found, torch.rot90(cut_CTHW, turns, (2, 3)))
+    mirrored = crop_resize(frames_TCHW, CropBox(2, 3, 6, True, angle=90.0), 6)
+    assert torch.equal(mirrored, torch.rot90(cut_CTHW, 1, (2, 3)).flip(3))
+
+
+def test_a_slant_of_45_degrees_shifts_each_row_by_one_more_pixel() -> None:
+    frames_TCHW = 2 * ramp(16, 40, frames=1)  # twice, so that half a pixel is a level
+    slanted = crop_resize(frames_TCHW, CropBox(4, 12, 8, shear=45.0), 8)
+    assert slanted[1, 0].tolist() == [[24 + 2 * column + 2 * row - 7 for column in range(8)] for row in range(8)]
+    assert slanted[0, 0].tolist() == [[8 + 2 * row] * 8 for row in range(8)]
+
+
+def test_beyond_the_source_a_turned_crop_goes_on_as_its_mirror() -> None:
+    frames_TCHW = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8, generator=generator(0))
+    beyond = crop_resize(frames_TCHW, CropBox(-3, 0, 8, angle=180.0), 8)[:, 0]
+    source = frames_TCHW[0]
+    assert torch.equal(beyond.flip(1, 2), torch.cat([source[:, :3].flip(1), source[:, :5]], dim=1))
+
+
+def test_a_small_turn_of_a_large_box_is_antialiased() -> None:
+    checkers = ((torch.arange(96)[:, None] + torch.arange(96)) % 2 * 255).to(torch.uint8).expand(1, 3, 96, 96)
+    grey = crop_resize(checkers, CropBox(12, 12, 72, angle=3.0), 18)
+    assert (grey.float() - 127.5).std() < 25  # one sample for each pixel: 90
+
+
+@given(seed=st.integers(0, 50))
+def test_a_still_video_stays_still_in_any_box(seed: int) -> None:
+    frame_CHW = torch.randint(0, 256, (3, 80, 106), dtype=torch.uint8, generator=generator(0))
+    chances = Chances.drawn(generator(1, seed))
+    box = random_crop_box(80, 106, SHAPED, generator(seed), may_flip=True, chances=chances)
+    clip_CTHW = crop_resize(frame_CHW.expand(3, -1, -1, -1), box, 24)
+    assert (clip_CTHW == clip_CTHW[:, :1]).all()
+
+
 # What a GPU does, on the CPU: the same crops by matrices
 
 
@@ -176,10 +251,13 @@ def smooth(height: int, width: int, seed: int) -> Tensor:
 def test_crops_by_matrices_are_those_of_torchs_resize() -> None:
     clips = [smooth(40, 60, 0), smooth(60, 40, 1), smooth(40, 60, 2), smooth(33, 33, 3)]
     boxes = [CropBox(3, 20, 33, True), CropBox(10, 0, 40), CropBox(0, 5, 17), CropBox(2, 3, 28, True)]
+    clips += [smooth(40, 60, seed) for seed in range(4, 9)]
+    boxes += [CropBox(3, 5, 30, True, 50), CropBox(1, 2, 35, False, 20), CropBox(4, 6, 30, angle=12.0)]
+    boxes += [CropBox(0, 0, 40, True, angle=-7.0, shear=5.0), CropBox(6, 9, 20, columns=44, shear=9.0)]
     for size in (28, 16, 40):
         expected = crop_batch(clips, boxes, size)
         found = augment._crop_at_once(clips, boxes, size)
-        assert found.shape == expected.shape == (4, 3, 3, size, size)
+        assert found.shape == expected.shape == (9, 3, 3, size, size)
         assert found.dtype == torch.uint8
         assert int((found.int() - expected.int()).abs().max()) <= 1
 

@@ -19,8 +19,16 @@ from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, Run
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips import loader  # by the module: pytest would take test_batches for a test
 from pvnas.data.clips.augment import CropBox, crop_resize, spatial_view_box
-from pvnas.data.clips.loader import Batch, epoch_order, steps_per_epoch, training_batches, validation_batches
+from pvnas.data.clips.loader import (
+    Batch,
+    Extras,
+    epoch_order,
+    steps_per_epoch,
+    training_batches,
+    validation_batches,
+)
 from pvnas.data.clips.sampling import frame_indices
+from pvnas.data.clips.training_clips import TrainingClips, UncroppedClip
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
@@ -46,17 +54,27 @@ def digests(batches: Iterable[Batch]) -> list[str]:
     """Return a SHA-256 of each batch: pixels, labels and paths."""
     return [
         hashlib.sha256(
-            b.clips_NCTHW.numpy().tobytes() + b.labels_N.numpy().tobytes() + repr(b.paths).encode()
+            b.clips_NCTHW.numpy().tobytes()
+            + b.labels_N.numpy().tobytes()
+            + repr(b.paths).encode()
+            + b"".join(extra.numpy().tobytes() for extra in b.extras if extra is not None)
         ).hexdigest()
         for b in batches
     ]
 
 
 def epoch_digests(
-    source: VideoDataset, *, epoch: int = 3, seed: int = 7, workers: int = 0, **options: int | str
+    source: VideoDataset,
+    *,
+    epoch: int = 3,
+    seed: int = 7,
+    workers: int = 0,
+    stage: TrainConfig = STAGE,
+    clip: ClipConfig = CLIP,
+    **options: int | str,
 ) -> list[str]:
-    config = RunConfig(seed=seed, data=DataConfig(workers=workers), clip=CLIP)
-    return digests(training_batches(source, config, STAGE, epoch, **options))  # type: ignore[arg-type]
+    config = RunConfig(seed=seed, data=DataConfig(workers=workers), clip=clip)
+    return digests(training_batches(source, config, stage, epoch, **options))  # type: ignore[arg-type]
 
 
 def test_an_epoch_is_the_same_for_any_number_of_workers_and_with_or_without_the_cache(source: VideoDataset) -> None:
@@ -73,6 +91,76 @@ def test_an_epoch_begun_again_in_its_middle_goes_on_with_the_same_batches(source
     for first_step in range(6):
         assert epoch_digests(source, first_step=first_step) == expected[first_step:]
     assert epoch_digests(source, first_step=2, workers=2) == expected[2:]
+
+
+# ---- augmentation
+
+EVERYTHING = AugmentConfig(
+    **vars(AUGMENT) | {
+        "aspect": 1.5, "rotate": 10.0, "shear": 5.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3,
+        "grey": 0.2, "window_min": 0.7, "window_max": 1.3, "static": 0.5, "drop_rgb": 0.3, "mixup": 1.0, "cutmix": 1.0,
+        "operations": 2,
+    }
+)  # fmt: skip
+BOTH = ClipConfig(frames=4, window=24, input="both")
+
+
+def test_with_every_augmentation_an_epoch_is_the_same_for_any_number_of_workers_and_begun_again(
+    source: VideoDataset,
+) -> None:
+    all_on = {"stage": replace(STAGE, augment=EVERYTHING), "clip": BOTH}
+    expected = epoch_digests(source, **all_on)  # type: ignore[arg-type]
+    assert len(set(expected)) == 5
+    assert epoch_digests(source, workers=2, **all_on) == expected  # type: ignore[arg-type]
+    assert source.prepare_cache()
+    assert epoch_digests(source, first_step=2, **all_on) == expected[2:]  # type: ignore[arg-type]
+    assert epoch_digests(source, first_step=3, workers=1, **all_on) == expected[3:]  # type: ignore[arg-type]
+
+
+def test_with_every_augmentation_two_processes_see_the_clips_of_one(source: VideoDataset) -> None:
+    source.prepare_cache()
+    config, stage = RunConfig(clip=BOTH), replace(STAGE, augment=EVERYTHING)
+    alone = next(training_batches(source, config, stage, 0))
+    parts = [next(training_batches(source, config, stage, 0, rank=rank, processes=2)) for rank in range(2)]
+    assert torch.equal(torch.cat([part.clips_NCTHW for part in parts]), alone.clips_NCTHW)
+    for name in Extras._fields:
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(alone, name))
+
+
+def test_a_still_video_stays_still_under_every_augmentation_of_one_clip(source: VideoDataset) -> None:
+    source.prepare_cache()
+    for video in source._cache or ():
+        video.frames_TCHW.copy_(video.frames_TCHW[:1].clone().expand_as(video.frames_TCHW))
+    (first, *_) = training_batches(source, RunConfig(clip=BOTH), replace(STAGE, augment=EVERYTHING), 0)
+    assert first.clips_NCTHW.shape == (6, 3, 8, 24, 24)
+    assert (first.clips_NCTHW == first.clips_NCTHW[:, :, :1]).all()
+    assert len({clip.numpy().tobytes() for clip in first.clips_NCTHW}) == 6
+
+
+def test_one_option_changes_no_draw_of_another(source: VideoDataset) -> None:
+    source.prepare_cache()
+
+    def clips(**options: float) -> list[UncroppedClip]:
+        config, augment = RunConfig(clip=CLIP), replace(AUGMENT, **options)  # type: ignore[arg-type]
+        drawn = TrainingClips(source, config, replace(STAGE, augment=augment), epoch=1)
+        return [drawn((0, position, position)) for position in range(12)]
+
+    plain, turned = clips(), clips(rotate=30.0, static=0.5, brightness=0.2, operations=2)
+    assert [(c.box.top, c.box.left, c.box.side, c.box.flip) for c in plain] == [
+        (c.box.top, c.box.left, c.box.side, c.box.flip) for c in turned
+    ]
+    assert [c.colours for c in clips(brightness=0.2)] == [c.colours for c in turned]
+    assert [c.operations for c in clips(operations=2)] == [c.operations for c in turned]
+    stills = [(c.still.box, c.still.share) if c.still else None for c in clips(static=0.5, rotate=30.0)]
+    assert stills == [(c.still.box, c.still.share) if c.still else None for c in turned]
+    assert 2 <= sum(still is not None for still in stills) <= 10
+    assert all(0 < still[1] <= 0.5 for still in stills if still is not None)
+
+
+def test_the_single_video_of_a_set_has_no_still_of_another(source: VideoDataset) -> None:
+    config, stage = RunConfig(clip=CLIP), replace(STAGE, augment=replace(AUGMENT, static=1.0))
+    drawn = TrainingClips(source.select([3]), config, stage, epoch=0)
+    assert [drawn((step, 0, 0)).still for step in range(5)] == [None] * 5
 
 
 def test_steps_before_the_first_are_not_decoded(source: VideoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +318,7 @@ import multiprocessing, os, signal, sys, threading, time
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.listing import read_catalog
 from pvnas.data.clips.loader import training_batches
+from pvnas.data.clips.training_clips import TrainingClips, UncroppedClip
 from pvnas.data.dataset import VideoDataset
 
 class Slow(VideoDataset):

@@ -279,3 +279,40 @@ def test_a_note_on_slow_videos_is_true_of_their_clips(rate: float, repeats: bool
     indices = sampling.centre_indices(times_T, 200 / rate, ClipConfig())
     assert (len(set(indices.tolist())) < 8) == repeats
     assert bool(notes([(200, 200 / rate)])) == repeats
+
+
+# ---- windows of another length
+
+
+def test_a_window_of_another_length_spreads_the_frames_by_as_much() -> None:
+    times_T, duration = times(300, 30.0)
+    clip = ClipConfig(frames=4, window=31)
+    for length, expected in ((1.0, [0, 10, 20, 30]), (0.5, [0, 5, 10, 15]), (2.0, [0, 20, 40, 60])):
+        assert sampling.training_indices(times_T, duration, clip, [0.0], length).tolist() == expected
+    last = sampling.training_indices(times_T, duration, clip, [0.9999999], 2.0)
+    assert last.tolist() == [238, 258, 278, 298]  # the window ends with the video
+
+
+@pytest.mark.parametrize("short_videos", ["clamp", "loop", "fit"])
+def test_a_longer_window_ends_with_the_video_and_a_shorter_one_of_a_short_video_is_a_share_of_it(
+    short_videos: Literal["clamp", "loop", "fit"],
+) -> None:
+    times_T, duration = times(31, 30.0)
+    clip = ClipConfig(frames=4, window=31, short_videos=short_videos)
+    assert sampling.training_indices(times_T, duration, clip, [0.5], 3.0).tolist() == [0, 10, 20, 30]
+    longer = ClipConfig(frames=4, window=62, short_videos=short_videos)
+    plain = sampling.training_indices(times_T, duration, longer, [0.5]).tolist()
+    assert sampling.training_indices(times_T, duration, longer, [0.5], 3.0).tolist() == plain
+    half = sampling.training_indices(times_T, duration, longer, [0.0], 0.5).tolist()
+    assert half == ([0, 5, 10, 15] if short_videos == "fit" else [0, 10, 20, 30])
+
+
+def test_without_a_window_a_part_of_the_video_is_looked_at() -> None:
+    times_T, duration = times(101, 10.0)
+    whole = ClipConfig(frames=5, sampling="whole")
+    assert sampling.training_indices(times_T, duration, whole, [], 0.5, 0.0).tolist() == [0, 12, 25, 37, 50]
+    assert sampling.training_indices(times_T, duration, whole, [], 0.5, 1.0).tolist() == [50, 62, 75, 87, 100]
+    assert sampling.training_indices(times_T, duration, whole, [], 1.7, 0.3).tolist() == [0, 25, 50, 75, 100]
+    segment = ClipConfig(frames=5, sampling="segment")
+    middle = sampling.training_indices(times_T, duration, segment, [0.5] * 5, 0.5, 0.5).tolist()
+    assert middle == [30, 40, 50, 60, 70]  # of 25.25 to 75.75 the middle of each fifth, in tenths of seconds

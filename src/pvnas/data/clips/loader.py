@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from pvnas.data.balance import balanced_order, balanced_order_of_groups, groups_
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.appearance import recoloured, with_stills
 from pvnas.data.clips.augment import CropBox, crop_batch
+from pvnas.data.clips.mixup import mixed
 from pvnas.data.clips.network_input import frames_read
+from pvnas.data.clips.rand_augment import changed_by
 from pvnas.data.clips.sampling import centre_indices
 from pvnas.data.clips.training_clips import Key, TrainingClips, UncroppedClip
 from pvnas.data.clips.view_frames import views_chosen
@@ -124,22 +126,48 @@ def _permutation(n: int, draw: torch.Generator) -> NDArray[np.int64]:
 # ---- batches
 
 
+class Extras(NamedTuple):
+    """What a batch may have beside clips and labels; None where the config leaves it off."""
+
+    other_labels_N: Tensor | None = None  # int64, of the clips that these are mixed with
+    other_shares_N: Tensor | None = None  # float32, how much of each clip and of its loss is theirs
+    keeps_rgb_N: Tensor | None = None  # float32, 0 for a clip whose colours the network does not see, else 1
+
+    def chunk(self, parts: int) -> list[Self]:
+        """Return the extras of equal parts of the batch."""
+        tensors = ([None] * parts if tensor is None else tensor.chunk(parts) for tensor in self)
+        return [type(self)(*part) for part in zip(*tensors, strict=True)]
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one step, shard after shard."""
+    """Clips of one step, shard after shard, and what Extras says of them."""
 
     clips_NCTHW: Tensor  # uint8
     labels_N: Tensor  # int64
     paths: tuple[str, ...]
+    other_labels_N: Tensor | None = None
+    other_shares_N: Tensor | None = None
+    keeps_rgb_N: Tensor | None = None
+
+    @property
+    def extras(self) -> Extras:
+        return Extras(self.other_labels_N, self.other_shares_N, self.keeps_rgb_N)
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory; the name is what torch's DataLoader looks for."""
-        return replace(self, clips_NCTHW=self.clips_NCTHW.pin_memory(), labels_N=self.labels_N.pin_memory())
+        return self._of({name: tensor.pin_memory() for name, tensor in self._tensors().items()})
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device; out of page-locked memory the copy runs beside other work."""
-        clips, labels = copied_to(device, (self.clips_NCTHW, self.labels_N))
-        return replace(self, clips_NCTHW=clips, labels_N=labels)
+        tensors = self._tensors()
+        return self._of(dict(zip(tensors, copied_to(device, tensors.values()), strict=True)))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def _of(self, tensors: dict[str, Any]) -> Self:
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
@@ -188,14 +216,33 @@ def training_batches(
 
 
 def augmented_batch(random_clip: TrainingClips, keys: Sequence[Key]) -> Batch:
-    """Return the batch of the clips of these keys: cropped, mixed with stills, recoloured."""
+    """Return the batch of the clips of these keys, whole shards of one step: cropped, changed, mixed."""
     augment, clips = random_clip.stage.augment, list(map(random_clip, keys))
     batch = _batch(clips, augment.crop)
     clips_NCTHW = with_stills(batch.clips_NCTHW, [clip.still for clip in clips], augment.crop)
+    if augment.operations:
+        changed = [changed_by(x, clip.operations) for x, clip in zip(clips_NCTHW, clips, strict=True)]
+        clips_NCTHW = torch.stack(changed).contiguous(memory_format=torch.channels_last_3d)
     colours = [clip.colours for clip in clips if clip.colours is not None]
     if colours:  # of all clips, or of none
         clips_NCTHW = recoloured(clips_NCTHW, colours)
-    return replace(batch, clips_NCTHW=clips_NCTHW)
+    batch = replace(batch, clips_NCTHW=clips_NCTHW)
+    if augment.drop_rgb:
+        keeps_rgb_N = torch.tensor([float(clip.keeps_rgb) for clip in clips], device=clips_NCTHW.device)
+        batch = replace(batch, keeps_rgb_N=keeps_rgb_N)
+    return _mixed_batch(batch, random_clip, keys) if augment.mixup or augment.cutmix else batch
+
+
+def _mixed_batch(batch: Batch, random_clip: TrainingClips, keys: Sequence[Key]) -> Batch:
+    """Return the batch with the clips of each shard mixed with one another."""
+    clips_per_shard, parts = random_clip.stage.batch.clips_per_shard, []
+    for first in range(0, len(keys), clips_per_shard):
+        step, position, _ = keys[first]
+        here = slice(first, first + clips_per_shard)
+        seed = random_clip.seed("mix", step, position // clips_per_shard)
+        parts.append(mixed(batch.clips_NCTHW[here], batch.labels_N[here], random_clip.stage.augment, seed))
+    clips_NCTHW, others_N, shares_N = map(torch.cat, zip(*parts, strict=True))
+    return replace(batch, clips_NCTHW=clips_NCTHW, other_labels_N=others_N, other_shares_N=shares_N)
 
 
 def validation_batches(

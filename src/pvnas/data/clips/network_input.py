@@ -25,11 +25,12 @@ def frames_read(clip: ClipConfig) -> int:
     return clip.frames if clip.input == "rgb" else 2 * clip.frames
 
 
-def network_input(clips_NCTHW: Tensor, clip: ClipConfig) -> Tensor:
+def network_input(clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None) -> Tensor:
     """Return what the network sees of uint8 clips (N, 3, T or 2T, H, W): floats (N, 3 or 6, T, H, W), on their device.
 
     rgb: about zero mean and unit variance over all videos. motion: the differences, divided by their root mean square
-    over the clip, so that a slow or pale motion counts as much as a fast one. both: motion, then rgb.
+    over the clip, so that a slow or pale motion counts as much as a fast one. both: motion, then rgb, which is 0
+    for the clips whose ``keeps_rgb`` is.
     """
     x = clips_NCTHW.contiguous(memory_format=torch.channels_last_3d).float()
     if clip.input == "rgb":
@@ -38,7 +39,12 @@ def network_input(clips_NCTHW: Tensor, clip: ClipConfig) -> Tensor:
     moved = (later - now).mul_(1 / 255)
     strength_N1111 = moved.square().mean((1, 2, 3, 4), keepdim=True).sqrt_().add_(QUIET)
     moved = moved.div_(strength_N1111)
-    return moved if clip.input == "motion" else torch.cat([moved, normalised(now)], dim=1)
+    if clip.input == "motion":
+        return moved
+    colours = normalised(now)
+    if keeps_rgb_N is not None:
+        colours = colours.mul_(keeps_rgb_N[:, None, None, None, None])
+    return torch.cat([moved, colours], dim=1)
 
 
 def normalised(x_NCTHW: Tensor) -> Tensor:

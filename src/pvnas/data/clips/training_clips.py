@@ -16,9 +16,10 @@ from pvnas.config import RunConfig, SearchConfig, TrainConfig
 from pvnas.data.clips.appearance import Colours, Still, drawn_colours
 from pvnas.data.clips.augment import NEVER, CropBox, flipped_labels, random_crop_box
 from pvnas.data.clips.chances import Chances
+from pvnas.data.clips.rand_augment import Operation, drawn_operations
 from pvnas.data.clips.sampling import draws, training_indices
 from pvnas.data.dataset import VideoDataset
-from pvnas.runtime.random import generator
+from pvnas.runtime.random import key
 
 Key = tuple[int, int, int]  # step, position in the batch, video
 STILL_SHARE = 0.5  # of the clips that have a still frame mixed in, where any have
@@ -31,6 +32,7 @@ class UncroppedClip(NamedTuple):
     path: str
     colours: Colours | None = None
     still: Still | None = None
+    operations: tuple[tuple[Operation, float], ...] = ()
     keeps_rgb: bool = True
 
 
@@ -49,13 +51,17 @@ class TrainingClips:
         """Of the mirrored clips of each class."""
         return flipped_labels(self.videos.catalog.classes, self.stage.augment.flip)
 
-    def generator(self, purpose: str, step: int, position: int) -> torch.Generator:
-        """Return the generator of a clip for one purpose."""
-        return generator(self.config.seed, self.stream, purpose, self.epoch, step, position)
+    def seed(self, purpose: str, step: int, position: int) -> int:
+        """Return the seed of what is drawn for one purpose in one place of a step."""
+        return key(self.config.seed, self.stream, purpose, self.epoch, step, position)
 
-    def __call__(self, key: Key) -> UncroppedClip:
+    def generator(self, purpose: str, step: int, position: int) -> torch.Generator:
+        """Return the generator of what is drawn for one purpose in one place of a step."""
+        return torch.Generator().manual_seed(self.seed(purpose, step, position))
+
+    def __call__(self, clip_key: Key) -> UncroppedClip:
         """Return the clip of (step, position in the batch, video). Raises UserError for a video that cannot be read."""
-        step, position, index = key
+        step, position, index = clip_key
         clip, augment = self.config.clip, self.stage.augment
         draw = self.generator("clip", step, position)
         chances = Chances.drawn(self.generator("augment", step, position))
@@ -73,7 +79,8 @@ class TrainingClips:
             self._labels[video.label] if box.flip else video.label,
             video.name,
             drawn_colours(augment, chances),
-            self._still(key, chances),
+            self._still(clip_key, chances),
+            self._operations(step, position),
             chances.drop_rgb >= augment.drop_rgb,
         )
 
@@ -82,9 +89,13 @@ class TrainingClips:
         may_flip = self._labels[self.videos.catalog.videos[index].label] != NEVER
         return random_crop_box(height, width, self.stage.augment, draw, may_flip=may_flip, chances=chances)
 
-    def _still(self, key: Key, chances: Chances) -> Still | None:
+    def _operations(self, step: int, position: int) -> tuple[tuple[Operation, float], ...]:
+        n, magnitude = self.stage.augment.operations, self.stage.augment.magnitude
+        return tuple(drawn_operations(n, magnitude, self.generator("operations", step, position))) if n else ()
+
+    def _still(self, clip_key: Key, chances: Chances) -> Still | None:
         """Return a frame of another video for half of the clips, with a box of its own; None without another one."""
-        step, position, index = key
+        step, position, index = clip_key
         most, n = self.stage.augment.static, len(self.videos)
         if most == 0.0 or chances.static >= STILL_SHARE or n < 2:
             return None
