@@ -13,9 +13,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pvnas.config import DataConfig, RunConfig
+from pvnas.config import LOCATION_FIELDS, DataConfig, RunConfig
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, check_config, load_config, set_field, shown
+from pvnas.settings import (
+    AUTO,
+    CONFIG_NAME,
+    check_config,
+    checked_hours,
+    fields_of_file,
+    get_field,
+    load_config,
+    set_field,
+    shown,
+)
 
 if TYPE_CHECKING:
     from pvnas.space.genotype import Genotype
@@ -31,19 +41,21 @@ def run(
     preset: str | None = None,
     config: str | Path | None = None,
     overrides: Mapping[str, object] | None = None,
+    hours: float | None = None,
 ) -> dict[str, Any]:
     """Search, train, test and report on videos, as ``pvnas run`` does, and return what results.json holds.
 
     ``data``: folder, list or pack, or a whole RunConfig; ``run_dir``: ``runs/<data>-<preset>`` unless given, and where
     a run that was interrupted goes on; ``preset``: laptop unless given; ``config``: YAML file with fields, over the
-    preset; ``overrides``: fields by dotted name, over both, as ``{"train.width": 24, "device": "cuda"}``. Raises
-    UserError for what a person can mend, and Interrupted where it was asked to stop.
+    preset; ``overrides``: fields by dotted name, over both, as ``{"train.width": 24, "device": "cuda"}``; ``hours``: in
+    place of a preset, choose what to run so that it takes so long here, into ``runs/<data>-<hours>h``; preset auto is
+    an hour. Raises UserError for what a person can mend, and Interrupted where it was asked to stop.
     """
-    settings = config_of(data, preset, config, overrides)
     with _threads_as_before():
+        settings, directory = run_of(data, run_dir, preset, config, overrides, hours)
         from pvnas import pipeline
 
-        return pipeline.run(settings, _directory(run_dir, settings))
+        return pipeline.run(settings, directory)
 
 
 def search(
@@ -108,6 +120,33 @@ def test(
         return pipeline.test(settings, Path(run_dir))
 
 
+def run_of(
+    data: Videos | None,
+    run_dir: str | Path | None = None,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    hours: float | None = None,
+) -> tuple[RunConfig, Path]:
+    """Return the config and the directory of a run that arguments ask for; with hours, it is planned first."""
+    if hours is None and preset != AUTO:
+        config = config_of(data, preset, file, overrides)
+        return config, _directory(run_dir, config)
+    hours = checked_hours(1.0 if hours is None else hours)
+    wishes = {**(fields_of_file(file) if file is not None else {}), **(overrides or {})}
+    for named in (preset, wishes.pop("preset", None)):
+        if named not in (None, AUTO):
+            raise UserError(f"{hours:g} hours and preset {shown(named)}: hours choose the values of a preset; name one")
+    if isinstance(data, RunConfig):
+        raise UserError("a whole config leaves nothing to choose for hours; give the videos, and fields as overrides")
+    config = config_of(data, "small", None, {name: wishes[name] for name in wishes if name.startswith("data.")})
+    wishes |= {name: get_field(config, name) for name in LOCATION_FIELDS if name in wishes or name == "data.path"}
+    directory = Path(run_dir) if run_dir is not None else default_run_dir(config, f"{hours:g}h")
+    from pvnas.plan.begin import planned_config
+
+    return planned_config(directory, hours, wishes), directory
+
+
 def config_of(
     data: Videos | None,
     preset: str | None = None,
@@ -165,10 +204,10 @@ def make_paths_absolute(config: RunConfig) -> None:
             setattr(config.data, name, os.path.abspath(os.path.expanduser(path)))
 
 
-def default_run_dir(config: RunConfig) -> Path:
-    """``runs/<folder of the videos>-<preset>``."""
+def default_run_dir(config: RunConfig, what: str = "") -> Path:
+    """``runs/<folder of the videos>-<preset>``, or ``what`` else it is."""
     name = config.data.path.rstrip("/").rpartition("/")[2] if "://" in config.data.path else ""
-    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{config.preset}"
+    return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{what or config.preset}"
 
 
 def _directory(run_dir: str | Path | None, config: RunConfig) -> Path:

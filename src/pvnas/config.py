@@ -417,6 +417,18 @@ def laptop() -> RunConfig:
     return config
 
 
+def small() -> RunConfig:
+    """What `pvnas run DATA --hours H` starts from: few videos, learnt from scratch by how things move in them."""
+    config = replace(laptop(), preset="small")
+    config.clip = ClipConfig(input="motion", sampling="whole", window=64, short_videos="fit")
+    config.train.weights.weight_decay, config.train.weights.decay_on = 2e-3, "kernels"
+    config.train.dropout, config.train.ema, config.train.final_on = 0.5, 0.99, "train+validation"
+    for augment in (config.search.augment, config.train.augment):
+        augment.aspect, augment.rotate, augment.window_min = 1.25, 10.0, 0.7
+    config.test.flip = True
+    return config
+
+
 def demo() -> RunConfig:
     """The generated `shapes` videos on two CPU cores in about eight minutes; flips would swap its classes."""
     config = replace(laptop(), preset="demo")
@@ -443,5 +455,6 @@ def tiny() -> RunConfig:
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
-    make.__name__.replace("_", "-"): make for make in (tiny, demo, laptop, pvnas_search, pvnas_l, pvnas_m, ucf101)
+    make.__name__.replace("_", "-"): make
+    for make in (tiny, demo, laptop, small, pvnas_search, pvnas_l, pvnas_m, ucf101)
 }

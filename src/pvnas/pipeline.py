@@ -29,7 +29,7 @@ from pvnas.deploy.model import load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.preflight import check_before_start, make_run_directory
+from pvnas.preflight import check_before_start, check_place, make_run_directory
 from pvnas.report.page import write_report
 from pvnas.report.record import TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint
@@ -114,8 +114,7 @@ def open_session(
     ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given.
     """
     run_dir = Path(run_dir)
-    if (run_dir / TESTED).exists():
-        raise UserError(f"{run_dir} holds a test of another set, no run; name another --dir")
+    check_place(run_dir, config.data)
     check_resumable(run_dir, config)
     learnt = None
     if has_learnt(run_dir):
@@ -123,8 +122,6 @@ def open_session(
         opened, learnt = open_learnt(config, run_dir, splits)
     else:
         opened = open_to_learn(config)  # a wrong path must not leave an empty run directory behind
-        if run_dir.resolve() == Path(config.data.path).resolve():
-            raise UserError(f"{run_dir} is the folder of the videos; name a run directory of its own with --dir")
     with _session(config, run_dir, opened, learnt, splits, genotype) as session:
         yield session
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from pvnas.config import AugmentConfig, BatchConfig, RunConfig
+from pvnas.config import AugmentConfig, BatchConfig, DataConfig, RunConfig
 from pvnas.errors import UserError
+from pvnas.report.record import TESTED
 from pvnas.runtime.files import explained
 from pvnas.space.genotype import Genotype, is_reduction, random_genotype
 from pvnas.space.layers import PLAIN
@@ -24,10 +25,18 @@ FOLDERS = ("checkpoints", "checkpoints/search", "checkpoints/train", "genotypes"
 FILES = (
     *("config.yaml", "environment.json", "catalog.json", "verdicts.json", "verdicts.csv", "metrics.jsonl"),
     *("genotype.json", "alphas.safetensors", "model.json", "model.safetensors", "results.json", "predictions.csv"),
-    *("confusion.json", "report.html"),
+    *("confusion.json", "report.html", "plan.json"),
 )
 BYTES_OF_A_PARAMETER = 3 * 4  # in float32, in two checkpoints that are kept and one that is being written
 SPARE_BYTES = 32 << 20  # of tables, figures and the page
+
+
+def check_place(run_dir: Path, data: DataConfig) -> None:
+    """Raise UserError for a directory that is no place for a run of these videos."""
+    if (run_dir / TESTED).exists():
+        raise UserError(f"{run_dir} holds a test of another set, no run; name another --dir")
+    if run_dir.resolve() == Path(data.path).resolve():
+        raise UserError(f"{run_dir} is the folder of the videos; name a run directory of its own with --dir")
 
 
 def make_run_directory(run_dir: Path) -> None:

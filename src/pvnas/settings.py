@@ -23,7 +23,10 @@ from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS, PRESETS, RunConfig
 from pvnas.errors import UserError
 
 DEFAULT_PRESET = "laptop"
+AUTO = "auto"
+"""The preset that is chosen for the videos and the time there is (pvnas.plan): ``--hours 1``."""
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
+MOST_HOURS = 10_000
 MAX_FILE_BYTES = 256 * 1024
 
 
@@ -87,6 +90,8 @@ def section_help(section: str) -> str:
 
 def preset_config(name: str) -> RunConfig:
     """A fresh copy of the preset; UserError with the nearest name for an unknown one."""
+    if name == AUTO:
+        raise UserError("preset auto is chosen for given videos and a whole run: pvnas run DATA --preset auto")
     if name not in PRESETS:
         raise UserError(f"no preset {shown(name)}{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}")
     return PRESETS[name]()
@@ -99,7 +104,7 @@ def load_config(
 
     Without a preset the file's is taken, and ``laptop`` where it names none. A file may be partial.
     """
-    in_file = _flatten(read_yaml(file), where=str(file)) if file is not None else {}
+    in_file = fields_of_file(file) if file is not None else {}
     if preset is None:
         preset = str(checked(all_fields()["preset"], in_file.get("preset", DEFAULT_PRESET), f"{file}: "))
     config = preset_config(preset)
@@ -110,6 +115,11 @@ def load_config(
     config.preset = preset
     check_config(config)
     return config
+
+
+def fields_of_file(file: str | Path) -> dict[str, object]:
+    """The fields that a YAML file names, by dotted name. UserError for one that is no config."""
+    return _flatten(read_yaml(file), where=str(file))
 
 
 def dump_config(config: RunConfig, *, comments: bool = False) -> str:
@@ -324,6 +334,15 @@ def _check_augment(config: RunConfig, stage: str) -> None:
                 f"{stage}.augment.{name} mixes clips of one shard, and {stage}.batch.clips_per_shard is {clips}; "
                 f"set it to 2 or more, or --{stage}.augment.{name} 0"
             )
+
+
+def checked_hours(value: object) -> float:
+    """The number of hours that a run is planned for. UserError for what is none."""
+    hours = checked(Field("hours", float, ""), value)
+    assert isinstance(hours, float)
+    if not 0 < hours <= MOST_HOURS:
+        raise UserError(f"hours must be above 0 and at most {MOST_HOURS}, not {plain(value)}")
+    return hours
 
 
 # YAML

@@ -5,19 +5,28 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.api import config_of, default_run_dir, make_paths_absolute, tested_config
+from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, PRESET, RUN, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
-from pvnas.settings import check_resumable, load_config
+from pvnas.settings import check_resumable, checked_hours, load_config
 
 DATA_AND_CONFIG = (
     Argument("folder", "folder of labelled videos", None, metavar="DATA"),
     Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN"),
     PRESET,
     CONFIG,
+)
+
+HOURS = Argument(
+    "--hours",
+    "choose all that a preset holds by the videos and this machine's speed, to be done in so long; as --preset auto, "
+    "which is an hour",
+    None,
+    metavar="H",
+    convert=checked_hours,
 )
 
 
@@ -46,12 +55,14 @@ def demo(args: Namespace) -> None:
 @command(
     "run",
     *DATA_AND_CONFIG,
+    HOURS,
     takes_config=True,
-    example="pvnas run my_videos --preset laptop\npvnas run my_videos --dir runs/wide --train.width 24",
+    example="pvnas run my_videos --hours 1\npvnas run my_videos --preset laptop\n"
+    "pvnas run my_videos --dir runs/wide --train.width 24",
 )
 def run(args: Namespace) -> None:
     """Search, train, test and report on a folder of videos; the same command resumes it."""
-    config, run_dir = _config_of(args)
+    config, run_dir = run_of(args.folder, args.dir, args.preset, args.config, args.overrides, args.hours)
     from pvnas import pipeline
 
     _print_outcome(pipeline.run(config, run_dir), run_dir)
