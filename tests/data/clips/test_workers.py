@@ -1,6 +1,8 @@
 """Worker processes that cannot go on, or hang: one line that says what to do, and an end; never a wait without one."""
 
+import multiprocessing.queues
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -104,9 +106,22 @@ def test_a_batch_that_no_longer_fits_is_one_line_and_an_end() -> None:
 
 @linux_only
 def test_too_many_open_files_are_one_line_and_an_end() -> None:
-    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) + 14,) * 2)"
+    """Enough of them for two workers to start, and not for their batches; who is the first to lack one is chance."""
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) + 11,) * 2)"
     output = said(start(LOAD.format(setup=few, size=8)))
-    assert "--data.workers 0" in output.splitlines()[-1]
+    assert output.splitlines()[-1].startswith("too many open files for worker processes: allow more (ulimit -n 65536)")
+
+
+@linux_only
+def test_a_worker_that_lacks_open_files_says_so_by_its_end() -> None:
+    """Whatever its error is: here that of a module of Python's which finds no folder for temporary files."""
+
+    def make(key: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 3,) * 2)
+        multiprocessing.queues.Queue._on_queue_feeder_error(FileNotFoundError("no folder"), None)  # type: ignore[attr-defined]
+
+    with pytest.raises(UserError, match=r"^too many open files for worker processes: allow more"):
+        next(load(make, range(6), workers=1, item_bytes=0))
 
 
 HANGS = """

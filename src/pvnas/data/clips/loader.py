@@ -4,6 +4,7 @@ Every random choice is keyed by (seed, epoch, step, sample), the order of an epo
 Legend: V videos, N clips of a global batch, C channels, T frames, H and W pixels.
 """
 
+import errno
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,8 +32,10 @@ from pvnas.data.clips.training_clips import Key, TrainingClips, UncroppedClip
 from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.clips.workers import (
     ALONE,
+    TOO_MANY_FILES,
     explained_want,
     items_ahead,
+    lacks_files,
     not_ended_while_started,
     prepare_worker,
     shared,
@@ -379,7 +382,7 @@ class _Made(Dataset[Any]):
             return UserError(str(error))
 
 
-def _next(iterator: Iterator[Any], workers: int) -> Any:
+def _next(iterator: Any, workers: int) -> Any:
     """Return what comes next, None at the end; a stop request ends the wait for it.
 
     Raises UserError where a worker process died: killed, most likely.
@@ -399,6 +402,8 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
             text += f" {named_error}"
         if explained := explained_want(text):
             raise UserError(explained) from None
+        if lacks_files() or any(worker.exitcode == errno.EMFILE for worker in iterator._workers):
+            raise UserError(TOO_MANY_FILES) from None
         named = KILLED.search(text)
         which = f" (process {named[1]})" if named else ""
         raise UserError(

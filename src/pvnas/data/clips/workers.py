@@ -3,6 +3,7 @@
 Linux keeps shared memory in /dev/shm; a container has 64 MiB of it unless it was given more.
 """
 
+import errno
 import math
 import multiprocessing.queues
 import os
@@ -23,7 +24,9 @@ FOLDER = Path("/dev/shm")
 MIB = 1 << 20
 AHEAD = 2  # items that each worker makes before they are asked for, where there is room
 IN_USE = 2  # items that the main process holds: one is being used, one may be on its way to a GPU
+FILES_OF_SENDING = 10  # that a process opens, at most, to send a batch or to receive one
 ALONE = "or decode in the main process: --data.workers 0"
+TOO_MANY_FILES = f"too many open files for worker processes: allow more (ulimit -n 65536), {ALONE}"
 
 
 def items_ahead(workers: int, item_bytes: int) -> int:
@@ -75,23 +78,40 @@ def shared(item: Any) -> Any:
 
 def explained_want(error: str) -> str:
     """Return what an error of PyTorch's shared memory means and what to do; empty for any other error."""
-    if "Too many open files" in error:
-        return f"too many open files for worker processes: allow more (ulimit -n 65536), {ALONE}"
+    if os.strerror(errno.EMFILE) in error:
+        return TOO_MANY_FILES
     if "shared memory" in error or "Bus error" in error or "/torch_" in error:
         return f"{FOLDER} is too small for the batches: give it more (docker run --shm-size=2g, or --ipc=host), {ALONE}"
     return ""
+
+
+def lacks_files() -> bool:
+    """Return whether this process may not open the files that a batch is sent by.
+
+    What fails for want of them has many errors: no temporary directory is one of them.
+    """
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(FILES_OF_SENDING))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    finally:
+        for number in opened:
+            os.close(number)
+    return False
 
 
 def prepare_worker(number: int) -> None:
     """Let this worker process end when its parent says so, or when what it has made cannot be sent, and not before.
 
     Else the main process would wait for ever, or lose steps: a scheduler, and the command `timeout`, send SIGTERM to
-    all processes of a run, of which the main one alone knows how to stop.
+    all processes of a run, of which the main one alone knows how to stop. The exit code EMFILE tells it that this one
+    may not open the files that it needs.
     """
 
     def end(error: Exception, item: Any) -> NoReturn:
         os.write(sys.stderr.fileno(), f"pvnas: a batch cannot be sent: {error}\n".encode(errors="replace"))
-        os._exit(1)
+        os._exit(errno.EMFILE if lacks_files() else 1)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
