@@ -206,6 +206,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("cost genotype.json --clip 8x224", "--clip takes frames x height x width, for example 8x224x224"),
         ("cost genotype.json --clip 8x²x2", "--clip takes"),
         ("cost genotype.json --stem x", "--stem takes one of stride4, stride2"),
+        ("cost genotype.json --input sound", "--input takes one of rgb, motion, both"),
         ("cost genotype.json --views 0", "--views must be at least 1"),
         ("cost genotype.json --layout X", "layout"),
         ("cost .", "genotype"),
@@ -366,6 +367,9 @@ def test_cost_prints_json_and_a_table(run: Run, genotype_file: Path) -> None:
     assert cost["params"] > 0
     assert cost["activations"] > 0
     assert "latency" not in cost
+    both = json.loads(run(*line, "--input", "both", "--json").out)
+    assert (both["input"], cost["input"]) == ("both", "rgb")
+    assert both["params"] == cost["params"] + 4 * 3 * 9  # three more channels of the stem's 3x3 kernel
     table = run(*line).out
     assert f"{cost['params']:,}" in table
     assert f"{cost['macs_per_video']:,}" in table
@@ -373,7 +377,7 @@ def test_cost_prints_json_and_a_table(run: Run, genotype_file: Path) -> None:
 
 def test_cost_measures_latency(run: Run, genotype_file: Path) -> None:
     line = f"cost {genotype_file} --width 2 --clip 2x32x32 --classes 2 --stem stride2 --latency --json".split()
-    latency = json.loads(run(*line).out)["latency"]
+    latency = json.loads(run(*line, "--input", "both").out)["latency"]
     assert 0 < latency["min_ms"] <= latency["median_ms"] <= latency["max_ms"]
 
 

@@ -27,7 +27,7 @@ class NetworkConfig:
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
     in_channels: int = 3
-    """Channels of what the network sees: 3 of colours or motion, 6 of both."""
+    """Channels of what the network sees: 3 of colours or motion, 6 of both. In model.json the clip's input says it."""
 
 
 PV_NAS_L = NetworkConfig()
@@ -91,6 +91,11 @@ class ClipConfig:
     """Frame rate in which the window is counted, per second (P: 30)."""
     short_videos: Literal["clamp", "loop", "fit"] = "clamp"
     """Video shorter than the window: repeat its last frame, start again, or shrink the window to the video."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of what the network sees."""
+        return 6 if self.input == "both" else 3
 
 
 @dataclass
@@ -349,8 +354,7 @@ class RunConfig:
     def network(self) -> NetworkConfig:
         """The derived network that this run trains."""
         train = self.train
-        in_channels = 6 if self.clip.input == "both" else 3
-        return NetworkConfig(train.layout, train.width, train.repeat, self.stem, train.head, in_channels)
+        return NetworkConfig(train.layout, train.width, train.repeat, self.stem, train.head, self.clip.channels)
 
 
 # Fields that may differ between an interrupted run and the command that resumes it: they change no number.

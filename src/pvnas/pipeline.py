@@ -93,6 +93,8 @@ def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[
     """Test the network of a run on all videos that the config names; results and page go into a folder of their own."""
     run_dir, folder = Path(run_dir), Path(folder)
     model = load_model(run_dir)
+    if config.clip.input != model.config.clip.input:
+        raise UserError(f"the network of {run_dir} sees {model.config.clip.input}; leave --clip.input away")
     if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
     opened = open_whole(config.data, model.classes, run_dir)
@@ -267,6 +269,7 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
         "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,
         "genotype_digest": digest({}, genotype.with_about().to_json()),
         **{name: getattr(network, name) for name in ("width", "repeat", "layout", "stem")},
+        "input": config.clip.input,
         "sampling": config.clip.sampling,
         "rule": test.rule,
         "short_videos": config.clip.short_videos,

@@ -316,6 +316,11 @@ def check_config(config: RunConfig) -> None:
             f"search.half_steps joint makes one pass of one batch, and search.objective {objective} trains "
             "alphas and weights on different videos; set --search.half_steps same or --search.objective one-level"
         )
+    if config.clip.sampling == "whole" and config.clip.frames == 1:
+        raise UserError(
+            "clip.sampling whole takes the first and the last frame, and clip.frames is 1; set --clip.frames 2 or "
+            "--clip.sampling dense"
+        )
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
 

@@ -48,6 +48,16 @@ def test_scores_are_those_of_evaluation_mode(first, stem, size, batch):
         torch.testing.assert_close(fused(x), expected, rtol=1e-9, atol=1e-10)  # nothing it works in place on is lost
 
 
+def test_six_channels_go_through_folded_layers_and_kernels_alike():
+    network = trained(with_every_operation(0), in_channels=6).float()
+    x = torch.randn(2, 6, 3, 20, 20)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(folded(network)(x), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(for_inference(network)(x), expected, rtol=1e-3, atol=1e-3)
+    assert for_inference(network).in_channels == 6
+
+
 def test_norms_are_gone_and_pointwise_joins_temporal():
     network = trained(with_every_operation(5))
     fused = folded(network)

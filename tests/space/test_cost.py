@@ -16,6 +16,7 @@ from pvnas.space.genotype import Genotype, random_genotype
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.stem import build_stem
+from pvnas.space.supernet import Supernet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -65,6 +66,20 @@ def test_random_genotypes_have_the_median_and_range_of_the_published_layout():
     assert statistics.median(macs) == pytest.approx(19.5, rel=0.12)
     assert 6 <= min(params) <= max(params) <= 43
     assert 9 <= min(macs) <= max(macs) <= 40
+
+
+@pytest.mark.parametrize(("stem", "kernel"), [("stride4", 7 * 7), ("stride2", 3 * 3)])
+def test_three_more_channels_cost_what_their_part_of_the_first_kernel_does(stem, kernel):
+    rgb, both = (
+        network_cost(random_genotype(0), width=4, clip=(2, 32, 30), classes=5, stem=stem, in_channels=channels)
+        for channels in (3, 6)
+    )
+    assert both.params - rgb.params == 4 * 3 * kernel
+    assert both.macs - rgb.macs == 4 * 3 * kernel * (2 * 16 * 15)  # at each position of the first layer's output
+    assert both.activations == rgb.activations
+    network = PVNASNetwork(random_genotype(0), NetworkConfig(width=4, stem=stem, in_channels=6), num_classes=5)
+    assert count_macs(network, (2, 32, 30)) == (both.macs, both.activations)
+    assert count_macs(Supernet(5, width=2, stem=stem, in_channels=6), (2, 32, 30))[0] > 0
 
 
 def test_over_views_and_latency():

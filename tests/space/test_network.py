@@ -162,6 +162,11 @@ def test_create_model_reads_files_and_refuses_what_is_not_there(tmp_path):
         create_model("pvnas_l_hal", genotype=path)
     with pytest.raises(UserError, match="no pretrained weights"):
         create_model("pvnas_l", True, genotype=path)
+    both = create_model("pvnas_tiny", genotype=path, num_classes=2, width=4, in_chans=6, features_only=True)
+    assert both.in_channels == 6
+    assert [y.shape[1] for y in both(torch.randn(1, 6, 2, 16, 16))] == [4, 16, 32, 32, 64, 64, 128, 128]
+    with pytest.raises(TypeError, match="in_channels"):  # timm's name is in_chans
+        create_model("pvnas_l", genotype=path, in_channels=6)
     with pytest.raises(UserError, match="in_chans"):
         create_model("pvnas_l", genotype=path, in_chans=0)
 

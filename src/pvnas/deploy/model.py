@@ -37,7 +37,7 @@ def save_model(
         "version": VERSION,
         "genotype": json.loads(genotype.to_json()),
         "classes": list(classes),
-        "network": asdict(config.network),
+        "network": {name: value for name, value in asdict(config.network).items() if name != "in_channels"},
         "clip": asdict(config.clip),
         "test": asdict(config.test),
         "mean": list(MEAN),
@@ -60,7 +60,7 @@ def load_model(folder: Path) -> Model:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
         fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
         stem = fields.pop("stem")
-        fields.pop("in_channels", None)  # the clip's input says it
+        fields.pop("in_channels", None)  # of a model that was written between two releases: the clip's input says it
         # Older models have neither.
         videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))
         side = int(data.get("decoded_short_side", test.short_side))

@@ -39,9 +39,9 @@ def create_model(
 ) -> nn.Module:
     """Return a network of this name built from a genotype or a genotype file.
 
-    ``options`` are PVNASNetwork's (drop_rate, drop_path_rate) and NetworkConfig's (width, repeat, layout, stem, head).
-    With ``features_only`` the network returns the outputs of its stem and cells. Raises UserError for unknown names and
-    for what does not exist.
+    ``in_chans``: 3 for colours or motion, 6 for both. ``options`` are PVNASNetwork's (drop_rate, drop_path_rate) and
+    NetworkConfig's (width, repeat, layout, stem, head). With ``features_only`` the network returns the
+    outputs of its stem and cells. Raises UserError for unknown names and for what does not exist.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1) or [", ".join(list_models())]
@@ -52,19 +52,20 @@ def create_model(
         raise UserError(f"in_chans is {in_chans}; must be at least 1")
     if not isinstance(genotype, Genotype):
         genotype = Genotype.load(genotype)
-    changes = {field.name: options.pop(field.name) for field in fields(NetworkConfig) if field.name in options}
+    names = {field.name for field in fields(NetworkConfig)} - {"in_channels"}  # which timm calls in_chans
+    changes = {name: options.pop(name) for name in names & options.keys()}
     config = replace(MODELS[name], in_channels=in_chans, **changes)
     network = PVNASNetwork(genotype, config, num_classes=num_classes, **options)
     return FeatureExtractor(network) if features_only else network
 
 
 class FeatureExtractor(nn.Module):
-    """(N, 3, T, H, W) to a list of the outputs of stem and cells; ``feature_info`` describes the cells'."""
+    """(N, in_channels, T, H, W) to a list of the outputs of stem and cells; ``feature_info`` describes the cells'."""
 
     def __init__(self, network: PVNASNetwork) -> None:
         super().__init__()
         network.reset_classifier(0)
-        self.network, self.feature_info = network, network.feature_info
+        self.network, self.feature_info, self.in_channels = network, network.feature_info, network.in_channels
 
     def forward(self, x_NCTHW: Tensor) -> list[Tensor]:
         return list(self.network.forward_intermediates(x_NCTHW))

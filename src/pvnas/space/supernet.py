@@ -64,7 +64,7 @@ class Supernet(nn.Module):
         self.categories = parse_layout(layout)
         specs = cell_specs(self.categories, width)
         self.folded = layers is FOLDED  # which asks for clips in channels-last memory
-        self.stem = build_stem(stem, in_channels, width, layers)
+        self.stem, self.in_channels = build_stem(stem, in_channels, width, layers), in_channels
         self.cells = nn.ModuleList(SearchCell(spec, layers) for spec in specs)
         self.classifier = nn.Linear(NODES * specs[-1].channels, num_classes)
         self.alphas = nn.ParameterDict(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CLIP, JSON, print_json, print_table
-from pvnas.config import PAPER_LAYOUT, NetworkConfig
+from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig
 
 
 @command(
@@ -20,6 +20,7 @@ from pvnas.config import PAPER_LAYOUT, NetworkConfig
     Argument("--views", "views of a video in the test", 30, least=1),
     Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
     Argument("--stem", "first layers", "stride4", Literal["stride4", "stride2"]),
+    Argument("--input", "what the network sees (clip.input)", "rgb", Literal["rgb", "motion", "both"]),
     Argument("--latency", "also measure a forward pass on this machine", False),
     JSON,
     example="pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",
@@ -31,13 +32,15 @@ def cost(args: Namespace) -> None:
 
     genotype = Genotype.load(args.genotype)
     shape = {"width": args.width, "repeat": args.repeat, "layout": args.layout, "stem": args.stem}
-    costs = network_cost(genotype, clip=args.clip, classes=args.classes, **shape).over_views(args.views)
-    costs |= {"classes": args.classes, **shape}
+    channels = ClipConfig(input=args.input).channels
+    network_config = NetworkConfig(**shape, in_channels=channels)
+    costs = network_cost(genotype, network_config, clip=args.clip, classes=args.classes).over_views(args.views)
+    costs |= {"classes": args.classes, **shape, "input": args.input}
     if args.latency:
         from pvnas.fast.inference import for_inference
         from pvnas.space.network import PVNASNetwork
 
-        network = PVNASNetwork(genotype, NetworkConfig(**shape), num_classes=args.classes)
+        network = PVNASNetwork(genotype, network_config, num_classes=args.classes)
         costs["latency"] = measure_latency(for_inference(network), args.clip)
     if args.json:
         print_json(costs)

@@ -126,7 +126,7 @@ def whole_instants(times_T: Seconds, clip: ClipConfig, length: float = 1.0, star
 
 
 SHORT_VIDEOS = {
-    "clamp": "their clips repeat the last frame (clip.short_videos clamp; loop and fit are the other ways)",
+    "clamp": "their clips repeat the last {unit} (clip.short_videos clamp; loop and fit are the other ways)",
     "loop": "their clips begin again with the first frame (clip.short_videos loop; clamp and fit are the other ways)",
     "fit": "their clips take all of the video, in less time (clip.short_videos fit; clamp and loop are the other ways)",
 }
@@ -135,23 +135,41 @@ SHORT_VIDEOS = {
 def repetition_notes(frames_V: NDArray[np.int64], seconds_V: Seconds, clip: ClipConfig) -> list[str]:
     """Return what clips of videos with so many frames and seconds hold where these do not give what the config asks.
 
-    A line on videos that are too short, and one on those whose frames are too few for a clip without repetition.
+    A line on videos that are too short, one on those whose frames are too few for a clip without repetition, and where
+    motion is seen one on those whose frames are too far apart for it.
     """
     n, repeat = len(frames_V), "frames repeat in their clips"
-    if clip.sampling != "dense":
-        few = int((frames_V < clip.frames).sum())
-        return [f"{few} of {n} videos have fewer than {clip.frames} frames: {repeat}"] if few else []
-    window, lines = window_seconds(clip), []
-    short_V = seconds_V < window - EPSILON_SECONDS
     rates_V = frames_V / np.maximum(seconds_V, EPSILON_SECONDS)
+    lines = [] if clip.input == "rgb" else _motion_notes(frames_V, rates_V, clip)
+    if clip.sampling != "dense":
+        later = 0.0 if clip.input == "rgb" else clip.motion_seconds
+        few = int((frames_V < clip.frames + later * rates_V).sum())
+        what = f"{clip.frames} frames" + (f" and {later:.3g} s" if later else "")
+        return [*lines, f"{few} of {n} videos have fewer than {what}: {repeat}"] if few else lines
+    window = window_seconds(clip)
+    short_V = seconds_V < window - EPSILON_SECONDS
     needed = 1.0 / np.diff(frame_offsets(clip)).min() if clip.frames > 1 else 0.0  # frames a second
     slow_V = ~short_V & (rates_V < needed - EPSILON_FRAMES)
     if short_V.any():
         what = f"{short_V.sum()} of {n} videos are shorter than a clip's window ({window:.3g} s)"
-        lines.append(f"{what}: {SHORT_VIDEOS[clip.short_videos]}")
+        unit = "frame" if clip.input == "rgb" else "motion"
+        lines.append(f"{what}: {SHORT_VIDEOS[clip.short_videos].format(unit=unit)}")
     if slow_V.any():
         what = f"{slow_V.sum()} of {n} videos have fewer than {needed:.3g} frames a second"
         lines.append(f"{what}, the slowest {rates_V[slow_V].min():.3g}: {repeat}")
+    return lines
+
+
+def _motion_notes(frames_V: NDArray[np.int64], rates_V: Seconds, clip: ClipConfig) -> list[str]:
+    """Return what is said of videos in which no frame is so soon after another one as motion is to be seen."""
+    n, single_V, lines = len(frames_V), frames_V == 1, []
+    slow_V = ~single_V & (rates_V * clip.motion_seconds < 1.0 - EPSILON_FRAMES)
+    if single_V.any():
+        lines.append(f"{single_V.sum()} of {n} videos have a single frame: nothing moves in their clips")
+    if slow_V.any():
+        slowest = f"up to {1 / rates_V[slow_V].min():.3g} s instead of {clip.motion_seconds:.3g} s"
+        what = f"{slow_V.sum()} of {n} videos have fewer than {1 / clip.motion_seconds:.3g} frames a second"
+        lines.append(f"{what}: their motion is that between one frame and the next, {slowest}")
     return lines
 
 
@@ -204,7 +222,7 @@ def test_indices(times_T: Seconds, duration: float, clip: ClipConfig, views: int
     """Return the indices (views, frames_read) of the test's clips.
 
     Segment sampling has one clip of the segments' middles; more views are spread evenly over each segment. Of the whole
-    video more views begin and end later, by equal parts of the distance between two frames.
+    video more views are later, by equal parts of the distance between two frames; all end with the last frame.
     """
     if clip.sampling == "segment":
         if views == 1:
@@ -225,16 +243,21 @@ def test_indices(times_T: Seconds, duration: float, clip: ClipConfig, views: int
 def _with_later(indices: NDArray[np.int64], times_T: Seconds, clip: ClipConfig) -> NDArray[np.int64]:
     """Return indices (..., frames) with, where motion is seen, those of as many later frames behind them.
 
-    The later frame is the one that begins nearest to ``motion_seconds`` later, another one in any case. Near the end of
-    the video the pair is moved back as a whole; a video of a single frame has no motion.
+    The later frame is the one that begins nearest to ``motion_seconds`` later, another one in any case. Where the video
+    ends before that, the pair is its last frame and the one nearest to ``motion_seconds`` earlier: a clip that repeats
+    the last frame repeats the last motion. A video of a single frame has none.
     """
     if clip.input == "rgb":
         return indices
-    last = len(times_T) - 1
-    nearest = np.searchsorted((times_T[1:] + times_T[:-1]) / 2, times_T[indices] + clip.motion_seconds)
-    distance = np.maximum(nearest - indices, 1)
-    # At the end no frame is as late as that: as many frames apart as at the video's usual rate.
-    usual = max(1, round(clip.motion_seconds / float(np.median(np.diff(times_T))))) if last else 0
-    distance = np.minimum(np.where(indices + distance >= last, np.maximum(distance, usual), distance), last)
-    now = np.minimum(indices, last - distance)
-    return np.concatenate([now, now + distance], axis=-1)
+    last, seconds = len(times_T) - 1, clip.motion_seconds - EPSILON_SECONDS  # half a frame more is the nearer frame
+    wanted = times_T[indices] + seconds
+    later = np.minimum(np.maximum(nearest(times_T, wanted), indices + 1), last)
+    before_last = min(int(nearest(times_T, times_T[last] - seconds)), max(0, last - 1))
+    ends = (wanted > times_T[last]) | (indices == last)
+    now, later = np.where(ends, np.minimum(indices, before_last), indices), np.where(ends, last, later)
+    return np.concatenate([now, later], axis=-1)
+
+
+def nearest(times_T: Seconds, instants: Seconds | float) -> NDArray[np.int64]:
+    """Return the index of the frame that begins nearest to each instant."""
+    return np.searchsorted((times_T[1:] + times_T[:-1]) / 2, instants)
