@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from run_directory import HOSTILE, build_run
 
 from pvnas.errors import UserError
 from pvnas.report import sections, text
-from pvnas.report.page import write_report
-from pvnas.report.record import read_run
+from pvnas.report.page import _environment, write_report
+from pvnas.report.record import RunRecord, Sample, read_run
 
 MakeRun = Callable[..., Path]
 FAILED = "could not be made"
@@ -262,3 +263,19 @@ def test_durations(seconds: object, shown: str) -> None:
 def test_the_command_is_shown_as_a_person_types_it() -> None:
     assert sections.typed_command(["/opt/bin/pvnas", "run", "my videos"]) == ["pvnas", "run", "my videos"]
     assert sections.typed_command(["/x/pvnas/__main__.py", "demo"]) == ["python", "-m", "pvnas", "demo"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ("motion", "The network sees the lower row of a strip alone: how each frame changes within 0.1 s."),
+        ("both", "The network sees both rows of a strip: its frames and, below, how each frame changes within 0.1 s."),
+        ("rgb", None),
+    ],
+)
+def test_the_page_says_which_row_of_a_strip_the_network_sees(seen: str, words: str | None) -> None:
+    record = RunRecord(Path("run"), config={"clip": {"input": seen, "motion_seconds": 0.1}})
+    record.samples = [Sample("a/1.mp4", "a", "a", 0.5, b"")]
+    macros: Any = _environment().get_template("sections.html").module
+    text = " ".join(macros.clips(record, [(record.samples[0], None)]).split())
+    assert (words in text) if words else ("row of a strip" not in text)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pvnas.config import RunConfig
+from pvnas.config import ClipConfig, RunConfig
 from pvnas.data.check.results import inert
 from pvnas.data.clips.loader import display_frames
+from pvnas.data.clips.network_input import motion_pictures
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
@@ -70,9 +72,18 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
     samples = []
     for number, index in enumerate(chosen):
         frames_THWC = display_frames(videos, index, config.clip, config.test)
-        imsave(folder / f"{number:02d}.png", np.concatenate(list(frames_THWC), axis=1))
+        imsave(folder / f"{number:02d}.png", strip(frames_THWC, config.clip))
         video, best = catalog.videos[index], int(scores_VK[index].argmax())
         sample = {"path": video.name, "file": f"{number:02d}.png", "truth": catalog.classes[video.label]}
         score = round(float(scores_VK[index, best]), SCORE_DIGITS)
         samples.append(sample | {"prediction": catalog.classes[best], "score": score})
     write_atomic(folder / "samples.json", json.dumps(samples, indent=1) + "\n")
+
+
+def strip(frames_THWC: NDArray[np.uint8], clip: ClipConfig) -> NDArray[np.uint8]:
+    """Return the frames that were read of a clip side by side (H, T * W, 3); where motion is seen, that below them."""
+    rows = [frames_THWC[: clip.frames]]
+    if clip.input != "rgb":
+        clips_NCTHW = torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None]
+        rows.append(motion_pictures(clips_NCTHW, clip)[0].permute(1, 2, 3, 0).numpy())
+    return np.concatenate([np.concatenate(list(row_THWC), axis=1) for row_THWC in rows])

@@ -22,6 +22,7 @@ from pvnas.data.clips.view_frames import decode_views
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.pack import open_pack, pack_videos
 from pvnas.data.video.decode import channels_first
+from pvnas.training.results import strip
 
 WHOLE = ClipConfig(input="motion", sampling="whole", frames=4)
 
@@ -140,6 +141,22 @@ def test_a_still_video_has_no_motion_and_a_darker_one_nearly_the_same(seed: int,
     # 0.005 beside a strength of 0.4 and of at least 0.16 is 2 %; the rest is rounding to whole grey levels.
     torch.testing.assert_close(seen, darker, atol=0.05, rtol=0.05)
     assert float(seen.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_page_shows_the_frames_and_below_them_their_motion_around_mid_grey() -> None:
+    frames = torch.tensor([[10, 20], [30, 90], [61, 20], [30, 39]], dtype=torch.uint8)
+    frames_THWC = frames[:, None, :, None].expand(4, 1, 2, 3).numpy()
+    # As above 0.2 / (0.2 / sqrt(2) + 0.005) = 1.3659 of 3, of half of 255, from 127.5: 58 up and 58 down.
+    motion = [[186, 128], [128, 69]]
+    expected = np.array([[10, 20, 30, 90], motion[0] + motion[1]])[..., None].repeat(3, axis=-1)
+    assert strip(frames_THWC, ClipConfig(input="motion", frames=2)).tolist() == expected.tolist()
+    assert strip(frames_THWC, ClipConfig(input="both", frames=2)).tolist() == expected.tolist()
+    assert strip(frames_THWC[:2], ClipConfig(frames=2)).tolist() == expected[:1].tolist()
+    one_moves = np.zeros((2, 10, 10, 3), dtype=np.uint8)
+    one_moves[1, 0, 0] = 255
+    pictures = strip(one_moves, ClipConfig(input="motion", frames=1))[10:]
+    assert pictures[0, 0].tolist() == [255] * 3  # ten times the strength: cut off
+    assert np.unique(pictures[1:]).tolist() == [128]
 
 
 # Who reads a clip does not matter

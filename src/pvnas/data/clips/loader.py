@@ -307,8 +307,8 @@ def _view_box(frames_TCHW: Tensor, test: TestConfig, view: int) -> CropBox:
 
 
 def display_frames(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> NDArray[np.uint8]:
-    """Return the (T, H, W, C) uint8 frames of a video's centre view, cropped as for the network."""
-    frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))[: clip.frames]
+    """Return the (frames_read, H, W, C) uint8 frames of a video's centre view, cropped as for the network."""
+    frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
     box = _view_box(frames_TCHW, test, test.spatial_views // 2)
     return crop_batch([frames_TCHW], [box], test.crop)[0].permute(1, 2, 3, 0).cpu().numpy()
 

@@ -5,6 +5,7 @@ frames, then for each of them the one ``motion_seconds`` later. What is done to 
 is done to both alike, so that only what moves is left in their difference.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -18,6 +19,8 @@ STD = (0.225, 0.225, 0.225)
 # Added to the strength that a clip's motion is divided by, in grey levels of 0 to 1: noise of a clip without motion
 # stays small.
 QUIET = 0.005
+SHOWN = 3.0
+"""Motion that a picture of it shows as black or white, in parts of its strength in the clip."""
 
 
 def frames_read(clip: ClipConfig) -> int:
@@ -51,6 +54,15 @@ def normalised(x_NCTHW: Tensor) -> Tensor:
     """Return grey levels of 0 to 255 with about zero mean and unit variance; works in place."""
     mean, std = _mean_and_std(x_NCTHW.device)
     return x_NCTHW.mul_(1 / 255).sub_(mean).div_(std)
+
+
+def motion_pictures(clips_NCTHW: Tensor, clip: ClipConfig) -> Tensor:
+    """Return the motion that the network sees of uint8 clips as pictures (N, 3, T, H, W) uint8, the rest cut off.
+
+    Mid-grey where nothing moves, black at ``-SHOWN`` of what the network sees, white at ``SHOWN``.
+    """
+    moved = network_input(clips_NCTHW, replace(clip, input="motion"))
+    return moved.mul_(127.5 / SHOWN).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=8)
