@@ -22,7 +22,8 @@ from torch import nn
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
-from pvnas.data.dataset import OpenedVideos
+from pvnas.data.clips.sheet import write_sheet
+from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
 from pvnas.data.readable import Videos, load_videos
 from pvnas.deploy.model import load_model, save_model
@@ -31,7 +32,7 @@ from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.preflight import check_before_start, check_place, make_run_directory
 from pvnas.report.page import write_report
-from pvnas.report.record import TESTED
+from pvnas.report.record import AUGMENTED, TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.files import run_lock, write_atomic
@@ -213,8 +214,16 @@ class Session:
         """Train a network, of a genotype or not, from its last checkpoint or the start; return the one to keep."""
         videos = self.videos
         stage = TrainStage(self.config, network, videos.train, videos.validation, self.device, self.log)
+        self._show_augmentation(videos.train)
         self._run_stage(stage)
         return stage.trained
+
+    def _show_augmentation(self, videos: VideoDataset) -> None:
+        """Draw some training clips as augmentation makes them, once: the page shows them."""
+        path = self.run_dir / AUGMENTED
+        if not path.exists():
+            with ends_waits():
+                write_sheet(path, videos, self.config, self.config.train)
 
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""

@@ -23,6 +23,7 @@ SECTIONS = {
     "clips": "Test clips",
     "cells": "The cells that the search found",
     "search": "How the search decided",
+    "augmented": "Training clips, augmented",
     "learning": "Losses, accuracies and schedules",
     "confusion": "What is taken for what",
     "classes": "Class by class",
@@ -54,6 +55,8 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
+    if not record.augmented:  # of a run that has not trained yet, or a test on another set
+        names.remove("augmented")
     if not record.samples:
         names.insert(names.index("classes"), names.pop(names.index("clips")))  # nothing to lead with
 

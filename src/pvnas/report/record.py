@@ -19,7 +19,7 @@ from pvnas.report.text import clean
 from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
 MAX_FILE_BYTES = 64 << 20
-TESTED = "tested.json"
+TESTED, AUGMENTED = "tested.json", "samples/augmented.png"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class RunRecord:
     confusion: NDArray[Any] | None = None
     """(K, K) int64, rows are the truth."""
     samples: list[Sample] = field(default_factory=list)
+    augmented: bytes = b""
+    """A PNG of training clips as augmentation makes them; empty where there is none."""
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     catalog: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -129,6 +131,7 @@ def read_run(run_dir: str | Path) -> RunRecord:
         if name not in record.missing:
             _read(record, name, read)
     _read(record, "genotypes", _read_epoch_genotypes)
+    _read(record, AUGMENTED, _field("augmented", _png))
     if (folder / TESTED).is_file():
         _read(record, TESTED, _field("tested", _read_object))
         record.missing = {}  # the rest is in the directory of the run
@@ -212,10 +215,16 @@ def _read_confusion(record: RunRecord, path: Path) -> None:
 def _read_samples(record: RunRecord, path: Path) -> None:
     for entry in json.loads(_read_text(path)):
         strip = path.parent / Path(str(entry["file"])).name  # never outside the folder, whatever the list says
-        png = strip.read_bytes() if strip.is_file() and strip.stat().st_size <= MAX_FILE_BYTES else b""
-        png = png if png.startswith(b"\x89PNG\r\n\x1a\n") else b""
         score = float(entry.get("score", math.nan))
-        record.samples.append(Sample(str(entry["path"]), str(entry["truth"]), str(entry["prediction"]), score, png))
+        record.samples.append(
+            Sample(str(entry["path"]), str(entry["truth"]), str(entry["prediction"]), score, _png(strip))
+        )
+
+
+def _png(path: Path) -> bytes:
+    """Return a picture, nothing where there is none or it is no PNG."""
+    png = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_FILE_BYTES else b""
+    return png if png.startswith(b"\x89PNG\r\n\x1a\n") else b""
 
 
 def _read_verdicts(record: RunRecord, path: Path) -> None:

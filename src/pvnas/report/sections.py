@@ -61,6 +61,11 @@ def compact_strip(png: bytes) -> tuple[str, bytes]:
     return "jpeg", buffer.getvalue()
 
 
+def augmented(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """Training clips as augmentation makes them."""
+    return {"sheet": _data_uri(record.augmented)}
+
+
 def cells(record: RunRecord, draw: Draw) -> dict[str, Any]:
     """The cells as graphs."""
     genotype = record.latest_genotype

@@ -1,4 +1,4 @@
-"""``pvnas data list``, ``check``, ``pack``, ``verify`` and ``shapes``: what is in videos, and packs of them."""
+"""``pvnas data list``, ``check``, ``show``, ``pack``, ``verify`` and ``shapes``: what is in videos, packs of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from argparse import Namespace
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pvnas.api import config_of
 from pvnas.cli.command import Argument, Command, command
-from pvnas.cli.shared import DEADLINE, JSON, VIDEOS, data_config, print_json, print_table
+from pvnas.cli.shared import CONFIG, DEADLINE, JSON, PRESET, VIDEOS, data_config, print_json, print_table
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -126,6 +127,34 @@ def check(args: Namespace) -> int:
         print(f"some take more memory than a video may; let them have more: --memory-mib {4 * args.memory_mib}")
     print(f"{len(verdicts)} videos: {summary(verdicts)}")
     return broken
+
+
+@command(
+    "data show",
+    Argument("folder", "folder of labelled videos, list of videos, or a pack", metavar="DATA"),
+    Argument("--out", "PNG to write", "augmented.png", metavar="FILE"),
+    Argument("--stage", "whose clips", "train", Literal["train", "search"]),
+    Argument("--clips", "random clips of each video", 3, least=1),
+    PRESET,
+    CONFIG,
+    takes_config=True,
+    example="pvnas data show my_videos --preset laptop --train.augment.rotate 10 --train.augment.brightness 0.3",
+)
+def show(args: Namespace) -> None:
+    """Draw a sheet of training clips as augmentation makes them, before any training."""
+    if not args.out.lower().endswith(".png"):
+        raise UserError(f"--out {args.out}: a PNG is written; name a file that ends in .png")
+    config = config_of(args.folder, args.preset, args.config, args.overrides)
+    from pvnas.data.clips.sheet import write_sheet
+    from pvnas.data.dataset import open_videos
+
+    opened = open_videos(config.data, config.seed)
+    with Progress() as progress:
+        for remark in opened.catalog.remarks:
+            progress.line(f"note: {remark}")
+    stage = config.train if args.stage == "train" else config.search
+    write_sheet(Path(args.out), opened.dataset("train", config.decoded_short_side), config, stage, args.clips)
+    print(args.out)
 
 
 @command(
