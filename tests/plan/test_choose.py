@@ -153,7 +153,9 @@ def test_batches_leave_some_steps_in_an_epoch() -> None:
 
 
 def test_long_videos_are_seen_in_windows_and_small_ones_not_enlarged() -> None:
-    assert sized_config(facts(50, 5, 5, 2, seconds=600.0), SIZES[2], {}).clip.sampling == "dense"
+    films = facts(50, 5, 5, 2, seconds=600.0)
+    config = sized_config(films, SIZES[2], {})
+    assert (config.clip.sampling, config.data.cache, films.are_kept(config)) == ("dense", "none", False)
     assert sizes_for(facts(50, 5, 5, 2, side=64)) == list(SIZES[:3])
 
 

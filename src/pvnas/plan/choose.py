@@ -38,6 +38,8 @@ CLIPS = (16, 8, 4)
 STEPS_OF_EPOCH = 4
 LONG_SECONDS = 10.0
 """Videos longer than this are seen in windows, shorter ones as a whole."""
+FILM_SECONDS = 60.0
+"""Of videos longer than this a run sees so little that decoding all of them would take longer than seeking in them."""
 CROP_OF_SIDE = 0.8
 """Largest crop, as a share of the videos' shorter side: a larger one shows no more."""
 
@@ -153,6 +155,8 @@ def sized_config(facts: Facts, size: Size, wishes: Wishes) -> RunConfig:
     choices: dict[str, object] = {"train.width": size.width, "search.width": size.search_width}
     if facts.seconds[1] > LONG_SECONDS:
         choices |= {"clip.sampling": "dense", "test.temporal_views": 8}
+    if facts.seconds[1] > FILM_SECONDS:
+        choices["data.cache"] = "none"
     for stage, videos in (("search", facts.train), ("train", videos_trained_on(config, facts))):
         choices[f"{stage}.batch.clips_per_shard"] = clips_of_batch(videos)
     _put(config, choices, wishes)

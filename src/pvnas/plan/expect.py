@@ -57,7 +57,11 @@ def reasons(plan: Plan, facts: Facts, speeds: Speeds, hours: float, wishes: Wish
 
 
 def _epochs(epochs: int, steps: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs > 1)} ({steps} steps)"
+    return f"{epochs} epoch{'s' * (epochs > 1)} ({_steps(steps)})"
+
+
+def _steps(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)}"
 
 
 def _clips(config: RunConfig, facts: Facts) -> str:
@@ -109,7 +113,7 @@ def _of_time(plan: Plan, facts: Facts, speeds: Speeds, hours: float, wishes: Wis
             "least that can be run"
         )
     if "search.epochs" not in wishes and plan.search_steps < SHORT_SEARCH:
-        yield f"expect: cells that are hardly better than drawn ones: {plan.search_steps} steps of search decide little"
+        yield f"expect: cells hardly better than drawn ones: {_steps(plan.search_steps)} of search cannot tell much"
     if "train.epochs" in wishes or plan.train_steps >= SIZES[MEASURED_FIRST].steps:
         return
     if plan.config.train.epochs >= MOST_EPOCHS:
@@ -118,7 +122,7 @@ def _of_time(plan: Plan, facts: Facts, speeds: Speeds, hours: float, wishes: Wis
     better = f"; {SIZES[MEASURED_FIRST].steps} steps or {MOST_EPOCHS} epochs take about --hours {more:.2g} here"
     if plan.train_steps < SHORT_TRAINING:
         yield (
-            f"expect: next to nothing: {plan.train_steps} steps of training are too few to learn from, this shows only "
+            f"expect: next to nothing: {_steps(plan.train_steps)} of training cannot teach anything; this only shows "
             f"that everything runs{better}"
         )
     else:
