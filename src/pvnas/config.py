@@ -27,7 +27,7 @@ class NetworkConfig:
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
     in_channels: int = 3
-    """Channels of what the network sees: 3 of colours or motion, 6 of both. In model.json the clip's input says it."""
+    """Channels of what the network sees: 3 of colours or motion, 2 of flow, or both; in model.json the clip says it."""
 
 
 PV_NAS_L = NetworkConfig()
@@ -76,10 +76,11 @@ class DataConfig:
 class ClipConfig:
     """How a clip is cut out of a video in time."""
 
-    input: Literal["rgb", "motion", "both"] = "rgb"
-    """What the network sees of each frame: its colours (P), how they change within motion_seconds, or both."""
+    input: Literal["rgb", "motion", "both", "flow", "flow+rgb"] = "rgb"
+    """What the network sees of each frame: its colours (rgb, P), how they change within motion_seconds (motion), where
+    its pixels move within them (flow), or one of the latter beside the colours (both: motion and rgb)."""
     motion_seconds: float = 0.067
-    """motion, both: seconds from a frame to the later one that it is subtracted from; one frame at least."""
+    """All but rgb: seconds from a frame to the later one that it is compared with; one frame at least."""
     frames: int = 8
     """Frames of a clip (P: 8)."""
     sampling: Literal["dense", "segment", "whole"] = "dense"
@@ -95,7 +96,7 @@ class ClipConfig:
     @property
     def channels(self) -> int:
         """Channels of what the network sees."""
-        return 6 if self.input == "both" else 3
+        return {"rgb": 3, "motion": 3, "both": 6, "flow": 2, "flow+rgb": 5}[self.input]
 
 
 @dataclass
@@ -136,7 +137,7 @@ class AugmentConfig:
     """Largest share of a frame of another training video that is mixed into all frames of half of the clips; motion
     (clip.input) does not see it."""
     drop_rgb: float = 0.0
-    """Share of the clips that lose their colour channels where the network sees both (clip.input both)."""
+    """Share of the clips that lose their colour channels where the network sees them beside motion or flow."""
     mixup: float = 0.0
     """Alpha of the Beta distribution by which each clip is mixed with another of its shard; 0: none."""
     cutmix: float = 0.0

@@ -328,10 +328,10 @@ def check_config(config: RunConfig) -> None:
 def _check_augment(config: RunConfig, stage: str) -> None:
     """UserError for an augmentation that would do nothing."""
     augment, clips = get_field(config, f"{stage}.augment"), get_field(config, f"{stage}.batch.clips_per_shard")
-    if augment.drop_rgb and config.clip.input != "both":
+    if augment.drop_rgb and config.clip.input not in ("both", "flow+rgb"):
         raise UserError(
             f"{stage}.augment.drop_rgb takes the colours from a network that sees motion too, and clip.input is "
-            f"{config.clip.input}; set --clip.input both or --{stage}.augment.drop_rgb 0"
+            f"{config.clip.input}; set --clip.input both or flow+rgb, or --{stage}.augment.drop_rgb 0"
         )
     for name in ("mixup", "cutmix"):
         if getattr(augment, name) and clips < 2:

@@ -39,9 +39,9 @@ def create_model(
 ) -> nn.Module:
     """Return a network of this name built from a genotype or a genotype file.
 
-    ``in_chans``: 3 for colours or motion, 6 for both. ``options`` are PVNASNetwork's (drop_rate, drop_path_rate) and
-    NetworkConfig's (width, repeat, layout, stem, head). With ``features_only`` the network returns the
-    outputs of its stem and cells. Raises UserError for unknown names and for what does not exist.
+    ``in_chans``: 3 for colours or motion, 2 for flow, or both. ``options`` are PVNASNetwork's (drop_rate,
+    drop_path_rate) and NetworkConfig's (width, repeat, layout, stem, head). With ``features_only`` the network returns
+    the outputs of its stem and cells. Raises UserError for unknown names and for what does not exist.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1) or [", ".join(list_models())]

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +144,51 @@ def test_a_still_video_has_no_motion_and_a_darker_one_nearly_the_same(seed: int,
     assert float(seen.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
 
 
+def drifting(right: int, down: int, frames: int = 2, ball: int = 2) -> torch.Tensor:
+    """Return a clip (1, 3, 2 * frames, 48, 48) of a picture that drifts, and in it a square that goes further right."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, 80, 80, generator=draw)
+    background, patch = F.avg_pool2d(noise[:, None], 7, 1, 3)[:, 0].mul(900).sub(325).clamp(0, 255)
+    later = background.roll((down, right), (0, 1))
+    pair = torch.stack([background, later])[:, 16:64, 16:64].clone()
+    pair[0, 14:34, 14:34] = patch[:20, :20]
+    pair[1, 14 + down : 34 + down, 14 + right + ball : 34 + right + ball] = patch[:20, :20]
+    clip = pair.repeat_interleave(frames, 0).to(torch.uint8)
+    return clip.expand(3, -1, -1, -1)[None]
+
+
+def test_flow_is_where_things_go_beside_the_camera() -> None:
+    clip = ClipConfig(input="flow", frames=2)
+    seen = network_input(drifting(1, -1), clip)
+    assert seen.shape == (1, 2, 2, 48, 48)
+    assert seen.square().mean().sqrt() == pytest.approx(1, abs=0.1)
+    border, square = seen[0, :, 0, 6:42, 38:44].flatten(1), seen[0, :, 0, 18:30, 18:30].flatten(1)
+    torch.testing.assert_close(border.median(1).values, torch.zeros(2), atol=0.2, rtol=0)  # the drift is taken off
+    assert square[0].median() > 1.5
+    assert square[1].median() == pytest.approx(0, abs=0.4)
+    torch.testing.assert_close(seen[:, :, 0], seen[:, :, 1])
+
+
+def test_flow_and_colours_are_flow_then_colours_and_a_still_clip_has_no_flow() -> None:
+    clips = drifting(0, 1)
+    seen = network_input(clips, ClipConfig(input="flow+rgb", frames=2), torch.tensor([1.0]))
+    torch.testing.assert_close(seen[:, :2], network_input(clips, ClipConfig(input="flow", frames=2)))
+    torch.testing.assert_close(seen[:, 2:], normalised(clips[:, :, :2].float()))
+    still = torch.cat([clips[:, :, :2], clips[:, :, :2]], 2)
+    assert network_input(still, ClipConfig(input="flow", frames=2)).abs().max() < 1e-3
+
+
+def test_the_page_shows_flow_to_the_right_as_red() -> None:
+    clip = ClipConfig(input="flow", frames=2)
+    frames_THWC = drifting(0, 0)[0].permute(1, 2, 3, 0).numpy()
+    picture = strip(frames_THWC, clip)
+    assert picture.shape == (96, 96, 3)
+    red, green, blue = picture[48 + 18 : 48 + 30, 18:30].reshape(-1, 3).mean(0)
+    assert red > 200
+    assert green == pytest.approx(127.5, abs=20)
+    assert blue == pytest.approx(127.5, abs=1)
+
+
 def test_the_page_shows_the_frames_and_below_them_their_motion_around_mid_grey() -> None:
     frames = torch.tensor([[10, 20], [30, 90], [61, 20], [30, 39]], dtype=torch.uint8)
     frames_THWC = frames[:, None, :, None].expand(4, 1, 2, 3).numpy()
@@ -164,7 +210,9 @@ def test_the_page_shows_the_frames_and_below_them_their_motion_around_mid_grey()
 TEST = TestConfig(temporal_views=2, spatial_views=3, short_side=32, crop=24)
 
 
-@pytest.mark.parametrize("clip", [ClipConfig(input="motion", frames=4, window=24), WHOLE], ids=["dense", "whole"])
+@pytest.mark.parametrize(
+    "clip", [ClipConfig(input="motion", frames=4, window=24), replace(WHOLE, input="flow")], ids=["dense", "whole"]
+)
 def test_test_and_prediction_see_the_same_views_and_memory_workers_and_files_give_the_same(
     clip: ClipConfig, tiny_shapes: Path
 ) -> None:

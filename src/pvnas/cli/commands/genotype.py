@@ -20,7 +20,9 @@ from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig
     Argument("--views", "views of a video in the test", 30, least=1),
     Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
     Argument("--stem", "first layers", "stride4", Literal["stride4", "stride2"]),
-    Argument("--input", "what the network sees (clip.input)", "rgb", Literal["rgb", "motion", "both"]),
+    Argument(
+        "--input", "what the network sees (clip.input)", "rgb", Literal["rgb", "motion", "both", "flow", "flow+rgb"]
+    ),
     Argument("--latency", "also measure a forward pass on this machine", False),
     JSON,
     example="pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",

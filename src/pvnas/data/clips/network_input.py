@@ -1,8 +1,8 @@
-"""What a network sees of a clip: its colours, how they change within a short time, or both.
+"""What a network sees of a clip: its colours, how they change or where they go within a short time, or both.
 
-Legend: N clips, T frames of a clip, C channels, H and W pixels. Where motion is seen a clip is read as 2T frames: T
-frames, then for each of them the one ``motion_seconds`` later. What is done to a clip before (crops, colours)
-is done to both alike, so that only what moves is left in their difference.
+Legend: N clips, T frames of a clip, C channels, H and W pixels. Where motion or flow is seen a clip is read as 2T
+frames: T frames, then for each of them the one ``motion_seconds`` later. What is done to a clip before (crops, colours)
+is done to both alike, so that only what moves is left between them.
 """
 
 from dataclasses import replace
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from pvnas.config import ClipConfig
+from pvnas.data.clips.optical_flow import optical_flow
 
 # Of the kinetics-trained networks of PySlowFast; one value for all channels.
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)
-# Added to the strength that a clip's motion is divided by, in grey levels of 0 to 1: noise of a clip without motion
-# stays small.
-QUIET = 0.005
+# Added to the strength that a clip's motion is divided by, so that the noise of a clip without motion stays small: of
+# differences in grey levels of 0 to 1, of flow in pixels.
+QUIET, SLOW = 0.005, 0.05
 SHOWN = 3.0
 """Motion that a picture of it shows as black or white, in parts of its strength in the clip."""
 
@@ -29,25 +30,48 @@ def frames_read(clip: ClipConfig) -> int:
 
 
 def network_input(clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None) -> Tensor:
-    """Return what the network sees of uint8 clips (N, 3, T or 2T, H, W): floats (N, 3 or 6, T, H, W), on their device.
+    """Return what the network sees of uint8 clips (N, 3, T or 2T, H, W): floats (N, 2 to 6, T, H, W), on their device.
 
-    rgb: about zero mean and unit variance over all videos. motion: the differences, divided by their root mean square
-    over the clip, so that a slow or pale motion counts as much as a fast one. both: motion, then rgb, which is 0
-    for the clips whose ``keeps_rgb`` is.
+    Motion or flow comes first, then rgb, which is 0 for the clips whose ``keeps_rgb`` is.
     """
     x = clips_NCTHW.contiguous(memory_format=torch.channels_last_3d).float()
     if clip.input == "rgb":
         return normalised(x)
     now, later = x.chunk(2, dim=2)
-    moved = (later - now).mul_(1 / 255)
-    strength_N1111 = moved.square().mean((1, 2, 3, 4), keepdim=True).sqrt_().add_(QUIET)
-    moved = moved.div_(strength_N1111)
-    if clip.input == "motion":
+    moved = flow_between(now, later) if clip.input.startswith("flow") else motion_between(now, later)
+    if clip.input in ("motion", "flow"):
         return moved
     colours = normalised(now)
     if keeps_rgb_N is not None:
         colours = colours.mul_(keeps_rgb_N[:, None, None, None, None])
     return torch.cat([moved, colours], dim=1)
+
+
+def motion_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
+    """Return the differences of grey levels of 0 to 255 (N, 3, T, H, W), of about unit variance over each clip.
+
+    So a slow or pale motion counts as much as a fast one.
+    """
+    moved = (later_NCTHW - now_NCTHW).mul_(1 / 255)
+    return moved.div_(_strength(moved).add_(QUIET))
+
+
+def flow_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
+    """Return the optical flow of colours of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance.
+
+    The median of each frame is taken off, since it is mostly the camera that moves so.
+    """
+    n, _, frames = now_NCTHW.shape[:3]
+    now, later = (x.mean(1).flatten(0, 1) / 255 for x in (now_NCTHW, later_NCTHW))
+    flow = optical_flow(now, later)
+    flow = flow - flow.flatten(2).median(2).values[:, :, None, None]
+    flow_NCTHW = flow.unflatten(0, (n, frames)).transpose(1, 2)
+    return flow_NCTHW / _strength(flow_NCTHW).add_(SLOW)
+
+
+def _strength(moved_NCTHW: Tensor) -> Tensor:
+    """Return the root mean square over each clip: (N, 1, 1, 1, 1)."""
+    return moved_NCTHW.square().mean((1, 2, 3, 4), keepdim=True).sqrt_()
 
 
 def normalised(x_NCTHW: Tensor) -> Tensor:
@@ -57,11 +81,15 @@ def normalised(x_NCTHW: Tensor) -> Tensor:
 
 
 def motion_pictures(clips_NCTHW: Tensor, clip: ClipConfig) -> Tensor:
-    """Return the motion that the network sees of uint8 clips as pictures (N, 3, T, H, W) uint8, the rest cut off.
+    """Return the motion or flow, no colours, that the network sees of uint8 clips as pictures (N, 3, T, H, W) uint8.
 
-    Mid-grey where nothing moves, black at ``-SHOWN`` of what the network sees, white at ``SHOWN``.
+    Mid-grey where nothing moves, black at ``-SHOWN`` of what the network sees, white at ``SHOWN``. Of flow red is the
+    part to the right and green the part down.
     """
-    moved = network_input(clips_NCTHW, replace(clip, input="motion"))
+    flows = clip.input.startswith("flow")
+    moved = network_input(clips_NCTHW, replace(clip, input="flow" if flows else "motion"))
+    if flows:
+        moved = torch.cat([moved, torch.zeros_like(moved[:, :1])], dim=1)
     return moved.mul_(127.5 / SHOWN).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
