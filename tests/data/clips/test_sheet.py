@@ -13,6 +13,7 @@ from catalogs import read_catalog
 from pvnas.cli import main
 from pvnas.config import AugmentConfig, ClipConfig, DataConfig, RunConfig
 from pvnas.data.clips.loader import validation_batches
+from pvnas.data.clips.network_input import motion_pictures
 from pvnas.data.clips.sheet import GAP, LEAST_WIDTH, TEXT_HEIGHT, write_sheet
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
@@ -34,13 +35,16 @@ def test_a_sheet_has_the_plain_clip_above_the_random_ones_of_each_video(videos: 
         write_sheet(tmp_path / name, videos, CONFIG, STAGE, clips=2)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     pixels = np.asarray(Image.open(tmp_path / "a.png"))
-    width, height = LEAST_WIDTH, 3 * (TEXT_HEIGHT + 24 + GAP) + 2 * GAP
+    width, height = LEAST_WIDTH, 3 * (TEXT_HEIGHT + 2 * 24 + GAP) + 2 * GAP
     assert pixels.shape == (2 * height, 2 * (width + 4 * GAP), 3)
     (first,) = validation_batches(videos.select([0]), CONFIG.clip, STAGE.augment, 1)
     for t in range(4):
         left = t * (24 + GAP // 2)
         shown = pixels[TEXT_HEIGHT : TEXT_HEIGHT + 24, left : left + 24]
         assert (shown == first.clips_NCTHW[0, :, t].permute(1, 2, 0).numpy()).all()
+        below = pixels[TEXT_HEIGHT + 24 : TEXT_HEIGHT + 48, left : left + 24]
+        moved = motion_pictures(first.clips_NCTHW, CONFIG.clip)[0, :, t]
+        assert (below == moved.permute(1, 2, 0).numpy()).all()
 
 
 def test_without_training_videos_there_is_no_sheet(videos: VideoDataset, tmp_path: Path) -> None:

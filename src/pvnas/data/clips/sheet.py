@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pvnas.config import BatchConfig, RunConfig, SearchConfig, TrainConfig
+from pvnas.config import BatchConfig, ClipConfig, RunConfig, SearchConfig, TrainConfig
 from pvnas.data.clips.loader import Batch, augmented_batch, validation_batches
+from pvnas.data.clips.network_input import motion_pictures
 from pvnas.data.clips.training_clips import TrainingClips
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
@@ -53,7 +54,7 @@ def write_sheet(
             (of_plain, plain.clips_NCTHW[n]),
             *((_caption(batch, n, videos), batch.clips_NCTHW[n]) for batch in draws),
         ]
-        blocks.append([(text, _strip(clip, config.clip.frames)) for text, clip in rows])
+        blocks.append([(text, _strip(clip, config.clip)) for text, clip in rows])
     write_atomic(path, _png(blocks))
 
 
@@ -77,14 +78,19 @@ def _caption(batch: Batch, n: int, videos: VideoDataset) -> str:
     return text if batch.keeps_rgb_N is None or batch.keeps_rgb_N[n] else f"{text}, seen without its colours"
 
 
-def _strip(clip_CTHW: Tensor, frames: int) -> NDArray[np.uint8]:
-    """Return up to FRAMES frames of a clip side by side, (H, W, C); where motion is seen, none of the later frames."""
-    shown = np.unique(np.linspace(0, frames - 1, FRAMES).round().astype(int))
-    frames_TCHW = clip_CTHW[:, torch.from_numpy(shown).to(clip_CTHW.device)].transpose(0, 1).cpu()
-    if frames_TCHW.shape[-1] > LARGEST_FRAME:
-        frames_TCHW = F.interpolate(frames_TCHW, size=(LARGEST_FRAME,) * 2, mode="bilinear", antialias=True)
-    framed = F.pad(frames_TCHW, (0, GAP // 2), value=255)
-    return np.concatenate(list(framed.permute(0, 2, 3, 1).numpy()), axis=1)
+def _strip(clip_CTHW: Tensor, clip: ClipConfig) -> NDArray[np.uint8]:
+    """Return up to FRAMES frames of a clip side by side (H, W, C), where motion is seen with the motion below each."""
+    shown = torch.from_numpy(np.unique(np.linspace(0, clip.frames - 1, FRAMES).round().astype(int)))
+    lines = [clip_CTHW.cpu()[:, shown]]
+    if clip.input != "rgb":
+        lines.append(motion_pictures(clip_CTHW[None].cpu(), clip)[0][:, shown])
+    strips = []
+    for frames_TCHW in (line.transpose(0, 1) for line in lines):
+        if frames_TCHW.shape[-1] > LARGEST_FRAME:
+            frames_TCHW = F.interpolate(frames_TCHW, size=(LARGEST_FRAME,) * 2, mode="bilinear", antialias=True)
+        framed = F.pad(frames_TCHW, (0, GAP // 2), value=255)
+        strips.append(np.concatenate(list(framed.permute(0, 2, 3, 1).numpy()), axis=1))
+    return np.concatenate(strips)
 
 
 def _png(blocks: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> bytes:
