@@ -83,7 +83,11 @@ def accuracies(data: str | Path, name: str, path: Path | None = None) -> dict[st
 
 def described(videos: VideoDataset, name: str) -> tuple[Tensor, Tensor]:
     """Return features (V, F) and labels (V,) of all videos."""
-    rows = [FEATURES[name](grey(videos.whole(index).frames_TCHW)) for index in range(len(videos))]
+    rows = []
+    for index in range(len(videos)):
+        frames_TCHW = videos.whole(index).frames_TCHW
+        parts = [make(grey(evenly(frames_TCHW, frames))) for frames, make in FEATURES[name]]
+        rows.append(torch.cat(parts))
     labels_V = torch.tensor([video.label for video in videos.catalog.videos], dtype=torch.int64)
     return torch.stack(rows) if rows else torch.zeros(0, 0), labels_V
 
@@ -97,9 +101,9 @@ def grey(frames_TCHW: Tensor) -> Tensor:
     return F.interpolate(grey_T1HW, SIZE, mode="bilinear", antialias=True, align_corners=False)[:, 0]
 
 
-def evenly(frames_THW: Tensor, n: int) -> Tensor:
+def evenly(frames_TCHW: Tensor, n: int) -> Tensor:
     """Return ``n`` frames at even distances from the first to the last."""
-    return frames_THW[torch.linspace(0, len(frames_THW) - 1, n).round().long()]
+    return frames_TCHW[torch.linspace(0, len(frames_TCHW) - 1, n).round().long()]
 
 
 def gradient(x_THW: Tensor, axis: int) -> Tensor:
@@ -107,22 +111,20 @@ def gradient(x_THW: Tensor, axis: int) -> Tensor:
     return torch.gradient(x_THW, dim=axis)[0]
 
 
-def still(frames_THW: Tensor) -> Tensor:
+def still(x_THW: Tensor) -> Tensor:
     """Return histograms of nine orientations without sign, the mean over frames: (F,)."""
-    x = evenly(frames_THW, STILL_FRAMES)
-    gy, gx = gradient(x, 1), gradient(x, 2)
+    gy, gx = gradient(x_THW, 1), gradient(x_THW, 2)
     strength, place = torch.hypot(gx, gy), torch.atan2(gy, gx) / math.pi % 1.0 * ORIENTATIONS
     lower, share = place.floor().long() % ORIENTATIONS, place % 1.0
-    votes_BTHW = torch.zeros(ORIENTATIONS, *x.shape)
+    votes_BTHW = torch.zeros(ORIENTATIONS, *x_THW.shape)
     votes_BTHW.scatter_add_(0, lower[None], (strength * (1 - share))[None])
     votes_BTHW.scatter_add_(0, ((lower + 1) % ORIENTATIONS)[None], (strength * share)[None])
     return torch.stack([cells(each[:, None], STILL_CELLS) for each in votes_BTHW.unbind(1)]).mean(0)
 
 
-def motion(frames_THW: Tensor) -> Tensor:
-    """Return histograms of twenty directions of gradients in space and time over the whole video: (F,)."""
-    x = evenly(frames_THW, MOTION_FRAMES)
-    vectors_3THW = torch.stack([TIME_WEIGHT * gradient(x, 0), gradient(x, 1), gradient(x, 2)])
+def motion(x_THW: Tensor) -> Tensor:
+    """Return histograms of twenty directions of gradients in space and time: (F,)."""
+    vectors_3THW = torch.stack([TIME_WEIGHT * gradient(x_THW, 0), gradient(x_THW, 1), gradient(x_THW, 2)])
     strength_THW = vectors_3THW.norm(dim=0)
     axes_B3 = directions()
     cosines_BTHW = torch.einsum("bi,ithw->bthw", axes_B3, vectors_3THW) / strength_THW.clamp_min(1e-6)
@@ -150,11 +152,10 @@ def cells(votes_BTHW: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return (means / (around + CONTRAST).sqrt()).sqrt().flatten()
 
 
-FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "still": still,
-    "motion": motion,
-    "both": lambda frames_THW: torch.cat([still(frames_THW), motion(frames_THW)]),
-}
+Part = tuple[int, Callable[[Tensor], Tensor]]  # of how many frames, and what is made of them
+STILL: Part = (STILL_FRAMES, still)
+MOTION: Part = (MOTION_FRAMES, motion)
+FEATURES: dict[str, list[Part]] = {"still": [STILL], "motion": [MOTION], "both": [STILL, MOTION]}
 
 
 # ---- the SVM
