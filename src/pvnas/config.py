@@ -277,7 +277,7 @@ class TrainConfig:
     ema: float = 0.0
     """Decay per step of the moving average of weights and BN statistics that is validated, kept and tested; 0: none."""
     final_on: Literal["train", "train+validation"] = "train"
-    """Videos that the network is trained on; with those of validation nothing is left to validate on."""
+    """Videos that the network is trained on; with those of validation nothing is left to validate it on."""
     validate_every: int = 1
     """Epochs from one validation to the next; the last epoch always has one."""
     head: Literal["normalised", "plain"] = "normalised"
@@ -296,6 +296,11 @@ class TrainConfig:
     weights: WeightOptimizerConfig = field(
         default_factory=lambda: WeightOptimizerConfig(lr=0.01, lr_clips=8, schedule=ScheduleConfig(kind="cosine"))
     )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits whose videos the network is trained on."""
+        return ("train", "val") if self.final_on == "train+validation" else ("train",)
 
 
 @dataclass

@@ -212,9 +212,13 @@ class Session:
 
     def train_network(self, network: nn.Module) -> nn.Module:
         """Train a network, of a genotype or not, from its last checkpoint or the start; return the one to keep."""
-        videos = self.videos
-        stage = TrainStage(self.config, network, videos.train, videos.validation, self.device, self.log)
-        self._show_augmentation(videos.train)
+        train, validation = self.videos.of_training(self.config.train)
+        if also := len(self.videos.validation) - len(validation):
+            self.progress.line(
+                f"train: on {len(train)} videos, {also} of validation among them; none is left to validate on"
+            )
+        stage = TrainStage(self.config, network, train, validation, self.device, self.log)
+        self._show_augmentation(train)
         self._run_stage(stage)
         return stage.trained
 
@@ -253,7 +257,9 @@ class Session:
         seconds = stage_seconds(self.model_dir) | {"test": round(time.monotonic() - started, 1)}
         about = about | {"n_failed": videos.test_excluded, "seconds": seconds}
         if self.model_dir == self.run_dir:
-            about["n_validation"] = len(videos.validation)
+            train, validation = videos.of_training(self.config.train)
+            about |= {"n_trained_on": len(train), "n_validation": len(validation)}
+            about["n_validation_trained_on"] = len(videos.validation) - len(validation)
         results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)
         self.progress.line(f"test: {summary(results)}")
         return results

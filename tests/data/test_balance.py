@@ -13,6 +13,7 @@ from pvnas.data.balance import (
     balanced_order_of_groups,
     batch_notes,
     class_weights,
+    group_notes,
     groups_of,
     notes,
 )
@@ -104,9 +105,29 @@ def test_lines_come_only_where_they_are_meant():
     assert "--train.balance" not in notes(catalog([12, 1, 12], [3, 0, 1]), balanced=True)[0]
 
 
+def test_classes_are_counted_on_what_is_trained_on():
+    videos = [Video(f"{n}.mp4", int(n > 2), "val" if n in (1, 2) else "train") for n in range(6)]
+    unequal = Catalog.of(Path("videos"), ["a", "b"], videos)
+    assert notes(unequal, balanced=False)[0].startswith("training videos of a class: 1 ('a') to 3 ('b')")
+    assert notes(unequal, balanced=False, trained_on=("train", "val")) == []
+    torch.testing.assert_close(class_weights(unequal.select("train", "val")), torch.ones(2))
+    assert unequal.select("train", "val").videos == unequal.videos
+
+
+def test_balance_by_groups_where_there_are_none_is_told():
+    config = tiny()
+    assert group_notes(config, catalog([3, 3])) == []
+    config.train.balance = "groups"
+    (line,) = group_notes(config, catalog([3, 3]))
+    assert line.startswith("note: no training video names its group, so that --train.balance groups does what batches")
+    grouped = Catalog.of(Path("videos"), ["a", "b"], [Video(f"{n}.mp4", n, "train", "film") for n in range(2)])
+    assert group_notes(config, grouped) == []
+
+
 def test_a_batch_larger_than_the_set_is_told():
     config = tiny()  # batches of four clips
-    assert batch_notes(config, 4) == []
-    search, train = batch_notes(config, 3)
+    assert batch_notes(config, 4, 4) == []
+    assert len(batch_notes(config, 3, 4)) == 1  # the training has the validation videos, too
+    search, train = batch_notes(config, 3, 3)
     assert search.startswith("note: a search batch has 4 clips, and there are 3 training videos")
     assert train.endswith("smaller: --train.batch.shards 1 --train.batch.clips_per_shard 1")

@@ -38,7 +38,9 @@ def pack(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(catalog: Catalog, pack: Path, how: str) -> VideoDataset:
     if how == "pack":
-        return open_videos(DataConfig(path=str(pack), validation_share=0, test_share=0), 0).dataset("train", 48)
+        return open_videos(DataConfig(path=str(pack), validation_share=0, test_share=0), 0).dataset(
+            "train", short_side=48
+        )
     dataset = VideoDataset(catalog, DataConfig(cache="ram" if how == "memory" else "none"), 48)
     assert dataset.prepare_cache() == (how == "memory")
     return dataset

@@ -3,6 +3,8 @@
 Legend: V videos, K classes.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,13 +17,14 @@ UNEQUAL = 3.0
 NAMES_SHOWN = 3
 
 
-def notes(catalog: Catalog, *, balanced: bool) -> list[str]:
+def notes(catalog: Catalog, *, balanced: bool, trained_on: Collection[str] = ("train",)) -> list[str]:
     """Return a line on unequal numbers of training videos, and one on classes with next to no test videos.
 
-    ``balanced``: whether the config does something about the former, so that nothing is advised.
+    ``balanced``: whether the config does something about the former, so that nothing is advised; ``trained_on``: the
+    splits of the training videos.
     """
     counts = catalog.counts()
-    numbers_K = np.array(list(counts["train"].values()))
+    numbers_K = np.sum([list(counts[split].values()) for split in trained_on], axis=0)
     low, high = int(numbers_K.argmin()), int(numbers_K.argmax())
     lines = []
     if numbers_K[high] >= UNEQUAL * max(1, numbers_K[low]):
@@ -39,10 +42,11 @@ def notes(catalog: Catalog, *, balanced: bool) -> list[str]:
     return lines
 
 
-def batch_notes(config: RunConfig, videos: int) -> list[str]:
-    """Return a line for each stage whose global batch has more clips than there are training videos."""
+def batch_notes(config: RunConfig, searched: int, trained: int) -> list[str]:
+    """Return a line for each stage whose global batch has more clips than it has training videos."""
     lines = []
-    for name, batch in (("search", config.search.batch), ("train", config.train.batch)):
+    stages = (("search", config.search.batch, searched), ("train", config.train.batch, trained))
+    for name, batch, videos in stages:
         if batch.clips > videos:
             option, fewer = f"--{name}.batch", max(1, videos // 4)
             lines.append(
@@ -50,6 +54,19 @@ def batch_notes(config: RunConfig, videos: int) -> list[str]:
                 f"one step, of repeated videos; smaller: {option}.shards 1 {option}.clips_per_shard {fewer}"
             )
     return lines
+
+
+def group_notes(config: RunConfig, catalog: Catalog) -> list[str]:
+    """Return a line for each stage that is balanced by groups where no training video names one."""
+    stages = {"search": config.search.balance, "train": config.train.balance}
+    if (catalog.select("train").videos.groups >= 0).any():
+        return []
+    return [
+        f"note: no training video names its group, so that --{name}.balance groups does what batches does; a split.csv "
+        "with a column group names them"
+        for name, balance in stages.items()
+        if balance == "groups"
+    ]
 
 
 def _few(counts: dict[str, int], number: int, words: str) -> str:

@@ -191,11 +191,12 @@ class Catalog:
         """Return the catalogue of single videos."""
         return cls(root, tuple(classes), VideoTable.of(videos), format)
 
-    def select(self, split: str) -> Self:
-        """Return the videos of one split (train, val or test), with the classes unchanged."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
-        return self.take(np.flatnonzero(self.videos.splits == SPLITS.index(split)))
+    def select(self, *splits: str) -> Self:
+        """Return the videos of one split (train, val or test) or several, with the classes and the order unchanged."""
+        for split in splits:
+            if split not in SPLITS:
+                raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+        return self.take(np.flatnonzero(np.isin(self.videos.splits, [SPLITS.index(split) for split in splits])))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the videos of these indices in this order, with the classes unchanged."""

@@ -101,6 +101,11 @@ class VideoDataset:
             raise UserError("data.order shards is for packs; write one with: pvnas data pack DATA PACK")
         return self.pack.pack_shards[self.catalog.videos.rows]
 
+    def of_splits(self, *splits: str) -> "VideoDataset":
+        """Return the videos of these splits; what is cached is shared."""
+        wanted = [SPLITS.index(split) for split in splits]
+        return self.select(np.flatnonzero(np.isin(self.catalog.videos.splits, wanted)).tolist())
+
     def select(self, indices: Sequence[int]) -> "VideoDataset":
         """Return some of the videos; what is cached is shared."""
         part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack, self.shapes)
@@ -264,9 +269,9 @@ class OpenedVideos:
         """What the pack says of itself."""
         return self.pack.info if self.pack else None
 
-    def dataset(self, split: str, short_side: int) -> VideoDataset:
-        """Return the videos of one split (train, val or test)."""
-        return VideoDataset(self.catalog.select(split), self.config, short_side, self.pack, self.shapes)
+    def dataset(self, *splits: str, short_side: int) -> VideoDataset:
+        """Return the videos of one split (train, val or test) or several."""
+        return VideoDataset(self.catalog.select(*splits), self.config, short_side, self.pack, self.shapes)
 
 
 def open_videos(config: DataConfig, seed: int) -> OpenedVideos:

@@ -6,13 +6,14 @@ Writes verdicts.json and verdicts.csv (of files; a pack was checked when it was 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pvnas.config import ClipConfig, RunConfig
-from pvnas.data.balance import batch_notes, notes
+from pvnas.config import ClipConfig, RunConfig, TrainConfig
+from pvnas.data.balance import batch_notes, group_notes, notes
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
@@ -31,10 +32,24 @@ VIDEOS_LOOKED_AT = 2000  # of a pack, evenly spread
 class Videos:
     """The readable videos of a run, by split."""
 
-    train: VideoDataset
-    validation: VideoDataset
+    learning: VideoDataset  # training and validation videos
     test: VideoDataset
     test_excluded: int  # test videos that cannot be read
+
+    @cached_property
+    def train(self) -> VideoDataset:
+        """The training videos."""
+        return self.learning.of_splits("train")
+
+    @cached_property
+    def validation(self) -> VideoDataset:
+        """The validation videos."""
+        return self.learning.of_splits("val")
+
+    def of_training(self, train: TrainConfig) -> tuple[VideoDataset, VideoDataset]:
+        """Return the videos that the derived network is trained on, and those that are left to validate it on."""
+        left = [split for split in ("train", "val") if split not in train.splits]
+        return self.learning.of_splits(*train.splits), self.learning.of_splits(*left)
 
 
 def load_videos(
@@ -66,9 +81,10 @@ def load_videos(
     side = config.decoded_short_side
     shapes = {name: Shape(result.frames, result.height, result.width) for name, result in checked.items()}
     opened = replace(opened, catalog=good, shapes=shapes)
-    train, validation, test = datasets = [opened.dataset(split, side) for split in SPLITS]
-    keep_decoded([data for split, data in zip(SPLITS, datasets, strict=True) if split in splits], device, progress)
-    return Videos(train, validation, test, excluded.count("test"))
+    learning = opened.dataset("train", "val", short_side=side)
+    test = opened.dataset("test", short_side=side)
+    keep_decoded([learning, test] if "train" in splits else [test], device, progress)
+    return Videos(learning, test, excluded.count("test"))
 
 
 def _notes(
@@ -79,9 +95,10 @@ def _notes(
         where = "verdicts.csv" if opened.info is None else "the pack's pack.json"
         yield f"{excluded} of {len(good.videos) + excluded} videos cannot be read and are left out: see {where}"
     yield good.summary()
-    yield from notes(good, balanced=config.train.balance != "none")
+    yield from notes(good, balanced=config.train.balance != "none", trained_on=config.train.splits)
     if "train" in splits:
-        yield from batch_notes(config, len(good.select("train").videos))
+        yield from batch_notes(config, len(good.select("train").videos), len(good.select(*config.train.splits).videos))
+        yield from group_notes(config, good)
 
 
 def _write_summary(run_dir: Path, good: Catalog, excluded: int, repetitions: Sequence[str]) -> None:

@@ -174,7 +174,9 @@ def _class_row(record: RunRecord, accuracy: float, name: str) -> list[str]:
             confused = f"{np.delete(record.confusion_classes, index)[others.argmax()]} ({others.max()})"
     width = min(100.0, max(0.0, accuracy)) if math.isfinite(accuracy) else 0.0
     bar = Markup(f'<span class="bar"><i style="width:{width:.1f}%"></i></span>')
-    trained = counts.get("train", {}).get(name)
+    splits = ("train", "val") if record.setting("train.final_on") == "train+validation" else ("train",)
+    known = [counts[split][name] for split in splits if name in counts.get(split, {})]
+    trained = sum(known) if known else None
     return [name, percent(accuracy), bar, number(tested), number(trained), confused]
 
 

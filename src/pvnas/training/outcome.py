@@ -37,7 +37,12 @@ def lacks(results: Mapping[str, Any]) -> list[str]:
             "pvnas test DATA --dir RUN --out DIR, or in a new run (another --dir) name test videos in a folder test or "
             "a split.csv, or hold some out with --data.test_share 0.2"
         )
-    if results.get("n_validation") == 0:
+    if trained_on := results.get("n_validation_trained_on"):
+        lines.append(
+            f"the {trained_on} validation videos were trained on, too: no curve shows from when on the network learns "
+            "by heart; a run with --train.final_on train (another --dir) shows it"
+        )
+    elif results.get("n_validation") == 0:
         lines.append(
             "there are no validation videos: no curve shows from when on the network learns by heart; in a new run "
             "(another --dir) name some in a folder val or a split.csv, or hold some out with "

@@ -22,7 +22,7 @@ BATCH = BatchConfig(shards=2, clips_per_shard=4)
 
 def epoch(path: str, *, order: str = "shards", cache: str = "none", workers: int = 0) -> list[Batch]:
     config = DataConfig(path=path, order=order, cache=cache)  # type: ignore[arg-type]
-    source = open_videos(config, seed=0).dataset("train", 48)
+    source = open_videos(config, seed=0).dataset("train", short_side=48)
     source.prepare_cache()
     run = RunConfig(seed=1, data=DataConfig(workers=workers), clip=CLIP)
     return list(training_batches(source, run, TrainConfig(augment=AUGMENT, batch=BATCH), epoch=2))
