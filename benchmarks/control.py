@@ -21,6 +21,7 @@ from common import fields_typed, in_one_line
 from pvnas import pipeline
 from pvnas.api import config_of
 from pvnas.config import RunConfig
+from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
@@ -73,7 +74,7 @@ def run_control(config: RunConfig, run_dir: Path, *, macs: float, depth: int) ->
         else:
             save_tensors(weights, dict(session.train_network(network).state_dict()))
             network.load_state_dict(load_tensors(weights))
-        views = cost.over_views(config.test.temporal_views * config.test.spatial_views)
+        views = cost.over_views(views_of_a_video(config.test, session.opened.catalog.classes))
         about = {name: views[name] for name in ("params", "activations", "macs_per_view", "macs_per_video", "clip")}
         about |= {"digest": pipeline.run_digest(run_dir), "control": "residual", **shape}
         about |= {"sampling": config.clip.sampling, "rule": config.test.rule, "short_videos": config.clip.short_videos}

@@ -19,14 +19,16 @@ from pvnas.config import tiny
 from pvnas.data.dataset import list_videos, open_videos
 from pvnas.data.pack import pack_videos
 from pvnas.data.readable import load_videos as load_opened
+from pvnas.deploy.predictions import predictions
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.pipeline import _read_results, run_digest
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
 from pvnas.settings import load_config
-from pvnas.space.genotype import Genotype
+from pvnas.space.genotype import Genotype, random_genotype
 from pvnas.training.log import read_metrics
+from pvnas.training.outcome import lacks
 
 SMALL = (
     "--search.layout=S-NC T-RC",
@@ -275,6 +277,36 @@ def test_a_run_without_test_and_validation_videos_finishes_and_says_so(tiny_shap
     assert "There are no test videos" in page
     assert "There are no validation videos" in page
     assert "could not be made" not in page
+
+
+def test_a_network_may_be_trained_on_validation_videos_and_tested_mirrored(tiny_shapes, tmp_path, capsys):
+    """And predictions of its model see what the test saw."""
+    run_dir = tmp_path / "run"
+    small = dict(option.removeprefix("--").split("=", 1) for option in SMALL)
+    recipe = {"train.final_on": "train+validation", "train.ema": 0.9, "train.epochs": 1, "train.balance": "groups"}
+    mirrored = {"train.augment.flip": "swap", "test.flip": "swap", "data.path": str(tiny_shapes)}
+    fields = small | recipe | mirrored
+    results = pipeline.train(load_config("tiny", overrides=fields), run_dir, random_genotype(3))
+    counted = [results[name] for name in ("n_trained_on", "n_validation", "n_validation_trained_on")]
+    assert counted == [40, 0, 8]
+    assert (results["views"], results["mirrored_views"]) == (4, True)
+    assert results["macs_per_video"] == 4 * results["macs_per_view"]
+    err = capsys.readouterr().err
+    assert "train: on 40 videos, 8 of validation among them; none is left to validate on" in err
+    (line,) = read_metrics(run_dir / "metrics.jsonl")
+    assert not [name for name in line if name.startswith("val_")]
+    (said,) = lacks(results)
+    assert said.startswith("the 8 validation videos were trained on, too")
+    page = (run_dir / "report.html").read_text()
+    assert said[1:] in page
+    assert "2 in time × 1 in space, and each mirrored" in page
+    weights = load_tensors(run_dir / "model.safetensors")
+    last = load_checkpoint(run_dir / "checkpoints" / "train").tensors
+    assert all(bool((weights[name] == last[f"average/{name}"]).all()) for name in weights)
+    rows = list(csv.DictReader((run_dir / "predictions.csv").open()))[:2]
+    found = list(predictions([tiny_shapes / row["path"] for row in rows], run_dir, top=8))
+    for row, prediction in zip(rows, found, strict=True):
+        assert all(score == pytest.approx(float(row[name]), abs=2e-3) for name, score in prediction.classes)
 
 
 @pytest.mark.parametrize("text", ["[]", "{"])

@@ -319,8 +319,9 @@ class TestConfig:
     """Length of the shorter side, in pixels (D: 256)."""
     crop: int = 256
     """Side of the square crops, in pixels (D: 256)."""
-    flip: bool = False
-    """See every view mirrored as well, unless class names tell left from right (P: not mentioned)."""
+    flip: Literal["auto", "true", "false", "swap"] = "false"
+    """See every view mirrored as well: auto (unless class names tell left from right), swap (and such classes' scores
+    change places). P: not mentioned."""
     average: Literal["softmax", "logits"] = "softmax"
     """What is averaged over the views (D: softmax scores)."""
 
@@ -435,7 +436,7 @@ def small() -> RunConfig:
     config.train.dropout, config.train.ema, config.train.final_on = 0.5, 0.99, "train+validation"
     for augment in (config.search.augment, config.train.augment):
         augment.aspect, augment.rotate, augment.window_min = 1.25, 10.0, 0.7
-    config.test.flip = True
+    config.test.flip = "auto"
     return config
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from torch import nn
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
+from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
@@ -247,7 +248,7 @@ class Session:
             return _read_results(path)
         model = load_model(self.model_dir)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
-        return self.test_network(network, describe_run(self.model_dir, self.config, model.genotype, len(model.classes)))
+        return self.test_network(network, describe_run(self.model_dir, self.config, model.genotype, model.classes))
 
     def test_network(self, network: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
         """Test a network, of a genotype or not; write and return its results, and ``about`` among them."""
@@ -275,11 +276,11 @@ def _read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: int) -> dict[str, Any]:
+def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: Sequence[str]) -> dict[str, Any]:
     """Return cost, geometry and digests of a run, as results.json holds them."""
     test, network = config.test, config.network
-    cost = network_cost(genotype, network, clip=(config.clip.frames, test.crop, test.crop), classes=classes)
-    views = cost.over_views(test.temporal_views * test.spatial_views)
+    cost = network_cost(genotype, network, clip=(config.clip.frames, test.crop, test.crop), classes=len(classes))
+    views = cost.over_views(views_of_a_video(test, classes))
     return {name: views[name] for name in ("params", "activations", "macs_per_view", "macs_per_video", "clip")} | {
         "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,
         "genotype_digest": digest({}, genotype.with_about().to_json()),

@@ -321,6 +321,11 @@ def check_config(config: RunConfig) -> None:
             "clip.sampling whole takes the first and the last frame, and clip.frames is 1; set --clip.frames 2 or "
             "--clip.sampling dense"
         )
+    if config.test.flip != "false" and config.train.augment.flip == "false":
+        raise UserError(
+            "test.flip shows the network mirrored views, and train.augment.flip false trains it on none; set "
+            "--test.flip false or --train.augment.flip auto"
+        )
     if config.test.spatial_views == 2:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
 

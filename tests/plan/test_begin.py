@@ -127,7 +127,7 @@ def test_real_steps_are_measured(tiny_shapes: Path, cache: str) -> None:
     config = sized_config(replace(UNKNOWN, memory=1e9), SIZES[0], wishes)
     kept = cache == "auto"
     sizes = StepSize.of(config, "search", kept=kept), StepSize.of(config, "train", kept=kept)
-    videos = open_to_learn(config).dataset("train", config.decoded_short_side).select(range(16))
+    videos = open_to_learn(config).dataset("train", short_side=config.decoded_short_side).select(range(16))
     speeds = measured(Speeds(), sizes, config, videos, torch.device("cpu"), 0.01)
     assert set(speeds.clips) == set(sizes)
     assert all(0 < seconds < math.inf for speed in speeds.clips.values() for seconds in speed)

@@ -87,6 +87,15 @@ def test_the_two_averages_can_disagree() -> None:
     assert winners == {"softmax": 1, "logits": 0}
 
 
+def test_in_mirrored_views_classes_that_tell_left_from_right_change_places() -> None:
+    """Two views and the same mirrored; classes left, wave, right."""
+    logits = torch.tensor([[6.0, 0, 0], [5, 0, 1], [0, 0, 6], [1, 2, 3]])
+    views = ViewAverage(1, 3, 4, "logits", (2, 1, 0))
+    for part in (torch.tensor([3, 0]), torch.tensor([1, 2])):
+        views.add(logits[part], torch.zeros(2), part)
+    assert views.scores().tolist() == [[(6 + 5 + 6 + 3) / 4, 2 / 4, (0 + 1 + 0 + 1) / 4]]
+
+
 def test_missing_repeated_and_broken_views_are_named() -> None:
     views = ViewAverage(4, 2, 2)
     scores = torch.zeros(8, 2)

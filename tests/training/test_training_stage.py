@@ -11,6 +11,7 @@ import torch
 
 from catalogs import read_catalog
 from pvnas.config import ClipConfig, RunConfig, tiny
+from pvnas.data.clips.augment import flipped_labels
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.clips.network_input import network_input
 from pvnas.data.dataset import VideoDataset
@@ -175,6 +176,26 @@ def test_scores_are_the_mean_over_all_views(average, sources, tmp_path):
             one = stage.network(network_input(batch.clips_NCTHW, ClipConfig())).double()[0]
         expected[int(batch.videos_N)] += (one.softmax(0) if average == "softmax" else one) / views
     torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mirrored_views_count_for_the_classes_that_they_show(sources, tmp_path):
+    stage = make_stage(sources, tmp_path)
+    clip, test = stage.config.clip, stage.config.test
+    stage.network.eval()
+    expected = torch.zeros(8, 8, dtype=torch.float64)
+    for batch in view_batches(sources[2], clip, test, 1, workers=0):  # not mirrored
+        with torch.no_grad():
+            seen, mirrored = (
+                stage.network(network_input(clips, clip)).double().softmax(1)[0]
+                for clips in (batch.clips_NCTHW, batch.clips_NCTHW.flip(-1))
+            )
+        shown = mirrored[list(flipped_labels(sources[2].catalog.classes, "swap"))]
+        expected[int(batch.videos_N)] += (seen + shown) / (2 * test.temporal_views * test.spatial_views)
+    stage.config.test.flip = "swap"
+    scores = score_views(stage.network, sources[2], stage.config, CPU)
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+    results = write_results(tmp_path, sources[2], scores, stage.config, {})
+    assert (results["views"], results["mirrored_views"]) == (12, True)
 
 
 def test_a_score_table_by_hand():

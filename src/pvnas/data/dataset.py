@@ -269,8 +269,9 @@ class OpenedVideos:
         """What the pack says of itself."""
         return self.pack.info if self.pack else None
 
-    def dataset(self, *splits: str, short_side: int) -> VideoDataset:
+    def dataset(self, split: str | tuple[str, ...], short_side: int) -> VideoDataset:
         """Return the videos of one split (train, val or test) or several."""
+        splits = (split,) if isinstance(split, str) else split
         return VideoDataset(self.catalog.select(*splits), self.config, short_side, self.pack, self.shapes)
 
 

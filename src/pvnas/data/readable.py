@@ -18,6 +18,7 @@ from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, read_check_results, usable
 from pvnas.data.clips.augment import flip_message
+from pvnas.data.clips.mirrored_views import mirror_message
 from pvnas.data.clips.sampling import repetition_notes
 from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset, keep_decoded
 from pvnas.data.identity import LearntVideos, learnt_of, write_learnt
@@ -78,11 +79,13 @@ def load_videos(
         message = flip_message(good.classes, augment.flip, stage)
         if message:
             progress.line(message)
+    if message := mirror_message(good.classes, config.test.flip):
+        progress.line(message)
     side = config.decoded_short_side
     shapes = {name: Shape(result.frames, result.height, result.width) for name, result in checked.items()}
     opened = replace(opened, catalog=good, shapes=shapes)
-    learning = opened.dataset("train", "val", short_side=side)
-    test = opened.dataset("test", short_side=side)
+    learning = opened.dataset(("train", "val"), side)
+    test = opened.dataset("test", side)
     keep_decoded([learning, test] if "train" in splits else [test], device, progress)
     return Videos(learning, test, excluded.count("test"))
 

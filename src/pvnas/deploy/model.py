@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from pvnas.data.clips.network_input import MEAN, STD
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
+from pvnas.settings import all_fields, checked
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 
@@ -58,7 +60,10 @@ def load_model(folder: Path) -> Model:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
-        fields, test, clip = dict(data["network"]), TestConfig(**data["test"]), ClipConfig(**data["clip"])
+        fields, clip = dict(data["network"]), ClipConfig(**data["clip"])
+        known, given = all_fields(), data["test"].items()
+        tested: dict[str, Any] = {name: checked(known[f"test.{name}"], value, f"{path}: ") for name, value in given}
+        test = TestConfig(**tested)
         stem = fields.pop("stem")
         fields.pop("in_channels", None)  # of a model that was written between two releases: the clip's input says it
         # Older models have neither.

@@ -12,6 +12,7 @@ from torch import Tensor
 from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
 from pvnas.data.clips.loader import cropped_views
+from pvnas.data.clips.mirrored_views import mirrored_labels
 from pvnas.data.clips.view_frames import decode_views
 from pvnas.data.video.decode import VideoError, channels_first
 from pvnas.deploy.inputs import Paths, find_videos, why_missing
@@ -93,6 +94,7 @@ def predict_each(
     waiting: dict[int, Prediction] = {}  # what was decoded before a video in front of it
     due = 0
     config = model.config
+    labels = mirrored_labels(model.classes, config.test.flip)
     with closing(decode_views(videos, config.clip, config.test, limits, config.data.frame_rate)) as decoded:
         for item in decoded:
             if stop is not None and stop.requested:
@@ -104,7 +106,8 @@ def predict_each(
             try:
                 if isinstance(frames, VideoError):
                     raise frames
-                views_NCTHW = cropped_views(channels_first(frames), config.clip, config.test)
+                frames_TCHW = channels_first(frames)
+                views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=labels is not None)
                 best, error = _best(_scores(model, network, views_NCTHW, place), model.classes, top), ""
             except VideoError as bad:
                 best, error = (), why_missing(video.path) if bad.kind == "missing" else str(bad)
@@ -118,7 +121,8 @@ def predict_each(
 def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, device: torch.device) -> Tensor:
     """Return the scores (K,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
     config, numbers_N = model.config, torch.arange(len(views_NCTHW))
-    average = ViewAverage(1, len(model.classes), len(views_NCTHW), config.test.average)
+    labels = mirrored_labels(model.classes, config.test.flip)
+    average = ViewAverage(1, len(model.classes), len(views_NCTHW), config.test.average, labels)
     for some_N in numbers_N.split(max(CLIPS, config.train.batch.clips_per_shard)):
         scores_NK = scores_of(network, views_NCTHW[some_N].to(device), config.precision, config.clip)
         average.add(scores_NK, torch.zeros_like(some_N), some_N)

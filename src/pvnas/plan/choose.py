@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pvnas.config import LOCATION_FIELDS, RunConfig, small
 from pvnas.data.clips.loader import steps_per_epoch
+from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
 from pvnas.settings import all_fields, check_config, differences, get_field, plain, set_field
@@ -244,10 +245,10 @@ def _fit_test(config: RunConfig, facts: Facts, speed: Speed, there: float, wishe
     test = config.test
 
     def seconds() -> float:
-        views = test.temporal_views * test.spatial_views * (2 if test.flip else 1)
+        views = views_of_a_video(test, facts.classes)
         return facts.test * (views * FORWARD * speed.step + test.temporal_views * speed.read)
 
-    for fewer in ({"test.flip": False}, {"test.spatial_views": 1}, {"test.temporal_views": 1}):
+    for fewer in ({"test.flip": "false"}, {"test.spatial_views": 1}, {"test.temporal_views": 1}):
         if seconds() > TEST_SHARE * there:
             _put(config, fewer, wishes)
     return seconds()

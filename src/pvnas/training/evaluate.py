@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pvnas.config import AugmentConfig, RunConfig
 from pvnas.data.clips.loader import test_batches, validation_batches
+from pvnas.data.clips.mirrored_views import mirrored_labels, views_of_a_video
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, begin
@@ -51,8 +52,8 @@ def score_views(
     missing or counted twice, and UserError when scores are not numbers.
     """
     test, catalog = config.test, videos.catalog
-    views = test.temporal_views * test.spatial_views
-    average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average)
+    views, labels = views_of_a_video(test, catalog.classes), mirrored_labels(catalog.classes, test.flip)
+    average = ViewAverage(len(catalog.videos), len(catalog.classes), views, test.average, labels)
     if not catalog.videos:
         return average.scores()
     network.eval()
@@ -136,13 +137,22 @@ def mean_class_accuracy(confusion_KK: Tensor) -> float:
 class ViewAverage:
     """Averages the scores of every video over its views, and knows which views it has seen.
 
-    ``average`` is softmax (the mean of probabilities) or logits. Sums are in float64.
+    ``average`` is softmax (the mean of probabilities) or logits. Sums are in float64. With ``mirrored_labels`` the
+    second half of the views is mirrored: a class has there the score of the class that its videos show.
     """
 
-    def __init__(self, n_videos: int, classes: int, views: int, average: str = "softmax") -> None:
+    def __init__(
+        self,
+        n_videos: int,
+        classes: int,
+        views: int,
+        average: str = "softmax",
+        mirrored_labels: Sequence[int] | None = None,
+    ) -> None:
         if average not in ("softmax", "logits"):
             raise ValueError(f"average is {average!r}; must be softmax or logits")
         self.average = average
+        self.mirrored_K = None if mirrored_labels is None else torch.tensor(mirrored_labels)
         self._sums_VK = torch.zeros(n_videos, classes, dtype=torch.float64)
         self._counts = torch.zeros(n_videos, views, dtype=torch.int64)  # (videos, views)
 
@@ -152,6 +162,9 @@ class ViewAverage:
         if self.average == "softmax":
             scores_NK = scores_NK.softmax(1)
         videos_N, views_N = videos_N.cpu().long(), views_N.cpu().long()
+        if self.mirrored_K is not None:
+            is_mirrored_N1 = views_N[:, None] >= self._counts.shape[1] // 2
+            scores_NK = torch.where(is_mirrored_N1, scores_NK[:, self.mirrored_K], scores_NK)
         self._sums_VK.index_add_(0, videos_N, scores_NK)
         self._counts.index_put_((videos_N, views_N), torch.ones_like(videos_N), accumulate=True)
 

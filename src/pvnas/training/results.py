@@ -14,6 +14,7 @@ from torch import Tensor
 from pvnas.config import ClipConfig, RunConfig
 from pvnas.data.check.results import inert
 from pvnas.data.clips.loader import display_frames
+from pvnas.data.clips.mirrored_views import mirrored_labels, views_of_a_video
 from pvnas.data.clips.network_input import motion_pictures
 from pvnas.data.dataset import VideoDataset
 from pvnas.runtime.files import write_atomic
@@ -31,13 +32,14 @@ def write_results(
     labels_V = torch.tensor([video.label for video in catalog.videos], dtype=torch.int64)
     table = score_table(scores_VK, labels_V, catalog.classes)
     confusion = {"classes": list(catalog.classes), "matrix": table.pop("confusion")}
-    views = test.temporal_views * test.spatial_views
+    views = views_of_a_video(test, catalog.classes)
     results = {
         **table,
         "n_videos": len(catalog.videos),
         "views": views,
         "temporal_views": test.temporal_views,
         "spatial_views": test.spatial_views,
+        "mirrored_views": mirrored_labels(catalog.classes, test.flip) is not None,
         "classes": list(catalog.classes),
         **about,
     }

@@ -17,7 +17,7 @@ from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig
     Argument("--repeat", "normal cells between two reductions", 1),
     CLIP("frames x height x width", (8, 224, 224)),
     Argument("--classes", "classes", 400),
-    Argument("--views", "views of a video in the test", 30, least=1),
+    Argument("--views", "views of a video in the test, mirrored ones too", 30, least=1),
     Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
     Argument("--stem", "first layers", "stride4", Literal["stride4", "stride2"]),
     Argument(

@@ -24,6 +24,7 @@ from pvnas.data.balance import balanced_order, balanced_order_of_groups, groups_
 from pvnas.data.clips import augment as crops
 from pvnas.data.clips.appearance import recoloured, with_stills
 from pvnas.data.clips.augment import CropBox, crop_batch
+from pvnas.data.clips.mirrored_views import mirrored_labels, views_of_a_video
 from pvnas.data.clips.mixup import mixed
 from pvnas.data.clips.network_input import frames_read
 from pvnas.data.clips.rand_augment import changed_by
@@ -179,7 +180,7 @@ class ViewBatch:
 
     clips_NCTHW: Tensor  # uint8
     videos_N: Tensor  # int64, index of the video in the catalog
-    views_N: Tensor  # int64; view v is temporal clip v // S and spatial crop v % S of S crops
+    views_N: Tensor  # int64; view v is temporal clip v // S and spatial crop v % S of S crops, then these mirrored
 
 
 def training_batches(
@@ -276,8 +277,10 @@ def test_batches(
     """Yield every view of every video once, video after video; the last batch may be smaller."""
 
     # One video at a time, so that what is in memory hangs on the views of a video and not on the batch.
-    views = partial(_views, videos, clip=clip, test=test)
-    size = test.temporal_views * test.spatial_views * clip_bytes(clip, test.crop)
+    classes = videos.catalog.classes
+    mirrored = mirrored_labels(classes, test.flip) is not None
+    views = partial(_views, videos, clip=clip, test=test, mirrored=mirrored)
+    size = views_of_a_video(test, classes) * clip_bytes(clip, test.crop)
     views_of_each = load(views, range(len(videos)), workers=videos.workers(workers), item_bytes=size)
     each = ((view, i, number) for i, clips in enumerate(views_of_each) for number, view in enumerate(clips))
     while batch := list(islice(each, clips_per_batch)):
@@ -287,18 +290,22 @@ def test_batches(
         yield ViewBatch(views_NCTHW, torch.tensor(rows), torch.tensor(numbers))
 
 
-def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig) -> Tensor:
+def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig, mirrored: bool) -> Tensor:
     """Return the (V, C, T, H, W) views of one video, temporal clips first; it is decoded once for all of them."""
 
-    return cropped_views(videos.frames(index, views_chosen(clip, test)), clip, test)
+    return cropped_views(videos.frames(index, views_chosen(clip, test)), clip, test, mirrored=mirrored)
 
 
-def cropped_views(frames_TCHW: Tensor, clip: ClipConfig, test: TestConfig) -> Tensor:
-    """Return the (V, C, T, H, W) views of the frames that ``views_chosen`` has chosen, temporal clips first."""
+def cropped_views(frames_TCHW: Tensor, clip: ClipConfig, test: TestConfig, *, mirrored: bool) -> Tensor:
+    """Return the (V, C, T, H, W) views of the frames that ``views_chosen`` has chosen, temporal clips first.
+
+    ``mirrored``: behind them, in the same order, all of them mirrored left to right.
+    """
     clips = frames_TCHW.split(frames_read(clip))
     boxes = [_view_box(clips[0], test, view) for view in range(test.spatial_views)]
     repeated = [frames_TCHW for frames_TCHW in clips for _ in boxes]
-    return crop_batch(repeated, boxes * len(clips), test.crop)
+    views_NCTHW = crop_batch(repeated, boxes * len(clips), test.crop)
+    return torch.cat([views_NCTHW, views_NCTHW.flip(4)]) if mirrored else views_NCTHW
 
 
 def _view_box(frames_TCHW: Tensor, test: TestConfig, view: int) -> CropBox:
