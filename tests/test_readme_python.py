@@ -12,6 +12,7 @@ import torch
 import pvnas
 from pvnas import pipeline
 from pvnas.config import PRESETS, RunConfig, tiny
+from pvnas.settings import load_config
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -31,6 +32,10 @@ def here(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A folder with the videos that the README names, to stand in; no page is drawn, which takes most of the time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "laptop", smallest)
+    # What hours make of videos and machine has tests of its own.
+    monkeypatch.setattr(
+        "pvnas.plan.begin.planned_config", lambda _dir, _hours, wishes: load_config("laptop", None, wishes)
+    )
     monkeypatch.setattr(pipeline, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
     shutil.copytree(tiny_shapes, "my_videos")
     for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:4]):
@@ -56,7 +61,7 @@ def test_the_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> N
     assert [line.split()[0] for line in printed[1:]] == [f"new_videos/{number}.mp4" for number in range(4)]
     assert names["elsewhere"]["n_videos"] == 4
     assert names["results"]["n_videos"] == 8
-    assert names["genotype"] == pvnas.Genotype.load("runs/my_videos-laptop/genotype.json")
+    assert names["genotype"] == pvnas.Genotype.load("runs/my_videos-1h/genotype.json")
     assert Path("runs/search/genotype.json").exists()
     assert Path("runs/train/model.safetensors").exists()
     assert names["fast"](torch.zeros(1, 3, 4, 64, 64)).shape == (1, 101)

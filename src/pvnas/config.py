@@ -431,7 +431,7 @@ def laptop() -> RunConfig:
 def small() -> RunConfig:
     """What `pvnas run DATA --hours H` starts from: few videos, learnt from scratch by how things move in them."""
     config = replace(laptop(), preset="small")
-    config.clip = ClipConfig(input="motion", sampling="whole", window=64, short_videos="fit")
+    config.clip = ClipConfig(input="flow", sampling="whole", window=64, short_videos="fit")
     config.train.weights.weight_decay, config.train.weights.decay_on = 2e-3, "kernels"
     config.train.dropout, config.train.ema, config.train.final_on = 0.5, 0.99, "train+validation"
     for augment in (config.search.augment, config.train.augment):
