@@ -98,6 +98,7 @@ def test_a_group_explains_its_commands(run: Run) -> None:
     assert [line.split()[1] for line in outcome.out.splitlines() if line.startswith("  data")] == [
         "list",
         "check",
+        "show",
         "pack",
         "verify",
         "shapes",
@@ -169,7 +170,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
     [
         ("rnu x", "no command 'rnu' (did you mean run?)"),
         ("--vresion", "no command '--vresion'"),
-        ("data", "pvnas data takes one of list, check, pack, verify, shapes"),
+        ("data", "pvnas data takes one of list, check, show, pack, verify, shapes"),
         ("data lst x", "not 'lst' (did you mean list?)"),
         ("run", "which videos?"),
         ("run nowhere", "no folder 'nowhere'"),
