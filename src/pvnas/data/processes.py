@@ -131,10 +131,10 @@ def run_jobs(
                 else:
                     job, worker.job = worker.job, None
                     yield job, outcome
+            if outcome is None or barren:  # perhaps all processes have been told to stop, this one too
+                yield None
             if barren >= BARREN_STARTS * workers:
                 raise UserError("the processes that read videos end at once; is there memory and room for processes?")
-            if outcome is None:
-                yield None
     finally:
         for worker in crew:
             worker.end()
