@@ -23,13 +23,15 @@ def videos(tiny_shapes: Path) -> list[Path]:
     return sorted(tiny_shapes.rglob("*.mp4"))[:3]
 
 
-def test_the_scores_are_those_of_the_test(model_folder: Path, tiny_shapes: Path) -> None:
-    model = load_model(model_folder)
+@pytest.mark.parametrize("folder", ["model_folder", "of_both"])
+def test_the_scores_are_those_of_the_test(folder: str, tiny_shapes: Path, request: pytest.FixtureRequest) -> None:
+    run_dir: Path = request.getfixturevalue(folder)
+    model = load_model(run_dir)
     catalog = list_videos(DataConfig(str(tiny_shapes))).take(range(3))
     dataset = VideoDataset(catalog, DataConfig(cache="none"), model.config.test.short_side)
     scores_VK = score_views(model.network, dataset, model.config, torch.device("cpu"))
     paths = [catalog.root / path for path in catalog.videos.paths]
-    for scores_K, answer in zip(scores_VK, pvnas.predict(paths, model_folder, device="cpu"), strict=True):
+    for scores_K, answer in zip(scores_VK, pvnas.predict(paths, run_dir, device="cpu"), strict=True):
         expected = scores_K.topk(5)
         assert [name for name, _ in answer.classes] == [model.classes[index] for index in expected.indices]
         assert [score for _, score in answer.classes] == pytest.approx(expected.values.tolist(), abs=1e-5)

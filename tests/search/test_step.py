@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from pvnas.config import AlphaOptimizerConfig, BatchConfig, ClipConfig, SearchConfig, WeightOptimizerConfig
-from pvnas.data.clips.loader import Batch
+from pvnas.data.clips.loader import Batch, Extras
 from pvnas.data.clips.network_input import network_input
 from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
@@ -222,7 +222,7 @@ def test_mixed_clips_have_both_losses_in_the_search_too_and_in_what_is_recorded(
     gradient = SupernetGradient(network, alphas, ClipConfig(), 1, "fp32", 0, Recorder())  # type: ignore[arg-type]
     for seed in range(2):
         plain = batch(seed)
-        mixed = replace(plain, other_labels_N=plain.labels_N.flip(0), other_shares_N=shares)
+        mixed = replace(plain, extras=Extras(plain.labels_N.flip(0), shares))
         losses = [
             F.cross_entropy(network(network_input(plain.clips_NCTHW, ClipConfig())), labels_N, reduction="none")
             for labels_N in (plain.labels_N, plain.labels_N.flip(0))

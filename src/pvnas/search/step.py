@@ -166,7 +166,7 @@ class SupernetGradient:
         others = [parameter for parameter in self.all_parameters if id(parameter) not in wanted]
         seed = self.seed if self.graphs is None else None  # a graph draws nothing
 
-        extras = {name: tensor for name, tensor in batch.extras._asdict().items() if tensor is not None}
+        extras = batch.extras.there()
 
         def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *more: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
             extra, mixing = more[: len(extras)], more[len(extras) :]

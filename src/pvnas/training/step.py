@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import ClipConfig
-from pvnas.data.clips.loader import Extras
+from pvnas.data.clips.loader import NO_EXTRAS, Extras
 from pvnas.data.clips.network_input import network_input
 from pvnas.runtime.random import key, seed_all
-
-NO_EXTRAS = Extras()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -137,41 +137,43 @@ class Extras(NamedTuple):
     other_shares_N: Tensor | None = None  # float32, how much of each clip and of its loss is theirs
     keeps_rgb_N: Tensor | None = None  # float32, 0 for a clip whose colours the network does not see, else 1
 
+    def there(self) -> dict[str, Tensor]:
+        """Return those that the batch has, by name."""
+        return {name: tensor for name, tensor in self._asdict().items() if tensor is not None}
+
     def chunk(self, parts: int) -> list[Self]:
         """Return the extras of equal parts of the batch."""
         tensors = ([None] * parts if tensor is None else tensor.chunk(parts) for tensor in self)
         return [type(self)(*part) for part in zip(*tensors, strict=True)]
 
 
+NO_EXTRAS = Extras()
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one step, shard after shard, and what Extras says of them."""
+    """Clips of one step, shard after shard."""
 
     clips_NCTHW: Tensor  # uint8
     labels_N: Tensor  # int64
     paths: tuple[str, ...]
-    other_labels_N: Tensor | None = None
-    other_shares_N: Tensor | None = None
-    keeps_rgb_N: Tensor | None = None
-
-    @property
-    def extras(self) -> Extras:
-        return Extras(self.other_labels_N, self.other_shares_N, self.keeps_rgb_N)
+    extras: Extras = NO_EXTRAS
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory; the name is what torch's DataLoader looks for."""
-        return self._of({name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+        return self._of([tensor.pin_memory() for tensor in self._tensors()])
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device; out of page-locked memory the copy runs beside other work."""
-        tensors = self._tensors()
-        return self._of(dict(zip(tensors, copied_to(device, tensors.values()), strict=True)))
+        return self._of(copied_to(device, self._tensors()))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+    def _tensors(self) -> list[Tensor]:
+        return [self.clips_NCTHW, self.labels_N, *self.extras.there().values()]
 
-    def _of(self, tensors: dict[str, Any]) -> Self:
-        return replace(self, **tensors)
+    def _of(self, tensors: Sequence[Tensor]) -> Self:
+        clips_NCTHW, labels_N, *more = tensors
+        extras = Extras(**dict(zip(self.extras.there(), more, strict=True)))
+        return replace(self, clips_NCTHW=clips_NCTHW, labels_N=labels_N, extras=extras)
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def augmented_batch(random_clip: TrainingClips, keys: Sequence[Key]) -> Batch:
     batch = replace(batch, clips_NCTHW=clips_NCTHW)
     if augment.drop_rgb:
         keeps_rgb_N = torch.tensor([float(clip.keeps_rgb) for clip in clips], device=clips_NCTHW.device)
-        batch = replace(batch, keeps_rgb_N=keeps_rgb_N)
+        batch = replace(batch, extras=Extras(keeps_rgb_N=keeps_rgb_N))
     return _mixed_batch(batch, random_clip, keys) if augment.mixup or augment.cutmix else batch
 
 
@@ -246,7 +248,8 @@ def _mixed_batch(batch: Batch, random_clip: TrainingClips, keys: Sequence[Key]) 
         seed = random_clip.seed("mix", step, position // clips_per_shard)
         parts.append(mixed(batch.clips_NCTHW[here], batch.labels_N[here], random_clip.stage.augment, seed))
     clips_NCTHW, others_N, shares_N = map(torch.cat, zip(*parts, strict=True))
-    return replace(batch, clips_NCTHW=clips_NCTHW, other_labels_N=others_N, other_shares_N=shares_N)
+    extras = batch.extras._replace(other_labels_N=others_N, other_shares_N=shares_N)
+    return replace(batch, clips_NCTHW=clips_NCTHW, extras=extras)
 
 
 def validation_batches(

@@ -71,11 +71,11 @@ def _class(batch: Batch, n: int, videos: VideoDataset) -> str:
 
 def _caption(batch: Batch, n: int, videos: VideoDataset) -> str:
     """Return the labels of a random clip, and whether the network does not see its colours."""
-    text = _class(batch, n, videos)
-    if batch.other_labels_N is not None and batch.other_shares_N is not None:
-        other, share = videos.catalog.classes[int(batch.other_labels_N[n])], 100 * float(batch.other_shares_N[n])
+    text, extras = _class(batch, n, videos), batch.extras
+    if extras.other_labels_N is not None and extras.other_shares_N is not None:
+        other, share = videos.catalog.classes[int(extras.other_labels_N[n])], 100 * float(extras.other_shares_N[n])
         text = f"{100 - share:.0f} % {text}, {share:.0f} % {clean(other)[:NAME_LENGTH]}"
-    return text if batch.keeps_rgb_N is None or batch.keeps_rgb_N[n] else f"{text}, seen without its colours"
+    return text if extras.keeps_rgb_N is None or extras.keeps_rgb_N[n] else f"{text}, seen without its colours"
 
 
 def _strip(clip_CTHW: Tensor, clip: ClipConfig) -> NDArray[np.uint8]:

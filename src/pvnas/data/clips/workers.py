@@ -62,15 +62,16 @@ def free_bytes() -> float:
 
 
 def shared(item: Any) -> Any:
-    """Return an item, a tensor or a dataclass with tensors, with those in shared memory.
+    """Return an item, a tensor or a dataclass with tensors and tuples of them, with those in shared memory.
 
     Here and not when the item is sent: that is done by a thread whose errors nobody hears. Raises UserError where there
     is no room.
     """
     try:
         for value in (item, *getattr(item, "__dict__", {}).values()):
-            if isinstance(value, Tensor):
-                value.share_memory_()
+            for tensor in value if isinstance(value, tuple) else (value,):
+                if isinstance(tensor, Tensor):
+                    tensor.share_memory_()
     except (RuntimeError, OSError) as error:
         raise UserError(explained_want(str(error)) or f"a batch cannot be put into shared memory: {error}") from None
     return item
