@@ -37,3 +37,12 @@ def test_another_set_is_tested_with_what_the_network_sees(of_both: Path, tiny_sh
     with pytest.raises(UserError, match=r"sees both; leave --clip.input away"):
         pvnas.test(of_both, tiny_shapes, out=tmp_path / "out", overrides={"clip.input": "rgb"})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_sees_what_nobody_knows_is_refused_in_one_line(model_folder: Path, tmp_path: Path) -> None:
+    description = json.loads((model_folder / "model.json").read_text())
+    description["clip"]["input"] = "sound"
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    (tmp_path / "model.safetensors").write_bytes((model_folder / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"model\.json: clip\.input takes one of rgb, .*, not 'sound'"):
+        load_model(tmp_path)

@@ -1,6 +1,7 @@
 """A trained network on disk: model.safetensors beside model.json with all that it needs."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,8 @@ def load_model(folder: Path) -> Model:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise ValueError(f'"format" must be "{FORMAT}" and "version" {VERSION}')
-        fields, clip = dict(data["network"]), ClipConfig(**data["clip"])
-        known, given = all_fields(), data["test"].items()
-        tested: dict[str, Any] = {name: checked(known[f"test.{name}"], value, f"{path}: ") for name, value in given}
-        test = TestConfig(**tested)
+        fields = dict(data["network"])
+        clip, test = ClipConfig(**_checked("clip", data, path)), TestConfig(**_checked("test", data, path))
         stem = fields.pop("stem")
         fields.pop("in_channels", None)  # of a model that was written between two releases: the clip's input says it
         # Older models have neither.
@@ -78,3 +77,9 @@ def load_model(folder: Path) -> Model:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error
     return Model(network.eval(), genotype, classes, config)
+
+
+def _checked(part: str, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the fields of a part of the config, each of its type. Raises UserError, KeyError for an unknown field."""
+    known = all_fields()
+    return {name: checked(known[f"{part}.{name}"], value, f"{path}: ") for name, value in data[part].items()}

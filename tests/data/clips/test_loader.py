@@ -123,8 +123,9 @@ def test_with_every_augmentation_two_processes_see_the_clips_of_one(source: Vide
     alone = next(training_batches(source, config, stage, 0))
     parts = [next(training_batches(source, config, stage, 0, rank=rank, processes=2)) for rank in range(2)]
     assert torch.equal(torch.cat([part.clips_NCTHW for part in parts]), alone.clips_NCTHW)
-    for name in Extras._fields:
-        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(alone, name))
+    assert alone.extras.there().keys() == set(Extras._fields)
+    for name, tensor in alone.extras.there().items():
+        assert torch.equal(torch.cat([part.extras.there()[name] for part in parts]), tensor)
 
 
 def test_a_still_video_stays_still_under_every_augmentation_of_one_clip(source: VideoDataset) -> None:
