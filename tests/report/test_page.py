@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -67,6 +68,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_says_which_sampling_and_rule_the_test_had(finished: Path) -> None:
     assert "Sampling segment rule slowfast" in Page((finished / "report.html").read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "ends"), [(None, "in space"), (False, "in space"), (True, "in space, and each mirrored")]
+)
+def test_the_page_says_which_views_the_test_had(finished: Path, mirrored: bool | None, ends: str) -> None:
+    record = read_run(finished)
+    if mirrored is not None:  # results of older versions do not say
+        record.results["mirrored_views"] = mirrored
+    macros: Any = _environment().get_template("sections.html").module
+    assert re.findall(r"in time × \d+ (in space[^<]*)</small>", macros.result(record)) == [ends]
 
 
 def test_page_is_one_sound_file_without_scripts_or_network(finished: Path) -> None:
@@ -270,6 +282,7 @@ def test_the_command_is_shown_as_a_person_types_it() -> None:
     [
         ("motion", "The network sees the lower row of a strip alone: how each frame changes within 0.1 s."),
         ("both", "The network sees both rows of a strip: its frames and, below, how each frame changes within 0.1 s."),
+        ("flow", "The network sees the lower row of a strip alone: where its pixels move within 0.1 s,"),
         ("rgb", None),
     ],
 )

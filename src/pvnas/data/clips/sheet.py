@@ -29,6 +29,7 @@ VIDEOS, DRAWS, FRAMES, COLUMNS = 4, 3, 6, 2
 LARGEST_FRAME = 88  # pixels: two columns are as wide as the report's page
 GAP, TEXT_HEIGHT, TEXT_SIZE, LEAST_WIDTH = 4, 18, 13, 360
 NAME_LENGTH = 60
+CUT = " ..."
 
 
 def write_sheet(
@@ -49,7 +50,7 @@ def write_sheet(
     ]
     blocks = []
     for n in range(len(chosen)):
-        of_plain = f"{_class(plain, n, videos)}: {clean(plain.paths[n])[-NAME_LENGTH:]}, as validation sees it"
+        of_plain = f"{_class(plain, n, videos)}, plain: {clean(Path(plain.paths[n]).name)}"
         rows = [
             (of_plain, plain.clips_NCTHW[n]),
             *((_caption(batch, n, videos), batch.clips_NCTHW[n]) for batch in draws),
@@ -113,7 +114,9 @@ def _png(blocks: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> bytes:
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return as much of a text as is no wider than so many pixels."""
-    while text and font.getlength(text) > width:
+    """Return a text, or as much of it as is no wider than so many pixels, with a mark where it is cut."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + CUT) > width:
         text = text[:-1]
-    return text
+    return text + CUT
