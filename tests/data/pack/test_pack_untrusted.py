@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ OPENED: list[str] | None = None
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    if (
+        threading.current_thread().name == "pvnas-spinning"
+    ):  # of an earlier test: it looks at /proc for as long as we run
+        return
     if OPENED is not None and event in ("open", "socket.connect", "subprocess.Popen", "os.system", "pickle.find_class"):
         OPENED.append(f"{event} {arguments[0]}")
 
