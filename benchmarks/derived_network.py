@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pvnas.bench.roofline import Work, answer, count_bytes, count_macs, measure_work
-from pvnas.config import NetworkConfig
+from pvnas.config import NetworkConfig, StemKind
 from pvnas.fast.inference import folded, for_inference
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import keep_freed_memory
@@ -33,7 +33,7 @@ class ModelShape:
     """A genotype as JSON."""
     width: int = 64
     repeat: int = 1
-    stem: Literal["stride4", "stride2"] = "stride4"
+    stem: StemKind = "stride4"
     classes: int = 400
     batch: int = 1
     frames: int = 8

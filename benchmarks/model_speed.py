@@ -16,12 +16,13 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from common import command_line, in_one_line
 from derived_network import ModelShape
 from peer_networks import PEERS
 from pvnas.bench.roofline import compare, measure_variants
+from pvnas.config import StemKind
 from pvnas.runtime.device import describe_machine
 from pvnas.space.genotype import Genotype, random_genotype
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--genotype", type=Path, help="a genotype file [random, seed 0]")
     parser.add_argument("--width", type=int, default=64, help="channels of our first cells")
     parser.add_argument("--repeat", type=int, default=1, help="our normal cells in a row")
-    parser.add_argument("--stem", choices=("stride4", "stride2"), default="stride4")
+    parser.add_argument("--stem", choices=get_args(StemKind), default="stride4")
     parser.add_argument("--classes", type=int, default=400, help="of our network")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="clips of a forward pass")
     parser.add_argument("--training-batch", type=int, default=2, help="clips of a training step, 0: none")

@@ -182,7 +182,10 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("run . --train.width 0", "train.width must be between 1 and"),
         ("run . --train.width", "--train.width: expected one argument"),
         ("run . --train.weights.lr nan", "train.weights.lr takes a number, not 'nan'"),
-        ("run . --stem stride3", "stem takes one of stride4, stride2, not 'stride3' (did you mean"),
+        (
+            "run . --stem stride3",
+            "stem takes one of stride4, stride2, stride4-time, stride2-time, not 'stride3' (did you mean",
+        ),
         ("run . --search {}", "no option '--search'"),
         ("run . --config nothing.yaml", "no config file nothing.yaml"),
         ("run . .", "one argument too many, '.'"),

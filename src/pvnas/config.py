@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+StemKind = Literal["stride4", "stride2", "stride4-time", "stride2-time"]
 PAPER_SEARCH_LAYOUT = "S-NC S-RC T-NC T-RC"
 PAPER_LAYOUT = "S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K"
 
@@ -22,8 +23,9 @@ class NetworkConfig:
     """Channels of the first cells."""
     repeat: int = 1
     """Normal cells between two reductions, the K of the layout."""
-    stem: Literal["stride4", "stride2"] = "stride4"
-    """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution."""
+    stem: StemKind = "stride4"
+    """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution; with -time: and a 3x1x1 convolution
+    after that, of neighbouring frames."""
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
     in_channels: int = 3
@@ -334,8 +336,9 @@ class RunConfig:
     """Name of the preset that this config started from."""
     seed: int = 0
     """Seed of everything random."""
-    stem: Literal["stride4", "stride2"] = "stride4"
-    """stride4: 1x7x7 convolution and max-pooling (P); stride2: one 1x3x3 convolution, for crops below 100 pixels."""
+    stem: StemKind = "stride4"
+    """stride4: 1x7x7 convolution and max-pooling (P); stride2: one 1x3x3 convolution, for crops below 100 pixels;
+    with -time: and a 3x1x1 convolution after that, so that the first cells see how neighbouring frames differ."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -49,6 +49,24 @@ def test_macs_and_parameters_by_hand():
     assert activations == 4 * 2 * 4 * 4 + 10
 
 
+@pytest.mark.parametrize(("kind", "pixels"), [("stride4", 4 * 4), ("stride2", 8 * 8)])
+def test_a_stem_in_time_adds_a_convolution_of_neighbouring_frames(kind, pixels):
+    """Before the pooling, at half the resolution; the output's shape is that of the stem without it."""
+    x = torch.zeros(1, 3, 5, 16, 16)
+    x[:, :, 2] = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain, mixing = (build_stem(name, 3, 4, FOLDED).eval() for name in (kind, f"{kind}-time"))
+    assert count_parameters(mixing) - count_parameters(plain) == 4 * 4 * 3 + 2 * 4
+    macs = [count_macs(network, (5, 16, 16))[0] for network in (plain, mixing)]
+    assert macs[1] - macs[0] == 5 * 8 * 8 * 4 * 4 * 3
+    outputs = [network(x) for network in (plain, mixing)]
+    assert outputs[0].shape == outputs[1].shape and outputs[0][0, 0, 0].numel() == pixels
+    seen = [(y - y[:, :, :1]).abs().amax((0, 1, 3, 4)) > 0 for y in outputs]
+    assert [frames.tolist() for frames in seen] == [
+        [False, False, True, False, False],
+        [False, True, True, True, False],
+    ]
+
+
 def test_counting_leaves_the_network_as_it_was():
     network = PVNASNetwork(random_genotype(0), NetworkConfig(width=4, stem="stride2"), num_classes=3).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -68,7 +86,7 @@ def test_random_genotypes_have_the_median_and_range_of_the_published_layout():
     assert 9 <= min(macs) <= max(macs) <= 40
 
 
-@pytest.mark.parametrize(("stem", "kernel"), [("stride4", 7 * 7), ("stride2", 3 * 3)])
+@pytest.mark.parametrize(("stem", "kernel"), [("stride4", 7 * 7), ("stride2", 3 * 3), ("stride4-time", 7 * 7)])
 def test_three_more_channels_cost_what_their_part_of_the_first_kernel_does(stem, kernel):
     rgb, both = (
         network_cost(random_genotype(0), width=4, clip=(2, 32, 30), classes=5, stem=stem, in_channels=channels)

@@ -19,7 +19,7 @@ from pvnas.space.genotype import INPUTS, NODES, Cell, Genotype, is_reduction
 from pvnas.space.layers import FOLDED, FactorizedReduction, Layers, Rectified, to_channels_last
 from pvnas.space.layout import CellSpec, cell_specs, parse_layout
 from pvnas.space.operations import build_operation
-from pvnas.space.stem import build_stem, cell_inputs
+from pvnas.space.stem import build_stem, cell_inputs, stem_stride
 
 # Length of the features that a normalised head gives to the classifier. The last cell's sums are not normalised; on
 # real video their squared length is in the thousands, and with dropout a linear layer on them diverges at usual rates.
@@ -170,7 +170,7 @@ def _classifier(features: int, classes: int) -> nn.Module:
 
 def _feature_info(specs: tuple[CellSpec, ...], stem: str) -> list[dict[str, Any]]:
     """Channels and spatial reduction of every cell's output, as timm lists them."""
-    reduction, info = (4 if stem == "stride4" else 2), []
+    reduction, info = stem_stride(stem), []
     for index, spec in enumerate(specs):
         reduction *= 2 if is_reduction(spec.category) else 1
         info.append({"num_chs": NODES * spec.channels, "reduction": reduction, "module": f"cells.{index}"})

@@ -25,16 +25,25 @@ def cell_inputs(spec: CellSpec, layers: Layers, *, affine: bool) -> tuple[nn.Mod
 
 def side_after_stem(kind: str, side: int) -> int:
     """Return the height or width that the stem leaves of one."""
-    return -(-side // (4 if kind == "stride4" else 2))
+    return -(-side // stem_stride(kind))
+
+
+def stem_stride(kind: str) -> int:
+    """Return by what the stem divides height and width."""
+    return 4 if kind.startswith("stride4") else 2
 
 
 def build_stem(kind: str, in_channels: int, channels: int, layers: Layers) -> nn.Sequential:
     """Return the first layers: (N, in_channels, T, H, W) to (N, channels, T, H/4, W/4); H/2 and W/2 for ``stride2``."""
-    kernel = 7 if kind == "stride4" else 3
+    pooled = stem_stride(kind) == 4
+    kernel = 7 if pooled else 3
     conv = layers.conv(
         in_channels, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
     )
     stem = [conv, layers.norm(channels), nn.ReLU()]
-    if kind == "stride4":
+    if kind.endswith("-time"):
+        mixing = layers.conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        stem += [mixing, layers.norm(channels), nn.ReLU()]
+    if pooled:
         stem.append(layers.max_pool(SPATIAL_KERNEL, (1, 2, 2), SPATIAL_PADDING))
     return nn.Sequential(*stem)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CLIP, JSON, print_json, print_table
-from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig
+from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig, StemKind
 
 
 @command(
@@ -19,7 +19,7 @@ from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig
     Argument("--classes", "classes", 400),
     Argument("--views", "views of a video in the test, mirrored ones too", 30, least=1),
     Argument("--layout", "stack of cells", PAPER_LAYOUT, metavar="CELLS"),
-    Argument("--stem", "first layers", "stride4", Literal["stride4", "stride2"]),
+    Argument("--stem", "first layers", "stride4", StemKind),
     Argument(
         "--input", "what the network sees (clip.input)", "rgb", Literal["rgb", "motion", "both", "flow", "flow+rgb"]
     ),
