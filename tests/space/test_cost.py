@@ -59,7 +59,8 @@ def test_a_stem_in_time_adds_a_convolution_of_neighbouring_frames(kind, pixels):
     macs = [count_macs(network, (5, 16, 16))[0] for network in (plain, mixing)]
     assert macs[1] - macs[0] == 5 * 8 * 8 * 4 * 4 * 3
     outputs = [network(x) for network in (plain, mixing)]
-    assert outputs[0].shape == outputs[1].shape and outputs[0][0, 0, 0].numel() == pixels
+    assert outputs[0].shape == outputs[1].shape
+    assert outputs[0][0, 0, 0].numel() == pixels
     seen = [(y - y[:, :, :1]).abs().amax((0, 1, 3, 4)) > 0 for y in outputs]
     assert [frames.tolist() for frames in seen] == [
         [False, False, True, False, False],
