@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from augmentations import EVERY_AUGMENTATION
 from catalogs import read_catalog
 from pvnas.config import ClipConfig, RunConfig, tiny
 from pvnas.data.clips.augment import flipped_labels
@@ -72,8 +73,11 @@ def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(source
 
 
 def recipe_config(**train) -> RunConfig:
-    """Everything that the training remembers beside weights and momentum."""
+    """Everything that the training remembers beside weights and momentum, and everything that is drawn for a clip."""
     config = small_config()
+    config.clip.input = "both"
+    for name, value in EVERY_AUGMENTATION.items():
+        setattr(config.train.augment, name, value)
     config.train.ema, config.train.balance, config.train.weights.decay_on = 0.9, "groups", "kernels"
     for name, value in train.items():
         setattr(config.train, name, value)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from augmentations import EVERY_AUGMENTATION
 from catalogs import read_catalog
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.catalog import Catalog, Video
@@ -95,13 +96,7 @@ def test_an_epoch_begun_again_in_its_middle_goes_on_with_the_same_batches(source
 
 # ---- augmentation
 
-EVERYTHING = AugmentConfig(
-    **vars(AUGMENT) | {
-        "aspect": 1.5, "rotate": 10.0, "shear": 5.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3,
-        "grey": 0.2, "window_min": 0.7, "window_max": 1.3, "static": 0.5, "drop_rgb": 0.3, "mixup": 1.0, "cutmix": 1.0,
-        "operations": 2,
-    }
-)  # fmt: skip
+EVERYTHING = AugmentConfig(**vars(AUGMENT) | EVERY_AUGMENTATION)
 BOTH = ClipConfig(frames=4, window=24, input="both")
 
 
