@@ -184,7 +184,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("run . --train.weights.lr nan", "train.weights.lr takes a number, not 'nan'"),
         (
             "run . --stem stride3",
-            "stem takes one of stride4, stride2, stride4-time, stride2-time, not 'stride3' (did you mean",
+            "stem takes one of stride4, stride2, stride4-time, stride2-time, stride4-time2, stride2-time2, not",
         ),
         ("run . --search {}", "no option '--search'"),
         ("run . --config nothing.yaml", "no config file nothing.yaml"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-StemKind = Literal["stride4", "stride2", "stride4-time", "stride2-time"]
+StemKind = Literal["stride4", "stride2", "stride4-time", "stride2-time", "stride4-time2", "stride2-time2"]
 PAPER_SEARCH_LAYOUT = "S-NC S-RC T-NC T-RC"
 PAPER_LAYOUT = "S-NC*K S-RC T-NC*K T-RC T-NC*K T-RC T-NC*K"
 
@@ -24,8 +24,8 @@ class NetworkConfig:
     repeat: int = 1
     """Normal cells between two reductions, the K of the layout."""
     stem: StemKind = "stride4"
-    """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution; with -time: and a 3x1x1 convolution
-    after that, of neighbouring frames."""
+    """stride4: 1x7x7 convolution and max-pooling; stride2: one 1x3x3 convolution; -time: and a 3x1x1 convolution after
+    that, of neighbouring frames; -time2: the same, of which every other frame is left."""
     head: Literal["normalised", "plain"] = "normalised"
     """Features before dropout and classifier: brought to mean 0 and length 4, or as the last cell leaves them."""
     in_channels: int = 3
@@ -338,7 +338,8 @@ class RunConfig:
     """Seed of everything random."""
     stem: StemKind = "stride4"
     """stride4: 1x7x7 convolution and max-pooling (P); stride2: one 1x3x3 convolution, for crops below 100 pixels;
-    with -time: and a 3x1x1 convolution after that, so that the first cells see how neighbouring frames differ."""
+    -time: and a 3x1x1 convolution after that, so that the first cells see how neighbouring frames differ; -time2: the
+    same, of which every other frame is left, so that a clip of twice the frames costs little more."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -19,7 +19,7 @@ from pvnas.space.layers import PLAIN
 from pvnas.space.layout import cell_specs, parse_layout
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.search_cell import SearchCell
-from pvnas.space.stem import side_after_stem
+from pvnas.space.stem import frames_after_stem, side_after_stem
 
 FOLDERS = ("checkpoints", "checkpoints/search", "checkpoints/train", "genotypes", "tensorboard", "samples", "figures")
 FILES = (
@@ -106,10 +106,10 @@ def _check_size(
     side = side_after_stem(config.stem, augment.crop)
     for _ in filter(is_reduction, categories):
         side = (side + 1) // 2
-    if batch.clips_per_shard * config.clip.frames * side * side < 2:
+    if batch.clips_per_shard * frames_after_stem(config.stem, config.clip.frames) * side * side < 2:
         raise UserError(
-            f"{stage}: one clip of one frame with a crop of {augment.crop} pixels leaves one value of a channel, which "
-            f"has no variance; set a larger --{stage}.augment.crop, --{stage}.batch.clips_per_shard or --clip.frames"
+            f"{stage}: one clip of one frame behind the stem with a crop of {augment.crop} pixels leaves one value of a "
+            f"channel, which has no variance; set a larger --{stage}.augment.crop, --{stage}.batch.clips_per_shard or --clip.frames"
         )
 
 

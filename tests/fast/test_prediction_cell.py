@@ -26,7 +26,7 @@ def ran(network, x):
 @pytest.mark.parametrize("first", range(7))
 @pytest.mark.parametrize(
     "width, stem, size, batch",
-    [(6, "stride2", (21, 26), 1), (10, "stride4", (40, 41), 2), (5, "stride4-time", (40, 41), 2)],
+    [(6, "stride2", (21, 26), 1), (10, "stride4", (40, 41), 2), (5, "stride4-time2", (40, 41), 2)],
 )
 def test_scores_are_those_of_evaluation_mode(first, width, stem, size, batch):
     network = trained(with_every_operation(first), width=width, stem=stem, head="plain")

@@ -44,7 +44,7 @@ def where(kind):
 def network_of(kind, layout, width, like=None, plain=False, **options):
     torch.manual_seed(3)
     layers = PLAIN if plain else FOLDED
-    network = Supernet(5, width=width, layout=layout, stem="stride2-time", initial_std=0.7, layers=layers)
+    network = Supernet(5, width=width, layout=layout, stem="stride2-time2", initial_std=0.7, layers=layers)
     network = network.to(**where(kind)) if plain else accelerate(network, **options).to(**where(kind))
     if like is not None:
         parameters = dict(like.named_parameters())

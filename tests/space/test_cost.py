@@ -58,6 +58,9 @@ def test_a_stem_in_time_adds_a_convolution_of_neighbouring_frames(kind, pixels):
     assert count_parameters(mixing) - count_parameters(plain) == 4 * 4 * 3 + 2 * 4
     macs = [count_macs(network, (5, 16, 16))[0] for network in (plain, mixing)]
     assert macs[1] - macs[0] == 5 * 8 * 8 * 4 * 4 * 3
+    halved = build_stem(f"{kind}-time2", 3, 4, FOLDED).eval()
+    halved.load_state_dict(mixing.state_dict())
+    torch.testing.assert_close(halved(x), mixing(x)[:, :, ::2])
     outputs = [network(x) for network in (plain, mixing)]
     assert outputs[0].shape == outputs[1].shape
     assert outputs[0][0, 0, 0].numel() == pixels

@@ -33,16 +33,30 @@ def stem_stride(kind: str) -> int:
     return 4 if kind.startswith("stride4") else 2
 
 
+def frames_after_stem(kind: str, frames: int) -> int:
+    """Return the frames that the stem leaves of so many."""
+    return -(-frames // time_stride(kind))
+
+
+def time_stride(kind: str) -> int:
+    """Return by what the stem divides the number of frames."""
+    return 2 if kind.endswith("-time2") else 1
+
+
 def build_stem(kind: str, in_channels: int, channels: int, layers: Layers) -> nn.Sequential:
-    """Return the first layers: (N, in_channels, T, H, W) to (N, channels, T, H/4, W/4); H/2 and W/2 for ``stride2``."""
+    """Return the first layers: (N, in_channels, T, H, W) to (N, channels, T, H/4, W/4); H/2 and W/2 for ``stride2``.
+
+    T/2, rounded up, for ``-time2``.
+    """
     pooled = stem_stride(kind) == 4
     kernel = 7 if pooled else 3
     conv = layers.conv(
         in_channels, channels, (1, kernel, kernel), stride=(1, 2, 2), padding=(0, kernel // 2, kernel // 2), bias=False
     )
     stem = [conv, layers.norm(channels), nn.ReLU()]
-    if kind.endswith("-time"):
-        mixing = layers.conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    if "-time" in kind:
+        strides = (time_stride(kind), 1, 1)
+        mixing = layers.conv(channels, channels, (3, 1, 1), stride=strides, padding=(1, 0, 0), bias=False)
         stem += [mixing, layers.norm(channels), nn.ReLU()]
     if pooled:
         stem.append(layers.max_pool(SPATIAL_KERNEL, (1, 2, 2), SPATIAL_PADDING))
