@@ -108,8 +108,9 @@ def _check_size(
         side = (side + 1) // 2
     if batch.clips_per_shard * frames_after_stem(config.stem, config.clip.frames) * side * side < 2:
         raise UserError(
-            f"{stage}: one clip of one frame behind the stem with a crop of {augment.crop} pixels leaves one value of a "
-            f"channel, which has no variance; set a larger --{stage}.augment.crop, --{stage}.batch.clips_per_shard or --clip.frames"
+            f"{stage}: one clip of one frame behind the stem with a crop of {augment.crop} pixels leaves one value of "
+            f"a channel, which has no variance; set a larger --{stage}.augment.crop, "
+            f"--{stage}.batch.clips_per_shard or --clip.frames"
         )
 
 
