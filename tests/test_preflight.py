@@ -26,7 +26,7 @@ def tiny(**options: object) -> RunConfig:
         ({"train__layout": "S-RC*30"}, r"^train.width is 4, and the layout's reductions double it to "),
         (
             {"train__layout": "S-RC*5", "clip__frames": 1, "train__batch__clips_per_shard": 1},
-            r"^train: one clip of one frame behind the stem with a crop of 24 pixels leaves one .* --train.augment.crop",
+            r"^train: one clip of one frame behind the stem with a crop of 24 pixels leaves .* --train.augment.crop",
         ),
     ],
 )  # fmt: skip
