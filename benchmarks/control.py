@@ -5,8 +5,9 @@
 
 Without it nobody can tell the recipe's share from the network's. The network is that of residual_network.py; its width
 is the one whose multiply-accumulates of a test view are nearest to OTHER_RUN's, or to the number given. Fields that
-make a searched network (search.*, train.layout, train.width, stem, train.head) say nothing here. RUN holds what a run
-does, but no genotype and no model.json: control.json says what the network is. The same command resumes it.
+make a searched network (search.*, train.layout, train.width, train.head) say nothing here, and the stem only whether
+every other frame is left. RUN holds what a run does, but no genotype and no model.json: control.json says what the
+network is. The same command resumes it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.random import key, seed_all
 from pvnas.space.cost import Cost, count_macs, count_parameters
+from pvnas.space.stem import time_stride
 from residual_network import ResidualNetwork, width_for
 
 DESCRIPTION = "control.json"
@@ -83,11 +85,12 @@ def run_control(config: RunConfig, run_dir: Path, *, macs: float, depth: int) ->
 
 def build(config: RunConfig, *, classes: int, macs: float, depth: int) -> ResidualNetwork:
     """Return the network as its training begins: its width by ``macs``, its weights drawn by the config's seed."""
-    channels = config.network.in_channels
-    width = width_for(macs, depth, _clip(config), num_classes=classes, in_channels=channels)
+    options = {"num_classes": classes, "in_channels": config.network.in_channels}
+    options |= {"time_stride": time_stride(config.stem)}
+    width = width_for(macs, depth, _clip(config), **options)
     rates = {"drop_rate": config.train.dropout, "drop_path_rate": config.train.drop_path}
     with seed_all(key(config.seed, "network")):
-        return ResidualNetwork(width, depth, num_classes=classes, in_channels=channels, **rates)
+        return ResidualNetwork(width, depth, **options, **rates)
 
 
 def cost_of(network: ResidualNetwork, config: RunConfig) -> Cost:

@@ -18,17 +18,19 @@ from pvnas.space.network import drop_path
 STAGES = (1, 2, 4, 8)  # channels of each, in widths
 
 
-def conv_norm(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Return a convolution with stride in space, padded to keep sizes, and its BN."""
-    padding = tuple(k // 2 for k in kernel)
-    conv = FOLDED.conv(inputs, outputs, kernel, stride=(1, stride, stride), padding=padding, bias=False)
+def conv_norm(
+    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1, time_stride: int = 1
+) -> nn.Sequential:
+    """Return a convolution with strides in space and time, padded to keep sizes, and its BN."""
+    padding, strides = tuple(k // 2 for k in kernel), (time_stride, stride, stride)
+    conv = FOLDED.conv(inputs, outputs, kernel, stride=strides, padding=padding, bias=False)
     return nn.Sequential(conv, FOLDED.norm(outputs))
 
 
-def factored(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Return a convolution in space, BN, ReLU, a convolution in time, BN."""
+def factored(inputs: int, outputs: int, kernel: int, stride: int = 1, time_stride: int = 1) -> nn.Sequential:
+    """Return a convolution in space, BN, ReLU, a convolution in time, BN, each with its stride."""
     space = conv_norm(inputs, outputs, (1, kernel, kernel), stride)
-    return nn.Sequential(space, nn.ReLU(), conv_norm(outputs, outputs, (3, 1, 1)))
+    return nn.Sequential(space, nn.ReLU(), conv_norm(outputs, outputs, (3, 1, 1), time_stride=time_stride))
 
 
 class Block(nn.Module):
@@ -48,7 +50,7 @@ class Block(nn.Module):
 class ResidualNetwork(nn.Module):
     """A stem and four stages that each halve height and width, global mean, dropout, classifier.
 
-    (N, in_channels, T, H, W) clips to (N, num_classes) scores; time keeps its length.
+    (N, in_channels, T, H, W) clips to (N, num_classes) scores; behind the stem time keeps its length.
     """
 
     def __init__(
@@ -58,14 +60,15 @@ class ResidualNetwork(nn.Module):
         *,
         num_classes: int,
         in_channels: int = 3,
+        time_stride: int = 1,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        """``width``: channels of the first stage; ``depth``: blocks of each stage."""
+        """``width``: channels of the first stage; ``depth``: blocks of each stage; ``time_stride``: of the stem."""
         super().__init__()
         self.width, self.in_channels, self.num_classes = width, in_channels, num_classes
         self.drop_rate = drop_rate
-        self.stem = nn.Sequential(factored(in_channels, width, 5, stride=2), nn.ReLU())
+        self.stem = nn.Sequential(factored(in_channels, width, 5, 2, time_stride), nn.ReLU())
         blocks, inputs = [], width
         for outputs in (width * factor for factor in STAGES):
             for stride in (2, *[1] * (depth - 1)):
@@ -80,14 +83,15 @@ class ResidualNetwork(nn.Module):
         return scores_NK
 
 
-def width_for(macs: float, depth: int, clip: tuple[int, int, int], *, num_classes: int, in_channels: int) -> int:
+def width_for(macs: float, depth: int, clip: tuple[int, int, int], **options: int) -> int:
     """Return the width whose multiply-accumulates of one (T, H, W) view are nearest to ``macs``.
 
+    ``options``: ``num_classes``, ``in_channels`` and ``time_stride`` of the network.
     They are a w^2 + b w of the width w, so that two thin networks say what a and b are.
     """
 
     def at(width: int) -> int:
-        return count_macs(ResidualNetwork(width, depth, num_classes=num_classes, in_channels=in_channels), clip)[0]
+        return count_macs(ResidualNetwork(width, depth, **options), clip)[0]
 
     one, two = at(1), at(2)
     a = two / 2 - one
