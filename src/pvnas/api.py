@@ -139,7 +139,7 @@ def run_of(
             raise UserError(f"{hours:g} hours and preset {shown(named)}: hours choose the values of a preset; name one")
     if isinstance(data, RunConfig):
         raise UserError("a whole config leaves nothing to choose for hours; give the videos, and fields as overrides")
-    config = config_of(data, "small", None, {name: wishes[name] for name in wishes if name.startswith("data.")})
+    config = config_of(data, "laptop", None, {name: wishes[name] for name in wishes if name.startswith("data.")})
     wishes |= {name: get_field(config, name) for name in LOCATION_FIELDS if name in wishes or name == "data.path"}
     directory = Path(run_dir) if run_dir is not None else default_run_dir(config, f"{hours:g}h")
     from pvnas.plan.begin import planned_config

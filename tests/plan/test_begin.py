@@ -15,7 +15,7 @@ import torch
 import pvnas
 from pvnas import cli
 from pvnas.api import run_of
-from pvnas.config import DataConfig, RunConfig, small
+from pvnas.config import DataConfig, RunConfig, laptop
 from pvnas.data.dataset import list_videos
 from pvnas.data.identity import open_to_learn
 from pvnas.data.pack import pack_videos
@@ -71,7 +71,7 @@ def test_a_run_is_planned_once_and_then_goes_on_with_its_own_config(
     assert all(line in said for line in plan["lines"])
     assert plan["facts"]["train_K"] == [4] * 8
     assert plan["facts"]["short_side"] == 64
-    assert plan["lines"][-1].startswith(f"the same again: pvnas run {tiny_shapes} --preset small ")
+    assert plan["lines"][-1].startswith(f"the same again: pvnas run {tiny_shapes} --preset laptop ")
 
     not_measured.clear()
     has_begun(run_dir, config)
@@ -106,7 +106,7 @@ def test_the_default_directory_names_the_hours(
     (_, hours, wishes), _ = run_of(tiny_shapes, None, "auto", tmp_path / "my.yaml", {"seed": 3}, 0.5)
     assert (hours, wishes) == (0.5, {"data.path": str(tiny_shapes), "train.width": 9, "seed": 3})
     with pytest.raises(UserError, match="a whole config leaves nothing to choose"):
-        pvnas.run(replace(small(), data=DataConfig(str(tiny_shapes))), hours=1)
+        pvnas.run(replace(laptop(), data=DataConfig(str(tiny_shapes))), hours=1)
 
 
 def test_a_pack_is_planned_as_its_files_are(tiny_shapes: Path, tmp_path: Path, not_measured: list[object]) -> None:
@@ -191,4 +191,4 @@ def test_a_run_of_hours_from_end_to_end(tiny_shapes: Path, tmp_path: Path, not_m
     assert len(json.loads((run_dir / "plan.json").read_text())["speeds"]) >= 2
     config, _ = run_of(tiny_shapes, run_dir, hours=0.1)
     assert config == load_config(file=run_dir / CONFIG_NAME)
-    assert (config.preset, config.test.crop, not_measured) == ("small", 24, [])
+    assert (config.preset, config.test.crop, not_measured) == ("laptop", 24, [])

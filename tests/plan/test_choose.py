@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pvnas.api import config_of
 from pvnas.cli.command import parse
 from pvnas.cli.overview import all_commands
-from pvnas.config import laptop, small
+from pvnas.config import laptop
 from pvnas.errors import UserError
 from pvnas.plan.choose import (
     AIM,
@@ -75,7 +75,7 @@ def test_an_hour_of_jhmdb_on_two_cores_has_the_sizes_of_laptop() -> None:
     assert sizes_and_steps(JHMDB, 1) == (24, 72, 77, 77 * 43, 10)
     config = choose(JHMDB, speeds(JHMDB), 1, {}).config
     assert config.train.width == laptop().train.width
-    assert (config.search, config.clip, config.test) == (small().search, small().clip, small().test)
+    assert (config.search, config.clip, config.test) == (laptop().search, laptop().clip, laptop().test)
 
 
 def test_more_time_gives_steps_first_then_width_and_pixels() -> None:

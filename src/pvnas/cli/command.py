@@ -183,7 +183,7 @@ def _preset_typed(words: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?")
     preset = parser.parse_known_args(words)[0].preset
-    return "small" if preset == settings.AUTO else preset if preset in PRESETS else DEFAULT_PRESET
+    return preset if preset in PRESETS else DEFAULT_PRESET
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,8 +1,8 @@
 """The choice of a config for videos, a machine and a number of hours: a function of numbers, which reads nothing.
 
 Learning needs a number of steps, not of epochs: few videos get more epochs than many. With more time come first enough
-steps at a small width, then more width and pixels. The recipe stands in ``config.small``, all else that a plan rests on
-in the values below.
+steps at a small width, then more width and pixels. The recipe stands in ``config.laptop``, all else that a plan rests
+on in the values below.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pvnas.config import LOCATION_FIELDS, RunConfig, small
+from pvnas.config import LOCATION_FIELDS, RunConfig, laptop
 from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
@@ -150,7 +150,7 @@ def _too_little(plan: Plan, hours: float) -> str:
 
 def sized_config(facts: Facts, size: Size, wishes: Wishes) -> RunConfig:
     """Return the config of a size for these videos, all but its epochs. Raises UserError for wishes that cannot be."""
-    config = small()
+    config = laptop()
     for name, value in wishes.items():
         set_field(config, name, value)
     choices: dict[str, object] = {"train.width": size.width, "search.width": size.search_width}
@@ -179,14 +179,14 @@ def _put(config: RunConfig, choices: Mapping[str, object], wishes: Wishes) -> No
 
 
 def _pixels(crop: int, config: RunConfig, wishes: Wishes) -> dict[str, object]:
-    """Return crops and short sides in the proportions of ``config.small``; a crop that is set sets the other two."""
+    """Return crops and short sides in the proportions of ``config.laptop``; a crop that is set sets the other two."""
     parts = {name: f"{name}.augment." for name in ("train", "search")} | {"test": "test."}
     given = [get_field(config, f"{prefix}crop") for prefix in parts.values() if f"{prefix}crop" in wishes]
     choices: dict[str, object] = {}
     for prefix in parts.values():
         own = get_field(config, f"{prefix}crop") if f"{prefix}crop" in wishes else (given or [crop])[0]
         choices[f"{prefix}crop"] = own
-        base = small()
+        base = laptop()
         for side in ("short_side_min", "short_side_max") if "augment" in prefix else ("short_side",):
             share = get_field(base, prefix + side) / get_field(base, f"{prefix}crop")
             choices[prefix + side] = max(own, round(own * share))
@@ -255,8 +255,8 @@ def _fit_test(config: RunConfig, facts: Facts, speed: Speed, there: float, wishe
 
 
 def _schedules(config: RunConfig) -> dict[str, object]:
-    """Return what counts in epochs, in the proportions of ``config.small``."""
-    base = small()
+    """Return what counts in epochs, in the proportions of ``config.laptop``."""
+    base = laptop()
     drops = base.search.weights.schedule.step_epochs / base.search.epochs
     warmup = base.train.weights.schedule.warmup_epochs / base.train.epochs
     return {
@@ -271,7 +271,7 @@ def _schedules(config: RunConfig) -> dict[str, object]:
 def repeating_command(config: RunConfig, data: str) -> str:
     """Return the command that repeats a plan exactly, its own machine and videos provided."""
     here = {name for name in LOCATION_FIELDS if name != "data.path" and get_field(config, name)}
-    changed = differences(small(), config).keys()
+    changed = differences(laptop(), config).keys()
     names = [name for name in all_fields() if name in changed and (name not in LOCATION_FIELDS or name in here)]
     options = [word for name in names for word in (f"--{name}", plain(get_field(config, name)))]
-    return shlex.join(["pvnas", "run", data, "--preset", "small", *options])
+    return shlex.join(["pvnas", "run", data, "--preset", "laptop", *options])
