@@ -96,6 +96,11 @@ class ClipConfig:
     """Video shorter than the window: repeat its last frame, start again, or shrink the window to the video."""
 
     @property
+    def colours(self) -> int:
+        """Channels of the frames that it is made of: flow alone asks for grey levels, a third of the work."""
+        return 1 if self.input == "flow" else 3
+
+    @property
     def channels(self) -> int:
         """Channels of what the network sees."""
         return {"rgb": 3, "motion": 3, "both": 6, "flow": 2, "flow+rgb": 5}[self.input]

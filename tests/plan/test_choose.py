@@ -103,7 +103,7 @@ def test_a_gpu_takes_the_largest_network_that_the_pixels_are_worth() -> None:
     assert sizes_and_steps(wide, 1, **GPU)[:2] == (64, 128)
     config = sized_config(wide, SIZES[-1], {})
     assert config.data.workers == 8  # processes read beside the network what memory cannot hold
-    assert sized_config(facts(561, 129, 238, 21, cores=16, memory=8e10), SIZES[-1], {}).data.cache_gib == 5
+    assert sized_config(facts(1683, 387, 714, 21, cores=16, memory=8e10), SIZES[-1], {}).data.cache_gib == 5
 
 
 def test_what_a_person_sets_stays_and_the_rest_is_planned_around_it() -> None:

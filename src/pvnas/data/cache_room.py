@@ -40,7 +40,7 @@ def room_for(config: DataConfig, device: "torch.device | None" = None) -> Room:
     return min(asked, beside, key=lambda room: room.bytes)
 
 
-def decoded_bytes(frames: int, height: int, width: int, short_side: int) -> float:
-    """Return the bytes of so many RGB frames, scaled so that the shorter side has ``short_side`` pixels."""
+def decoded_pixels(frames: int, height: int, width: int, short_side: int) -> int:
+    """Return the pixels of so many frames, scaled so that the shorter side has ``short_side`` pixels."""
     factor = short_side / max(1, min(height, width))
-    return 3.0 * frames * math.prod(max(1, round(side * factor)) for side in (height, width))
+    return frames * math.prod(max(1, round(side * factor)) for side in (height, width))

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.config import DataConfig
-from pvnas.data.cache_room import decoded_bytes, room_for
+from pvnas.data.cache_room import decoded_pixels, room_for
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.listing import FORMATS, read_catalog
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
-from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first
+from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, in_colours
 from pvnas.data.video.footage import Footage
 from pvnas.data.video.segment import Choose
 from pvnas.errors import UserError
@@ -67,9 +67,14 @@ class VideoDataset:
         short_side: int,
         pack: Pack | None = None,
         shapes: Mapping[str, Shape] | None = None,
+        colours: int = 3,
     ) -> None:
-        """``shapes``: of the videos by name, as far as they are known from decoding; else their headers are asked."""
+        """``shapes``: of the videos by name, as far as they are known from decoding; else their headers are asked.
+
+        ``colours``: channels of the frames, 3 or, of grey levels, 1.
+        """
         self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
+        self.colours = colours
         self.shapes = shapes or {}
         self._cache: list[DecodedVideo] | None = None
 
@@ -108,12 +113,13 @@ class VideoDataset:
 
     def select(self, indices: Sequence[int]) -> "VideoDataset":
         """Return some of the videos; what is cached is shared."""
-        part = VideoDataset(self.catalog.take(indices), self.config, self.short_side, self.pack, self.shapes)
+        whose = self.catalog.take(indices), self.config, self.short_side, self.pack, self.shapes
+        part = VideoDataset(*whose, self.colours)
         part._cache = None if self._cache is None else [self._cache[i] for i in indices]
         return part
 
     def frames(self, index: int, choose: Choose) -> "Tensor":
-        """Return the (T, C, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
+        """Return the (T, ``colours``, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
         import torch
 
         if self._cache is not None:
@@ -126,9 +132,9 @@ class VideoDataset:
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
-            return self.pack.frames(row, choose(times_T, duration))
+            return in_colours(self.pack.frames(row, choose(times_T, duration)), self.colours)
         with self._named(index) as footage:
-            return footage.frames(choose, short_side=self.short_side)
+            return in_colours(footage.frames(choose, short_side=self.short_side), self.colours)
 
     def prepare_cache(self, device: "torch.device | None" = None, progress: Progress | None = None) -> bool:
         """Decode all videos into memory, or onto ``device``, as the config says; return whether they are there."""
@@ -141,9 +147,11 @@ class VideoDataset:
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
-            return DecodedVideo(self.pack.frames(row, np.arange(len(times_T))), times_T, duration)
-        with self._named(index) as footage:
-            return footage.whole(short_side=self.short_side)
+            video = DecodedVideo(self.pack.frames(row, np.arange(len(times_T))), times_T, duration)
+        else:
+            with self._named(index) as footage:
+                video = footage.whole(short_side=self.short_side)
+        return replace(video, frames_TCHW=in_colours(video.frames_TCHW, self.colours))
 
     def estimated_bytes(self) -> float:
         """Return the memory that the decoded videos take."""
@@ -154,13 +162,13 @@ class VideoDataset:
         video = self.catalog.videos[index]
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
-            return 3.0 * math.prod(self.pack.size(row)) * self.pack.length(row)
+            return float(self.colours * math.prod(self.pack.size(row)) * self.pack.length(row))
         shape = self.shapes.get(video.name)
         if shape is None:
             with self._named(index) as footage:
                 frames, height, width = footage.claimed_size()
             shape = Shape(frames or FRAMES_OF_UNKNOWN_LENGTH, height, width)
-        return decoded_bytes(*shape, self.short_side)
+        return self.colours * decoded_pixels(*shape, self.short_side)
 
     @contextmanager
     def _named(self, index: int) -> Iterator[Footage]:
@@ -269,10 +277,10 @@ class OpenedVideos:
         """What the pack says of itself."""
         return self.pack.info if self.pack else None
 
-    def dataset(self, split: str | tuple[str, ...], short_side: int) -> VideoDataset:
-        """Return the videos of one split (train, val or test) or several."""
+    def dataset(self, split: str | tuple[str, ...], short_side: int, colours: int = 3) -> VideoDataset:
+        """Return the videos of one split (train, val or test) or several; ``colours``: channels of their frames."""
         splits = (split,) if isinstance(split, str) else split
-        return VideoDataset(self.catalog.select(*splits), self.config, short_side, self.pack, self.shapes)
+        return VideoDataset(self.catalog.select(*splits), self.config, short_side, self.pack, self.shapes, colours)
 
 
 def open_videos(config: DataConfig, seed: int) -> OpenedVideos:

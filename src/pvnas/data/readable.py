@@ -84,8 +84,8 @@ def load_videos(
     side = config.decoded_short_side
     shapes = {name: Shape(result.frames, result.height, result.width) for name, result in checked.items()}
     opened = replace(opened, catalog=good, shapes=shapes)
-    learning = opened.dataset(("train", "val"), side)
-    test = opened.dataset("test", side)
+    learning = opened.dataset(("train", "val"), side, config.clip.colours)
+    test = opened.dataset("test", side, config.clip.colours)
     keep_decoded([learning, test] if "train" in splits else [test], device, progress)
     return Videos(learning, test, excluded.count("test"))
 

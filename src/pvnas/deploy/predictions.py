@@ -14,7 +14,7 @@ from pvnas.data.check import Limits
 from pvnas.data.clips.loader import cropped_views
 from pvnas.data.clips.mirrored_views import mirrored_labels
 from pvnas.data.clips.view_frames import decode_views
-from pvnas.data.video.decode import VideoError, channels_first
+from pvnas.data.video.decode import VideoError, channels_first, in_colours
 from pvnas.deploy.inputs import Paths, find_videos, why_missing
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
@@ -106,7 +106,7 @@ def predict_each(
             try:
                 if isinstance(frames, VideoError):
                     raise frames
-                frames_TCHW = channels_first(frames)
+                frames_TCHW = in_colours(channels_first(frames), config.clip.colours)
                 views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=labels is not None)
                 best, error = _best(_scores(model, network, views_NCTHW, place), model.classes, top), ""
             except VideoError as bad:

@@ -174,7 +174,7 @@ def _measured_plan(
         if stop.requested:
             raise Interrupted("stopped before anything was learnt")
         progress.line(f"measuring steps at width {config.train.width}, {config.train.augment.crop} pixels")
-        source = replace(opened, config=config.data).dataset("train", short_side=config.decoded_short_side)
+        source = replace(opened, config=config.data).dataset("train", config.decoded_short_side, config.clip.colours)
         few = source.select(few_videos(frames_V, config.train.batch.clips))
         speeds = measured(speeds, sizes, config, few, device, hours)
         facts = replace(facts, spent=time.monotonic() - started)

@@ -162,7 +162,7 @@ def sized_config(facts: Facts, size: Size, wishes: Wishes) -> RunConfig:
         choices[f"{stage}.batch.clips_per_shard"] = clips_of_batch(videos)
     _put(config, choices, wishes)
     _put(config, _pixels(size.crop, config, wishes), wishes)
-    needed = 1.1 * facts.decoded_bytes(config.decoded_short_side)
+    needed = 1.1 * facts.decoded_bytes(config)
     if config.data.cache == "auto" and needed <= facts.memory:
         _put(config, {"data.cache_gib": max(config.data.cache_gib, float(math.ceil(needed / 2**30)))}, wishes)
     if not facts.are_kept(config) and facts.cores >= 4:

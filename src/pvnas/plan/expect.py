@@ -72,7 +72,7 @@ def _clips(config: RunConfig, facts: Facts) -> str:
         "segment": f"a frame out of each of {config.clip.frames} parts",
         "dense": f"{config.clip.frames} frames out of a window of {config.clip.window / config.clip.window_rate:.1f} s",
     }[config.clip.sampling]
-    size = shown_bytes(facts.decoded_bytes(config.decoded_short_side))
+    size = shown_bytes(facts.decoded_bytes(config))
     place = f"kept in memory ({size})" if facts.are_kept(config) else f"read from the disk (decoded they take {size})"
     return (
         f"{how} of videos of {low:.3g} to {high:.3g} s (median {median:.3g} s, shorter side {facts.short_side} "

@@ -52,17 +52,17 @@ class Facts:
     def videos(self) -> int:
         return self.train + self.validation + self.test
 
-    def decoded_bytes(self, short_side: int) -> float:
-        """Return the memory that all videos take at this length of the shorter side."""
-        side = self.short_side if self.packed else short_side
-        return 3.0 * self.squares * side * side
+    def decoded_bytes(self, config: RunConfig) -> float:
+        """Return the memory that all videos take as a config reads them."""
+        side = self.short_side if self.packed else config.decoded_short_side
+        return config.clip.colours * self.squares * side * side
 
     def are_kept(self, config: RunConfig) -> bool:
         """Return whether the run will keep all videos decoded in memory."""
         if config.data.cache != "auto":
             return config.data.cache != "none"
         room = min(self.memory, config.data.cache_gib * 2**30)
-        return self.decoded_bytes(config.decoded_short_side) <= room
+        return self.decoded_bytes(config) <= room
 
 
 UNKNOWN = Facts(("a", "b"), (64, 64), (0, 0), (0, 0), (1.0, 1.0, 1.0), 240, 0.0, 0.0)

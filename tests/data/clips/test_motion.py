@@ -22,7 +22,7 @@ from pvnas.data.clips.network_input import network_input, normalised
 from pvnas.data.clips.view_frames import decode_views
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.pack import open_pack, pack_videos
-from pvnas.data.video.decode import channels_first
+from pvnas.data.video.decode import channels_first, in_colours
 from pvnas.training.results import strip
 
 WHOLE = ClipConfig(input="motion", sampling="whole", frames=4)
@@ -217,16 +217,15 @@ def test_test_and_prediction_see_the_same_views_and_memory_workers_and_files_giv
     clip: ClipConfig, tiny_shapes: Path
 ) -> None:
     catalog = read_catalog(tiny_shapes).select("test").take(range(2))
-    videos = VideoDataset(catalog, DataConfig(cache="ram"), 32)
+    videos = VideoDataset(catalog, DataConfig(cache="ram"), 32, colours=clip.colours)
     views = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, workers=0)]
-    assert [x.shape for x in views] == [(6, 3, 8, 24, 24)] * 2
+    assert [x.shape for x in views] == [(6, clip.colours, 8, 24, 24)] * 2
     named = [replace(video, path=str(catalog.root / video.path)) for video in catalog.videos]
     with closing(decode_views(named, clip, TEST, Limits(1, 60.0), 25.0)) as decoded:
         for item in filter(None, decoded):
             assert isinstance(item[1], np.ndarray)
-            assert torch.equal(
-                loader.cropped_views(channels_first(item[1]), clip, TEST, mirrored=False), views[item[0]]
-            )
+            frames_TCHW = in_colours(channels_first(item[1]), clip.colours)
+            assert torch.equal(loader.cropped_views(frames_TCHW, clip, TEST, mirrored=False), views[item[0]])
     assert videos.prepare_cache()
     for workers in (0, 1):
         again = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, workers=workers)]
@@ -253,6 +252,27 @@ def test_a_pack_gives_the_frames_that_the_files_give(tiny_shapes: Path, tmp_path
         assert float(difference.mean()) < 3  # JPEG
         seen, seen_packed = network_input(of_files, clip)[:, :3], network_input(of_pack, clip)[:, :3]
         assert float(torch.corrcoef(torch.stack([seen.flatten(), seen_packed.flatten()]))[0, 1]) > 0.9
+
+
+def test_flow_alone_is_made_of_grey_levels_whoever_reads_them(tiny_shapes: Path, tmp_path: Path) -> None:
+    rgb = torch.tensor([[10, 20, 31], [10, 20, 32], [255, 255, 255], [0, 0, 1]], dtype=torch.uint8)
+    assert in_colours(rgb[:, :, None, None], 1).flatten().tolist() == [20, 21, 255, 0]
+    assert in_colours(rgb[:, :, None, None], 3).flatten(1).tolist() == rgb.tolist()
+    catalog = read_catalog(tiny_shapes).select("test").take([0])
+    pack_videos(catalog, tmp_path / "pack", short_side=32)
+    pack = open_pack(str(tmp_path / "pack"))
+    for source in ((catalog, None), (pack.catalog, pack)):
+        colour, grey = (VideoDataset(source[0], DataConfig(), 32, source[1], colours=n) for n in (3, 1))
+        expected = in_colours(colour.whole(0).frames_TCHW, 1)
+        assert torch.equal(grey.whole(0).frames_TCHW, expected)
+        assert torch.equal(grey.frames(0, lambda times_T, _: np.array([3, 1])), expected[[3, 1]])
+        assert 3 * grey.decoded_bytes(0) == colour.decoded_bytes(0)
+        assert grey.prepare_cache()
+        assert torch.equal(grey.frames(0, lambda times_T, _: np.array([3, 1])), expected[[3, 1]])
+    flow = ClipConfig(input="flow", frames=4, sampling="whole")
+    clips = [next(loader.validation_batches(x, flow, AugmentConfig(32, 32, 24), 1)) for x in (colour, grey)]
+    seen, seen_grey = (network_input(batch.clips_NCTHW, flow) for batch in clips)
+    assert float((seen - seen_grey).abs().mean()) < 0.05 * float(seen.abs().mean())  # levels are rounded before
 
 
 # What is said of videos

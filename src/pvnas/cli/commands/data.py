@@ -153,7 +153,8 @@ def show(args: Namespace) -> None:
         for remark in opened.catalog.remarks:
             progress.line(f"note: {remark}")
     stage = config.train if args.stage == "train" else config.search
-    write_sheet(Path(args.out), opened.dataset("train", config.decoded_short_side), config, stage, args.clips)
+    videos = opened.dataset("train", config.decoded_short_side, config.clip.colours)
+    write_sheet(Path(args.out), videos, config, stage, args.clips)
     print(args.out)
 
 

@@ -43,7 +43,9 @@ def drawn_colours(augment: AugmentConfig, chances: Chances) -> Colours | None:
 
 
 def grey_levels(x_NCTHW: Tensor) -> Tensor:
-    """Return the grey levels (N, 1, T, H, W) of colours, in their units."""
+    """Return the grey levels (N, 1, T, H, W) of colours or of grey levels, in their units."""
+    if x_NCTHW.shape[1] == 1:
+        return x_NCTHW
     red, green, blue = x_NCTHW.split(1, dim=1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 

@@ -331,7 +331,7 @@ def _batch(clips: Sequence[UncroppedClip], size: int) -> Batch:
 
 def clip_bytes(clip: ClipConfig, crop: int) -> int:
     """Return the bytes of a clip as a batch holds it."""
-    return 3 * frames_read(clip) * crop * crop
+    return clip.colours * frames_read(clip) * crop * crop
 
 
 def load(

@@ -30,7 +30,7 @@ def frames_read(clip: ClipConfig) -> int:
 
 
 def network_input(clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None) -> Tensor:
-    """Return what the network sees of uint8 clips (N, 3, T or 2T, H, W): floats (N, 2 to 6, T, H, W), on their device.
+    """Return what the network sees of uint8 clips (N, 1 or 3, T or 2T, H, W): floats (N, 2 to 6, T, H, W), as they lie.
 
     Motion or flow comes first, then rgb, which is 0 for the clips whose ``keeps_rgb`` is.
     """
@@ -57,7 +57,7 @@ def motion_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
 
 
 def flow_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
-    """Return the optical flow of colours of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance.
+    """Return the optical flow of levels of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance.
 
     The median of each frame is taken off, since it is mostly the camera that moves so.
     """

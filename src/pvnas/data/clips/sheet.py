@@ -82,7 +82,7 @@ def _caption(batch: Batch, n: int, videos: VideoDataset) -> str:
 def _strip(clip_CTHW: Tensor, clip: ClipConfig) -> NDArray[np.uint8]:
     """Return up to FRAMES frames of a clip side by side (H, W, C), where motion is seen with the motion below each."""
     shown = torch.from_numpy(np.unique(np.linspace(0, clip.frames - 1, FRAMES).round().astype(int)))
-    lines = [clip_CTHW.cpu()[:, shown]]
+    lines = [clip_CTHW.cpu()[:, shown].expand(3, -1, -1, -1)]
     if clip.input != "rgb":
         lines.append(motion_pictures(clip_CTHW[None].cpu(), clip)[0][:, shown])
     strips = []

@@ -156,7 +156,7 @@ def reason(error: Exception) -> str:
 class DecodedVideo:
     """Frames of a video in the order they are shown."""
 
-    frames_TCHW: "Tensor"  # uint8 RGB, upright
+    frames_TCHW: "Tensor"  # uint8, upright; RGB, or grey levels alone
     times_T: NDArray[np.float64]  # when each frame begins, in seconds; the first at 0
     duration: float  # seconds from the first frame to the end of the last
     frames_bad: int = 0  # packets and frames that did not decode or are marked corrupt
@@ -235,6 +235,16 @@ def channels_first(frames_THWC: NDArray[np.uint8]) -> "Tensor":
     import torch
 
     return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+
+
+def in_colours(frames_TCHW: "Tensor", colours: int) -> "Tensor":
+    """Return RGB frames as they are, with ``colours`` 1 the means (T, 1, H, W) of red, green and blue, rounded."""
+    if colours == 3:
+        return frames_TCHW
+    import torch
+
+    sums = frames_TCHW.sum(1, keepdim=True, dtype=torch.int16)
+    return sums.add_(1).div_(3, rounding_mode="floor").to(torch.uint8)
 
 
 class Painter:
