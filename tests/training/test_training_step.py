@@ -109,6 +109,18 @@ def test_scores_are_float32_whatever_the_precision():
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
 
+def test_flow_is_made_in_float32_whatever_the_precision():
+    draw = torch.Generator().manual_seed(2)
+    clips = torch.randint(256, (2, 1, 4, 20, 20), dtype=torch.uint8, generator=draw)
+    clip, seen = ClipConfig(input="flow", frames=2), []
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2 * 2 * 20 * 20, 3))
+    net[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for precision in ("fp32", "bf16"):
+        scores_of(net, clips, precision, clip)
+    assert torch.equal(*seen)
+    torch.testing.assert_close(seen[0], network_input(clips, clip), rtol=1e-3, atol=1e-4)
+
+
 def test_weights_of_classes_weigh_the_gradient_and_no_measure():
     net, (clips, labels) = nn.Sequential(nn.Flatten(), nn.Linear(24, 3)), data(4)
     weights_K = torch.tensor([0.5, 2.0, 1.0])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pvnas.config import ClipConfig
 from pvnas.data.clips.loader import NO_EXTRAS, Extras
 from pvnas.data.clips.network_input import network_input
+from pvnas.fast.flow import optical_flow
 from pvnas.runtime.random import key, seed_all
 
 
@@ -26,8 +27,9 @@ def scores_of(
     network: nn.Module, clips_NCTHW: Tensor, precision: str, clip: ClipConfig, keeps_rgb_N: Tensor | None = None
 ) -> Tensor:
     """Return the network's scores before softmax of uint8 clips: (N, K), in float32 whatever the precision."""
+    x_NCTHW = network_input(clips_NCTHW, clip, keeps_rgb_N, optical_flow)
     with autocast(precision, clips_NCTHW.device):
-        scores_NK: Tensor = network(network_input(clips_NCTHW, clip, keeps_rgb_N))
+        scores_NK: Tensor = network(x_NCTHW)
     return scores_NK.to(torch.promote_types(scores_NK.dtype, torch.float32))
 
 

@@ -5,6 +5,7 @@ frames: T frames, then for each of them the one ``motion_seconds`` later. What i
 is done to both alike, so that only what moves is left between them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -29,7 +30,13 @@ def frames_read(clip: ClipConfig) -> int:
     return clip.frames if clip.input == "rgb" else 2 * clip.frames
 
 
-def network_input(clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None) -> Tensor:
+Flow = Callable[[Tensor, Tensor], Tensor]
+"""What ``optical_flow`` does."""
+
+
+def network_input(
+    clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None, flow: Flow = optical_flow
+) -> Tensor:
     """Return what the network sees of uint8 clips (N, 1 or 3, T or 2T, H, W): floats (N, 2 to 6, T, H, W), as they lie.
 
     Motion or flow comes first, then rgb, which is 0 for the clips whose ``keeps_rgb`` is.
@@ -38,7 +45,7 @@ def network_input(clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | N
     if clip.input == "rgb":
         return normalised(x)
     now, later = x.chunk(2, dim=2)
-    moved = flow_between(now, later) if clip.input.startswith("flow") else motion_between(now, later)
+    moved = flow_between(now, later, flow) if clip.input.startswith("flow") else motion_between(now, later)
     if clip.input in ("motion", "flow"):
         return moved
     colours = normalised(now)
@@ -56,16 +63,16 @@ def motion_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
     return moved.div_(_strength(moved).add_(QUIET))
 
 
-def flow_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
+def flow_between(now_NCTHW: Tensor, later_NCTHW: Tensor, flow: Flow = optical_flow) -> Tensor:
     """Return the optical flow of levels of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance.
 
     The median of each frame is taken off, since it is mostly the camera that moves so.
     """
     n, _, frames = now_NCTHW.shape[:3]
     now, later = (x.mean(1).flatten(0, 1) / 255 for x in (now_NCTHW, later_NCTHW))
-    flow = optical_flow(now, later)
-    flow = flow - flow.flatten(2).median(2).values[:, :, None, None]
-    flow_NCTHW = flow.unflatten(0, (n, frames)).transpose(1, 2)
+    flow_P2HW = flow(now, later)
+    flow_P2HW = flow_P2HW - flow_P2HW.flatten(2).median(2).values[:, :, None, None]
+    flow_NCTHW = flow_P2HW.unflatten(0, (n, frames)).transpose(1, 2)
     return flow_NCTHW / _strength(flow_NCTHW).add_(SLOW)
 
 

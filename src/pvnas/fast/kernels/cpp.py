@@ -15,6 +15,7 @@ from pvnas.fast.kernels.channel_conv.cpu import (
     channel_conv_statistics,
 )
 from pvnas.fast.kernels.depthwise.cpu import depthwise, depthwise_input_grad, depthwise_kernel_grad, depthwise_norm_grad
+from pvnas.fast.kernels.flow.cpu import optical_flow
 from pvnas.fast.kernels.pixels.cpu import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.cpu import pool, pool_grad
 

@@ -200,3 +200,8 @@ class Kernels(Protocol):
 
     def spread_pixels(self, even: Tensor, odd: Tensor | None, x: Tensor, into: Tensor | None) -> Tensor:
         """Return the backward pass of ``pick_pixels``: zeros of x's shape with these pixels; ``into``: add to this."""
+
+    # ---- flow/: what a network may see in place of colours
+
+    def optical_flow(self, now_PHW: Tensor, later_PHW: Tensor) -> Tensor:
+        """Return where each pixel of pairs of frames (P, H, W) goes: (P, 2, H, W), see ``data.clips.optical_flow``."""

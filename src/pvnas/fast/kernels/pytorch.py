@@ -23,6 +23,7 @@ from pvnas.fast.kernels.depthwise.reference import (
     depthwise_kernel_grad,
     depthwise_norm_grad,
 )
+from pvnas.fast.kernels.flow.reference import optical_flow
 from pvnas.fast.kernels.pixels.reference import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.reference import pool, pool_grad
 

@@ -152,6 +152,11 @@ def _pixels(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Ite
     yield kernels.spread_pixels(even, odd, x, draw(*x.shape))
 
 
+def _optical_flow(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
+    x = draw(c, h + 2, w + 1).cumsum(1).cumsum(2).sin()  # smooth somewhere, rough elsewhere
+    yield kernels.optical_flow(x[:, 1:-1, 1:], x[:, 2:, :-1])
+
+
 def _predictions(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     """What only predictions call, and only the set in C++ has."""
     x, kernel, bias = draw(2 * FRAMES, c, h, w), draw(c + 1, c, 3, 1), draw(c + 1)
@@ -178,5 +183,6 @@ CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]
     "batch norm": _norms,
     "pool": _pool,
     "pixels": _pixels,
+    "optical flow": _optical_flow,
     "predictions": _predictions,
 }

@@ -20,6 +20,7 @@ from pvnas.fast.kernels.depthwise.triton import (
     depthwise_kernel_grad,
     depthwise_norm_grad,
 )
+from pvnas.fast.kernels.flow.reference import optical_flow
 from pvnas.fast.kernels.pixels.triton import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.triton import pool, pool_grad
 
