@@ -28,3 +28,10 @@ def of_both(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Return a folder with a network that sees motion and colours of whole videos."""
     settings = {"clip.input": "both", "clip.sampling": "whole", "clip.motion_seconds": 0.1, "train.width": 4}
     return untrained(tmp_path_factory.mktemp("both"), tiny_shapes, settings)
+
+
+@pytest.fixture(scope="session")
+def of_flow(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a network that sees flow, which is made of grey levels."""
+    settings = {"clip.input": "flow", "clip.sampling": "whole", "stem": "stride2-time2"}
+    return untrained(tmp_path_factory.mktemp("flow"), tiny_shapes, settings)

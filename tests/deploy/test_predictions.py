@@ -23,12 +23,14 @@ def videos(tiny_shapes: Path) -> list[Path]:
     return sorted(tiny_shapes.rglob("*.mp4"))[:3]
 
 
-@pytest.mark.parametrize("folder", ["model_folder", "of_both"])
+@pytest.mark.parametrize("folder", ["model_folder", "of_both", "of_flow"])
 def test_the_scores_are_those_of_the_test(folder: str, tiny_shapes: Path, request: pytest.FixtureRequest) -> None:
     run_dir: Path = request.getfixturevalue(folder)
     model = load_model(run_dir)
     catalog = list_videos(DataConfig(str(tiny_shapes))).take(range(3))
-    dataset = VideoDataset(catalog, DataConfig(cache="none"), model.config.test.short_side)
+    dataset = VideoDataset(
+        catalog, DataConfig(cache="none"), model.config.test.short_side, colours=model.config.clip.colours
+    )
     scores_VK = score_views(model.network, dataset, model.config, torch.device("cpu"))
     paths = [catalog.root / path for path in catalog.videos.paths]
     for scores_K, answer in zip(scores_VK, pvnas.predict(paths, run_dir, device="cpu"), strict=True):

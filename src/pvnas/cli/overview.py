@@ -57,7 +57,7 @@ def print_overview(group: str = "") -> None:
         "  pvnas demo                             the whole job on generated videos, about eight minutes\n"
         "  pvnas data check MY_VIDEOS             are my videos readable? (folder: MY_VIDEOS/class/video.mp4)\n"
         "  pvnas run MY_VIDEOS --preset tiny      seconds, to see that everything works\n"
-        "  pvnas run MY_VIDEOS --preset laptop    the real thing on a CPU\n"
+        "  pvnas run MY_VIDEOS --hours 1          the real thing, chosen for my videos and this machine\n"
         f"\npresets: {', '.join(PRESETS)} (pvnas config show PRESET explains every field)\n"
         "options: --help, --version"
     )

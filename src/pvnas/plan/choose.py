@@ -224,8 +224,8 @@ def fitted(config: RunConfig, facts: Facts, speeds: Speeds, there: float, wishes
 
     per_epoch = steps_per_epoch(videos_trained_on(config, facts), config.train.batch)
     epoch = EPOCH_SECONDS + per_epoch * config.train.batch.clips * _seconds(training, config)
-    _put(config, {"train.validate_every": max(1, min(MOST_EPOCHS, int(left / epoch)) // VALIDATIONS)}, wishes)
-    if config.train.final_on == "train":
+    if config.train.final_on == "train":  # else nothing is left to validate it on
+        _put(config, {"train.validate_every": max(1, min(MOST_EPOCHS, int(left / epoch)) // VALIDATIONS)}, wishes)
         epoch += facts.validation * _seconds(training, config, FORWARD) / config.train.validate_every
     epochs = min(int(max(0.0, left - search) / epoch), MOST_EPOCHS)
     _put(config, {"train.epochs": max(1, epochs)}, wishes)

@@ -169,6 +169,7 @@ class SupernetGradient:
         extras = batch.extras.there()
 
         def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *more: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            """Return what the call does; all that changes from step to step is an argument, for a graph to copy."""
             extra, mixing = more[: len(extras)], more[len(extras) :]
             relaxation = Relaxation(mixing[0], mixing[1:]) if mixing else None
             statistics = nullcontext() if update_statistics else frozen_statistics(self.network)

@@ -84,8 +84,7 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
 
 def strip(frames_THWC: NDArray[np.uint8], clip: ClipConfig) -> NDArray[np.uint8]:
     """Return the frames that were read of a clip side by side (H, T * W, 3); where motion is seen, that below them."""
-    frames_T3 = np.broadcast_to(frames_THWC[: clip.frames], (clip.frames, *frames_THWC.shape[1:3], 3))
-    rows: list[NDArray[np.uint8]] = [frames_T3]
+    rows: list[NDArray[np.uint8]] = [np.broadcast_to(frames_THWC, (*frames_THWC.shape[:3], 3))[: clip.frames]]
     if clip.input != "rgb":
         clips_NCTHW = torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None]
         rows.append(motion_pictures(clips_NCTHW, clip)[0].permute(1, 2, 3, 0).numpy())

@@ -64,4 +64,4 @@ def test_pairs_do_not_hang_on_each_other():
 
 def test_means_at_the_border_are_over_what_is_there():
     expected = [[1 / 2, 1 / 2, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0], [0, 1 / 3, 1 / 3, 1 / 3], [0, 0, 1 / 2, 1 / 2]]
-    torch.testing.assert_close(window_matrix(4, 3, torch.device("cpu")), torch.tensor(expected))
+    torch.testing.assert_close(window_matrix(4, 3, torch.device("cpu"), torch.float32), torch.tensor(expected))

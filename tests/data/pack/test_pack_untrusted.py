@@ -25,9 +25,7 @@ OPENED: list[str] | None = None
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if (
-        threading.current_thread().name == "pvnas-spinning"
-    ):  # of an earlier test: it looks at /proc for as long as we run
+    if threading.current_thread().name == "pvnas-spinning":  # of an earlier test: it looks at /proc until the end
         return
     if OPENED is not None and event in ("open", "socket.connect", "subprocess.Popen", "os.system", "pickle.find_class"):
         OPENED.append(f"{event} {arguments[0]}")

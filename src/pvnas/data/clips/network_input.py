@@ -37,9 +37,9 @@ Flow = Callable[[Tensor, Tensor], Tensor]
 def network_input(
     clips_NCTHW: Tensor, clip: ClipConfig, keeps_rgb_N: Tensor | None = None, flow: Flow = optical_flow
 ) -> Tensor:
-    """Return what the network sees of uint8 clips (N, 1 or 3, T or 2T, H, W): floats (N, 2 to 6, T, H, W), as they lie.
+    """Return what the network sees of uint8 clips (N, 1 or 3, T or 2T, H, W), on their device: (N, 2 to 6, T, H, W).
 
-    Motion or flow comes first, then rgb, which is 0 for the clips whose ``keeps_rgb`` is.
+    Motion or flow comes first, then rgb, which is 0 for the clips whose ``keeps_rgb`` is. ``flow``: makes the flow.
     """
     x = clips_NCTHW.contiguous(memory_format=torch.channels_last_3d).float()
     if clip.input == "rgb":

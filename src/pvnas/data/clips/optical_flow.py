@@ -69,7 +69,7 @@ def _means(x_PCHW: Tensor, side: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def window_matrix(length: int, side: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+def window_matrix(length: int, side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the matrix (length, length) that takes the mean over a window about each pixel of a line.
 
     As a product a box filter on frames this small takes a fifth of the time of PyTorch's pooling on a CPU.
