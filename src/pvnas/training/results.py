@@ -21,6 +21,7 @@ from pvnas.runtime.files import write_atomic
 from pvnas.training.evaluate import score_table
 
 SAMPLES = 12
+SHOWN = 8  # frames of a clip: more would be too small to see on a page
 SCORE_DIGITS = 6
 
 
@@ -83,9 +84,13 @@ def write_samples(folder: Path, videos: VideoDataset, scores_VK: Tensor, config:
 
 
 def strip(frames_THWC: NDArray[np.uint8], clip: ClipConfig) -> NDArray[np.uint8]:
-    """Return the frames that were read of a clip side by side (H, T * W, 3); where motion is seen, that below them."""
-    rows: list[NDArray[np.uint8]] = [np.broadcast_to(frames_THWC, (*frames_THWC.shape[:3], 3))[: clip.frames]]
+    """Return up to SHOWN frames of a clip side by side (H, SHOWN * W, 3); where motion is seen, that below them.
+
+    ``frames_THWC``: all that were read of it.
+    """
+    shown = np.unique(np.linspace(0, clip.frames - 1, SHOWN).round().astype(int))
+    rows: list[NDArray[np.uint8]] = [np.broadcast_to(frames_THWC, (*frames_THWC.shape[:3], 3))[shown]]
     if clip.input != "rgb":
         clips_NCTHW = torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None]
-        rows.append(motion_pictures(clips_NCTHW, clip)[0].permute(1, 2, 3, 0).numpy())
+        rows.append(motion_pictures(clips_NCTHW, clip)[0].permute(1, 2, 3, 0).numpy()[shown])
     return np.concatenate([np.concatenate(list(row_THWC), axis=1) for row_THWC in rows])

@@ -198,6 +198,9 @@ def test_the_page_shows_the_frames_and_below_them_their_motion_around_mid_grey()
     assert strip(frames_THWC, ClipConfig(input="motion", frames=2)).tolist() == expected.tolist()
     assert strip(frames_THWC, ClipConfig(input="both", frames=2)).tolist() == expected.tolist()
     assert strip(frames_THWC[:2], ClipConfig(frames=2)).tolist() == expected[:1].tolist()
+    many = np.arange(16, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+    assert strip(many, ClipConfig(frames=16))[0, :, 0].tolist() == [0, 2, 4, 6, 9, 11, 13, 15]
+    assert strip(np.concatenate([many, many]), ClipConfig(input="flow", frames=16)).shape == (2, 8, 3)
     one_moves = np.zeros((2, 10, 10, 3), dtype=np.uint8)
     one_moves[1, 0, 0] = 255
     pictures = strip(one_moves, ClipConfig(input="motion", frames=1))[10:]
