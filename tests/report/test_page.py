@@ -108,6 +108,7 @@ def test_page_shows_every_part_and_every_section_says_what_to_see(finished: Path
     assert "✓ right" in page.text
     assert "✗ wrong" in page.text
     assert "preset: demo" in page.text
+    assert "The network found by the search names the right one" in page.text
 
 
 def test_hostile_class_names_are_inert(finished: Path) -> None:
@@ -184,7 +185,10 @@ def test_training_alone_without_a_search(make_run: MakeRun) -> None:
     shutil.rmtree(run / "genotypes")
     (run / "alphas.safetensors").unlink()
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert "No epoch of a search is recorded here." in page.text
+    assert "The network of the given genotype names the right one" in page.text
+    assert "How the search decided" not in page.text
+    assert "search 0 of" not in page.text
+    assert "Missing" not in page.text
     assert FAILED not in page.text
 
 

@@ -21,7 +21,7 @@ REPORT_NAME, FIGURES_NAME = "report.html", "figures"
 # A macro of sections.html writes each, from the run and what the function of the same name in sections.py makes of it.
 SECTIONS = {
     "clips": "Test clips",
-    "cells": "The cells that the search found",
+    "cells": "The cells of the network",
     "search": "How the search decided",
     "augmented": "Training clips, augmented",
     "learning": "Losses, accuracies and schedules",
@@ -55,6 +55,8 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
+    if not record.searched and "search" in names:
+        names.remove("search")
     if not record.augmented:  # of a run that has not trained yet, or a test on another set
         names.remove("augmented")
     if not record.samples:

@@ -83,6 +83,11 @@ class RunRecord:
             return self.epoch_genotypes[max(self.epoch_genotypes)]
         return self.genotype
 
+    @property
+    def searched(self) -> bool:
+        """Whether the cells were searched here, or will be: not those of `--genotype`, nor of a test on another set."""
+        return bool(self.search or self.alphas or self.genotype is None)
+
     def setting(self, name: str) -> Any:
         """Return a setting by its dotted name, or None."""
         value: Any = self.config
@@ -95,6 +100,8 @@ class RunRecord:
         """How far search, training and test are, in words."""
         parts = []
         for name, setting, entries in (("search", "search", self.search), ("training", "train", self.train)):
+            if name == "search" and not self.searched:
+                continue
             done, wanted = entries[-1]["epoch"] if entries else 0, self.setting(f"{setting}.epochs")
             parts.append(f"{name} {done} of {wanted} epochs" if isinstance(wanted, int) else f"{name} {done} epochs")
         return ", ".join([*parts, self._test])
@@ -135,6 +142,8 @@ def read_run(run_dir: str | Path) -> RunRecord:
     if (folder / TESTED).is_file():
         _read(record, TESTED, _field("tested", _read_object))
         record.missing = {}  # the rest is in the directory of the run
+    if not record.searched:
+        record.missing.pop("alphas.safetensors", None)
     return record
 
 
@@ -240,7 +249,7 @@ def _field(name: str, read: Callable[[Path], Any]) -> Reader:
 # What a finished run has: in which words the page says that it is not there, and what reads it.
 _FILES: dict[str, tuple[str, Reader]] = {
     "config.yaml": ("settings", _read_config),
-    "genotype.json": ("searched cells", _field("genotype", Genotype.load)),
+    "genotype.json": ("cells", _field("genotype", Genotype.load)),
     "alphas.safetensors": ("architecture parameters of every epoch", _read_alphas),
     "metrics.jsonl": ("losses and accuracies of every epoch", _read_metrics),
     "results.json": ("test result", _field("results", _read_object)),
