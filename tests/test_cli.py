@@ -168,6 +168,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "line, says",
     [
+        ("--preset tiny", "options come after a command, such as pvnas run DATA --preset; see: pvnas --help"),
         ("rnu x", "no command 'rnu' (did you mean run?)"),
         ("--vresion", "no command '--vresion'"),
         ("data", "pvnas data takes one of list, check, show, pack, verify, shapes"),
@@ -192,7 +193,7 @@ def test_help_and_mistakes_come_without_torch(arguments: list[str]) -> None:
         ("train . --dir r", "holds no genotype yet; name one with --genotype FILE"),
         ("train . --genotype nothing.json", "nothing.json: cannot read the genotype"),
         ("test", "pvnas test needs RUN|DATA"),
-        ("test .", "'.' is no run directory (it holds no config.yaml)"),
+        ("test .", "'.' is no run directory (it holds no config.yaml); where it holds videos: pvnas test . --dir RUN"),
         ("report nowhere", "'nowhere' is no run directory"),
         ("digest nowhere", "'nowhere' is no run directory"),
         ("predict --dir x", "pvnas predict needs VIDEO"),

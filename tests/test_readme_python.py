@@ -99,6 +99,10 @@ def test_mistakes_are_user_errors() -> None:
         pvnas.test("r")
     with pytest.raises(pvnas.UserError, match="name its videos, too"):
         pvnas.test("r", out="elsewhere")
+    Path("r").mkdir()
+    Path("r/config.yaml").write_text("preset: tiny\n", encoding="utf-8")
+    with pytest.raises(pvnas.UserError, match=r"pvnas test DATA --dir r --out FOLDER --test\.temporal_views \.\.\.$"):
+        pvnas.test("r", overrides={"test.temporal_views": 3})
     assert not Path("runs").exists()
 
 

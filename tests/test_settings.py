@@ -136,7 +136,7 @@ def test_numbers_that_yaml_reads_as_texts_are_numbers(tmp_path: Path) -> None:
         ("seed: 1\nseed: 2", "'seed' stands there twice"),
         ("seed: -1", "seed must be between 0 and"),
         ("train: {width: 0}", "train.width must be between 1 and"),
-        ("train: {dropout: 1.0}", "train.dropout must be between 0 and 1, not '1.0'"),
+        ("train: {dropout: 1.0}", "train.dropout must be at least 0 and below 1, not '1'"),
         ("train: {width: 1" + "0" * 3000 + "}", "train.width must be between 1 and 65536, not a huge number"),
         ("train: {width: 1" + "0" * 5000 + "}", "is no plain YAML"),
         ("train: {weights: {lr: 1" + "0" * 400 + "}}", "train.weights.lr takes a number, not a huge number"),
@@ -257,6 +257,8 @@ def test_a_used_directory_takes_the_same_config_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\(seed: 0 -> 4; train\.weights\.lr: \S+ -> 0\.25\); to") as caught:
         check_resumable(tmp_path, config)
     assert "workers" not in str(caught.value)
+    with pytest.raises(UserError, match=r"config \(preset: tiny -> laptop; stem.*; \d\d fields more\); to resume"):
+        check_resumable(tmp_path, preset_config("laptop"))
 
 
 def test_a_damaged_config_in_a_used_directory_is_one_line(tmp_path: Path) -> None:
@@ -288,6 +290,16 @@ def test_balanced_batches_of_a_pack_shard_after_shard_are_refused() -> None:
     [
         ({"train.augment.drop_rgb": 0.2}, "clip.input is rgb; set --clip.input both"),
         ({"clip.input": "motion", "search.augment.drop_rgb": 0.2}, "clip.input is motion"),
+        (
+            {"clip.input": "flow", "train.augment.grey": 0.2},
+            "and clip.input flow sees none; set --train.augment.grey 0",
+        ),
+        (
+            {"clip.input": "motion", "search.augment.static": 0.2},
+            "sees what moves alone; set --search.augment.static 0",
+        ),
+        ({"search.drop_path": 1}, "search.drop_path must be at least 0 and below 1, not '1'"),
+        ({"train.augment.rotate": 400}, "train.augment.rotate must be between 0 and 180, not '400'"),
         ({"train.augment.mixup": 0.2, "train.batch.clips_per_shard": 1}, "clips_per_shard is 1; set it to 2"),
         ({"search.augment.cutmix": 1.0, "search.batch.clips_per_shard": 1}, "search.augment.cutmix mixes clips"),
         ({"train.augment.window_min": 1.2}, "train.augment.window_max"),

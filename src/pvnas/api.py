@@ -20,6 +20,7 @@ from pvnas.settings import (
     CONFIG_NAME,
     check_config,
     checked_hours,
+    differences,
     fields_of_file,
     get_field,
     load_config,
@@ -136,7 +137,9 @@ def run_of(
     wishes = {**(fields_of_file(file) if file is not None else {}), **(overrides or {})}
     for named in (preset, wishes.pop("preset", None)):
         if named not in (None, AUTO):
-            raise UserError(f"{hours:g} hours and preset {shown(named)}: hours choose the values of a preset; name one")
+            raise UserError(
+                f"hours {hours:g} and preset {shown(named)}: hours choose a preset's values; leave one away"
+            )
     if isinstance(data, RunConfig):
         raise UserError("a whole config leaves nothing to choose for hours; give the videos, and fields as overrides")
     config = config_of(data, "laptop", None, {name: wishes[name] for name in wishes if name.startswith("data.")})
@@ -177,7 +180,13 @@ def tested_config(run_dir: str | Path, *, is_other_set: bool, overrides: Mapping
     """
     file = Path(run_dir, CONFIG_NAME)
     if not is_other_set:
-        return load_config(file=file, overrides=overrides)
+        config = load_config(file=file, overrides=overrides)
+        if views := [name for name in differences(load_config(file=file), config) if name.startswith("test.")]:
+            raise UserError(
+                f"{run_dir} is tested by the views that its config says, and {views[0]} is another; by other views its "
+                f"network is tested beside it: pvnas test DATA --dir {run_dir} --out FOLDER --{views[0]} ..."
+            )
+        return config
     if file.is_file():
         config = load_config(file=file)
     else:

@@ -141,8 +141,8 @@ class AugmentConfig:
     window_max: float = 1.0
     """Longest window of a clip, as a share of the same, as far as the video reaches."""
     static: float = 0.0
-    """Largest share of a frame of another training video that is mixed into all frames of half of the clips; motion
-    (clip.input) does not see it."""
+    """Largest share of a frame of another training video that is mixed into all frames of half of the clips; the
+    difference of two frames (clip.input motion) does not see it."""
     drop_rgb: float = 0.0
     """Share of the clips that lose their colour channels where the network sees them beside motion or flow."""
     mixup: float = 0.0

@@ -27,6 +27,8 @@ AUTO = "auto"
 """The preset that is chosen for the videos and the time there is (pvnas.plan): ``--hours 1``."""
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
 MOST_HOURS = 10_000
+MOST_NAMED = 6
+"""Fields that a message names; a preset forgotten on resuming changes dozens."""
 MAX_FILE_BYTES = 256 * 1024
 
 
@@ -182,8 +184,10 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
     changes = differences(load_config(file=file), config)
     changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS | LOCATION_FIELDS]
     if changed:
+        named, more = changed[:MOST_NAMED], len(changed) - MOST_NAMED
+        fields = "; ".join([*named, *([f"{more} fields more"] if more > 0 else [])])
         raise UserError(
-            f"{run_dir} holds a run of another config ({'; '.join(changed)}); "
+            f"{run_dir} holds a run of another config ({fields}); "
             "to resume it type the old values, for a new run name another --dir"
         )
 
@@ -240,7 +244,7 @@ def checked(field: Field, value: object, where: str = "") -> object:
 
 
 # What a number may be, the limits included, by the last word of the field's name.
-_LARGE = 10**6
+_LARGE, BELOW_ONE = 10**6, 0.9999999
 _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, 2**63 - 1): "seed",
     (0, 4096): "threads",
@@ -256,7 +260,7 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, 10): "operations",
     (0, 30): "magnitude",
     (0.001, 1000): "temperature final_temperature",
-    (0, 0.9999999): "momentum beta1 beta2 dropout drop_path label_smoothing ema",
+    (0, BELOW_ONE): "momentum beta1 beta2 dropout drop_path label_smoothing ema",
     (0, 0.9): "validation_share test_share",
     (0.01, 0.99): "bilevel_share",
     (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch start_epoch",
@@ -296,8 +300,8 @@ def check_config(config: RunConfig) -> None:
             continue
         limits, value = _RANGES[name.rpartition(".")[2]], get_field(config, name)
         if not limits[0] <= value <= limits[1]:
-            low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in limits)
-            raise UserError(f"{name} must be between {low} and {high}, not {shown(value)}")
+            typed = shown(value if isinstance(value, int) else f"{value:.12g}")
+            raise UserError(f"{name} must be {_in_words(*limits)}, not {typed}")
     for left, right, fits, text in _PAIRS:
         a, b = get_field(config, left), get_field(config, right)
         if not fits(a, b):
@@ -330,6 +334,12 @@ def check_config(config: RunConfig) -> None:
         raise UserError("test.spatial_views must be 1 or 3, not 2")
 
 
+def _in_words(low: float, high: float) -> str:
+    if high == BELOW_ONE:
+        return f"at least {low} and below 1"
+    return "between " + " and ".join(str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (low, high))
+
+
 def _check_augment(config: RunConfig, stage: str) -> None:
     """UserError for an augmentation that would do nothing."""
     augment, clips = get_field(config, f"{stage}.augment"), get_field(config, f"{stage}.batch.clips_per_shard")
@@ -337,6 +347,17 @@ def _check_augment(config: RunConfig, stage: str) -> None:
         raise UserError(
             f"{stage}.augment.drop_rgb takes the colours from a network that sees motion too, and clip.input is "
             f"{config.clip.input}; set --clip.input both or flow+rgb, or --{stage}.augment.drop_rgb 0"
+        )
+    for name in ("saturation", "grey"):
+        if getattr(augment, name) and config.clip.input == "flow":
+            raise UserError(
+                f"{stage}.augment.{name} changes colours, and clip.input flow sees none; set "
+                f"--{stage}.augment.{name} 0 or --clip.input flow+rgb"
+            )
+    if augment.static and config.clip.input == "motion":
+        raise UserError(
+            f"{stage}.augment.static mixes in a frame that stands still, and clip.input motion sees what moves alone; "
+            f"set --{stage}.augment.static 0 or --clip.input both"
         )
     for name in ("mixup", "cutmix"):
         if getattr(augment, name) and clips < 2:

@@ -9,7 +9,7 @@ from pvnas.cli import commands
 from pvnas.cli.command import Command
 from pvnas.config import PRESETS
 from pvnas.errors import UserError
-from pvnas.settings import nearest, shown
+from pvnas.settings import all_fields, nearest, shown
 
 FIRST_IN_HELP = ("stages", "predict", "digest", "genotype", "data")
 """Modules whose commands come first in the help; those of others follow by name."""
@@ -31,6 +31,8 @@ def find_command(arguments: Sequence[str]) -> tuple[Command | None, Sequence[str
     if first in known:
         return known[first], rest
     actions = [name.split()[1] for name in known if name.startswith(f"{first} ")]
+    if first.startswith("--") and first[2:].partition("=")[0] in (*all_fields(), "dir", "config", "hours"):
+        raise UserError(f"options come after a command, such as pvnas run DATA {first}; see: pvnas --help")
     if not actions:
         names = dict.fromkeys(name.split()[0] for name in known)
         raise UserError(f"no command {shown(first)}{nearest(first, names)}; see: pvnas --help")

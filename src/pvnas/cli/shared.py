@@ -60,12 +60,25 @@ def clip_shape(text: str) -> tuple[int, int, int]:
 CLIP = partial(Argument, "--clip", metavar="TxHxW", convert=clip_shape)
 
 
-def run_directory(path: str) -> Path:
-    """The directory of a run. UserError if it is none."""
+def run_directory(path: str, instead: str = "make one with: pvnas run DATA") -> Path:
+    """The directory of a run. UserError if it is none, with what to do ``instead``."""
     run_dir = Path(path)
     if not (run_dir / CONFIG_NAME).is_file():
-        raise UserError(f"{shown(path)} is no run directory (it holds no {CONFIG_NAME}); make one with: pvnas run DATA")
+        raise UserError(f"{shown(path)} is no run directory (it holds no {CONFIG_NAME}); {instead}")
     return run_dir
+
+
+def model_directory(path: str) -> Path:
+    """The folder of a trained network: two files are all that it takes. UserError where they are not there."""
+    folder = Path(path)
+    lacking = next((name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()), None)
+    if lacking is None:
+        return folder
+    if (folder / "config.yaml").is_file():
+        raise UserError(
+            f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"
+        )
+    raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
 
 
 def print_json(value: Any) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import DEADLINE, JSON
+from pvnas.cli.shared import DEADLINE, JSON, model_directory
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
 from pvnas.runtime.signals import StopRequest
-from pvnas.settings import shown
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Video
@@ -44,7 +43,7 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
 )
 def predict(args: Namespace) -> None:
     """Say what is seen in videos."""
-    run_dir = _model_directory(args.dir)
+    run_dir = model_directory(args.dir)
     from pvnas.deploy.inputs import find_videos, why_missing
 
     videos = find_videos(_typed(args.videos))
@@ -102,19 +101,6 @@ def _conclusion(reasons: Sequence[str], total: int, deadline: float) -> str:
     text += "; all others have their answer" if bad < total else ""
     slow = any(": timeout: " in reason for reason in reasons)
     return text + (f"; give more time with --deadline {MORE_TIME * deadline:g}" if slow else "")
-
-
-def _model_directory(path: str) -> Path:
-    """The folder of a trained network: two files are all that it takes. UserError where they are not there."""
-    folder = Path(path)
-    lacking = next((name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()), None)
-    if lacking is None:
-        return folder
-    if (folder / "config.yaml").is_file():
-        raise UserError(
-            f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"
-        )
-    raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
 
 
 def _typed(words: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, PRESET, RUN, print_json, print_table, run_directory
+from pvnas.cli.shared import CONFIG, PRESET, RUN, model_directory, print_json, print_table, run_directory
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
@@ -114,9 +114,11 @@ def test(args: Namespace) -> None:
     if args.out and not args.dir:
         raise UserError("--out goes with another set: pvnas test DATA --dir RUN --out FOLDER")
     if args.out:
-        run_dir, out = Path(args.dir), Path(args.out)
+        run_dir, out = model_directory(args.dir), Path(args.out)
+    elif args.dir:
+        run_dir = out = run_directory(args.dir)
     else:
-        run_dir = out = run_directory(args.dir or args.target)
+        run_dir = out = run_directory(args.target, f"where it holds videos: pvnas test {args.target} --dir RUN")
     config = tested_config(run_dir, is_other_set=bool(args.out), overrides=args.overrides)
     if args.dir:
         config.data.path = args.target
