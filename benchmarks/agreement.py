@@ -94,6 +94,21 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     }
 
 
+def agreement_by_epoch(folders: Sequence[Path]) -> dict[int, dict[str, float]]:
+    """Return the mean agreement of all cells after each epoch whose genotypes all of the runs kept.
+
+    It says whether longer searches would agree more.
+    """
+    kept = [{path.name: path for path in (folder / "genotypes").glob("epoch_*.json")} for folder in folders]
+    shared = sorted(set.intersection(*map(set, kept)))
+    return {
+        int(name.removeprefix("epoch_").removesuffix(".json")): mean_agreement(
+            [Genotype.load(of_run[name]) for of_run in kept]
+        )["total"]
+        for name in shared
+    }
+
+
 def spread(values: Iterable[float | None]) -> dict[str, Any]:
     """Return number, mean and standard deviation of those values that there are."""
     known = [value for value in values if value is not None]
@@ -139,6 +154,9 @@ def table(found: Mapping[str, Any]) -> str:
         if found[name]["runs"]:
             deviation = "–" if found[name]["sd"] is None else f"{found[name]['sd']:.2f}"
             lines.append(f"{name}: mean {found[name]['mean']:.2f} %, sd {deviation}, {found[name]['runs']} runs")
+    if found["by_epoch"]:
+        shares = (f"{epoch}: {100 * total['operations']:.1f} %" for epoch, total in found["by_epoch"].items())
+        lines.append(f"edges and operations by epoch of the search: {', '.join(shares)}")
     return "\n".join(lines)
 
 
@@ -181,7 +199,7 @@ def main() -> None:
     folders = [Path(path) for path in args.paths]
     if args.seeds:
         folders = make_runs(args.out, args.paths[0], args.seeds, options, search_only=args.search_only)
-    found = compare([read_run(folder) for folder in folders])
+    found = compare([read_run(folder) for folder in folders]) | {"by_epoch": agreement_by_epoch(folders)}
     about = {"command": command_line(), "date": now(), "machine": describe_machine()}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "agreement.json").write_text(json.dumps(about | found, indent=1) + "\n", encoding="utf-8")

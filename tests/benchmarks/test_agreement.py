@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agreement as script
-from agreement import agreement, chance, compare, main, mean_agreement, read_run, spread
+from agreement import agreement, agreement_by_epoch, chance, compare, main, mean_agreement, read_run, spread
 from pvnas.errors import UserError
 from pvnas.space.genotype import Genotype, random_genotype
 
@@ -88,6 +88,18 @@ def test_the_script_compares_runs(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "91.7 %" in shown
     assert "test_top1: mean 22.00 %, sd 2.83, 2 runs" in shown
+    assert "by epoch" not in shown
+
+
+def test_the_agreement_after_each_epoch_that_all_runs_kept(tmp_path):
+    one, other = spatial([(0, CONV), (4, IDENTITY)]), spatial([(0, POOL), (3, IDENTITY)])
+    for name, genotypes in {"a": [one, one, one], "b": [other, one]}.items():
+        (tmp_path / name / "genotypes").mkdir(parents=True)
+        for epoch, genotype in enumerate(genotypes, start=1):
+            (tmp_path / name / "genotypes" / f"epoch_{epoch:03d}.json").write_text(genotype.to_json())
+    found = agreement_by_epoch([tmp_path / "a", tmp_path / "b"])
+    assert found == {1: {"edges": 7 / 8, "operations": 6 / 8}, 2: {"edges": 1.0, "operations": 1.0}}
+    assert agreement_by_epoch([tmp_path / "a", tmp_path]) == {}
 
 
 def test_runs_are_made_with_each_seed_and_a_failure_ends_it(tmp_path, monkeypatch):
