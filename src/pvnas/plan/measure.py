@@ -84,7 +84,7 @@ def measured(
 
 
 def _stage(name: str, config: RunConfig, videos: VideoDataset, device: torch.device) -> Stage:
-    """Return a stage as a run makes it, that of a training with a network about as large as those that searches find."""
+    """Return a stage as a run makes it, that of a training with a network as large as those that searches find."""
     log = EpochLog(Path(), Progress(), tensorboard=False)  # which writes at the end of an epoch
     if name == "search":
         return SearchStage(config, videos, videos, Path(), device, log)

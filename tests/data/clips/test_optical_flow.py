@@ -34,6 +34,16 @@ def test_flow_is_the_distance_that_a_texture_was_moved_by(right, down):
     torch.testing.assert_close(found, torch.tensor([right, down]).float(), atol=0.25, rtol=0.05)
 
 
+def test_a_steady_flow_is_without_the_motion_of_the_camera():
+    picture = texture()
+    moved = window(picture), window(picture, 3, -2)
+    flow, steady = optical_flow(*moved), optical_flow(*moved, steady=True)
+    assert steady[:, :, 8:-8, 8:-8].abs().median() < 0.25
+    torch.testing.assert_close(
+        flow - steady, flow.flatten(2).sort(2).values[:, :, (SIDE**2 - 1) // 2, None, None].expand_as(flow)
+    )
+
+
 def test_two_halves_move_apart():
     left, right = texture(1), texture(2)
     now = torch.cat([window(left)[:, :, :28], window(right)[:, :, 28:]], 2)

@@ -20,11 +20,30 @@ def test_flow_is_that_of_the_definition(dtype, pairs, height, width):
     steps = torch.randn(pairs, height + 2, width + 2, generator=draw, dtype=torch.float64)
     pattern = (steps.cumsum(1).cumsum(2) / 3).sin().add(1).div(2).to(dtype)
     now, later = pattern[:, 1:-1, 1:-1], pattern[:, 2:, :-2]
-    expected = optical_flow(now, later)
-    assert float(expected.abs().max()) > 0.3
-    found = cpp.optical_flow(now, later)
-    assert found.shape == (pairs, 2, height, width)
-    assert float((found - expected).norm() / expected.norm()) < BOUNDS[dtype]
+    size = optical_flow(now, later).norm()
+    assert float(size) > 0.3 * (pairs * height * width) ** 0.5
+    for steady in (False, True):
+        found = cpp.optical_flow(now, later, steady=steady)
+        assert found.shape == (pairs, 2, height, width)
+        assert float((found - optical_flow(now, later, steady=steady)).norm() / size) < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("height, width", [(40, 51), (8, 16), (5, 5)], ids=str)
+def test_what_is_taken_off_a_frame_is_its_lower_median_to_the_bit(height, width):
+    draw = torch.Generator().manual_seed(width)
+    now, later = torch.rand(2, 6, height, width, generator=draw).pow(3)
+    flow = cpp.optical_flow(now, later)
+    expected = flow - flow.flatten(2).median(2).values[:, :, None, None]
+    assert torch.equal(cpp.optical_flow(now, later, steady=True), expected)
+
+
+def test_a_frame_with_a_value_that_is_none_has_no_median():
+    now = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0))
+    later = now.flip(1).clone()
+    later[0, 4, 4] = float("nan")
+    found = cpp.optical_flow(now, later, steady=True)
+    assert found[0].isnan().all()
+    assert not found[1].isnan().any()
 
 
 def test_frames_without_structure_or_motion_do_not_move():

@@ -30,7 +30,7 @@ def frames_read(clip: ClipConfig) -> int:
     return clip.frames if clip.input == "rgb" else 2 * clip.frames
 
 
-Flow = Callable[[Tensor, Tensor], Tensor]
+Flow = Callable[..., Tensor]
 """What ``optical_flow`` does."""
 
 
@@ -64,14 +64,10 @@ def motion_between(now_NCTHW: Tensor, later_NCTHW: Tensor) -> Tensor:
 
 
 def flow_between(now_NCTHW: Tensor, later_NCTHW: Tensor, flow: Flow = optical_flow) -> Tensor:
-    """Return the optical flow of levels of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance.
-
-    The median of each frame is taken off, since it is mostly the camera that moves so.
-    """
+    """Return the optical flow of levels of 0 to 255: to the right and down (N, 2, T, H, W), of about unit variance."""
     n, _, frames = now_NCTHW.shape[:3]
     now, later = (x.mean(1).flatten(0, 1) / 255 for x in (now_NCTHW, later_NCTHW))
-    flow_P2HW = flow(now, later)
-    flow_P2HW = flow_P2HW - flow_P2HW.flatten(2).median(2).values[:, :, None, None]
+    flow_P2HW = flow(now, later, steady=True)
     flow_NCTHW = flow_P2HW.unflatten(0, (n, frames)).transpose(1, 2)
     return flow_NCTHW / _strength(flow_NCTHW).add_(SLOW)
 

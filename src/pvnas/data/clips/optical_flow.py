@@ -21,8 +21,11 @@ LARGEST_STEP = 2.0  # pixels, of one iteration
 FLAT = 2e-4
 
 
-def optical_flow(now_PHW: Tensor, later_PHW: Tensor) -> Tensor:
-    """Return by how many pixels to the right and down each pixel moves: (P, 2, H, W), of grey levels of 0 to 1."""
+def optical_flow(now_PHW: Tensor, later_PHW: Tensor, *, steady: bool = False) -> Tensor:
+    """Return by how many pixels to the right and down each pixel moves: (P, 2, H, W), of grey levels of 0 to 1.
+
+    ``steady``: less the median of each frame (the lower of two middle ones): it is mostly the camera that moves so.
+    """
     pyramid = [torch.stack([now_PHW, later_PHW], dim=1)]
     while len(pyramid) < LEVELS and min(pyramid[-1].shape[2:]) >= 2 * WINDOW:
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))
@@ -33,7 +36,8 @@ def optical_flow(now_PHW: Tensor, later_PHW: Tensor) -> Tensor:
             flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * 2
         now, later = _means(_means(frames, SMOOTH), SMOOTH).split(1, dim=1)
         flow = _refined(flow, now, later)
-    return _means(flow, SMOOTH)
+    flow = _means(flow, SMOOTH)
+    return flow - flow.flatten(2).median(2).values[:, :, None, None] if steady else flow
 
 
 def _refined(flow_P2HW: Tensor, now_P1HW: Tensor, later_P1HW: Tensor) -> Tensor:

@@ -203,5 +203,5 @@ class Kernels(Protocol):
 
     # ---- flow/: what a network may see in place of colours
 
-    def optical_flow(self, now_PHW: Tensor, later_PHW: Tensor) -> Tensor:
+    def optical_flow(self, now_PHW: Tensor, later_PHW: Tensor, *, steady: bool = False) -> Tensor:
         """Return where each pixel of pairs of frames (P, H, W) goes: (P, 2, H, W), see ``data.clips.optical_flow``."""

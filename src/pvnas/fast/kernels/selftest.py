@@ -155,6 +155,7 @@ def _pixels(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Ite
 def _optical_flow(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     x = draw(c, h + 2, w + 1).cumsum(1).cumsum(2).sin()  # smooth somewhere, rough elsewhere
     yield kernels.optical_flow(x[:, 1:-1, 1:], x[:, 2:, :-1])
+    yield kernels.optical_flow(x[:, 1:-1, 1:], x[:, 2:, :-1], steady=True)
 
 
 def _predictions(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:

@@ -1,4 +1,7 @@
 // Optical flow of pairs of frames, step by step as data/clips/optical_flow.py has it: each pair in a core's caches.
+#include <array>
+#include <cmath>
+#include <limits>
 #include <memory>
 
 #include "vectors.h"
@@ -9,7 +12,10 @@ struct OpticalFlow {
   Real* flow;
   Size pairs, h, w, levels, iterations, window, smooth;
   double flat, largest_step;
+  Size steady;
 };
+
+static constexpr int BUCKETS = 1024;  // of the range of a frame's flow
 
 // A picture of one channel, rows one after another.
 struct Plane {
@@ -134,6 +140,38 @@ static void flow_of(const OpticalFlow& a, const Plane& now, const Plane& later, 
   refine(a, smooth_now, smooth_later, u, v);
 }
 
+// The lower median, exactly: of the values in the bucket that holds it, the buckets being parts of their range.
+static Real median(const Plane& x) {
+  const Size n = x.size(), rank = (n - 1) / 2;
+  Real lowest = x.all()[0], highest = lowest;
+  bool numbers = true;
+  for (Size k = 0; k < n; ++k) {
+    const Real value = x.all()[k];
+    lowest = std::min(lowest, value), highest = std::max(highest, value);
+    numbers &= value == value;
+  }
+  if (!numbers) return std::numeric_limits<Real>::quiet_NaN();
+  const Real scale = (BUCKETS - 1) / (highest - lowest);
+  if (!std::isfinite(scale)) {  // all of them (nearly) the same, or infinite
+    std::vector<Real> values(x.all(), x.all() + n);
+    std::nth_element(values.begin(), values.begin() + rank, values.end());
+    return values[rank];
+  }
+  std::array<Size, BUCKETS> counts{};
+  std::vector<int> buckets(n);
+  for (Size k = 0; k < n; ++k) buckets[k] = int((x.all()[k] - lowest) * scale);  // never falls where values rise
+  for (Size k = 0; k < n; ++k) ++counts[buckets[k]];
+  Size before = 0;
+  int bucket = 0;
+  while (before + counts[bucket] <= rank) before += counts[bucket++];
+  std::vector<Real> values;
+  values.reserve(counts[bucket]);
+  for (Size k = 0; k < n; ++k)
+    if (buckets[k] == bucket) values.push_back(x.all()[k]);
+  std::nth_element(values.begin(), values.begin() + (rank - before), values.end());
+  return values[rank - before];
+}
+
 extern "C" void pvnas_optical_flow(const OpticalFlow& a) {
   in_parallel(a.threads, a.pairs, [&](Size pair) {
     const Size pixels = a.h * a.w;
@@ -142,7 +180,10 @@ extern "C" void pvnas_optical_flow(const OpticalFlow& a) {
     std::copy_n(a.later + pair * pixels, pixels, later.all());
     flow_of(a, now, later, a.levels - 1, u, v);
     means(u, now, a.smooth), means(v, later, a.smooth);
-    std::copy_n(now.all(), pixels, a.flow + 2 * pair * pixels);
-    std::copy_n(later.all(), pixels, a.flow + (2 * pair + 1) * pixels);
+    Real* to = a.flow + 2 * pair * pixels;
+    for (const Plane* part : {&now, &later}) {
+      const Real camera = a.steady ? median(*part) : Real(0);
+      for (Size k = 0; k < pixels; ++k) *to++ = part->all()[k] - camera;
+    }
   });
 }
