@@ -144,7 +144,7 @@ class SearchStage(Stage):
                 measures = validate(self.network, self.validation, config, search.augment, self.device)
             divergence.require_validation(measures, epoch)
         rates = {"lr": self.weights.lr, "alpha_lr": self.alphas.lr}
-        self.log.write(self.name, epoch, sums, times, measures | rates | record)
+        self.log.write(self.name, epoch, self.epochs, sums, times, measures | rates | record)
         high_loss = divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate)
         if warning := high_loss or collapse_warning(record, epoch):  # of a network that learns nothing, only the first
             warnings.warn(warning, RuntimeWarning, stacklevel=2)

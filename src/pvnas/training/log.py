@@ -17,6 +17,9 @@ from pvnas.errors import UserError
 from pvnas.runtime.files import explained, make_folder, opened, write_all, write_atomic
 from pvnas.runtime.progress import Progress
 
+MOST_LINES = 100
+"""Epochs of a stage that are all said; of more some fifty are."""
+
 
 class EpochLog:
     """Writes an epoch's measures wherever they are read."""
@@ -30,9 +33,15 @@ class EpochLog:
         truncate_metrics(self.path, lambda line: line["stage"] != stage or line["epoch"] <= epochs)
 
     def write(
-        self, stage: str, epoch: int, sums: dict[str, Tensor], times: dict[str, float], extra: dict[str, Any]
+        self,
+        stage: str,
+        epoch: int,
+        epochs: int,
+        sums: dict[str, Tensor],
+        times: dict[str, float],
+        extra: dict[str, Any],
     ) -> None:
-        """Write one epoch: ``sums`` from class_sums over all its clips, ``times`` in seconds, ``extra`` as it is."""
+        """Write one of so many epochs: ``sums`` from class_sums, ``times`` in seconds, ``extra`` as it is."""
         clips, seconds = float(sums["clips"]), max(times["seconds"], 1e-9)
         record = {
             "stage": stage,
@@ -47,7 +56,13 @@ class EpochLog:
         }
         append_metrics(self.path, record)
         self.scalars.write(stage, epoch, record)
-        self.progress.line(_summary(record))
+        if is_said(epoch, epochs):
+            self.progress.line(_summary(record))
+
+
+def is_said(epoch: int, epochs: int) -> bool:
+    """Return whether an epoch has a line for the person who waits: of hundreds of short ones the first and each nth."""
+    return epochs <= MOST_LINES or epoch in (1, epochs) or epoch % math.ceil(2 * epochs / MOST_LINES) == 0
 
 
 def _summary(record: dict[str, Any]) -> str:

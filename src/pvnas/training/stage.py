@@ -100,7 +100,7 @@ class TrainStage(Stage):
         if epoch % train.validate_every == 0 or epoch == self.epochs:
             measures = validate(self.trained, self.validation, self.config, train.augment, self.device)
         divergence.require_validation(measures, epoch)
-        self.log.write(self.name, epoch, sums, times, measures | {"lr": self.optimizer.lr})
+        self.log.write(self.name, epoch, self.epochs, sums, times, measures | {"lr": self.optimizer.lr})
         if warning := divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
