@@ -30,9 +30,9 @@ def find_command(arguments: Sequence[str]) -> tuple[Command | None, Sequence[str
     known, (first, *rest) = all_commands(), arguments
     if first in known:
         return known[first], rest
-    actions = [name.split()[1] for name in known if name.startswith(f"{first} ")]
     if first.startswith("--") and first[2:].partition("=")[0] in (*all_fields(), "dir", "config", "hours"):
         raise UserError(f"options come after a command, such as pvnas run DATA {first}; see: pvnas --help")
+    actions = [name.split()[1] for name in known if name.startswith(f"{first} ")]
     if not actions:
         names = dict.fromkeys(name.split()[0] for name in known)
         raise UserError(f"no command {shown(first)}{nearest(first, names)}; see: pvnas --help")

@@ -55,8 +55,8 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
     macros: Any = environment.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
-    if not record.searched and "search" in names:
-        names.remove("search")
+    if not record.searched:  # nothing decided here: the genotype was given
+        names = [name for name in names if name != "search"]
     if not record.augmented:  # of a run that has not trained yet, or a test on another set
         names.remove("augmented")
     if not record.samples:
