@@ -1,4 +1,4 @@
-"""Fast cells in the place of a supernet's, and what the two passes of a search step share."""
+"""Fast cells in the place of a network's, and what the two passes of a search step share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pvnas.fast.search_cell import FastSearchCell, StepCache
+from pvnas.fast.training_cell import FastTrainingCell
+from pvnas.space.network import DerivedCell, PVNASNetwork
 from pvnas.space.search_cell import SearchCell
 from pvnas.space.supernet import Supernet, frozen, momenta
 
@@ -22,6 +24,18 @@ def accelerate(network: Supernet, *, checkpointing: bool = False) -> Supernet:
             network.cells[number] = FastSearchCell(cell, checkpointing=checkpointing)
     if isinstance(network.stem, nn.Sequential):
         network.stem = SharedStem(network.stem)
+    return network
+
+
+def accelerate_training(network: PVNASNetwork) -> PVNASNetwork:
+    """Put fast cells in the place of a derived network's, in place, and return it: the same names and numbers.
+
+    Kernels are chosen by the clips' device and type. Cells of PyTorch's own 3-D layers stay as they are.
+    """
+    for number, cell in enumerate(network.cells):
+        if isinstance(cell, DerivedCell) and cell.shares_relu:
+            network.cells[number] = FastTrainingCell(cell)
+            network.shares_relu = False  # they read through it
     return network
 
 

@@ -51,17 +51,9 @@ class AutogradOperations:
         *, wants_grads: bool, moves_statistics: bool,
     ) -> SavedTerms:  # fmt: skip
         """Add all terms, times their weights, to the sums (F, C, H', W') of the k nodes that the edges lead to."""
-        # A copy: a node lies among others, whose sums go on being made, and autograd wants what it saves unchanged.
-        x = unfold_time(x_FCHW.clone(memory_format=torch.channels_last), frames).detach().requires_grad_(wants_grads)
-        half = x.dtype in (torch.bfloat16, torch.float16)
-        outputs = []
+        x, outputs = separate_leaf(x_FCHW, frames, wants_grads=wants_grads), []
         for module, column, edge in self.terms:
-            with (
-                torch.set_grad_enabled(wants_grads),
-                torch.autocast(x.device.type, x.dtype if half else torch.bfloat16, enabled=half),
-                nullcontext() if moves_statistics else frozen_statistics(module),
-            ):
-                outputs.append(module(x))
+            outputs.append(output_of(module, x, moves_statistics=moves_statistics))
             y_FCHW = fold_time(outputs[-1].detach())
             weights_k = weights.of(edges, (column,))
             for reached in range(len(sums)) if edge is None else (edge,):
@@ -96,3 +88,24 @@ class AutogradOperations:
         x_grad, *rest = torch.autograd.grad(saved.outputs, wanted, output_grads, allow_unused=True)
         of_parameters = [rest.pop(0) if p.requires_grad else None for p in self.parameters()]
         return None if x_grad is None else fold_time(x_grad), of_parameters
+
+
+def separate_leaf(x_FCHW: Tensor, frames: int, *, wants_grads: bool) -> Tensor:
+    """Return a node as a leaf of a graph of autograd's of its own, (N, C, T, H, W).
+
+    A copy: a node lies among others, whose sums go on being made, and autograd wants what it saves unchanged.
+    """
+    copy = x_FCHW.clone(memory_format=torch.channels_last)
+    return unfold_time(copy, frames).detach().requires_grad_(wants_grads)
+
+
+def output_of(module: nn.Module, x: Tensor, *, moves_statistics: bool) -> Tensor:
+    """Return what a module makes of a ``separate_leaf``, under autocast where that is of half precision."""
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    with (
+        torch.set_grad_enabled(x.requires_grad),
+        torch.autocast(x.device.type, x.dtype if half else torch.bfloat16, enabled=half),
+        nullcontext() if moves_statistics else frozen_statistics(module),
+    ):
+        y: Tensor = module(x)
+    return y

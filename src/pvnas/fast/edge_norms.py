@@ -4,7 +4,7 @@ Legend: F folded frames, C channels of an edge, k edges; their channels lie side
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,27 +54,43 @@ class EdgeNorms(NamedTuple):
         """Return their input (F, kC, H, W) with what they normalise it by."""
         if self.of_batch:
             return self.with_statistics(z_FCHW, kernels.batch_statistics(z_FCHW, self.eps))
-        mean, var = (
-            torch.cat([getattr(layer, name) for layer in self.layers]) for name in ("running_mean", "running_var")
-        )
-        return Normed(z_FCHW, mean, torch.rsqrt(var + self.eps))
+        mean, var = self._joined("running_mean"), self._joined("running_var")
+        return Normed(z_FCHW, mean, torch.rsqrt(var + self.eps), *self._parameters())
 
     def with_statistics(self, z_FCHW: Tensor, statistics: tuple[Tensor, Tensor, Tensor]) -> Normed:
         """Return the same where mean, variance and 1 / sqrt(variance + eps) of the batch are known."""
         mean, var, inverse_std = statistics
         if self.gathered is not None:
             self.gathered.append((self.layers, mean, var, z_FCHW.numel() // z_FCHW.shape[1]))
-        return Normed(z_FCHW, mean, inverse_std)
+        return Normed(z_FCHW, mean, inverse_std, *self._parameters())
+
+    def _parameters(self) -> tuple[Tensor, ...]:
+        """Return weight and bias (kC,); nothing of norms without parameters."""
+        if self.layers[0].weight is None:
+            return ()
+        return self._joined("weight").detach(), self._joined("bias").detach()
+
+    def _joined(self, name: str) -> Tensor:
+        tensors: list[Tensor] = [getattr(layer, name) for layer in self.layers]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def batch_norm_grad(
-    kernels: Kernels, grad: Tensor, normed: Normed, *, of_batch: bool, sums: Tensor | None = None
-) -> Tensor:
-    """Return the gradient for the input of a BN, (F, kC, H, W), as ``Kernels.per_edge_grads`` does.
+    kernels: Kernels,
+    grad: Tensor,
+    normed: Normed,
+    *,
+    of_batch: bool,
+    sums: Tensor | None = None,
+    scales: Tensor | None = None,
+) -> tuple[Any, Tensor]:
+    """Return the gradient for the input of a BN, (F, kC, H, W), as ``Kernels.per_edge_grads`` does, and ``sums``.
 
-    ``sums``: what ``mixed_grad_sums`` would return, if it is known.
+    ``sums``: what ``mixed_grad_sums`` returns, if it is known: the gradients for bias and weight, (2, 1, kC).
+    ``scales``: of the gradient, for each clip.
     """
     if sums is None:
-        sums = kernels.mixed_grad_sums(grad, [normed], [], 1)
-    (z_grad,) = kernels.per_edge_grads(grad, [normed], sums.new_ones(1, 1), sums, of_batch=of_batch)
-    return z_grad
+        sums = kernels.mixed_grad_sums(grad, [normed], [], 1, scales)
+    ones = sums.new_ones(1, 1)
+    (z_grad,) = kernels.per_edge_grads(grad, [normed], ones, sums, of_batch=of_batch, scales=scales)
+    return z_grad, sums

@@ -69,6 +69,11 @@ class NodeInput:
         """ReLU(x) at the odd rows and columns; of odd sizes padded with zeros to as many as there are even ones."""
         return self.kernels.pick_pixels(self.x_FCHW, 1)
 
+    @cached_property
+    def pooled(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``Kernels.pool`` makes of x."""
+        return self.kernels.pool(self.x_FCHW, self.group.stride)
+
     def convolved(self, x: Any, kernel: Tensor, norms: EdgeNorms, frames: int = 1, relu: bool = False) -> Normed:
         """Return a convolution over channels (F, kC, H', W') of all edges as its BN, ``norms``, sees it."""
         k = self.group.edges
@@ -102,7 +107,16 @@ class Made(NamedTuple):
 
 Into = Tensor | None
 KernelGrads = Sequence[Tensor | None]
-EdgeGrads = tuple[Tensor, KernelGrads]
+
+
+class EdgeGrads(NamedTuple):
+    """What the backward pass of an operation returns."""
+
+    relu: Tensor
+    """The gradient for ReLU(x)."""
+    kernels: KernelGrads
+    inner_norms: Sequence[Tensor] = ()
+    """For bias and weight of all BN but the last, (2, 1, kC) each, see ``edge_norms.batch_norm_grad``."""
 
 
 class EdgeOperation(ABC):
@@ -146,13 +160,15 @@ class Separable(EdgeOperation):
         group, fast, geometry = inputs.group, inputs.kernels, (inputs.group.stride, self.dilation)
         depthwise, pointwise, *second = kernels
         kernel_grads: list[Tensor | None] = [None] * len(kernels)
+        inner_norms = []
         if second:
             first, kernel_grads[3] = made.saved, inputs.kernel_grad(grad, made.for_kernels, second[1])
             grad = fast.channel_conv_input_grad(grad, second[1], group.edges)
             if group.kernel_grads:
                 kernel_grads[2] = fast.depthwise_kernel_grad(grad, first.z, norm=first)
             grad, sums = fast.depthwise_norm_grad(grad, second[0], first)
-            grad = batch_norm_grad(fast, grad, first, of_batch=group.of_batch, sums=sums)
+            grad, _ = batch_norm_grad(fast, grad, first, of_batch=group.of_batch, sums=sums)
+            inner_norms = [sums]
         if group.kernel_grads:
             y = fast.depthwise(inputs.x_FCHW, depthwise, *geometry)
             kernel_grads[1] = inputs.kernel_grad(grad, y, pointwise)
@@ -160,7 +176,8 @@ class Separable(EdgeOperation):
         grad = fast.channel_conv_input_grad(grad, pointwise, group.edges)
         if group.kernel_grads:
             kernel_grads[0] = fast.depthwise_kernel_grad(grad, inputs.x_FCHW, *geometry)
-        return fast.depthwise_input_grad(grad, depthwise, inputs.x_FCHW, *geometry, into=into), kernel_grads
+        relu_grad = fast.depthwise_input_grad(grad, depthwise, inputs.x_FCHW, *geometry, into=into)
+        return EdgeGrads(relu_grad, kernel_grads, inner_norms)
 
 
 class Temporal3x3(EdgeOperation):
@@ -186,7 +203,7 @@ class Temporal3x3(EdgeOperation):
         )
         if spatial_grad is not None:  # dense as its parameter: optimisers take many such tensors at once
             spatial_grad = spatial_grad.contiguous()
-        return _added(relu_grad, into), (spatial_grad, temporal_grad)
+        return EdgeGrads(_added(relu_grad, into), (spatial_grad, temporal_grad))
 
 
 class Temporal1x1(EdgeOperation):
@@ -216,8 +233,8 @@ class Temporal1x1(EdgeOperation):
             kernel_grads = _joined_kernel_grads(product_grad, spatial, temporal, group.edges)
         relu_grad = inputs.kernels.channel_conv_input_grad(grad, product, group.edges, group.frames, shared=True)
         if group.stride == 2:
-            return inputs.kernels.spread_pixels(relu_grad, None, inputs.x_FCHW, into), kernel_grads
-        return _added(relu_grad, into), kernel_grads
+            return EdgeGrads(inputs.kernels.spread_pixels(relu_grad, None, inputs.x_FCHW, into), kernel_grads)
+        return EdgeGrads(_added(relu_grad, into), kernel_grads)
 
     @staticmethod
     def _read(inputs: NodeInput) -> Tensor:
@@ -236,7 +253,7 @@ class Pointwise(EdgeOperation):
     def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         kernel_grad = inputs.kernel_grad(grad, inputs.x_FCHW, kernels[0], 1, True)
         x_grad = inputs.kernels.channel_conv_input_grad(grad, kernels[0], 1, behind_relu=inputs.x_FCHW)
-        return _added(x_grad, into), (kernel_grad,)
+        return EdgeGrads(_added(x_grad, into), (kernel_grad,))
 
 
 class Reduction(EdgeOperation):
@@ -259,7 +276,7 @@ class Reduction(EdgeOperation):
         if inputs.group.kernel_grads:
             both = zip((inputs.even, inputs.odd), parts, strict=True)
             kernel_grads = [fast.channel_conv_kernel_grad(grad, x, kernel, k, **part) for x, (kernel, part) in both]
-        return fast.spread_pixels(even, odd, inputs.x_FCHW, into), kernel_grads
+        return EdgeGrads(fast.spread_pixels(even, odd, inputs.x_FCHW, into), kernel_grads)
 
 
 # By the name that the search space gives them. Identity has parameters at stride 2 alone.

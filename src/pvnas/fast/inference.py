@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pvnas.fast.kernels.cpp_library import compiler
 from pvnas.fast.prediction_cell import PredictionCell, PredictionPool
+from pvnas.fast.training_cell import with_plain_cells
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv, FoldedMaxPool, joined_kernel
 from pvnas.space.network import DerivedCell, PVNASNetwork
@@ -32,7 +33,7 @@ def for_inference(network: PVNASNetwork) -> PVNASNetwork:
 @torch.no_grad()
 def folded(network: PVNASNetwork) -> PVNASNetwork:
     """Return what ``for_inference`` does, by PyTorch's operations alone."""
-    fused = copy.deepcopy(network).eval().requires_grad_(False)
+    fused = with_plain_cells(copy.deepcopy(network)).eval().requires_grad_(False)
     for module in list(fused.modules()):
         if isinstance(module, FactorizedReduction):
             _fuse_reduction(module)

@@ -72,14 +72,14 @@ class CellInput:
         self.norms = [layer for layer in layers.modules() if isinstance(layer, BatchNorm)]
 
     def parameters(self) -> list[Tensor]:
-        """Return the convolutions' kernels."""
-        return [layer.weight for layer in self.convolutions]
+        """Return the convolutions' kernels; of a derived cell also the norm's weight and bias."""
+        return [*(layer.weight for layer in self.convolutions), *norm_parameters(self.norms)]
 
     def forward(
         self, kernels: Kernels, x_FCHW: Tensor, group: EdgeGroup, gathered: BatchStatistics | None
     ) -> tuple[Tensor, SavedInput]:
         """Return the cell's input (F, C, H', W') from an earlier output of any width."""
-        conv_kernels = [side_by_side([weight], x_FCHW.dtype) for weight in self.parameters()]
+        conv_kernels = [side_by_side([layer.weight], x_FCHW.dtype) for layer in self.convolutions]
         inputs = NodeInput(kernels, x_FCHW, group)
         normed = self.operation.forward(inputs, conv_kernels, [EdgeNorms(self.norms, gathered)]).normed
         return kernels.normalise(normed), SavedInput(conv_kernels, group, normed)
@@ -88,12 +88,12 @@ class CellInput:
         self, kernels: Kernels, grad: Tensor, x_FCHW: Tensor, saved: SavedInput
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients for the earlier output and for ``parameters``."""
-        z_grad = batch_norm_grad(kernels, grad, saved.normed, of_batch=saved.group.of_batch)
+        z_grad, sums = batch_norm_grad(kernels, grad, saved.normed, of_batch=saved.group.of_batch)
         inputs = NodeInput(kernels, x_FCHW, saved.group)
-        x_grad, kernel_grads = self.operation.backward(z_grad, inputs, saved.kernels, Made(saved.normed), None)
+        x_grad, kernel_grads, _ = self.operation.backward(z_grad, inputs, saved.kernels, Made(saved.normed), None)
         if self.stride == 2:  # a pointwise convolution has done it on the way
             torch.ops.aten.threshold_backward.grad_input(x_grad, x_FCHW, 0, grad_input=x_grad)
-        return x_grad, list(kernel_grads)
+        return x_grad, [*kernel_grads, *norm_parameter_grads(self.norms, [sums])]
 
 
 class SavedEdges(NamedTuple):
@@ -263,12 +263,30 @@ class OutEdges:
         kernel_grads: list[Tensor | None] = []
         for name in self.names:
             made = saved.operations.pop(name)  # what has been used is given back at once
-            relu_grad, of_layers = EDGE_OPERATIONS[name].backward(
+            relu_grad, of_layers, _ = EDGE_OPERATIONS[name].backward(
                 z_grads.pop(0), inputs, saved.kernels[name], made, relu_grad
             )
             for of_layer in of_layers:
                 kernel_grads += [None] * self.count if of_layer is None else of_layer.chunk(self.count)
         return relu_grad, kernel_grads
+
+
+def norm_parameters(norms: Sequence[BatchNorm]) -> list[Tensor]:
+    """Return weight and bias of each norm that has them."""
+    return [parameter for norm in norms if norm.weight is not None for parameter in (norm.weight, norm.bias)]
+
+
+def norm_parameter_grads(norms: Sequence[BatchNorm], sums: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradients for ``norm_parameters`` from those of bias and weight, (2, 1, C) for each norm."""
+    return [grad for norm, two in zip(norms, sums, strict=True) if norm.weight is not None for grad in two.flip(0)]
+
+
+def as_parameters(grads: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return gradients in the shapes and types of their parameters."""
+    return [
+        None if grad is None else grad.reshape(parameter.shape).to(parameter.dtype)
+        for grad, parameter in zip(grads, parameters, strict=True)
+    ]
 
 
 def side_by_side(kernels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

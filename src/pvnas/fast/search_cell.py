@@ -20,7 +20,7 @@ from pvnas.fast.kernels.choice import kernels_for
 from pvnas.fast.kernels.interface import Kernels
 from pvnas.fast.kernels.tensors import dense
 from pvnas.fast.mixing import MixingGrad, MixingWeights
-from pvnas.fast.out_edges import CellInput, CellPass, NodeTensors, OutEdges, SavedEdges, SavedInput
+from pvnas.fast.out_edges import CellInput, CellPass, NodeTensors, OutEdges, SavedEdges, SavedInput, as_parameters
 from pvnas.space.genotype import EDGES, INPUTS, NODES
 from pvnas.space.layers import fold_time, unfold_time
 from pvnas.space.search_cell import SearchCell, edge_stride
@@ -149,7 +149,7 @@ class _CellFunction(torch.autograd.Function):
                 input_grads[number] = unfold_time(x_grad, x.shape[2])
             parameter_grads = of_input + parameter_grads
         weights_EO_grad = None if weights_grad is None else weights_grad.total()
-        return None, *input_grads, weights_EO_grad, *_as_parameters(parameter_grads, cell.in_order())
+        return None, *input_grads, weights_EO_grad, *as_parameters(parameter_grads, cell.in_order())
 
 
 class _ForwardPass:
@@ -222,10 +222,3 @@ class _ForwardPass:
         statistics = self.gives.inputs[number].statistics
         self.gives.made[number] = out.forward(self.kernels, x_FCHW, group, by_name, statistics)
         return self.gives.made[number]
-
-
-def _as_parameters(grads: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    return [
-        None if grad is None else grad.reshape(parameter.shape).to(parameter.dtype)
-        for grad, parameter in zip(grads, parameters, strict=True)
-    ]

@@ -30,20 +30,30 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
     """Zero whole samples of x (N, ...) with this probability and scale the others up to keep the mean."""
     if probability <= 0.0 or not training:
         return x
+    return x * drop_path_scales(x, probability).view(-1, *[1] * (x.dim() - 1))
+
+
+def drop_path_scales(x: Tensor, probability: float) -> Tensor:
+    """Draw what ``drop_path`` multiplies each sample of x (N, ...) by, (N,) in its type: 0, or what keeps the mean."""
     mask_N = torch.empty(x.shape[0], dtype=x.dtype, device=x.device).bernoulli_(1.0 - probability)
-    return x * mask_N.div_(1.0 - probability).view(-1, *[1] * (x.dim() - 1))
+    return mask_N.div_(1.0 - probability)
 
 
 class DerivedCell(nn.Module):
-    """Two (N, C, T, H, W) inputs to (N, 4 * width, T, H', W'): each node sums two operations."""
+    """Two (N, C, T, H, W) inputs to (N, 4 * width, T, H', W'): each node sums two operations.
+
+    Its fast form for training, which gives the same numbers, is ``pvnas.fast.training_cell.FastTrainingCell``.
+    """
 
     def __init__(self, cell: Cell, spec: CellSpec, layers: Layers) -> None:
         super().__init__()
         self.predecessors = [tuple(edge.predecessor for edge in node) for node in cell]
+        self.names = [edge.operation for node in cell for edge in node]
+        self.stride = 2 if is_reduction(spec.category) else 1  # of the edges that leave an input
         self.input0, self.input1 = cell_inputs(spec, layers, affine=True)
         self.operations = nn.ModuleList()  # two per node
         for predecessor, operation in (edge for node in cell for edge in node):
-            stride = 2 if is_reduction(spec.category) and predecessor < INPUTS else 1
+            stride = self.stride if predecessor < INPUTS else 1
             self.operations.append(build_operation(operation, spec.channels, stride, layers))
         self.shares_relu = layers is FOLDED  # the plain network stays as it is written
         self.drop_path_rate = 0.0
@@ -57,6 +67,11 @@ class DerivedCell(nn.Module):
             first, second = (self._operate(next(operations), states, node, behind_relu) for node in pair)
             states.append(first + second)
         return side_by_side(states[INPUTS:])
+
+    def checkpointed(self, x0: Tensor, x1: Tensor, rectified: bool = False) -> Tensor:
+        """Return what ``forward`` does and keep nothing of it: the backward pass makes it again."""
+        y: Tensor = checkpoint(self, x0, x1, rectified, use_reentrant=False)
+        return y
 
     def _operate(
         self, operation: nn.Module, states: list[Tensor], predecessor: int, behind_relu: dict[int, Tensor]
@@ -126,10 +141,8 @@ class PVNASNetwork(nn.Module):
         yield y
         before = last = self._input(y)
         for number, cell in enumerate(self.cells):
-            if self.grad_checkpointing and self.training:
-                y = checkpoint(cell, before, last, self.shares_relu, use_reentrant=False)
-            else:
-                y = cell(before, last, self.shares_relu)
+            through: Any = cell.checkpointed if self.grad_checkpointing and self.training else cell
+            y = through(before, last, self.shares_relu)
             yield y
             if number + 1 < len(self.cells):
                 before, last = last, self._input(y)

@@ -22,14 +22,16 @@ from torch import Tensor
 
 
 class Normed(NamedTuple):
-    """A tensor (F, C, H, W) that a batch norm without parameters reads, and what it normalises by, (C,) each.
+    """A tensor (F, C, H, W) that a batch norm reads, and what it normalises by, (C,) each.
 
-    Its output is (z - mean) * inverse_std.
+    Its output is (z - mean) * inverse_std, or with its parameters (z - mean) * inverse_std * weight + bias.
     """
 
     z: Tensor
     mean: Tensor
     inverse_std: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
 
 
 class Kernels(Protocol):
@@ -62,10 +64,9 @@ class Kernels(Protocol):
         """Return the gradient for the kernels of ``depthwise``, (kC, 1, 3, 3), in the type of sums."""
 
     def depthwise_norm_grad(self, grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Tensor, Tensor]:
-        """Return the gradient for the output n of the batch norm before ``depthwise``, and what it takes to go on.
+        """Return the gradient for the output of the batch norm before ``depthwise``, and what it takes to go on.
 
-        That is (2, 1, kC): the sums over all pixels of the gradient, and of the gradient times n, as
-        ``mixed_grad_sums`` returns them for one edge of kC channels.
+        That is (2, 1, kC): sums over all pixels, as ``mixed_grad_sums`` returns them for one edge of kC channels.
         """
 
     # ---- channel_conv/: convolutions 1x1x1 and 3x1x1, products of matrices over channels
@@ -124,7 +125,7 @@ class Kernels(Protocol):
         ``first``, ``step``: as of ``channel_conv_input_grad``.
         """
 
-    # ---- batchnorm/: batch norms without parameters, mixed by weights, and their backward pass
+    # ---- batchnorm/: batch norms, mixed by weights, and their backward pass
 
     def batch_statistics(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean, biased variance and 1 / sqrt(variance + eps) of each channel, (C,) in the type of sums."""
@@ -133,26 +134,50 @@ class Kernels(Protocol):
         """Return the batch norm's output, (F, C, H, W)."""
 
     def add_mixed(
-        self, sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+        self,
+        sums: Tensor,
+        per_edge: Sequence[Normed],
+        shared: Sequence[Normed],
+        weights: Tensor,
+        *,
+        begin: bool,
+        scales: Tensor | None = None,
     ) -> None:
         """Add to k nodes' sums (F, kC, H, W) what the operations of the edge to each put out, times mixing weights.
 
         ``per_edge``: operations that each edge has for itself, (F, kC, H, W); ``shared``: those that all edges share,
         (F, C, H, W); ``weights``: (k, operations), those of ``per_edge`` first. ``begin``: set the sums instead.
+        ``scales``: of each operation and clip, (operations, N), in the type of sums, by which it is multiplied, too.
         """
 
-    def mixed_grad_sums(self, grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+    def mixed_grad_sums(
+        self,
+        grad: Tensor,
+        per_edge: Sequence[Normed],
+        shared: Sequence[Normed],
+        edges: int,
+        scales: Tensor | None = None,
+    ) -> Tensor:
         """Return sums over all pixels, (1 + operations, k, C): of the nodes' gradients, and of them times each output.
 
-        ``grad``: (F, kC, H, W). Over C, all but the first are the gradients for the mixing weights.
+        ``grad``: (F, kC, H, W); ``scales``: of each clip, (N,) in the type of sums, by which it is multiplied. Outputs
+        are those before the norms' parameters: the sums are the gradients for the bias and for the weight of a norm
+        that is added unmixed. Over C, all but the first are the gradients for the mixing weights.
         """
 
     def per_edge_grads(
-        self, grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+        self,
+        grad: Tensor,
+        per_edge: Sequence[Normed],
+        weights: Tensor,
+        sums: Tensor,
+        *,
+        of_batch: bool,
+        scales: Tensor | None = None,
     ) -> list[Any]:
         """Return the gradients for the inputs of the batch norms of ``per_edge``, (F, kC, H, W) each.
 
-        ``sums``: what ``mixed_grad_sums`` has returned; ``of_batch``: whether the norms' statistics are the batch's,
+        ``sums``: what ``mixed_grad_sums`` has returned with these ``scales``; ``of_batch``: whether the norms' statistics are the batch's,
         else they are constants. The gradients may read ``grad`` when they are read themselves.
         """
 
@@ -175,18 +200,18 @@ class Kernels(Protocol):
 
     def pool_grad(
         self,
-        average_grad: Tensor,
-        max_grad: Tensor,
-        which: Tensor,
+        average_grad: Tensor | None,
+        max_grad: Tensor | None,
+        which: Tensor | None,
         x: Tensor,
         stride: int,
         relu_grad: Tensor | None,
         identity_grad: Tensor | None,
         into: Tensor | None = None,
     ) -> Tensor:
-        """Return the gradient for a node x (F, C, H, W) from those of its averages and maxima.
+        """Return the gradient for a node x (F, C, H, W) from those of its averages and maxima, or of one of them.
 
-        ``relu_grad``: that for ReLU(x), ``identity_grad``: that for x itself, are taken in. ``into``: add to this
+        ``which`` is read where there is one of the maxima. ``relu_grad``: that for ReLU(x), ``identity_grad``: that for x itself, are taken in. ``into``: add to this
         instead, which may be some channels of a cell's.
         """
 

@@ -8,10 +8,10 @@ constexpr Size PARTS = 16;   // of the pixels that are summed
 constexpr Size CHUNK = 512;  // pixels whose sums are made in the type of the numbers, before they join those in float64
 constexpr Size PIXELS = 64;  // that a thread takes at once: what several edges read stays in a cache
 
-// What a batch norm reads, and the mean and the 1 / standard deviation that it normalises by.
+// What a batch norm reads, and what it normalises by.
 struct Operation {
   Pixels z;
-  const Real *mean, *inverse;
+  Norm norm;
 };
 
 struct Operations {
@@ -87,8 +87,9 @@ extern "C" void pvnas_normalise(const Normalise& a) {
   bool streamed = streams(a.y, a.pixels, {a.channels});
   in_parallel(a.threads, a.pixels, [&](Size p) {
     over_written(streamed, a.channels, [&](auto lanes, Size c) {
-      Vector z = lanes.load(a.of.z[p] + c);
-      lanes.store(a.y + p * a.channels + c, (z - lanes.load(a.of.mean + c)) * lanes.load(a.of.inverse + c));
+      const Norm& norm = a.of.norm;
+      Vector y = (lanes.load(a.of.z[p] + c) - lanes.load(norm.mean + c)) * norm.factor(lanes, c);
+      lanes.store(a.y + p * a.channels + c, norm.bias ? y + lanes.load(norm.bias + c) : y);
     });
   });
 }
@@ -100,6 +101,8 @@ struct AddMixed {
   Pixels sums;
   const Real* weights;  // (k, O)
   Size weights_row, pixels, channels, edges, begin;
+  Scales scales;  // of the first operation; those of the next one lie `clips` numbers behind
+  Size clips;
   Operations operations;
 };
 
@@ -110,30 +113,36 @@ static void add_mixed_pixels(const AddMixed& a, const Real* factors, const Real*
     over_channels(a.channels, [&](auto lanes, Size c) {
       Size column = edge * a.channels + c;
       Pixels z[ALL];
-      Vector factor[ALL], shift = lanes.load(shifts + column);
-      for (int o = 0; o < ALL; ++o) {
-        z[o] = a.operations.each[o].z.from(a.operations.channel(o, column, c));
-        factor[o] = lanes.load(factors + o * step + column);
-      }
-      for (Size p = first; p < last; ++p) {
-        Real* to = a.sums[p] + column;
-        Vector total = a.begin ? shift : lanes.load(to) + shift;
-        for (int o = 0; o < ALL; ++o) total += lanes.load(z[o][p]) * factor[o];
-        lanes.store(to, total);
+      for (int o = 0; o < ALL; ++o) z[o] = a.operations.each[o].z.from(a.operations.channel(o, column, c));
+      for (Size begin = first, end; begin < last; begin = end) {
+        end = a.scales.end(begin, last);
+        Vector factor[ALL], shift = {};
+        for (int o = 0; o < ALL; ++o) {
+          Real scale = a.scales[begin + o * a.clips * a.scales.pixels];
+          factor[o] = lanes.load(factors + o * step + column) * scale;
+          shift += lanes.load(shifts + o * step + column) * scale;
+        }
+        for (Size p = begin; p < end; ++p) {
+          Real* to = a.sums[p] + column;
+          Vector total = a.begin ? shift : lanes.load(to) + shift;
+          for (int o = 0; o < ALL; ++o) total += lanes.load(z[o][p]) * factor[o];
+          lanes.store(to, total);
+        }
       }
     });
 }
 
 extern "C" void pvnas_add_mixed(const AddMixed& a) {
   Size step = a.edges * a.channels, blocks = (a.pixels + PIXELS - 1) / PIXELS;
-  std::vector<Real> factors(a.operations.all * step), shifts(step);
+  std::vector<Real> factors(a.operations.all * step), shifts(a.operations.all * step);
   for (Size o = 0; o < a.operations.all; ++o)
     for (Size column = 0; column < step; ++column) {
-      const Operation& of = a.operations.each[o];
+      const Norm& norm = a.operations.each[o].norm;
       Size c = a.operations.channel(o, column, column % a.channels);
-      Real factor = a.weights[column / a.channels * a.weights_row + o] * of.inverse[c];
+      Real weight = a.weights[column / a.channels * a.weights_row + o], factor = weight * norm.inverse[c];
+      if (norm.weight) factor *= norm.weight[c];
       factors[o * step + column] = factor;
-      shifts[column] -= factor * of.mean[c];
+      shifts[o * step + column] = (norm.bias ? weight * norm.bias[c] : 0) - factor * norm.mean[c];
     }
   in_parallel(a.threads, blocks, [&](Size block) {
     with_constant<MOST>(a.operations.all, [&](auto all) {
@@ -150,6 +159,7 @@ struct MixedGradSums {
   Pixels g;
   Real* sums;  // (1 + O, k, C)
   Size pixels, channels, edges;
+  Scales scales;  // of the gradient
   Operations operations;
 };
 
@@ -164,12 +174,16 @@ static void grad_sums_pixels(const MixedGradSums& a, Size first, Size last, doub
       for (int o = 0; o < ALL; ++o) {
         Size channel = a.operations.channel(o, column, c);
         z[o] = a.operations.each[o].z.from(channel);
-        mean[o] = lanes.load(a.operations.each[o].mean + channel);
+        mean[o] = lanes.load(a.operations.each[o].norm.mean + channel);
       }
-      for (Size p = first; p < last; ++p) {
-        Vector g = lanes.load(a.g[p] + column);
-        sum += g;
-        for (int o = 0; o < ALL; ++o) product[o] += g * (lanes.load(z[o][p]) - mean[o]);
+      for (Size begin = first, end; begin < last; begin = end) {
+        end = a.scales.end(begin, last);
+        Real scale = a.scales[begin];
+        for (Size p = begin; p < end; ++p) {
+          Vector g = lanes.load(a.g[p] + column) * scale;
+          sum += g;
+          for (int o = 0; o < ALL; ++o) product[o] += g * (lanes.load(z[o][p]) - mean[o]);
+        }
       }
       for (int i = 0; i < lanes.count; ++i) sums[column + i] += double(sum[i]);
       for (int o = 0; o < ALL; ++o)
@@ -194,7 +208,7 @@ extern "C" void pvnas_mixed_grad_sums(const MixedGradSums& a) {
     for (Size part = 0; part < parts; ++part) total += part_sums[part * numbers + n];
     if (n >= step) {
       Size o = n / step - 1, c = a.operations.channel(o, n % step, n % a.channels);
-      total *= double(a.operations.each[o].inverse[c]);
+      total *= double(a.operations.each[o].norm.inverse[c]);
     }
     a.sums[n] = Real(total);
   }
@@ -215,13 +229,14 @@ extern "C" void pvnas_grad_factors(const GradFactors& a) {
   Size step = a.edges * a.channels, all = a.operations.all;
   for (Size o = 0; o < all; ++o)
     for (Size column = 0; column < step; ++column) {
-      const Operation& of = a.operations.each[o];
+      const Norm& norm = a.operations.each[o].norm;
       Size c = a.operations.channel(o, column, column % a.channels);
-      double inverse = of.inverse[c], scale = a.weights[column / a.channels * a.weights_row + o] * inverse;
+      double inverse = norm.inverse[c], scale = a.weights[column / a.channels * a.weights_row + o] * inverse;
+      if (norm.weight) scale *= double(norm.weight[c]);
       double slope = 0, shift = 0;
       if (a.of_batch && o < a.normed) {
         slope = -scale * inverse * double(a.sums[(1 + o) * step + column]) / double(a.pixels);
-        shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(of.mean[c]);
+        shift = -scale * double(a.sums[column]) / double(a.pixels) - slope * double(norm.mean[c]);
       }
       a.factors[o * step + column] = Real(scale);
       a.factors[(all + o) * step + column] = Real(slope);

@@ -1,4 +1,4 @@
-"""Batch norms without parameters, mixed by weights, in C++."""
+"""Batch norms, mixed by weights, in C++."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,29 +27,48 @@ def normalise(normed: Normed) -> Tensor:
 
 
 def add_mixed(
-    sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+    sums: Tensor,
+    per_edge: Sequence[Normed],
+    shared: Sequence[Normed],
+    weights: Tensor,
+    *,
+    begin: bool,
+    scales: Tensor | None = None,
 ) -> None:
-    rows, edges = rows_of(sums), len(weights)
+    rows, edges, clips = rows_of(sums), len(weights), 0 if scales is None else scales.shape[1]
     call(
         "add_mixed", rows, weights, weights.stride(0), rows.pixels, sums.shape[1] // edges, edges, begin,
-        *_operations(per_edge, shared),
+        scale_arguments(scales, rows.pixels), clips, *_operations(per_edge, shared),
     )  # fmt: skip
 
 
-def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+def scale_arguments(scales: Tensor | None, pixels: int) -> tuple[Tensor | int | None, ...]:
+    """Return what the kernels take of scales (..., N): they, and how many of all pixels a clip has."""
+    return (None, 1) if scales is None else (scales, pixels // scales.shape[-1])
+
+
+def mixed_grad_sums(
+    grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int, scales: Tensor | None = None
+) -> Tensor:
     g, channels = rows_of(grad), grad.shape[1] // edges
     sums = grad.new_empty(1 + len(per_edge) + len(shared), edges, channels)
-    call("mixed_grad_sums", g, sums, g.pixels, channels, edges, *_operations(per_edge, shared))
+    given = scale_arguments(scales, g.pixels)
+    call("mixed_grad_sums", g, sums, g.pixels, channels, edges, given, *_operations(per_edge, shared))
     return sums
 
 
 class DeferredNormGrad(NamedTuple):
-    """The gradient (F, kC, H, W) for the input z of a batch norm, computed where it is read: grad * a + z * b + c."""
+    """The gradient (F, kC, H, W) for the input z of a batch norm, computed where it is read.
+
+    It is grad * scale * a + z * b + c.
+    """
 
     grad: Tensor
     z: Tensor
     factors: Tensor
     """a, b and c of each channel, (3, kC), strided."""
+    scales: Tensor | None
+    """Of each clip, (N,); None: all 1."""
 
     @property
     def shape(self) -> torch.Size:
@@ -58,10 +77,16 @@ class DeferredNormGrad(NamedTuple):
 
 
 def per_edge_grads(
-    grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+    grad: Tensor,
+    per_edge: Sequence[Normed],
+    weights: Tensor,
+    sums: Tensor,
+    *,
+    of_batch: bool,
+    scales: Tensor | None = None,
 ) -> list[DeferredNormGrad]:
     factors = _grad_factors(grad, per_edge, [], weights, sums, of_batch)
-    return [DeferredNormGrad(grad, normed.z, factors[:, o]) for o, normed in enumerate(per_edge)]
+    return [DeferredNormGrad(grad, normed.z, factors[:, o], scales) for o, normed in enumerate(per_edge)]
 
 
 def shared_grads(
@@ -91,12 +116,12 @@ def _grad_factors(
     return factors
 
 
-def _operations(per_edge: Sequence[Normed], shared: Sequence[Normed]) -> list[int | tuple[Tensor | int, ...]]:
+def _operations(per_edge: Sequence[Normed], shared: Sequence[Normed]) -> list[int | tuple[Tensor | int | None, ...]]:
     every = [*per_edge, *shared]
     if len(every) > MOST:
         raise ValueError(f"{len(every)} operations leave a node: the kernels take {MOST}")
     return [len(per_edge), len(every), *map(_operation, every)]
 
 
-def _operation(normed: Normed) -> tuple[Tensor | int, ...]:
-    return *rows_of(normed.z), normed.mean, normed.inverse_std
+def _operation(normed: Normed) -> tuple[Tensor | int | None, ...]:
+    return *rows_of(normed.z), *normed[1:]

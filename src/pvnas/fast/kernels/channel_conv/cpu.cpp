@@ -42,12 +42,13 @@ struct Chunks {
   Size time(Size chunk) const { return chunk / in_frame; }
 };
 
-// What is read: x; or where z is given, the gradient for the input z of a batch norm, x * factors[0] + z * factors[1] +
-// factors[2] with factors for each channel; or where taps are given, a depthwise convolution of x.
+// What is read: x; or where z is given, the gradient for the input z of a batch norm, x * scale * factors[0] + z *
+// factors[1] + factors[2] with factors for each channel; or where taps are given, a depthwise convolution of x.
 struct Read {
   Pixels x, z;
   const Real* factors;
   Size factors_step;
+  Scales scales;
   Depthwise depthwise;
 };
 
@@ -60,10 +61,13 @@ static void copy_rows(const Read& from, Size first, Size channel, Size rows, Siz
     return;
   }
   auto over_rows = [&](auto value) {
-    for (Size r = 0; r < rows; ++r)
+    for (Size r = 0; r < rows; ++r) {
+      Real scale = from.scales[first + r];
       over_channels(columns, [&](auto lanes, Size c) {
-        lanes.store(to[r] + c, value(lanes, lanes.load(from.x[first + r] + channel + c), first + r, channel + c));
+        Vector x = lanes.load(from.x[first + r] + channel + c);
+        lanes.store(to[r] + c, value(lanes, x * scale, first + r, channel + c));
       });
+    }
   };
   if (from.z.first)
     over_rows([&](auto lanes, Vector x, Size p, Size c) {
@@ -92,6 +96,7 @@ struct ChannelConv : Kernels {
   Size x_edge;
   Pixels y;
   Size y_edge, pixels, frame, frames, sign, relu;
+  Pixels mask;       // zero is written where this is not above zero, if it is given
   const Real* bias;  // of each column, if any
   Size add;          // to what y holds
   Real* statistics;  // mean, variance and 1 / sqrt(variance + eps) of y, (3, kB), if asked for
@@ -165,6 +170,7 @@ static void write_rows(const ChannelConv& a, Pixels from, Size first, Size rows,
     over_written(streamed, a.n_to, [&](auto lanes, Size c) {
       Real* to = a.y[first + r] + run * a.y_edge + c;
       Vector v = lanes.load(from[r] + c);
+      if (a.mask.first) v = lanes.load(a.mask[first + r] + run * a.n_to + c) > 0 ? v : Vector{};
       if (a.bias) v += lanes.load(a.bias + run * a.n_to + c);
       if (a.add) v += lanes.load(to);
       lanes.store(to, v);

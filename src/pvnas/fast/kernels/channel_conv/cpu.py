@@ -1,14 +1,13 @@
 """Convolutions 1x1x1 and 3x1x1 as matrix products over channels, in C++; those for predictions take a bias as well."""
 
-import torch
 from torch import Tensor
 
-from pvnas.fast.kernels.batchnorm.cpu import DeferredNormGrad
+from pvnas.fast.kernels.batchnorm.cpu import DeferredNormGrad, scale_arguments
 from pvnas.fast.kernels.cpp_library import as_bits, call
 from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of
 
-NO_NORM_GRAD, NO_DEPTHWISE = [None] * 4, [None] * 11  # arguments of what is not read
+NO_NORM_GRAD, NO_DEPTHWISE = [None] * 6, [None] * 13  # arguments of what is not read
 WIDEST = 32
 """Columns of a tile are as many or a part of it, on any processor."""
 
@@ -56,7 +55,7 @@ def channel_conv_into(
     y = empty_pictures(kernel, f, len(kernel), h, w) if into is None else into
     call(
         "channel_conv", _weight_arguments(_by_edge(kernel, edges), 1), laid_out, _read_arguments(x, 0),
-        0 if x.shape[1] == a else a, rows_of(y), step or b, f * h * w, h * w, frames, 1, relu, bias, added, statistics,
+        0 if x.shape[1] == a else a, rows_of(y), step or b, f * h * w, h * w, frames, 1, relu, None, 0, bias, added, statistics,
         as_bits(eps),
     )  # fmt: skip
     return y
@@ -84,12 +83,12 @@ def channel_conv_input_grad(
     f, _, h, w = grad.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_grad = empty_pictures(kernel, f, a if shared else edges * a, h, w)
+    mask = (None, 0) if behind_relu is None else tuple(rows_of(behind_relu))
     call(
         "channel_conv", _weight_arguments(kernel.reshape(edges, b, a, taps), edges if shared else 1), None,
-        _read_arguments(grad, first), step or b, rows_of(x_grad), a, f * h * w, h * w, frames, -1, *[None] * 5,
+        _read_arguments(grad, first), step or b, rows_of(x_grad), a, f * h * w, h * w, frames, -1, False, *mask,
+        *[None] * 4,
     )  # fmt: skip
-    if behind_relu is not None:
-        torch.ops.aten.threshold_backward.grad_input(x_grad, behind_relu, 0, grad_input=x_grad)
     return x_grad
 
 
@@ -129,6 +128,7 @@ def _read_arguments(x: Tensor | DeferredNormGrad | DeferredDepthwise, first: int
     if isinstance(x, DeferredDepthwise):
         return *rows_of(x.x), *NO_NORM_GRAD, *x.arguments()
     if isinstance(x, DeferredNormGrad):
-        factors = x.factors[:, first:]
-        return *rows_of(x.grad[:, first:]), *rows_of(x.z[:, first:]), factors, factors.stride(0), *NO_DEPTHWISE
+        factors, grad = x.factors[:, first:], rows_of(x.grad[:, first:])
+        deferred = *rows_of(x.z[:, first:]), factors, factors.stride(0), *scale_arguments(x.scales, grad.pixels)
+        return *grad, *deferred, *NO_DEPTHWISE
     return *rows_of(x[:, first:]), *NO_NORM_GRAD, *NO_DEPTHWISE

@@ -10,8 +10,8 @@ struct InputGradient {
   Pixels g;
   const Real* taps;
   Pixels z;  // what the batch norm before the ReLU reads, if there is one
-  const Real *mean, *inverse;
-  Real *dx, *sums;  // sums (parts, 2, C) of dx and of dx times the batch norm of z
+  Norm norm;
+  Real *dx, *sums;  // sums (parts, 2, C) of dx and of dx times z as the batch norm has it before its parameters
   Size parts, frames, h, w, h_out, w_out, channels, edges, stride, dilation, add;
 };
 
@@ -38,11 +38,13 @@ static void input_gradient_row(const InputGradient& a, Size r, bool streamed) {
 static void norm_gradient_row(const InputGradient& a, Size r, bool streamed, Real* sums) {
   Rows rows(a.g[r / a.h * a.h * a.w], r % a.h, a.dilation, a.h, a.w * a.g.row);
   over_written(streamed, a.channels, [&](auto lanes, Size c) {
-    Vector mean = lanes.load(a.mean + c), inverse = lanes.load(a.inverse + c);
+    Vector mean = lanes.load(a.norm.mean + c), inverse = lanes.load(a.norm.inverse + c), none = {};
+    Vector weight = a.norm.weight ? lanes.load(a.norm.weight + c) : none + Real(1);
+    Vector bias = a.norm.bias ? lanes.load(a.norm.bias + c) : none;
     Vector sum = {}, product = {};
     auto put = [&](Size j, Vector g) {
       Vector normed = (lanes.load(a.z[r * a.w + j] + c) - mean) * inverse;
-      g = normed > 0 ? g : Vector{};
+      g = normed * weight + bias > 0 ? g : none;
       sum += g;
       product += g * normed;
       lanes.store(a.dx + (r * a.w + j) * a.channels + c, g);
@@ -93,7 +95,7 @@ extern "C" void pvnas_depthwise_input_grad(const InputGradient& a) {
 struct KernelGradient {
   Size threads;
   Pixels g, x;
-  const Real *mean, *inverse;
+  Norm norm;
   Real* sums;  // (parts, 9, kC)
   Size parts, frames, h, w, h_out, w_out, c_in, c_out, stride, dilation;
 };
@@ -127,7 +129,7 @@ static void kernel_gradient_row(const KernelGradient& a, Size r, Real* sums) {
   const Real* g = a.g[r * a.w];
   for (Size first = 0; first < a.c_out; first += a.c_in)
     over_channels(a.c_in, [&](auto lanes, Size c) {
-      with_prologue(lanes, a.mean, a.inverse, c, [&](auto prepare) {
+      with_prologue(lanes, a.norm, c, [&](auto prepare) {
         correlate_row(lanes, rows.from(c), a.x.row, prepare, g + first + c, a.g.row, sums + first + c, a.c_out, a.w,
                       a.dilation);
       });

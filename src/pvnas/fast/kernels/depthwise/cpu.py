@@ -34,7 +34,7 @@ class DeferredDepthwise(NamedTuple):
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """Return what the kernels take besides x."""
         (_, c_in, h, w), (_, c, h_out, w_out) = self.x.shape, self.shape
-        return self.taps, *_statistics(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation
+        return self.taps, *_norm(self.norm), c, c_in, h, w, h_out, w_out, self.stride, self.dilation
 
 
 def depthwise(
@@ -48,7 +48,7 @@ def depthwise_input_grad(
 ) -> Tensor:
     (f, c, h, w), x_grad = x.shape, empty_pictures(x, *x.shape) if into is None else into
     call(
-        "depthwise_input_grad", rows_of(grad), _taps(kernel), *[None] * 4, x_grad, None, 0, f, h, w, *grad.shape[2:], c,
+        "depthwise_input_grad", rows_of(grad), _taps(kernel), *[None] * 6, x_grad, None, 0, f, h, w, *grad.shape[2:], c,
         len(kernel) // c, stride, dilation, into is not None,
     )  # fmt: skip
     return x_grad
@@ -58,7 +58,7 @@ def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Ten
     f, c, h, w = norm.z.shape
     n_grad, sums = empty_pictures(norm.z, f, c, h, w), grad.new_empty(min(PARTS, f * h), 2, 1, c)
     call(
-        "depthwise_input_grad", rows_of(grad), _taps(kernel), rows_of(norm.z), _statistics(norm), n_grad, sums,
+        "depthwise_input_grad", rows_of(grad), _taps(kernel), rows_of(norm.z), _norm(norm), n_grad, sums,
         len(sums), f, h, w, h, w, c, 1, 1, 1, False,
     )  # fmt: skip
     return n_grad, sums.sum(0)
@@ -70,7 +70,7 @@ def depthwise_kernel_grad(
     (f, c_in, h, w), (_, c_out, h_out, w_out) = x.shape, grad.shape
     sums = grad.new_empty(min(PARTS, f * h_out), 9, c_out)
     call(
-        "depthwise_kernel_grad", rows_of(grad), rows_of(x), _statistics(norm), sums, len(sums), f, h, w, h_out, w_out,
+        "depthwise_kernel_grad", rows_of(grad), rows_of(x), _norm(norm), sums, len(sums), f, h, w, h_out, w_out,
         c_in, c_out, stride, dilation,
     )  # fmt: skip
     return sums.sum(0).t().reshape(c_out, 1, 3, 3)
@@ -81,5 +81,6 @@ def _taps(kernel: Tensor) -> Tensor:
     return kernel.flatten(1).t().contiguous()
 
 
-def _statistics(norm: Normed | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if norm is None else (norm.mean, norm.inverse_std)
+def _norm(norm: Normed | None) -> tuple[Tensor | None, ...]:
+    """Return what the kernels take of a batch norm besides its input."""
+    return (None,) * 4 if norm is None else norm[1:]

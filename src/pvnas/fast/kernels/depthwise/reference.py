@@ -47,7 +47,8 @@ def depthwise_norm_grad(grad: Tensor, kernel: Tensor, norm: Normed) -> tuple[Ten
     n_grad = dense(F.conv2d(grad, kernel.flip(2, 3), None, 1, 1, 1, len(kernel)))
     torch.ops.aten.threshold_backward.grad_input(n_grad, n, 0, grad_input=n_grad)
     dtype = sum_type(n)
-    sums = n_grad.sum((0, 2, 3), dtype=dtype), (n_grad * n).sum((0, 2, 3), dtype=dtype)
+    before = n if norm.weight is None else normalise(norm._replace(weight=None, bias=None))
+    sums = n_grad.sum((0, 2, 3), dtype=dtype), (n_grad * before).sum((0, 2, 3), dtype=dtype)
     return n_grad, torch.stack(sums)[:, None]
 
 

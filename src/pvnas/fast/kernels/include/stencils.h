@@ -9,9 +9,9 @@
 // Calls work(prepare) with what a convolution makes of what it reads before it multiplies: ReLU, behind BN where its
 // statistics are given.
 template <class Lanes, class Work>
-inline void with_prologue(Lanes lanes, const Real* mean, const Real* inverse, Size c, Work work) {
-  if (!mean) return work([](Vector x) { return relu(x); });
-  Vector factor = lanes.load(inverse + c), shift = -lanes.load(mean + c) * factor;
+inline void with_prologue(Lanes lanes, const Norm& norm, Size c, Work work) {
+  if (!norm.mean) return work([](Vector x) { return relu(x); });
+  Vector factor = norm.factor(lanes, c), shift = norm.shift(lanes, c, factor);
   work([=](Vector x) { return relu(x * factor + shift); });
 }
 
@@ -76,7 +76,8 @@ inline void over_taps(Size i, Size j, Size dilation, Size h, Size w, Work work) 
 // A depthwise convolution: its taps (9, kC), the statistics of the batch norm before it, if any, and its sizes. All
 // edges read the same channels where c_in is as many as one edge has.
 struct Depthwise {
-  const Real *taps, *mean, *inverse;
+  const Real* taps;
+  Norm norm;
   Size channels, c_in, h, w, h_out, w_out, stride, dilation;
 };
 
@@ -119,7 +120,7 @@ static inline void depthwise_row(const Depthwise& a, Pixels x, Size r, Size chan
     auto put = [&](Size j, Vector v) { lanes.store(y[j] + c, v); };
     if (a.stride == 2) return convolve_row_stride2(lanes, a, picture.from(c), i, taps, put);
     Rows rows(picture.first + c, i, a.dilation, a.h, a.w * x.row);
-    with_prologue(lanes, a.mean, a.inverse, x_channel + c, [&](auto prepare) {
+    with_prologue(lanes, a.norm, x_channel + c, [&](auto prepare) {
       convolve_row(lanes, rows, x.row, taps, a.channels, false, prepare, a.w, a.dilation, put);
     });
   });

@@ -164,6 +164,33 @@ static inline Vector relu(Vector x) {
 #endif
 }
 
+// What a batch norm normalises by, and its parameters where it has some: (z - mean) * inverse * weight + bias.
+struct Norm {
+  const Real *mean, *inverse, *weight, *bias;
+  template <class Lanes>
+  Vector factor(Lanes lanes, Size c) const {
+    Vector factor = lanes.load(inverse + c);
+    return weight ? factor * lanes.load(weight + c) : factor;
+  }
+  // What is left to add to z * factor.
+  template <class Lanes>
+  Vector shift(Lanes lanes, Size c, Vector factor) const {
+    Vector shift = -lanes.load(mean + c) * factor;
+    return bias ? shift + lanes.load(bias + c) : shift;
+  }
+};
+
+// Numbers by which the clips of a batch are multiplied, each clip of so many pixels, if there are any.
+struct Scales {
+  const Real* of_clip;
+  Size pixels;
+  Real operator[](Size pixel) const { return of_clip ? of_clip[pixel / pixels] : Real(1); }
+  // The first pixel behind this one, up to `last`, that has another scale.
+  Size end(Size pixel, Size last) const {
+    return of_clip ? std::min(last, (pixel / pixels + 1) * pixels) : last;
+  }
+};
+
 // The parts of `all` things that belong to one of `parts`: [begin, end).
 struct Range {
   Size begin, end;

@@ -120,7 +120,7 @@ extern "C" void pvnas_pool_single(const PoolSingle& a) {
 
 struct PoolGrad {
   Size threads;
-  const Real *average, *maximum;
+  const Real *average, *maximum;  // the gradient of either may be missing
   const uint8_t* which;
   Pixels x;
   const Real *relu_grad, *identity_grad;
@@ -151,7 +151,8 @@ static void pool_grad_row(const PoolGrad& a, Size r, bool streamed) {
       Vector each = {}, left = {}, middle = {}, right = {};
       for (Size y = first; y <= last; ++y) {
         Size from = ((frame * a.h_out + y) * a.w_out + z) * a.channels + c;
-        each += lanes.load(a.average + from) * (Real(1) / Real(Window(y, s, a.h).count()));
+        if (a.average) each += lanes.load(a.average + from) * (Real(1) / Real(Window(y, s, a.h).count()));
+        if (!a.maximum) continue;
         Vector maximum = lanes.load(a.maximum + from), none = {};
         IndexVector which = load_bytes(lanes, a.which + from);
         Index tap = (i - y * s + 1) * 3;

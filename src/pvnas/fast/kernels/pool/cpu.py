@@ -26,19 +26,18 @@ def pool_single(x: Tensor, stride: int, *, averages: bool, into: Tensor | None =
 
 
 def pool_grad(
-    average_grad: Tensor,
-    max_grad: Tensor,
-    which: Tensor,
+    average_grad: Tensor | None,
+    max_grad: Tensor | None,
+    which: Tensor | None,
     x: Tensor,
     stride: int,
     relu_grad: Tensor | None,
     identity_grad: Tensor | None,
     into: Tensor | None = None,
 ) -> Tensor:
-    f, c, h, w = x.shape
-    x_grad = empty_pictures(x, f, c, h, w) if into is None else into
+    (f, c, h, w), x_grad = x.shape, empty_pictures(x, *x.shape) if into is None else into
     call(
         "pool_grad", average_grad, max_grad, which, rows_of(x), relu_grad, identity_grad, rows_of(x_grad),
-        into is not None, f, h, w, *average_grad.shape[2:], c, stride,
+        into is not None, f, h, w, -(-h // stride), -(-w // stride), c, stride,
     )  # fmt: skip
     return x_grad

@@ -16,9 +16,9 @@ def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pool_grad(
-    average_grad: Tensor,
-    max_grad: Tensor,
-    which: Tensor,
+    average_grad: Tensor | None,
+    max_grad: Tensor | None,
+    which: Tensor | None,
     x: Tensor,
     stride: int,
     relu_grad: Tensor | None,
@@ -27,14 +27,15 @@ def pool_grad(
 ) -> Tensor:
     dtype, window = sum_type(x), ([3, 3], [stride, stride], [1, 1])
     read = dense(x).to(dtype)
-    if x.is_cuda:  # where PyTorch's is wrong, see there
-        x_grad = average_3x3_backward(average_grad.to(dtype), x.shape, stride)
-    else:
-        x_grad = torch.ops.aten.avg_pool2d_backward(average_grad.to(dtype), read, *window, False, False, None)
-    x_grad = dense(x_grad)
-    x_grad += torch.ops.aten.max_pool2d_with_indices_backward(
-        max_grad.to(dtype), read, *window, [1, 1], False, which.long()
-    )
+    x_grad = torch.zeros_like(read)
+    if average_grad is not None and x.is_cuda:  # where PyTorch's is wrong, see there
+        x_grad += average_3x3_backward(average_grad.to(dtype), x.shape, stride)
+    elif average_grad is not None:
+        x_grad += torch.ops.aten.avg_pool2d_backward(average_grad.to(dtype), read, *window, False, False, None)
+    if max_grad is not None and which is not None:
+        x_grad += torch.ops.aten.max_pool2d_with_indices_backward(
+            max_grad.to(dtype), read, *window, [1, 1], False, which.long()
+        )
     if relu_grad is not None:
         x_grad += torch.ops.aten.threshold_backward(relu_grad, x, 0)
     if identity_grad is not None:
