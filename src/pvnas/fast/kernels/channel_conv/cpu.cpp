@@ -277,8 +277,8 @@ struct ChannelConvKernelGrad {
   Size pixels, frame, frames, n_b, n_a, edges, taps, relu;
 };
 
-// Parts of the pixels that are summed apart, and the most numbers that all of them may have.
-constexpr Size PARTS = 16, NUMBERS_OF_PARTS = 1 << 20;
+// Parts of the pixels that are summed apart, the fewest chunks of one, and the most numbers that all of them may have.
+constexpr Size PARTS = 16, CHUNKS_OF_PART = 8, NUMBERS_OF_PARTS = 1 << 20;
 
 // Adds to R rows of the sums, held in registers, what some pixels give.
 template <int VECTORS, int R>
@@ -298,45 +298,55 @@ static inline void correlate_tile(Pixels g, Pixels x, Size pixels, Pixels sums) 
 }
 
 extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
-  Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
+  // Of small frames a chunk takes several, whose pixels and those of the frames around them all taps in time share.
+  bool whole_frames = a.taps > 1 && a.frame <= CHUNK;
+  Size clip = a.taps > 1 ? a.frame * a.frames : a.pixels, around = whole_frames ? a.frame : 0;
+  Chunks chunks(a.pixels, whole_frames ? clip : a.frame, a.taps > 1, whole_frames ? a.frame : a.x.depthwise.w_out);
   Size wide = (a.n_a + LANES - 1) / LANES * LANES, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
-  Size parts = std::max<Size>(1, std::min(PARTS, NUMBERS_OF_PARTS / (a.edges * a.n_b * a.n_a * a.taps)));
+  Size parts = std::min({PARTS, chunks.all / CHUNKS_OF_PART, NUMBERS_OF_PARTS / (a.edges * a.n_b * a.n_a * a.taps)});
+  parts = std::max<Size>(1, parts);
   std::vector<Real> part_sums(parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
     // Rows are a little apart: a power of two apart they would share a few sets of the first cache.
     Size x_row = wide + LANES, g_row = (a.n_b + LANES - 1) / LANES * LANES + LANES;
-    std::vector<Real> x_copy(chunks.each * x_row), g_copy(chunks.each * g_row);
+    std::vector<Real> x_copy((chunks.each + 2 * around) * x_row), g_copy(chunks.each * g_row);
     Pixels x = {x_copy.data(), x_row}, g = {g_copy.data(), g_row};
 #pragma omp for collapse(2) schedule(static)
     for (Size part = 0; part < parts; ++part)
       for (Size edge = 0; edge < a.edges; ++edge) {
         Range range(chunks.all, parts, part);
         for (Size chunk = range.begin; chunk < range.end; ++chunk) {
-          Size begin = chunks.begin(chunk), rows = chunks.count(chunk), time = chunks.time(chunk) % a.frames;
+          Size begin = chunks.begin(chunk), rows = chunks.count(chunk), in_clip = begin % clip;
           copy_rows(a.g, begin, edge * a.g_edge, rows, a.n_b, g, false);
+          Size before = std::min(around, in_clip), after = std::min(around, clip - in_clip - rows);
+          if (a.taps == 1 || whole_frames)
+            copy_rows(a.x, begin - before, edge * a.x_edge, before + rows + after, a.n_a, x, a.relu);
           for (Size tap = 0; tap < a.taps; ++tap) {
-            Size shift = a.taps > 1 ? tap - a.taps / 2 : 0;
-            if (a.taps > 1 && (time + shift < 0 || time + shift >= a.frames)) continue;
-            copy_rows(a.x, begin + shift * a.frame, edge * a.x_edge, rows, a.n_a, x, a.relu);
+            Size shift = (tap - a.taps / 2) * a.frame;
+            Size first = std::max<Size>(0, -shift - in_clip), last = std::min(rows, clip - shift - in_clip);
+            if (first >= last) continue;
+            if (a.taps > 1 && !whole_frames) copy_rows(a.x, begin + shift, edge * a.x_edge, rows, a.n_a, x, a.relu);
+            Pixels from = {whole_frames ? x[before + first + shift] : x[first], x_row}, of = {g[first], g_row};
             Pixels sums = {part_sums.data() + (part * a.edges + edge) * of_edge + tap * of_tap, wide};
             for (Size n = 0; n < a.n_a; n += COLUMNS)
               over_tiles(a.n_a - n, a.n_b, [&](auto vectors, auto count, Size b) {
-                correlate_tile<vectors.value, count.value>(g.from(b), x.from(n), rows, {sums[b] + n, wide});
+                correlate_tile<vectors.value, count.value>(of.from(b), from.from(n), last - first, {sums[b] + n, wide});
               });
           }
         }
       }
+    std::vector<Real> total(wide);
 #pragma omp for schedule(static)
-    for (Size row = 0; row < a.edges * a.n_b; ++row) {
-      Size edge = row / a.n_b, b = row % a.n_b;
-      for (Size tap = 0; tap < a.taps; ++tap)
-        for (Size n = 0; n < a.n_a; ++n) {
-          Real total = 0;
-          for (Size part = 0; part < parts; ++part)
-            total += part_sums[(part * a.edges + edge) * of_edge + tap * of_tap + b * wide + n];
-          a.sums[(row * a.n_a + n) * a.taps + tap] = total;
+    for (Size row = 0; row < a.edges * a.n_b; ++row)
+      for (Size tap = 0; tap < a.taps; ++tap) {
+        const Real* first = part_sums.data() + row / a.n_b * of_edge + tap * of_tap + row % a.n_b * wide;
+        for (Size n = 0; n < wide; n += LANES) {
+          Vector sum = Whole::load(first + n);
+          for (Size part = 1; part < parts; ++part) sum += Whole::load(first + part * a.edges * of_edge + n);
+          Whole::store(total.data() + n, sum);
         }
-    }
+        for (Size n = 0; n < a.n_a; ++n) a.sums[(row * a.n_a + n) * a.taps + tap] = total[n];
+      }
   }
 }
