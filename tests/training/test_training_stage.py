@@ -16,11 +16,13 @@ from pvnas.data.clips.augment import flipped_labels
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.clips.network_input import network_input
 from pvnas.data.dataset import VideoDataset
+from pvnas.fast.training_cell import FastTrainingCell
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.space.genotype import random_genotype
+from pvnas.training import stage as stage_module
 from pvnas.training.evaluate import score_table, score_views, validate
 from pvnas.training.log import EpochLog
 from pvnas.training.results import write_results
@@ -59,6 +61,23 @@ def run(sources, run_dir, stop=None, config=None):
     folder = run_dir / "checkpoints"
     run_epochs(stage, folder, load_checkpoint(folder), stop or StopRequest(), Progress(), checkpoint_minutes=99)
     return stage
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_steps_by_fast_cells_equal_those_by_plain_ones(sources, tmp_path, monkeypatch, shards):
+    config = small_config()
+    config.train.batch.shards = shards
+    stages = [make_stage(sources, tmp_path / "fast", config)]
+    assert all(isinstance(cell, FastTrainingCell) for cell in stages[0].network.cells)
+    monkeypatch.setattr(stage_module, "accelerate_training", lambda network: network)
+    stages.append(make_stage(sources, tmp_path / "plain", config))
+    for stage in stages:
+        for step in range(2):
+            stage.step(1, step, next(stage.batches(1, step)))
+    fast, plain = (stage.tensors() for stage in stages)
+    assert list(fast) == list(plain)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_a_stopped_training_resumes_at_its_step_and_ends_in_the_same_bits(sources, tmp_path, stop_after):

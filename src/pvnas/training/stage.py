@@ -11,6 +11,7 @@ from pvnas.config import RunConfig
 from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
+from pvnas.fast.accelerate import accelerate_training
 from pvnas.runtime.loop import Stage, with_prefix
 from pvnas.runtime.optimizers import weight_optimizer
 from pvnas.runtime.random import key, seed_all
@@ -56,7 +57,7 @@ class TrainStage(Stage):
         self.config, self.videos, self.validation, self.log = config, train, validation, log
         weighted = config.train.balance == "weights"
         self.class_weights_K = class_weights(train.catalog).to(device) if weighted else None
-        network = network.to(device)
+        network = (accelerate_training(network) if isinstance(network, PVNASNetwork) else network).to(device)
         self.optimizer = weight_optimizer(dict(network.named_parameters()), config.train.weights, config.train.batch)
         self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}

@@ -111,3 +111,36 @@ def test_running_statistics_are_constants(kernels, make, make_sums, assert_close
     result, _ = kernels.shared_grads(grad, pooled, weights[:, 1:], rest, of_batch=False)
     mixed = grad[:, :3].double() * weights[0, 1].double() + grad[:, 3:].double() * weights[1, 1].double()
     assert_close(result, mixed * inverse_std[:3].double().view(-1, 1, 1))
+
+
+@pytest.mark.parametrize("c, of_batch_too", [(5, True), (17, True), (5, False)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_norms_with_parameters_of_clips_that_are_scaled(
+    kernels, c, of_batch_too, scaled, make, make_sums, exact, assert_close, as_tensor
+):
+    clips, frames = 3, 2
+    z, other, grad = make(clips * frames, c, 4, 3), make(clips * frames, c, 4, 3), make(clips * frames, c, 4, 3)
+    weight, bias, scales = make_sums(c), make_sums(c), make_sums(2, clips) if scaled else None
+    normed = of_batch(kernels, z)._replace(weight=weight, bias=bias)
+    assert_close(
+        kernels.normalise(normed), F.batch_norm(z.double(), None, None, weight.double(), bias.double(), True, eps=EPS)
+    )
+    asked = exact(z), exact(weight), exact(bias)
+    n = F.batch_norm(*asked[:1], None, None, *asked[1:], True, eps=EPS)
+    if not of_batch_too:
+        mean, inverse_std = normed.mean.double(), normed.inverse_std.double()
+        n = (asked[0] - mean[:, None, None]) * inverse_std[:, None, None] * asked[1][:, None, None]
+        n = n + asked[2][:, None, None]
+    factors = torch.ones(2, clips).to(z) if scales is None else scales
+    first, second = (row.double().repeat_interleave(frames).view(-1, 1, 1, 1) for row in factors)
+    cell, ones = make(clips * frames, c + 6, 4, 3), make_sums(1, 2) * 0 + 1
+    node = cell[:, 3 : 3 + c]
+    kernels.add_mixed(node, [normed, unnormed(other)], [], ones, begin=True, scales=scales)
+    assert_close(node, n * first + other.double() * second)
+    expected = torch.autograd.grad(n * first, asked, grad.double())
+    of_clips = None if scales is None else scales[0]
+    sums = kernels.mixed_grad_sums(grad, [normed], [], 1, of_clips)
+    assert_close(sums, torch.stack([expected[2], expected[1]])[:, None])
+    given = grad, [normed], ones[:, :1], sums
+    (z_grad,) = kernels.per_edge_grads(*given, of_batch=of_batch_too, scales=of_clips)
+    assert_close(as_tensor(z_grad, 1, gradient=True), expected[0])

@@ -59,12 +59,14 @@ def test_channels_that_fill_no_whole_number_of_vectors(check, c, stride, dilatio
     check(2, c, 2, 9, 12, stride, dilation)
 
 
-@pytest.mark.parametrize("c", [6, 17])
-def test_behind_batch_norm(kernels, c, make, make_sums, exact, assert_close, assert_dense, as_tensor):
+@pytest.mark.parametrize("c, with_parameters", [(6, False), (17, False), (6, True), (17, True)])
+def test_behind_batch_norm(kernels, c, with_parameters, make, make_sums, exact, assert_close, assert_dense, as_tensor):
     z, kernel = make(3, c, 5, 7, shift=2.0), make(c, 1, 3, 3)
-    norm = Normed(z, make_sums(c, shift=2.0), make_sums(c).abs())
+    parameters = (make_sums(c), make_sums(c)) if with_parameters else ()
+    norm = Normed(z, make_sums(c, shift=2.0), make_sums(c).abs(), *parameters)
     z64, kernel64 = exact(z), exact(kernel)
-    n = (z64 - norm.mean.double()[:, None, None]) * norm.inverse_std.double()[:, None, None]
+    before = (z64 - norm.mean.double()[:, None, None]) * norm.inverse_std.double()[:, None, None]
+    n = before * norm.weight.double()[:, None, None] + norm.bias.double()[:, None, None] if parameters else before * 1
     y = convolve(n, kernel64, 1, 1, 1)
     grad = make(*y.shape)
     n_grad, kernel_grad = torch.autograd.grad(y, (n, kernel64), grad.double())
@@ -72,7 +74,7 @@ def test_behind_batch_norm(kernels, c, make, make_sums, exact, assert_close, ass
     result, sums = kernels.depthwise_norm_grad(grad, kernel, norm)
     assert_dense(result)
     assert_close(result, n_grad)
-    assert_close(sums, torch.stack([n_grad.sum((0, 2, 3)), (n_grad * n).sum((0, 2, 3))])[:, None])
+    assert_close(sums, torch.stack([n_grad.sum((0, 2, 3)), (n_grad * before).sum((0, 2, 3))])[:, None])
     assert_close(kernels.depthwise_kernel_grad(grad, z, norm=norm), kernel_grad)
 
 

@@ -78,6 +78,19 @@ def test_channels_of_a_node_among_those_of_its_cell(kernels, make, assert_close,
     assert_close(result, kernels.pool_grad(*grads[:2], which, dense, 1, *grads[2:]))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradient_of_one_of_them(kernels, stride, make, assert_close):
+    x = make(2, 5, 7, 6)
+    average, _, which = kernels.pool(x, stride)
+    grad, none = make(*average.shape), torch.zeros_like(average)
+    relu_grad = make(*x.shape)
+    for more in ((None, None), (relu_grad, None)):
+        result = kernels.pool_grad(grad, None, None, x, stride, *more)
+        assert_close(result, kernels.pool_grad(grad, none, which, x, stride, *more))
+        result = kernels.pool_grad(None, grad, which, x, stride, *more)
+        assert_close(result, kernels.pool_grad(none, grad, which, x, stride, *more))
+
+
 @CPP
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("f, c, h, w", [(2, 5, 7, 6), (1, 66, 4, 5), (2, 4, 1, 3), (2, 13, 5, 9), (2, 33, 9, 5)])

@@ -177,8 +177,9 @@ class Kernels(Protocol):
     ) -> list[Any]:
         """Return the gradients for the inputs of the batch norms of ``per_edge``, (F, kC, H, W) each.
 
-        ``sums``: what ``mixed_grad_sums`` has returned with these ``scales``; ``of_batch``: whether the norms' statistics are the batch's,
-        else they are constants. The gradients may read ``grad`` when they are read themselves.
+        ``sums``: what ``mixed_grad_sums`` has returned with these ``scales``; ``of_batch``: whether the norms'
+        statistics are the batch's, else they are constants. The gradients may read ``grad`` when they are read
+        themselves.
         """
 
     def shared_grads(
@@ -211,8 +212,8 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Return the gradient for a node x (F, C, H, W) from those of its averages and maxima, or of one of them.
 
-        ``which`` is read where there is one of the maxima. ``relu_grad``: that for ReLU(x), ``identity_grad``: that for x itself, are taken in. ``into``: add to this
-        instead, which may be some channels of a cell's.
+        ``which`` is read where there is one of the maxima. ``relu_grad``: that for ReLU(x), ``identity_grad``: that for
+        x itself, are taken in. ``into``: add to this instead, which may be some channels of a cell's.
         """
 
     # ---- pixels/: every other pixel, for what runs at stride 2

@@ -83,10 +83,11 @@ def _depthwise(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> 
 
 def _depthwise_behind_norm(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     z, kernel, grad = draw(2, c, h, w, shift=1.0), draw(c, 1, 3, 3), draw(2, c, h, w)
-    norm = Normed(z, draw(c, plain=True), draw(c, plain=True).abs())
-    yield _in_memory(kernels, kernels.depthwise(z, kernel, norm=norm), z, 1)
-    yield kernels.depthwise_kernel_grad(grad, z, norm=norm)
-    yield from kernels.depthwise_norm_grad(grad, kernel, norm)
+    plain = Normed(z, draw(c, plain=True), draw(c, plain=True).abs())
+    for norm in (plain, plain._replace(weight=draw(c, plain=True), bias=draw(c, plain=True))):
+        yield _in_memory(kernels, kernels.depthwise(z, kernel, norm=norm), z, 1)
+        yield kernels.depthwise_kernel_grad(grad, z, norm=norm)
+        yield from kernels.depthwise_norm_grad(grad, kernel, norm)
 
 
 def _channel_conv(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
@@ -132,6 +133,22 @@ def _norms(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iter
             yield from kernels.shared_grads(grad, shared, weights[:, 3:], rest, of_batch=of_batch)
 
 
+def _norms_of_clips(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
+    """Norms with parameters, of clips that are multiplied by a number each."""
+    z, grad, scales = draw(2 * FRAMES, c, h, w), draw(2 * FRAMES, c, h, w), draw(2, 2, plain=True)
+    mean, _, inverse_std = kernels.batch_statistics(z, EPS)
+    normed = Normed(z, mean, inverse_std, draw(c, plain=True), draw(c, plain=True))
+    ones, node = mean.new_ones(1, 2), draw(2 * FRAMES, c, h, w)
+    yield kernels.normalise(normed)
+    kernels.add_mixed(node, [normed, unnormed(grad)], [], ones, begin=True, scales=scales.to(mean.dtype))
+    of_clips = scales[1].to(mean.dtype)
+    sums = kernels.mixed_grad_sums(grad, [normed], [], 1, of_clips)
+    yield from (node, sums)
+    for of_batch in (True, False):
+        (each,) = kernels.per_edge_grads(grad, [normed], ones[:, :1], sums, of_batch=of_batch, scales=of_clips)
+        yield _in_memory(kernels, each, grad, 1)
+
+
 def _pool(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     for stride in (1, 2):
         x = draw(2, c, h, w)
@@ -140,6 +157,8 @@ def _pool(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Itera
         grads = draw(*average.shape), draw(*average.shape)
         yield kernels.pool_grad(*grads, which, x, stride, None, None)
         yield kernels.pool_grad(*grads, which, x, stride, draw(*x.shape), draw(*x.shape))
+        yield kernels.pool_grad(grads[0], None, None, x, stride, None, None)
+        yield kernels.pool_grad(None, grads[1], which, x, stride, None, None)
         into = draw(2, 3 * c, h, w)
         kernels.pool_grad(*grads, which, x, stride, draw(*x.shape), None, into[:, c : 2 * c])
         yield into
@@ -182,6 +201,7 @@ CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]
     "channel_conv": _channel_conv,
     "channel_conv of some channels": _channel_conv_of_parts,
     "batch norm": _norms,
+    "batch norm of clips": _norms_of_clips,
     "pool": _pool,
     "pixels": _pixels,
     "optical flow": _optical_flow,

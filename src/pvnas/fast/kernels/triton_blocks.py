@@ -40,8 +40,8 @@ def strided(x: Tensor) -> tuple[Tensor, int]:
 
 
 def normed_argument(norm: Normed | None) -> tuple[Any, ...]:
-    """Return what a batch norm reads as kernels take it: ``strided``, mean and 1 / standard deviation. Of none, ()."""
-    return () if norm is None else (*strided(norm.z), norm.mean, norm.inverse_std)
+    """Return what a batch norm reads as kernels take it: ``strided``, then what it normalises by. Of none, ()."""
+    return () if norm is None else (*strided(norm.z), *norm[1:])
 
 
 def channel_block(channels: int, most: int = 64) -> int:

@@ -1,4 +1,4 @@
-"""Batch norms without parameters, their statistics, and their outputs mixed by weights, in Triton."""
+"""Batch norms, their statistics, and their outputs mixed by weights, in Triton."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from pvnas.fast.kernels.tensors import empty_pictures, rows_of, sum_type
 
 BLOCK, BLOCK_OF_MOMENTS = tb.Setting(32), tb.Setting(32, 4, 4)
 BLOCK_OF_SUMS, BLOCK_OF_MANY_SUMS = tb.Setting(32, 2, 3), tb.Setting(16, 2, 3)  # all sums are held at once
-SIZES = ["pixels", "each", "edges", "operations"]
+SIZES = ["pixels", "each", "edges", "operations", "clips", "clip_pixels"]
 
 
 def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,33 +50,48 @@ def normalise(normed: Normed) -> Tensor:
 
 
 def add_mixed(
-    sums: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], weights: Tensor, *, begin: bool
+    sums: Tensor,
+    per_edge: Sequence[Normed],
+    shared: Sequence[Normed],
+    weights: Tensor,
+    *,
+    begin: bool,
+    scales: Tensor | None = None,
 ) -> None:
     edges, operations = len(weights), _operations([*per_edge, *shared])
     tb.launch(
         _add_mixed, BLOCK, rows_of(sums).pixels, sums.shape[1] // edges,
-        tb.strided(sums), operations, weights, weights.stride(0), edges,
+        tb.strided(sums), operations, weights, weights.stride(0), edges, scales, *_of_clip(sums, scales),
         times=edges, PER_EDGE=len(per_edge), BEGIN=begin,
     )  # fmt: skip
 
 
-def mixed_grad_sums(grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int) -> Tensor:
+def mixed_grad_sums(
+    grad: Tensor, per_edge: Sequence[Normed], shared: Sequence[Normed], edges: int, scales: Tensor | None = None
+) -> Tensor:
     pixels, channels, operations = rows_of(grad).pixels, grad.shape[1] // edges, _operations([*per_edge, *shared])
     setting, block = BLOCK_OF_SUMS if len(operations) <= 5 else BLOCK_OF_MANY_SUMS, tb.channel_block(channels)
     blocks = triton.cdiv(channels, block) * edges
     parts, each = tb.parts_of(pixels, blocks, setting)
     sums = grad.new_empty(parts, 1 + len(operations), edges, channels, dtype=sum_type(grad))
     _mixed_grad_sums[(blocks * parts,)](
-        pixels, channels, tb.strided(grad), operations, sums, each, edges,
+        pixels, channels, tb.strided(grad), operations, sums, each, edges, scales, _of_clip(grad, scales)[1],
         PER_EDGE=len(per_edge), STAGES=setting.stages, BLOCK_P=setting.pixels, BLOCK_C=block, num_warps=setting.warps,
     )  # fmt: skip
     return tb.summed(sums)
 
 
 def per_edge_grads(
-    grad: Tensor, per_edge: Sequence[Normed], weights: Tensor, sums: Tensor, *, of_batch: bool
+    grad: Tensor,
+    per_edge: Sequence[Normed],
+    weights: Tensor,
+    sums: Tensor,
+    *,
+    of_batch: bool,
+    scales: Tensor | None = None,
 ) -> list[Tensor]:
-    return _input_grads(_per_edge_grads, grad, per_edge, weights, sums, of_batch, times=len(weights))
+    more = scales, _of_clip(grad, scales)[1]
+    return _input_grads(_per_edge_grads, grad, per_edge, weights, sums, of_batch, *more, times=len(weights))
 
 
 def shared_grads(
@@ -86,17 +101,29 @@ def shared_grads(
 
 
 def _input_grads(
-    kernel: Any, grad: Tensor, normed: Sequence[Normed], weights: Tensor, sums: Tensor, of_batch: bool, *, times: int
+    kernel: Any,
+    grad: Tensor,
+    normed: Sequence[Normed],
+    weights: Tensor,
+    sums: Tensor,
+    of_batch: bool,
+    *more: Any,
+    times: int,
 ) -> list[Tensor]:
     """Return the gradients for the inputs of batch norms that read ``times`` the channels of a node."""
     (f, kc, h, w), edges = grad.shape, len(weights)
     results = tuple(empty_pictures(grad, f, kc // edges * times, h, w) for _ in normed)
     tb.launch(
         kernel, BLOCK, f * h * w, kc // edges,
-        tb.strided(grad), _operations(normed), results, weights, weights.stride(0), sums, edges,
+        tb.strided(grad), _operations(normed), results, weights, weights.stride(0), sums, edges, *more,
         times=times, OF_BATCH=of_batch,
     )  # fmt: skip
     return list(results)
+
+
+def _of_clip(x: Tensor, scales: Tensor | None) -> tuple[int, int]:
+    """Return how many clips scales (..., N) are of, and how many pixels each clip has."""
+    return (0, 1) if scales is None else (scales.shape[-1], rows_of(x).pixels // scales.shape[-1])
 
 
 def _operations(normed: Sequence[Normed]) -> tuple[tuple[Any, ...], ...]:
@@ -158,20 +185,35 @@ def _joined_moments(
 
 @triton.jit
 def _normed(norm, p, c, valid, in_c):
-    """The output of a batch norm."""
+    """The output of a batch norm before its parameters."""
     values, mean, inverse = tb.load(tb.at(norm, p, c), valid), tb.load(norm[2] + c, in_c), tb.load(norm[3] + c, in_c)
     return (values - mean[None, :]) * inverse[None, :]
+
+
+@triton.jit
+def _output(norm, p, c, valid, in_c):
+    """The output of a batch norm."""
+    y = _normed(norm, p, c, valid, in_c)
+    if norm[4] is not None:
+        y = y * tb.load(norm[4] + c, in_c)[None, :] + tb.load(norm[5] + c, in_c)[None, :]
+    return y
+
+
+@triton.jit
+def _scales(scales, p, clip_pixels, mask):
+    """By what pixels are multiplied, (P, 1), of clips of so many pixels."""
+    return tl.load(scales + p // clip_pixels, mask=mask, other=0.0)[:, None]
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _normalise(pixels, channels, normed, y, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     p, c, in_c, _, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C)
-    tb.store(tb.at((y, channels), p, c), _normed(normed, p, c, valid, in_c), valid)
+    tb.store(tb.at((y, channels), p, c), _output(normed, p, c, valid, in_c), valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _add_mixed(
-    pixels, channels, sums, normed, weights, operations, edges,
+    pixels, channels, sums, normed, weights, operations, edges, scales, clips, clip_pixels,
     PER_EDGE: tl.constexpr, BEGIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     p, c, in_c, edge, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
@@ -181,13 +223,16 @@ def _add_mixed(
         total = tb.load(target, valid)
     for o in tl.static_range(len(normed)):
         weight = tl.load(weights + edge * operations + o).to(total.dtype)
-        total += weight * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
+        y = weight * _output(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
+        if scales is not None:
+            y *= _scales(scales + o * clips, p, clip_pixels, p < pixels)
+        total += y
     tb.store(target, total, valid)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _mixed_grad_sums(
-    pixels, channels, g, normed, totals, each, edges,
+    pixels, channels, g, normed, totals, each, edges, scales, clip_pixels,
     PER_EDGE: tl.constexpr, STAGES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     c, in_c, program = tb.channels_of_program(channels, BLOCK_C)
@@ -200,6 +245,8 @@ def _mixed_grad_sums(
         p = first + tl.arange(0, BLOCK_P)
         valid = (p < end)[:, None] & in_c[None, :]
         d = tb.load(tb.at(g, p, column), valid)
+        if scales is not None:
+            d *= _scales(scales, p, clip_pixels, p < end)
         total += d
         for o in tl.static_range(len(normed)):  # the products in turn: each goes to the end when it is added to
             product = products[0] + d * _normed(normed[o], p, column if o < PER_EDGE else c, valid, in_c)
@@ -212,17 +259,21 @@ def _mixed_grad_sums(
 
 @triton.jit(do_not_specialize=SIZES)
 def _per_edge_grads(
-    pixels, channels, g, normed, results, weights, operations, sums, edges,
+    pixels, channels, g, normed, results, weights, operations, sums, edges, scales, clip_pixels,
     OF_BATCH: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     p, c, in_c, edge, valid = tb.block_of_program(pixels, channels, BLOCK_P, BLOCK_C, edges)
     column = edge * channels + c
     d = tb.load(tb.at(g, p, column), valid)
+    if scales is not None:
+        d *= _scales(scales, p, clip_pixels, p < pixels)
     if OF_BATCH:
         d -= (tl.load(sums + column, mask=in_c, other=0.0) / pixels)[None, :]
     for o in tl.static_range(len(normed)):
         weight = tl.load(weights + edge * operations + o).to(d.dtype)
         inverse = tb.load(normed[o][3] + column, in_c)
+        if normed[o][4] is not None:
+            inverse *= tb.load(normed[o][4] + column, in_c)
         dz = d
         if OF_BATCH:
             product = tl.load(sums + (1 + o) * edges * channels + column, mask=in_c, other=0.0) / pixels

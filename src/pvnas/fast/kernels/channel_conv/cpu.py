@@ -7,7 +7,7 @@ from pvnas.fast.kernels.cpp_library import as_bits, call
 from pvnas.fast.kernels.depthwise.cpu import DeferredDepthwise
 from pvnas.fast.kernels.tensors import empty_pictures, rows_of
 
-NO_NORM_GRAD, NO_DEPTHWISE = [None] * 6, [None] * 13  # arguments of what is not read
+NO_NORM_GRAD, NO_DEPTHWISE, NO_MASK = [None] * 6, [None] * 13, (None, 0)  # arguments of what is not read
 WIDEST = 32
 """Columns of a tile are as many or a part of it, on any processor."""
 
@@ -55,8 +55,8 @@ def channel_conv_into(
     y = empty_pictures(kernel, f, len(kernel), h, w) if into is None else into
     call(
         "channel_conv", _weight_arguments(_by_edge(kernel, edges), 1), laid_out, _read_arguments(x, 0),
-        0 if x.shape[1] == a else a, rows_of(y), step or b, f * h * w, h * w, frames, 1, relu, None, 0, bias, added, statistics,
-        as_bits(eps),
+        0 if x.shape[1] == a else a, rows_of(y), step or b, f * h * w, h * w, frames, 1, relu, NO_MASK, bias, added,
+        statistics, as_bits(eps),
     )  # fmt: skip
     return y
 
@@ -83,10 +83,10 @@ def channel_conv_input_grad(
     f, _, h, w = grad.shape
     b, a, taps = len(kernel) // edges, *kernel.shape[1:3]
     x_grad = empty_pictures(kernel, f, a if shared else edges * a, h, w)
-    mask = (None, 0) if behind_relu is None else tuple(rows_of(behind_relu))
+    mask = NO_MASK if behind_relu is None else rows_of(behind_relu)
     call(
         "channel_conv", _weight_arguments(kernel.reshape(edges, b, a, taps), edges if shared else 1), None,
-        _read_arguments(grad, first), step or b, rows_of(x_grad), a, f * h * w, h * w, frames, -1, False, *mask,
+        _read_arguments(grad, first), step or b, rows_of(x_grad), a, f * h * w, h * w, frames, -1, False, mask,
         *[None] * 4,
     )  # fmt: skip
     return x_grad

@@ -97,15 +97,18 @@ def _taps(kernel: Tensor) -> tuple[Tensor, int, int]:
 
 @triton.jit
 def _load_norm(norm, c, in_c):
-    """The mean and 1 / standard deviation of some channels, where there is a batch norm."""
-    return [tb.load(numbers + c, in_c)[None, :] for numbers in norm[2:]]
+    """What a batch norm normalises some channels by, and its parameters where it has some; of none nothing."""
+    return [None if numbers is None else tb.load(numbers + c, in_c)[None, :] for numbers in norm[2:]]
 
 
 @triton.jit
 def _prologue(x, norm, inside):
     """What a convolution makes of x before it multiplies: ReLU(x) or ReLU(BN(x)), zero outside the picture."""
     if len(norm):
-        x = tl.where(inside, (x - norm[0]) * norm[1], 0.0)
+        x = (x - norm[0]) * norm[1]
+        if norm[2] is not None:
+            x = x * norm[2] + norm[3]
+        x = tl.where(inside, x, 0.0)
     return tl.maximum(x, 0.0)
 
 
@@ -165,7 +168,8 @@ def _depthwise_input_grad_rows(
 ):  # fmt: skip
     """The gradient for what edges convolve: as ``_depthwise_rows`` with the kernels turned, summed over edges.
 
-    ``norm``: of ReLU(BN(x)). The gradient is for BN(x); ``sums`` (programs, 2, C): of it, and of it times BN(x).
+    ``norm``: of ReLU(BN(x)). The gradient is for BN(x); ``sums`` (programs, 2, C): of it, and of it times x as
+    BN has it before its parameters.
     """
     q, c, in_c, start, first, near = tb.columns_of_program(columns, channels, h, w, DILATION, BLOCK_P, BLOCK_C)
     valid, row = near[1], g[1]
@@ -186,10 +190,12 @@ def _depthwise_input_grad_rows(
         done = i - DILATION
         stored = valid & _within(h, q, done)
         if len(norm):
-            n = _prologue(tb.load(tb.at(norm, first, c) + done * w * norm[1], stored), statistics, stored)
-            above = tl.where(n > 0, above, 0.0).to(dx.dtype.element_ty).to(zero.dtype)  # rounded as it is stored
+            z = tb.load(tb.at(norm, first, c) + done * w * norm[1], stored)
+            above = (
+                tl.where(_prologue(z, statistics, stored) > 0, above, 0.0).to(dx.dtype.element_ty).to(zero.dtype)
+            )  # rounded as it is stored
             total += above
-            product += above * n
+            product += above * ((z - statistics[0]) * statistics[1])
         if ADD:
             above += tb.load(target + done * w * channels, stored)
         tb.store(target + done * w * channels, above, stored)

@@ -25,9 +25,9 @@ def pool(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pool_grad(
-    average_grad: Tensor,
-    max_grad: Tensor,
-    which: Tensor,
+    average_grad: Tensor | None,
+    max_grad: Tensor | None,
+    which: Tensor | None,
     x: Tensor,
     stride: int,
     relu_grad: Tensor | None,
@@ -36,6 +36,10 @@ def pool_grad(
 ) -> Tensor:
     f, c, h, w = x.shape
     x_grad = empty_pictures(x, f, c, h, w) if into is None else into
+    # One that is missing is taken for zero: networks seldom keep poolings.
+    average_grad = empty_output(x, c, stride).zero_() if average_grad is None else average_grad
+    max_grad = torch.zeros_like(average_grad) if max_grad is None else max_grad
+    which = torch.zeros_like(max_grad, dtype=torch.uint8) if which is None else which
     given = (c, average_grad, max_grad, which, tb.strided(x), relu_grad, identity_grad, tb.strided(x_grad), h, w)
     if stride == 1:
         tb.launch(_pool_grad_rows, BACKWARD, f * w, *given, ADD=into is not None, STAGES=BACKWARD.stages)
