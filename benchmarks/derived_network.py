@@ -1,5 +1,6 @@
 """Measures a derived network's forward pass or training step: the part of ``model_speed.py`` and ``estimate.py`` that
-runs in a process of its own, as ``pvnas test`` and ``pvnas predict`` run it or with PyTorch's own 3-D layers."""
+runs in a process of its own, as ``pvnas train``, ``pvnas test`` and ``pvnas predict`` run it or with PyTorch's own 3-D
+layers."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from pvnas.bench.roofline import Work, answer, count_bytes, count_macs, measure_work
 from pvnas.config import NetworkConfig, StemKind
+from pvnas.fast.accelerate import accelerate_training
 from pvnas.fast.inference import folded, for_inference
 from pvnas.fast.kernels.choice import by_pytorch
 from pvnas.runtime.device import keep_freed_memory
@@ -54,15 +56,18 @@ def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> d
     if variant != "plain":  # which is PyTorch as it comes
         keep_freed_memory()
     torch.manual_seed(0)
-    network: nn.Module = PVNASNetwork(
+    derived = PVNASNetwork(
         Genotype.from_json(setting.genotype),
         NetworkConfig(width=setting.width, repeat=setting.repeat, stem=setting.stem),
         num_classes=setting.classes,
         layers=PLAIN if variant == "plain" else FOLDED,
     ).to(setting.device)
-    if not setting.training:
+    network: nn.Module = derived
+    if setting.training and variant == "fast":
+        network = accelerate_training(derived)
+    elif not setting.training:
         forms = {"plain": nn.Module.eval, "fast": for_inference, "compiled": folded}
-        network = forms[variant](network)
+        network = forms[variant](derived)
     size = (setting.batch, 3, setting.frames, setting.height, setting.side)
     return measure_network(
         network,
