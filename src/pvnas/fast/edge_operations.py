@@ -20,7 +20,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.fast.edge_norms import EdgeNorms, batch_norm_grad
@@ -53,11 +52,6 @@ class NodeInput:
 
     def __init__(self, kernels: Kernels, x_FCHW: Tensor, group: EdgeGroup) -> None:
         self.kernels, self.x_FCHW, self.group = kernels, x_FCHW, group
-
-    @cached_property
-    def relu(self) -> Tensor:
-        """ReLU(x), dense in channels-last memory."""
-        return torch.clamp_min(self.x_FCHW, 0, out=empty_pictures(self.x_FCHW, *self.x_FCHW.shape))
 
     @cached_property
     def even(self) -> Tensor:
@@ -181,29 +175,21 @@ class Separable(EdgeOperation):
 
 
 class Temporal3x3(EdgeOperation):
-    """ReLU, dense 1x3x3, 3x1x1, BN. The dense convolution, bound by arithmetic, is PyTorch's."""
-
-    def prepare(self, kernels: ConvKernels, edges: int) -> ConvKernels:
-        """Lay the dense kernel as the pictures lie: else PyTorch copies it whenever it reads it."""
-        spatial, temporal = kernels
-        return spatial.contiguous(memory_format=torch.channels_last), temporal
+    """ReLU, dense 1x3x3, 3x1x1, BN."""
 
     def forward(self, inputs: NodeInput, kernels: ConvKernels, norms: Norms) -> Made:
         spatial, temporal = kernels
-        y = F.conv2d(inputs.relu, spatial, None, inputs.group.stride, 1)
+        y = inputs.kernels.spatial_conv(inputs.x_FCHW, spatial, inputs.group.stride)
         return Made(inputs.convolved(y, temporal, norms[0], inputs.group.frames), for_kernels=y)
 
     def backward(self, grad: Any, inputs: NodeInput, kernels: ConvKernels, made: Made, into: Into) -> EdgeGrads:
         group, (spatial, temporal) = inputs.group, kernels
         temporal_grad = inputs.kernel_grad(grad, made.for_kernels, temporal, group.frames)
-        g = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
-        stride, wanted = (group.stride, group.stride), [True, group.kernel_grads, False]
-        relu_grad, spatial_grad, _ = torch.ops.aten.convolution_backward(
-            g, inputs.relu, spatial, None, stride, (1, 1), (1, 1), False, (0, 0), 1, wanted
+        grad = inputs.kernels.channel_conv_input_grad(grad, temporal, group.edges, group.frames)
+        relu_grad, spatial_grad = inputs.kernels.spatial_conv_grads(
+            grad, spatial, inputs.x_FCHW, group.stride, into, group.kernel_grads
         )
-        if spatial_grad is not None:  # dense as its parameter: optimisers take many such tensors at once
-            spatial_grad = spatial_grad.contiguous()
-        return EdgeGrads(_added(relu_grad, into), (spatial_grad, temporal_grad))
+        return EdgeGrads(relu_grad, (spatial_grad, temporal_grad))
 
 
 class Temporal1x1(EdgeOperation):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.fast.kernels import cpp
@@ -108,7 +107,6 @@ class _Pass:
 
     def __init__(self, frames: int, layouts: _Layouts) -> None:
         self.frames, self.layouts = frames, layouts
-        self.after_relu: dict[int, Tensor] = {}
 
     def entered(self, layers: nn.Module, x_FCHW: Tensor) -> Tensor:
         """Return an input at the cell's width, (F, C, H, W)."""
@@ -145,8 +143,8 @@ class _Pass:
                 read = self._conv(conv, read, into if conv is last else None, added and conv is last, rectified)
             elif conv.groups > 1:
                 read = cpp.depthwise(read, conv.weight.squeeze(2), stride, conv.dilation[1])
-            else:  # bound by arithmetic: PyTorch's
-                read = F.conv2d(self._rectified(read), conv.weight.squeeze(2), conv.bias, stride, int(conv.padding[1]))
+            else:
+                read = cpp.spatial_conv(read, conv.weight.squeeze(2), stride)
 
     def _conv(
         self, conv: FoldedConv, x: ConvInput, into: Tensor | None, added: bool, rectified: bool = False
@@ -156,12 +154,6 @@ class _Pass:
             x, conv.weight.squeeze(-1), 1, self.frames, rectified,
             into=into, bias=conv.bias, added=added, laid_out=self.layouts.of(conv),
         )  # fmt: skip
-
-    def _rectified(self, x_FCHW: Tensor) -> Tensor:
-        """ReLU(x), once for all that read it."""
-        if id(x_FCHW) not in self.after_relu:
-            self.after_relu[id(x_FCHW)] = F.relu(x_FCHW)
-        return self.after_relu[id(x_FCHW)]
 
 
 def _has_kernels(layers: Rectified) -> bool:
@@ -177,7 +169,7 @@ def _has_kernel(conv: FoldedConv) -> bool:
         case (1, 1, 1) | (3, 1, 1):
             return conv.groups == 1 and conv.padding[0] == conv.kernel_size[0] // 2
         case (1, 3, 3) if conv.groups == 1:
-            return conv.dilation[1] == 1 and conv.padding[1] == 1
+            return conv.dilation[1] == 1 and conv.padding[1] == 1 and conv.bias is None
         case (1, 3, 3):
             depthwise = conv.groups == conv.in_channels == conv.out_channels
             return depthwise and conv.padding[1] == conv.dilation[1] and conv.bias is None

@@ -18,5 +18,6 @@ from pvnas.fast.kernels.depthwise.cpu import depthwise, depthwise_input_grad, de
 from pvnas.fast.kernels.flow.cpu import optical_flow
 from pvnas.fast.kernels.pixels.cpu import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.cpu import pool, pool_grad
+from pvnas.fast.kernels.spatial_conv.cpu import spatial_conv, spatial_conv_grads
 
 NAME = "c++"

@@ -69,6 +69,25 @@ class Kernels(Protocol):
         That is (2, 1, kC): sums over all pixels, as ``mixed_grad_sums`` returns them for one edge of kC channels.
         """
 
+    # ---- spatial_conv/: dense 3x3 convolutions of what a ReLU gives
+
+    def spatial_conv(self, x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+        """Return the convolution (F, B, H', W') of ReLU(x) (F, A, H, W) with a kernel (B, A, 3, 3), padded to keep H."""
+
+    def spatial_conv_grads(
+        self,
+        grad: Tensor,
+        kernel: Tensor,
+        x: Tensor,
+        stride: int = 1,
+        into: Tensor | None = None,
+        kernel_grad: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients for the ReLU(x) that ``spatial_conv`` reads and, where asked for, for the kernel.
+
+        ``into``: add that for ReLU(x) to this instead.
+        """
+
     # ---- channel_conv/: convolutions 1x1x1 and 3x1x1, products of matrices over channels
 
     def channel_conv(

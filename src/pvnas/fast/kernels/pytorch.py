@@ -26,5 +26,6 @@ from pvnas.fast.kernels.depthwise.reference import (
 from pvnas.fast.kernels.flow.reference import optical_flow
 from pvnas.fast.kernels.pixels.reference import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.reference import pool, pool_grad
+from pvnas.fast.kernels.spatial_conv.reference import spatial_conv, spatial_conv_grads
 
 NAME = "pytorch"

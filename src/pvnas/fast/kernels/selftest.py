@@ -110,6 +110,17 @@ def _channel_conv_of_parts(kernels: Kernels, draw: Draw, c: int, k: int, h: int,
     yield halves
 
 
+def _spatial_conv(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
+    frames = max(2, 256 // (h * w))  # enough of them for the algorithm of kernels of our own
+    for side, stride in product((0, 1, 2), (1, 2)):  # of the squares that it may cut pictures into
+        x, kernel = draw(frames, c, h + side, w + side), draw(k * c, c, 3, 3)
+        y = kernels.spatial_conv(x, kernel, stride)
+        yield y
+        grad = draw(*y.shape)
+        yield from kernels.spatial_conv_grads(grad, kernel, x, stride)
+        yield kernels.spatial_conv_grads(grad, kernel, x, stride, draw(*x.shape), kernel_grad=False)[0]
+
+
 def _norms(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     def normed(channels: int) -> Normed:
         z = draw(2, channels, h, w, shift=2.0)
@@ -198,6 +209,7 @@ def _predictions(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -
 CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]] = {
     "depthwise": _depthwise,
     "depthwise behind batch norm": _depthwise_behind_norm,
+    "spatial_conv": _spatial_conv,
     "channel_conv": _channel_conv,
     "channel_conv of some channels": _channel_conv_of_parts,
     "batch norm": _norms,

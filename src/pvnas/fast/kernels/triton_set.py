@@ -23,5 +23,6 @@ from pvnas.fast.kernels.depthwise.triton import (
 from pvnas.fast.kernels.flow.reference import optical_flow
 from pvnas.fast.kernels.pixels.triton import pick_pixels, spread_pixels
 from pvnas.fast.kernels.pool.triton import pool, pool_grad
+from pvnas.fast.kernels.spatial_conv.reference import spatial_conv, spatial_conv_grads
 
 NAME = "triton"

@@ -4,27 +4,10 @@
 // writes small copies: memory is read best row by row, and rows a power of two apart share a few sets of the first
 // cache.
 #include "moments.h"
+#include "products.h"
 #include "stencils.h"
 
-// Rows of a tile of one or of two vectors: as many as registers hold, and eight sums at least, since one waits for its
-// last addition that long.
-constexpr int MOST_ROWS = 12, COLUMNS = 2 * LANES;
-template <int VECTORS>
-constexpr int ROWS = LINES ? MOST_ROWS : MOST_ROWS / VECTORS;
 constexpr Size CHUNK = 96;  // pixels that a thread takes at once: with 64 channels they stay in the first cache
-
-// Vectors that a tile needs where so many columns are left.
-static inline Size vectors_of(Size left) { return left > LANES ? 2 : 1; }
-
-// Calls work(std::integral_constant<int, vectors>, the same of its rows, first row) for each tile of up to COLUMNS.
-template <class Work>
-static inline void over_tiles(Size columns, Size rows, Work work) {
-  with_constant<2>(vectors_of(columns), [&](auto vectors) {
-    constexpr int EACH = ROWS<vectors.value>;
-    for (Size first = 0; first < rows; first += EACH)
-      with_constant<EACH>(rows - first, [&](auto count) { work(vectors, count, first); });
-  });
-}
 
 // Some pixels of one frame, or of all frames where a product has one tap in time. Whole lines of so many pixels where
 // `line` is given.
@@ -132,36 +115,6 @@ extern "C" void pvnas_lay_out(const LayOut& a) {
         for (Size i = 0; i < N; ++i) to[c * width + i] = from[i * a.k_to + c * a.k_from];
     }
   }
-}
-
-constexpr Size DEPTH = 256;  // channels whose weights stay in the first cache while all tiles of a chunk meet them
-
-// Rows of some channels of the input and the weights that they meet.
-struct Segment {
-  Pixels x;
-  const Real* weights;
-  Size channels;
-};
-
-// Adds to y, or begins it.
-template <int VECTORS, int R>
-static inline void multiply_tile(const Segment& segment, Size first, Pixels y, bool begin) {
-  Vector sums[VECTORS][R] = {};
-  if (!begin)
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < VECTORS; ++v) sums[v][r] = Whole::load(y[first + r] + v * LANES);
-  const Real *x = segment.x[first], *weights = segment.weights;
-  for (Size c = 0; c < segment.channels; ++c, weights += VECTORS * LANES) {
-    Vector w[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) w[v] = Whole::load(weights + v * LANES);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) {
-      Real value = x[r * segment.x.row + c];
-      for (int v = 0; v < VECTORS; ++v) sums[v][r] += value * w[v];
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < VECTORS; ++v) Whole::store(y[first + r] + v * LANES, sums[v][r]);
 }
 
 // Rows of a copy to y.
@@ -280,23 +233,6 @@ struct ChannelConvKernelGrad {
 // Parts of the pixels that are summed apart, the fewest chunks of one, and the most numbers that all of them may have.
 constexpr Size PARTS = 16, CHUNKS_OF_PART = 8, NUMBERS_OF_PARTS = 1 << 20;
 
-// Adds to R rows of the sums, held in registers, what some pixels give.
-template <int VECTORS, int R>
-static inline void correlate_tile(Pixels g, Pixels x, Size pixels, Pixels sums) {
-  Vector total[VECTORS][R];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < VECTORS; ++v) total[v][r] = Whole::load(sums[r] + v * LANES);
-  for (Size p = 0; p < pixels; ++p) {
-    Vector values[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) values[v] = Whole::load(x[p] + v * LANES);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < VECTORS; ++v) total[v][r] += g[p][r] * values[v];
-  }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < VECTORS; ++v) Whole::store(sums[r] + v * LANES, total[v][r]);
-}
-
 extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
   // Of small frames a chunk takes several, whose pixels and those of the frames around them all taps in time share.
   bool whole_frames = a.taps > 1 && a.frame <= CHUNK;
@@ -331,7 +267,8 @@ extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
             Pixels sums = {part_sums.data() + (part * a.edges + edge) * of_edge + tap * of_tap, wide};
             for (Size n = 0; n < a.n_a; n += COLUMNS)
               over_tiles(a.n_a - n, a.n_b, [&](auto vectors, auto count, Size b) {
-                correlate_tile<vectors.value, count.value>(of.from(b), from.from(n), last - first, {sums[b] + n, wide});
+                correlate_tile<vectors.value, count.value>(of.from(b), from.from(n), last - first, {sums[b] + n, wide},
+                                                            false);
               });
           }
         }

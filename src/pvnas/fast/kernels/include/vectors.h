@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
+#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -189,6 +192,20 @@ struct Scales {
   Size end(Size pixel, Size last) const {
     return of_clip ? std::min(last, (pixel / pixels + 1) * pixels) : last;
   }
+};
+
+// Memory for numbers, without values, from the beginning of a line of the caches on.
+struct Numbers {
+  static constexpr Size LINE = 64 / sizeof(Real);
+  std::unique_ptr<Real, decltype(&std::free)> memory;
+  explicit Numbers(Size count)
+      : memory(static_cast<Real*>(std::aligned_alloc(64, (count + LINE - 1) / LINE * 64)), &std::free) {
+    if (!memory) throw std::bad_alloc();
+  }
+  Real* at(Size number) const { return memory.get() + number; }
+  // As many as `count` or a few more, whole lines: rows so long begin with one, and no power of two apart, which would
+  // let them share a few sets of the first cache.
+  static Size apart(Size count) { return ((count + LINE - 1) / LINE | 1) * LINE; }
 };
 
 // The parts of `all` things that belong to one of `parts`: [begin, end).
