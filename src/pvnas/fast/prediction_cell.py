@@ -92,12 +92,12 @@ class _Layouts:
     def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
         return _Layouts, ()  # neither copied nor saved: another processor may read them in another order
 
-    def of(self, conv: FoldedConv) -> Tensor:
+    def of(self, conv: FoldedConv, frames: int) -> Tensor:
         weight = conv.weight
-        state = (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
+        state = (frames, weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
         before, laid_out = self._laid_out.get(id(conv), (None, weight))
         if before != state:
-            laid_out = lay_out(weight.squeeze(-1), 1)
+            laid_out = lay_out(weight.squeeze(-1), 1, frames)
             self._laid_out[id(conv)] = state, laid_out
         return laid_out
 
@@ -152,7 +152,7 @@ class _Pass:
         """A pointwise convolution, or one over time."""
         return channel_conv_into(
             x, conv.weight.squeeze(-1), 1, self.frames, rectified,
-            into=into, bias=conv.bias, added=added, laid_out=self.layouts.of(conv),
+            into=into, bias=conv.bias, added=added, laid_out=self.layouts.of(conv, self.frames),
         )  # fmt: skip
 
 

@@ -13,30 +13,30 @@ ON_CPU = pytest.mark.parametrize(
 )
 
 
-def convolve(x, kernel, groups):
-    n, (c, h, w) = len(x) // FRAMES, x.shape[1:]
-    x_NCTP = x.reshape(n, FRAMES, c, h * w).transpose(1, 2)
+def convolve(x, kernel, groups, frames=FRAMES):
+    n, (c, h, w) = len(x) // frames, x.shape[1:]
+    x_NCTP = x.reshape(n, frames, c, h * w).transpose(1, 2)
     y_NCTP = F.conv2d(x_NCTP, kernel, None, 1, (kernel.shape[2] // 2, 0), 1, groups)
-    return y_NCTP.transpose(1, 2).reshape(n * FRAMES, -1, h, w)
+    return y_NCTP.transpose(1, 2).reshape(n * frames, -1, h, w)
 
 
 @pytest.fixture
 def check(kernels, make, exact, assert_close, assert_dense):
     """Compare all passes of one convolution."""
 
-    def compare(a, b, edges, taps, shared, relu, clips=2):
-        x, kernel = make(clips * FRAMES, a if shared else edges * a, 4, 5), make(edges * b, a, taps, 1)
+    def compare(a, b, edges, taps, shared, relu, clips=2, frames=FRAMES, size=(4, 5)):
+        x, kernel = make(clips * frames, a if shared else edges * a, *size), make(edges * b, a, taps, 1)
         x64, kernel64 = exact(x), exact(kernel)
         read = x64.relu() if relu else x64
-        y = convolve(read, kernel64, 1 if shared else edges)
-        result = kernels.channel_conv(x, kernel, edges, FRAMES, relu)
+        y = convolve(read, kernel64, 1 if shared else edges, frames)
+        result = kernels.channel_conv(x, kernel, edges, frames, relu)
         assert_close(result, y)
         grad = make(*y.shape)
         read_grad, kernel_grad = torch.autograd.grad(y, (read, kernel64), grad.double())
-        x_grad = kernels.channel_conv_input_grad(grad, kernel, edges, FRAMES, shared)
+        x_grad = kernels.channel_conv_input_grad(grad, kernel, edges, frames, shared)
         assert_close(x_grad, read_grad)
         assert_dense(result, x_grad)
-        assert_close(kernels.channel_conv_kernel_grad(grad, x, kernel, edges, FRAMES, relu), kernel_grad)
+        assert_close(kernels.channel_conv_kernel_grad(grad, x, kernel, edges, frames, relu), kernel_grad)
 
     return compare
 
@@ -62,6 +62,14 @@ def test_equals_convolutions(check, a, b, edges, taps, shared, relu):
 @pytest.mark.parametrize("clips", [1, 7])
 def test_channels_that_fill_no_whole_number_of_vectors(check, a, b, taps, clips):
     check(a, b, 2, taps, False, True, clips)
+
+
+@ON_CPU
+@pytest.mark.parametrize("frames", [1, 2, 4, 5, 7, 8, 16])
+@pytest.mark.parametrize("edges, shared, size", [(1, False, (3, 3)), (2, True, (5, 11))])
+def test_clips_of_any_length(check, frames, edges, shared, size):
+    """Those in C++ take the frames in threes, fours or fives."""
+    check(25, 40, edges, 3, shared, True, 2, frames, size)
 
 
 @pytest.mark.parametrize("taps", [1, 3])
@@ -98,10 +106,10 @@ def test_a_bias_and_what_is_added_to(c, taps, make, assert_close):
 
 
 @CPP
-@pytest.mark.parametrize("a, b, edges, taps", [(5, 7, 2, 1), (40, 70, 1, 3), (3, 33, 2, 3)])
+@pytest.mark.parametrize("a, b, edges, taps", [(5, 7, 2, 1), (40, 70, 1, 3), (3, 33, 2, 3), (24, 33, 2, 3)])
 def test_kernels_laid_out_before_give_the_same_bits(kernels, a, b, edges, taps, make):
     x, kernel = make(2 * FRAMES, edges * a, 4, 5), make(edges * b, a, taps, 1)
-    expected, laid_out = kernels.channel_conv(x, kernel, edges, FRAMES), lay_out(kernel, edges)
+    expected, laid_out = kernels.channel_conv(x, kernel, edges, FRAMES), lay_out(kernel, edges, FRAMES)
     assert torch.equal(channel_conv_into(x, kernel * 0, edges, FRAMES, laid_out=laid_out), expected)
 
 

@@ -101,6 +101,15 @@ def _channel_conv(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) 
         yield from (y, *statistics)
 
 
+def _channel_conv_in_time(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
+    h, w = min(h, 6), min(w, 7)
+    for frames in (2, 4, 5, 9):  # numbers that an algorithm of kernels of our own takes apart in different ways
+        x, kernel, grad = draw(2 * frames, c, h, w), draw(k * c, c, 3, 1), draw(2 * frames, k * c, h, w)
+        yield kernels.channel_conv(x, kernel, k, frames)
+        yield kernels.channel_conv_input_grad(grad, kernel, k, frames, shared=True)
+        yield kernels.channel_conv_kernel_grad(grad, x, kernel, k, frames)
+
+
 def _channel_conv_of_parts(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -> Iterator[Tensor]:
     x, kernel, halves = draw(2, c, h, w), draw(k * c, c, 1, 1), draw(2, 2 * k * c, h, w)
     yield kernels.channel_conv_input_grad(halves, kernel, k, shared=True, first=c, step=2 * c)
@@ -194,7 +203,7 @@ def _predictions(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) -
     node, average, largest = draw(2 * FRAMES, 3 * c, h, w), draw(2 * FRAMES, c, h, w), draw(2 * FRAMES, c, h, w)
     into = node[:, 1 : c + 2]
     if kernels.NAME == cpp.NAME:
-        layout = lay_out(kernel, 1)
+        layout = lay_out(kernel, 1, FRAMES)
         channel_conv_into(x, kernel, 1, FRAMES, True, into=into, bias=bias, added=True, laid_out=layout)
         pool_single(x, 1, averages=True, into=average, added=True)
         pool_single(x, 1, averages=False, into=largest)
@@ -211,6 +220,7 @@ CASES: dict[str, Callable[[Kernels, Draw, int, int, int, int], Iterator[Tensor]]
     "depthwise behind batch norm": _depthwise_behind_norm,
     "spatial_conv": _spatial_conv,
     "channel_conv": _channel_conv,
+    "channel_conv in time": _channel_conv_in_time,
     "channel_conv of some channels": _channel_conv_of_parts,
     "batch norm": _norms,
     "batch norm of clips": _norms_of_clips,

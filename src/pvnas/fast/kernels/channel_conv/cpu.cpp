@@ -6,6 +6,7 @@
 #include "moments.h"
 #include "products.h"
 #include "stencils.h"
+#include "winograd.h"
 
 constexpr Size CHUNK = 96;  // pixels that a thread takes at once: with 64 channels they stay in the first cache
 
@@ -88,17 +89,55 @@ struct ChannelConv : Kernels {
 
 struct LayOut : Kernels {
   Real* to;
+  Size frames, sign;
 };
 
-static Size laid_out_size(const Kernels& a) {
-  return a.runs * ((a.n_to + COLUMNS - 1) / COLUMNS) * a.summed * a.taps * a.n_from * COLUMNS;
+// How many frames of three taps in time Winograd's algorithm makes at once: by which there is least to multiply. 0 where
+// it would not pay.
+static Size frames_at_once(const Kernels& a, Size frames) {
+  if (a.taps != 3 || frames < 3 || std::min(a.n_from, a.n_to) < 24) return 0;
+  Size best = 3;
+  for (Size m : {4, 5})
+    if ((frames + m - 1) / m * (m + 2) < (frames + best - 1) / best * (best + 2)) best = m;
+  return best;
+}
+
+static Size laid_out_size(const Kernels& a, Size frames) {
+  Size at_once = frames_at_once(a, frames), taps = at_once ? at_once + 2 : a.taps;
+  return a.runs * ((a.n_to + COLUMNS - 1) / COLUMNS) * a.summed * taps * a.n_from * COLUMNS;
+}
+
+// Their values by Winograd's algorithm, points in the place of taps.
+template <int M>
+static void weights_in_time(const LayOut& a) {
+  constexpr int N = M + 2;
+  Size blocks = (a.n_to + COLUMNS - 1) / COLUMNS, all = a.runs * blocks * a.summed;
+#pragma omp parallel for num_threads(a.threads) schedule(static)
+  for (Size panel = 0; panel < all; ++panel) {
+    Size edge = panel % a.summed, block = panel / a.summed % blocks, run = panel / (a.summed * blocks);
+    Size n = std::min<Size>(COLUMNS, a.n_to - block * COLUMNS), width = vectors_of(n) * LANES;
+    for (Size c = 0; c < a.n_from; ++c) {
+      const Real* from = a.kernel + (run + edge) * a.k_edge + c * a.k_from + block * COLUMNS * a.k_to;
+      Real taps[3][COLUMNS] = {};
+      for (Size i = 0; i < n; ++i)
+        for (int tap = 0; tap < 3; ++tap) taps[a.sign < 0 ? 2 - tap : tap][i] = from[i * a.k_to + tap * a.k_tap];
+      for (Size v = 0; v < width; v += LANES) {
+        Vector read[3] = {Whole::load(taps[0] + v), Whole::load(taps[1] + v), Whole::load(taps[2] + v)};
+        for_each_constant<N>([&](auto point) {
+          Vector value = row_times<OfKernel<M>, point>(read, 1, std::make_integer_sequence<int, 3>{});
+          Whole::store(a.to + (panel * N + point) * a.n_from * COLUMNS + c * width + v, value);
+        });
+      }
+    }
+  }
 }
 
 // Weights in the order in which a tile reads them: by run, by columns, by edge, by tap, by channel that enters.
 extern "C" void pvnas_lay_out(const LayOut& a) {
+  if (Size at_once = frames_at_once(a, a.frames)) return with_points(at_once, [&](auto m) { weights_in_time<m>(a); });
   constexpr int N = COLUMNS;
   Size blocks = (a.n_to + N - 1) / N, all = a.runs * blocks * a.summed * a.taps;
-#pragma omp parallel for num_threads(a.threads) schedule(static) if (laid_out_size(a) > 65536)
+#pragma omp parallel for num_threads(a.threads) schedule(static) if (all * a.n_from * N > 65536)
   for (Size panel = 0; panel < all; ++panel) {
     Size tap = panel % a.taps, edge = panel / a.taps % a.summed, block = panel / (a.taps * a.summed) % blocks;
     Size run = panel / (a.taps * a.summed * blocks), n = std::min<Size>(N, a.n_to - block * N);
@@ -177,15 +216,113 @@ static void gather(const ChannelConv& a, const Chunks& chunks, Size chunk, Size 
     }
 }
 
+// ---- the same of three taps in time, by Winograd's algorithm
+
+// Chunks of some pixels, in all frames of a clip.
+struct ChunksInTime {
+  Size frame, frames, each, in_clip, all;
+  ChunksInTime(Size pixels, Size frame_, Size frames_) : frame(frame_), frames(frames_) {
+    in_clip = (frame + CHUNK / 2 - 1) / (CHUNK / 2);
+    each = (frame + in_clip - 1) / in_clip;
+    in_clip = (frame + each - 1) / each;
+    all = pixels / (frame * frames) * in_clip;
+  }
+  Size begin(Size chunk, Size time) const { return (chunk / in_clip * frames + time) * frame + chunk % in_clip * each; }
+  Size count(Size chunk) const { return std::min(each, frame - chunk % in_clip * each); }
+};
+
+// Copies all frames of a chunk, and writes their values: (points, tiles in time, pixels) rows.
+template <class Of, int M, int BEFORE>
+static void values_in_time(const Read& x, const ChunksInTime& chunks, Size chunk, Size channel, Size channels,
+                           bool with_relu, Real* copies, Real* to, Size row) {
+  constexpr int READ = Of::MATRIX.columns, N = M + 2;
+  Size count = chunks.count(chunk), frame = count * row, tiles = (chunks.frames + M - 1) / M;
+  for (Size time = 0; time < chunks.frames; ++time)
+    copy_rows(x, chunks.begin(chunk, time), channel, count, channels, {copies + time * frame, row}, with_relu);
+  for (Size tile = 0; tile < tiles; ++tile)
+    for (Size i = 0; i < frame; i += LANES) {
+      Vector read[READ];
+      for (int k = 0; k < READ; ++k) {
+        Size time = tile * M + k - BEFORE;
+        read[k] = time >= 0 && time < chunks.frames ? Whole::load(copies + time * frame + i) : Vector{};
+      }
+      for_each_constant<N>([&](auto point) {
+        Vector value = row_times<Of, point>(read, 1, std::make_integer_sequence<int, READ>{});
+        Whole::store(to + (point * tiles + tile) * frame + i, value);
+      });
+    }
+}
+
+template <int M>
+static void convolve_in_time(const ChannelConv& a, const Real* weights) {
+  constexpr int N = M + 2;
+  ChunksInTime chunks(a.pixels, a.frame, a.frames);
+  Size blocks = (a.n_to + COLUMNS - 1) / COLUMNS, panel = N * a.n_from * COLUMNS, channels = a.runs * a.n_to;
+  Size tiles = (a.frames + M - 1) / M, row = Numbers::apart(a.n_from), made_row = Numbers::apart(a.n_to);
+  bool streamed = !a.add && streams(a.y.first, a.pixels, {a.y.row, a.y_edge, a.n_to});
+  std::vector<Real> moments(a.statistics ? chunks.all * 2 * channels : 0);
+#pragma omp parallel num_threads(a.threads)
+  {
+    Size of_edge = N * tiles * chunks.each * row, of_point = tiles * chunks.each * COLUMNS;
+    Numbers copies(a.frames * chunks.each * row), values(a.summed * of_edge), products(N * of_point);
+    Numbers made(a.frames * chunks.each * made_row);
+#pragma omp for schedule(static) nowait
+    for (Size chunk = 0; chunk < chunks.all; ++chunk)
+      for (Size run = 0; run < a.runs; ++run) {
+        Size count = chunks.count(chunk), rows = tiles * count;
+        if (run == 0 || a.x_edge)
+          for (Size edge = 0; edge < a.summed; ++edge)
+            values_in_time<OfInput<M>, M, 1>(a.x, chunks, chunk, (run + edge) * a.x_edge, a.n_from, a.relu, copies.at(0),
+                                             values.at(edge * of_edge), row);
+        for (Size block = 0; block < blocks; ++block) {
+          Size n = std::min<Size>(COLUMNS, a.n_to - block * COLUMNS), width = vectors_of(n) * LANES;
+          for (int point = 0; point < N; ++point)
+            for (Size edge = 0; edge < a.summed; ++edge)
+              for (Size c = 0; c < a.n_from; c += DEPTH) {
+                Pixels x{values.at(edge * of_edge + point * rows * row + c), row};
+                const Real* from = weights + ((run * blocks + block) * a.summed + edge) * panel;
+                Segment segment{x, from + point * a.n_from * COLUMNS + c * width, std::min(DEPTH, a.n_from - c)};
+                over_tiles(n, rows, [&](auto vectors, auto height, Size first) {
+                  Pixels to{products.at(point * of_point), COLUMNS};
+                  multiply_tile<vectors.value, height.value>(segment, first, to, edge == 0 && c == 0);
+                });
+              }
+          for (Size tile = 0; tile < tiles; ++tile)
+            for (Size pixel = 0; pixel < count; ++pixel)
+              for (Size v = 0; v < width; v += LANES) {
+                Vector read[N];
+                for (int point = 0; point < N; ++point)
+                  read[point] = Whole::load(products.at(point * of_point + (tile * count + pixel) * COLUMNS + v));
+                for_each_constant<M>([&](auto i) {
+                  Size time = tile * M + i;
+                  if (time >= a.frames) return;
+                  Vector y = row_times<ToOutputs<M>, i>(read, 1, std::make_integer_sequence<int, N>{});
+                  Whole::store(made.at((time * count + pixel) * made_row + block * COLUMNS + v), y);
+                });
+              }
+        }
+        for (Size time = 0; time < a.frames; ++time)
+          write_rows(a, {made.at(time * count * made_row), made_row}, chunks.begin(chunk, time), count, run, streamed);
+        if (a.statistics) {
+          Real* means = moments.data() + chunk * 2 * channels + run * a.n_to;
+          moments_of_rows({made.at(0), made_row}, a.frames * count, a.n_to, means, means + channels);
+        }
+      }
+    streams_end();
+  }
+  auto count = [&](Size chunk) { return chunks.count(chunk) * a.frames; };
+  if (a.statistics) join_moments(moments.data(), chunks.all, channels, a.pixels, a.eps, count, a.statistics);
+}
+
+// ---- in any case
+
 // A block of columns after the other, so that their weights stay in a cache, then all of them to y.
 extern "C" void pvnas_channel_conv(const ChannelConv& a) {
-  std::vector<Real> panels;
-  const Real* weights = a.laid_out;
-  if (!weights) {
-    panels.resize(laid_out_size(a));
-    pvnas_lay_out(LayOut{a, panels.data()});
-    weights = panels.data();
-  }
+  Numbers panels(a.laid_out ? 0 : laid_out_size(a, a.frames));
+  if (!a.laid_out) pvnas_lay_out(LayOut{a, panels.at(0), a.frames, a.sign});
+  const Real* weights = a.laid_out ? a.laid_out : panels.at(0);
+  if (Size at_once = frames_at_once(a, a.frames))
+    return with_points(at_once, [&](auto m) { convolve_in_time<m>(a, weights); });
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + COLUMNS - 1) / COLUMNS, panel = a.summed * a.taps * a.n_from * COLUMNS;
   bool streamed = !a.add && streams(a.y.first, a.pixels, {a.y.row, a.y_edge, a.n_to});
@@ -233,14 +370,67 @@ struct ChannelConvKernelGrad {
 // Parts of the pixels that are summed apart, the fewest chunks of one, and the most numbers that all of them may have.
 constexpr Size PARTS = 16, CHUNKS_OF_PART = 8, NUMBERS_OF_PARTS = 1 << 20;
 
+static Size parts_of(Size chunks, Size numbers) {
+  return std::max<Size>(1, std::min({PARTS, chunks / CHUNKS_OF_PART, NUMBERS_OF_PARTS / numbers}));
+}
+
+template <int M>
+static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
+  constexpr int N = M + 2;
+  ChunksInTime chunks(a.pixels, a.frame, a.frames);
+  Size x_row = Numbers::apart(a.n_a), g_row = Numbers::apart(a.n_b), tiles = (a.frames + M - 1) / M;
+  Size of_point = a.n_b * x_row, of_edge = N * of_point, parts = parts_of(chunks.all, a.edges * a.n_b * a.n_a * N);
+  Numbers part_sums(parts * a.edges * of_edge);
+#pragma omp parallel num_threads(a.threads)
+  {
+    Numbers copies(a.frames * chunks.each * std::max(x_row, g_row));
+    Numbers x_values(N * tiles * chunks.each * x_row), g_values(N * tiles * chunks.each * g_row);
+#pragma omp for collapse(2) schedule(static)
+    for (Size part = 0; part < parts; ++part)
+      for (Size edge = 0; edge < a.edges; ++edge) {
+        Range range(chunks.all, parts, part);
+        for (Size chunk = range.begin; chunk < range.end; ++chunk) {
+          Size rows = tiles * chunks.count(chunk);
+          values_in_time<Transposed<ToOutputs<M>>, M, 0>(a.g, chunks, chunk, edge * a.g_edge, a.n_b, false,
+                                                         copies.at(0), g_values.at(0), g_row);
+          values_in_time<OfInput<M>, M, 1>(a.x, chunks, chunk, edge * a.x_edge, a.n_a, a.relu, copies.at(0),
+                                           x_values.at(0), x_row);
+          for (int point = 0; point < N; ++point) {
+            Pixels g{g_values.at(point * rows * g_row), g_row}, x{x_values.at(point * rows * x_row), x_row};
+            Pixels sums{part_sums.at((part * a.edges + edge) * of_edge + point * of_point), x_row};
+            for (Size n = 0; n < a.n_a; n += COLUMNS)
+              over_tiles(a.n_a - n, a.n_b, [&](auto vectors, auto count, Size b) {
+                bool begin = chunk == range.begin;
+                correlate_tile<vectors.value, count.value>(g.from(b), x.from(n), rows, {sums[b] + n, x_row}, begin);
+              });
+          }
+        }
+      }
+#pragma omp for schedule(static)
+    for (Size row = 0; row < a.edges * a.n_b; ++row)
+      for (Size n = 0; n < a.n_a; n += LANES) {
+        Vector read[N] = {};
+        for (int point = 0; point < N; ++point)
+          for (Size part = 0; part < parts; ++part)
+            read[point] += Whole::load(part_sums.at((part * a.edges + row / a.n_b) * of_edge + point * of_point +
+                                                    row % a.n_b * x_row + n));
+        for_each_constant<3>([&](auto tap) {
+          Vector sum = row_times<Transposed<OfKernel<M>>, tap>(read, 1, std::make_integer_sequence<int, N>{});
+          for (Size i = 0; i < std::min<Size>(LANES, a.n_a - n); ++i) a.sums[(row * a.n_a + n + i) * 3 + tap] = sum[i];
+        });
+      }
+  }
+}
+
 extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
+  Kernels kernels{a.threads, nullptr, 0, 0, 0, 0, a.n_a, a.n_b, a.edges, 1, a.taps};
+  if (Size at_once = frames_at_once(kernels, a.frames)) return with_points(at_once, [&](auto m) { kernel_grad_in_time<m>(a); });
   // Of small frames a chunk takes several, whose pixels and those of the frames around them all taps in time share.
   bool whole_frames = a.taps > 1 && a.frame <= CHUNK;
   Size clip = a.taps > 1 ? a.frame * a.frames : a.pixels, around = whole_frames ? a.frame : 0;
   Chunks chunks(a.pixels, whole_frames ? clip : a.frame, a.taps > 1, whole_frames ? a.frame : a.x.depthwise.w_out);
   Size wide = (a.n_a + LANES - 1) / LANES * LANES, of_tap = a.n_b * wide, of_edge = a.taps * of_tap;
-  Size parts = std::min({PARTS, chunks.all / CHUNKS_OF_PART, NUMBERS_OF_PARTS / (a.edges * a.n_b * a.n_a * a.taps)});
-  parts = std::max<Size>(1, parts);
+  Size parts = parts_of(chunks.all, a.edges * a.n_b * a.n_a * a.taps);
   std::vector<Real> part_sums(parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {

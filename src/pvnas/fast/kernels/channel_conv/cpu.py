@@ -10,6 +10,8 @@ from pvnas.fast.kernels.tensors import empty_pictures, rows_of
 NO_NORM_GRAD, NO_DEPTHWISE, NO_MASK = [None] * 6, [None] * 13, (None, 0)  # arguments of what is not read
 WIDEST = 32
 """Columns of a tile are as many or a part of it, on any processor."""
+MOST_POINTS = 7
+"""That stand for the three taps of a kernel in time, see ``include/winograd.h``."""
 
 
 def channel_conv(
@@ -61,12 +63,12 @@ def channel_conv_into(
     return y
 
 
-def lay_out(kernel: Tensor, edges: int) -> Tensor:
-    """Return the kernels of ``channel_conv`` in the order in which this machine's processor reads them."""
+def lay_out(kernel: Tensor, edges: int, frames: int = 1) -> Tensor:
+    """Return the kernels of ``channel_conv`` in the form in which this machine reads them for clips of that length."""
     weights = _by_edge(kernel, edges)
     _, n_from, n_to, taps = weights.shape
-    laid_out = kernel.new_empty(edges * taps * n_from * -(-n_to // WIDEST) * WIDEST)
-    call("lay_out", _weight_arguments(weights, 1), laid_out)
+    laid_out = kernel.new_empty(edges * (taps if taps == 1 else MOST_POINTS) * n_from * -(-n_to // WIDEST) * WIDEST)
+    call("lay_out", _weight_arguments(weights, 1), laid_out, frames, 1)
     return laid_out
 
 
