@@ -72,7 +72,7 @@ class Kernels(Protocol):
     # ---- spatial_conv/: dense 3x3 convolutions of what a ReLU gives
 
     def spatial_conv(self, x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
-        """Return the convolution (F, B, H', W') of ReLU(x) (F, A, H, W) with a kernel (B, A, 3, 3), padded to keep H."""
+        """Return the convolution (F, B, H', W') of ReLU(x) (F, A, H, W) with a kernel (B, A, 3, 3), padded by 1."""
 
     def spatial_conv_grads(
         self,

@@ -126,7 +126,7 @@ def _spatial_conv(kernels: Kernels, draw: Draw, c: int, k: int, h: int, w: int) 
         y = kernels.spatial_conv(x, kernel, stride)
         yield y
         grad = draw(*y.shape)
-        yield from kernels.spatial_conv_grads(grad, kernel, x, stride)
+        yield from (given for given in kernels.spatial_conv_grads(grad, kernel, x, stride) if given is not None)
         yield kernels.spatial_conv_grads(grad, kernel, x, stride, draw(*x.shape), kernel_grad=False)[0]
 
 
