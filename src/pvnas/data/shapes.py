@@ -98,10 +98,18 @@ def _paint(background_HW3: Floats, poses: Poses, generator: np.random.Generator)
     edge_THW = _signed_distance(outline, slimness, u_THW, v_THW) * poses.radius[:, None, None] * size
     cover_THW = np.clip(0.5 - edge_THW, 0.0, 1.0)  # one pixel of soft edge instead of supersampling
     dark, light = _colour(generator, 0.02, 0.3), _colour(generator, 0.7, 0.98)
-    blend_THW = 0.5 + 0.5 * np.tanh(2.0 * _waves(generator, u_THW, v_THW, (1.5, 2.5, 4.0, 5.5)))
-    shape_THW3 = dark + (light - dark) * blend_THW[..., None]
-    mixed_THW3 = background_HW3 + (shape_THW3 - background_HW3) * cover_THW[..., None]
-    return np.rint(np.clip(mixed_THW3, 0.0, 1.0) * 255.0).astype(np.uint8)
+    frame_P, row_P, column_P = np.nonzero(cover_THW)  # the pixels of the shape, a fifth or so of all
+    inside = frame_P, row_P, column_P
+    blend_P = 0.5 + 0.5 * np.tanh(2.0 * _waves(generator, u_THW[inside], v_THW[inside], (1.5, 2.5, 4.0, 5.5)))
+    shape_P3, behind_P3 = dark + (light - dark) * blend_P[:, None], background_HW3[row_P, column_P]
+    video_THW3 = np.repeat(_as_pixels(background_HW3)[None], len(poses.x), axis=0)
+    video_THW3[inside] = _as_pixels(behind_P3 + (shape_P3 - behind_P3) * cover_THW[inside][:, None])
+    return video_THW3
+
+
+def _as_pixels(colours: Floats) -> Image:
+    """Return colours of 0 to 1 as bytes."""
+    return np.rint(np.clip(colours, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def _shape_coordinates(poses: Poses, size: int) -> tuple[Floats, Floats]:
