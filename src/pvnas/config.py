@@ -293,6 +293,8 @@ class TrainConfig:
     """Probability of dropping one edge's operation for one sample (P: 0.1 on UCF-101)."""
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the target (P: none)."""
+    graphs: bool = True
+    """On a GPU, record what a step does there and replay it, so that the GPU never waits for the next call."""
     balance: Literal["none", "batches", "groups", "weights"] = "none"
     """Against unequal classes: as many clips of each class (batches), and within it of each group of videos (groups),
     or losses weighted by 1/videos of the class."""
@@ -377,7 +379,7 @@ class RunConfig:
 HARMLESS_FIELDS = frozenset(
     {
         *("data.workers", "data.deadline", "data.max_bad_share", "checkpoint_minutes"),
-        *("search.checkpointing", "search.graphs", "tensorboard"),
+        *("search.checkpointing", "search.graphs", "train.graphs", "tensorboard"),
     }
 )
 

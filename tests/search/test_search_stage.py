@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from catalogs import read_catalog
+from overwriting import Overwriting
 from pvnas.bench.search import Shape, make_batch
 from pvnas.bench.search import make_stage as make_bench_stage
 from pvnas.config import AlphaOptimizerConfig, BatchConfig, RunConfig, tiny
@@ -351,19 +351,6 @@ def test_the_host_never_waits_for_a_gpu_in_a_step(precision, recorded):
         torch.cuda.set_sync_debug_mode("default")
     stage.finite.settle()
     assert float(measures["clips"]) == shape.batch
-
-
-class Overwriting:
-    """As recorded functions do, does what it did at first, and gives the same tensors again with other numbers."""
-
-    def __init__(self):
-        self.given, self.functions = {}, {}
-
-    def call(self, name, function, tensors):
-        found = self.functions.setdefault(name, function)(*tensors)
-        for old, new in zip(tree_leaves(self.given.setdefault(name, found)), tree_leaves(found), strict=True):
-            old.copy_(new)
-        return self.given[name]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import torch
 
 from augmentations import EVERY_AUGMENTATION
 from catalogs import read_catalog
-from pvnas.config import ClipConfig, RunConfig, tiny
+from overwriting import Overwriting
+from pvnas.config import BatchConfig, ClipConfig, RunConfig, tiny
 from pvnas.data.clips.augment import flipped_labels
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.clips.network_input import network_input
@@ -29,6 +30,7 @@ from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage, derived_network
 
 CPU = torch.device("cpu")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def small_config() -> RunConfig:
@@ -49,11 +51,11 @@ def sources(tiny_shapes):
     return parts
 
 
-def make_stage(sources, run_dir, config=None):
+def make_stage(sources, run_dir, config=None, device=CPU):
     log = EpochLog(run_dir, Progress(), tensorboard=False)
     config, classes = config or small_config(), len(sources[0].catalog.classes)
     network = derived_network(config, random_genotype(3), classes)
-    return TrainStage(config, network, *sources[:2], CPU, log)
+    return TrainStage(config, network, *sources[:2], device, log)
 
 
 def run(sources, run_dir, stop=None, config=None):
@@ -116,6 +118,32 @@ def test_a_training_by_the_whole_recipe_resumes_in_the_same_bits_with_any_worker
     named = {name: tensor for name, tensor in whole.tensors().items() if not name.startswith("average/")}
     assert digest(plain.tensors(), None) == digest(named, None)  # the average changes nothing of the training
     assert digest(whole.tensors(), None) != digest(named, None)  # and is part of what a digest stands for
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_recorded_steps_draw_what_others_do_and_change_no_bit(sources, tmp_path, device):
+    """On a CPU by what gives the same tensors again, on a GPU by its graphs."""
+    config, found = recipe_config(batch=BatchConfig(shards=1, clips_per_shard=8)), []
+    for recorded in (True, False):
+        stage = make_stage(sources, tmp_path, config, torch.device(device))
+        if device == "cpu":
+            assert stage.graphs is None
+            stage.graphs = Overwriting()
+        stage.graphs = stage.graphs if recorded else None
+        losses = [
+            stage.step(0, step, batch)["loss"] for step, batch in zip(range(4), stage.batches(0, 0), strict=False)
+        ]
+        found.append([*losses, *stage.tensors().values()])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("switch, shards", [(False, 1), (True, 2)])
+def test_steps_are_not_recorded_where_the_config_or_several_streams_forbid_it(sources, tmp_path, switch, shards):
+    config = small_config()
+    config.train.graphs, config.train.batch.shards = switch, shards
+    assert make_stage(sources, tmp_path, config, torch.device("cuda")).graphs is None
 
 
 def test_the_average_of_weights_and_statistics_by_hand_is_what_is_validated(sources, tmp_path):

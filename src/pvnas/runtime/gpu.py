@@ -85,8 +85,9 @@ class _Recorded(NamedTuple):
 class Graphs:
     """CUDA graphs of functions of tensors, each called once as it is, recorded at its second call and replayed after.
 
-    A function must do the same on every call: no draw of random numbers, no look at a number, and whatever else it
-    reads or changes, parameters above all, stays where it lies. Other sizes than those recorded are called as they are.
+    A function must do the same on every call: no look at a number, and whatever else it reads or changes, parameters
+    above all, stays where it lies. What it draws of the GPU's global generator goes on from where that is at the call,
+    but it may not seed it. Other sizes than those recorded are called as they are.
     """
 
     def __init__(self) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from pvnas.config import RunConfig
 from pvnas.data.balance import class_weights
-from pvnas.data.clips.loader import Batch, steps_per_epoch, training_batches
+from pvnas.data.clips.loader import Batch, Extras, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.fast.accelerate import accelerate_training
+from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage, with_prefix
 from pvnas.runtime.optimizers import weight_optimizer
 from pvnas.runtime.random import key, seed_all
@@ -63,6 +64,9 @@ class TrainStage(Stage):
         optimizers = {"optimizer": self.optimizer}
         super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device)
         self.average = MovingAverage(network, config.train.ema) if config.train.ema > 0 else None
+        # A shard draws from a random stream of its own, which is begun before a graph and not in it.
+        recorded = config.train.graphs and device.type == "cuda" and config.train.batch.shards == 1
+        self.graphs = Graphs() if recorded else None
 
     @property
     def trained(self) -> nn.Module:
@@ -71,24 +75,39 @@ class TrainStage(Stage):
 
     def update(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Make one step of the optimiser from the gradients of the mean loss over the shards."""
-        gradients, measures = loss_gradients(
-            self.network,
-            self.optimizer.parameters,
-            batch.clips_NCTHW,
-            batch.labels_N,
-            self.config.clip,
-            extras=batch.extras,
-            shards=self.config.train.batch.shards,
-            seed=seed,
-            precision=self.config.precision,
-            label_smoothing=self.config.train.label_smoothing,
-            class_weights_K=self.class_weights_K,
-        )
+        gradients, measures = self._gradients(batch, seed)
         divergence.require_loss(self.finite, measures)
         self.optimizer.step(gradients)
         if self.average is not None:
             self.average.update()
         return measures
+
+    def _gradients(self, batch: Batch, seed: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return what ``loss_gradients`` does; the gradients are good until the next call."""
+        extras, train = batch.extras.there(), self.config.train
+
+        def gradients(clips_NCTHW: Tensor, labels_N: Tensor, *more: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            """Return them for tensors that change from step to step, for a graph to copy."""
+            return loss_gradients(
+                self.network,
+                self.optimizer.parameters,
+                clips_NCTHW,
+                labels_N,
+                self.config.clip,
+                extras=Extras(**dict(zip(extras, more, strict=True))),
+                shards=train.batch.shards,
+                seed=seed if self.graphs is None else None,
+                precision=self.config.precision,
+                label_smoothing=train.label_smoothing,
+                class_weights_K=self.class_weights_K,
+            )
+
+        tensors = (batch.clips_NCTHW, batch.labels_N, *extras.values())
+        if self.graphs is None:
+            return gradients(*tensors)
+        with seed_all(key(seed, 0)):  # as the first shard has it
+            recorded, measures = self.graphs.call("step", gradients, tensors)
+        return recorded, {name: value.clone() for name, value in measures.items()}  # which outlive the next call
 
     def steps(self) -> int:
         return steps_per_epoch(len(self.videos), self.config.train.batch)
