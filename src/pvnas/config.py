@@ -119,6 +119,9 @@ class AugmentConfig:
     """Largest length of the shorter side that a video is scaled to before the crop, in pixels."""
     crop: int = 112
     """Side of the square crop that the network sees, in pixels."""
+    first_crop: int = 0
+    """Side that crops have in the first epochs, from which they grow to ``crop``; 0: ``crop`` all along. What they show
+    of a video is the same."""
     flip: Literal["auto", "true", "false", "swap"] = "auto"
     """Mirror half of the training clips: auto (unless class names tell left from right), swap (with their labels)."""
     aspect: float = 1.0

@@ -223,9 +223,9 @@ def training_batches(
 
 def augmented_batch(random_clip: TrainingClips, keys: Sequence[Key]) -> Batch:
     """Return the batch of the clips of these keys, whole shards of one step: cropped, changed, mixed."""
-    augment, clips = random_clip.stage.augment, list(map(random_clip, keys))
-    batch = _batch(clips, augment.crop)
-    clips_NCTHW = with_stills(batch.clips_NCTHW, [clip.still for clip in clips], augment.crop)
+    augment, clips, side = random_clip.stage.augment, list(map(random_clip, keys)), random_clip.side
+    batch = _batch(clips, side)
+    clips_NCTHW = with_stills(batch.clips_NCTHW, [clip.still for clip in clips], side)
     if augment.operations:
         changed = [changed_by(x, clip.operations) for x, clip in zip(clips_NCTHW, clips, strict=True)]
         clips_NCTHW = torch.stack(changed).contiguous(memory_format=torch.channels_last_3d)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pvnas.config import RunConfig, SearchConfig, TrainConfig
 from pvnas.data.clips.appearance import Colours, Still, drawn_colours
-from pvnas.data.clips.augment import NEVER, CropBox, flipped_labels, random_crop_box
+from pvnas.data.clips.augment import NEVER, CropBox, crop_of_epoch, flipped_labels, random_crop_box
 from pvnas.data.clips.chances import Chances
 from pvnas.data.clips.rand_augment import Operation, drawn_operations
 from pvnas.data.clips.sampling import draws, training_indices
@@ -45,6 +45,11 @@ class TrainingClips:
     stage: SearchConfig | TrainConfig
     epoch: int
     stream: str = "train"
+
+    @property
+    def side(self) -> int:
+        """Of this epoch's crops, in pixels."""
+        return crop_of_epoch(self.stage.augment, self.epoch, self.stage.epochs)
 
     @cached_property
     def _labels(self) -> tuple[int, ...]:
