@@ -103,13 +103,15 @@ def _check_size(
     stage: str, categories: Sequence[str], config: RunConfig, augment: AugmentConfig, batch: BatchConfig
 ) -> None:
     """Raise UserError where batch norm would have one value of a channel to take the variance of."""
-    side = side_after_stem(config.stem, augment.crop)
+    field = "first_crop" if augment.first_crop else "crop"
+    crop = getattr(augment, field)
+    side = side_after_stem(config.stem, crop)
     for _ in filter(is_reduction, categories):
         side = (side + 1) // 2
     if batch.clips_per_shard * frames_after_stem(config.stem, config.clip.frames) * side * side < 2:
         raise UserError(
-            f"{stage}: one clip of one frame behind the stem with a crop of {augment.crop} pixels leaves one value of "
-            f"a channel, which has no variance; set a larger --{stage}.augment.crop, "
+            f"{stage}: one clip of one frame behind the stem with a crop of {crop} pixels leaves one value of a "
+            f"channel, which has no variance; set a larger --{stage}.augment.{field}, "
             f"--{stage}.batch.clips_per_shard or --clip.frames"
         )
 

@@ -276,6 +276,11 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
 }
 _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}
 
+
+def _begins(first_crop: int, crop: int) -> bool:
+    return first_crop == 0 or 8 <= first_crop <= crop
+
+
 # Two numbers that must fit each other: the names, how, and what to say where they do not.
 _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("search.stop_epoch", "search.epochs", operator.le, "must not be after"),
@@ -285,8 +290,8 @@ _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("search.alphas.final_temperature", "search.alphas.temperature", operator.le, "must not be higher than"),
     ("search.augment.crop", "search.augment.short_side_min", operator.le, "must not be larger than"),
     ("train.augment.crop", "train.augment.short_side_min", operator.le, "must not be larger than"),
-    ("search.augment.first_crop", "search.augment.crop", operator.le, "must not be larger than"),
-    ("train.augment.first_crop", "train.augment.crop", operator.le, "must not be larger than"),
+    ("search.augment.first_crop", "search.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
+    ("train.augment.first_crop", "train.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
     ("test.crop", "test.short_side", operator.le, "must not be larger than"),
     ("search.augment.short_side_min", "search.augment.short_side_max", operator.le, "must not be larger than"),
     ("train.augment.short_side_min", "train.augment.short_side_max", operator.le, "must not be larger than"),

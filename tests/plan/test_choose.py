@@ -123,6 +123,15 @@ def test_what_a_person_sets_stays_and_the_rest_is_planned_around_it() -> None:
         sized_config(JHMDB, SIZES[0], {"train.augment.crop": 96, "train.augment.short_side_min": 80})
 
 
+def test_crops_that_grow_leave_time_for_more_epochs() -> None:
+    jhmdb = facts(561, 129, 238, 21)
+    epochs = [
+        choose(jhmdb, speeds(jhmdb), 1.0, {"train.augment.first_crop": first, "train.width": 16}).config.train.epochs
+        for first in (0, 40)
+    ]
+    assert epochs[1] / epochs[0] == pytest.approx(1 / 0.806, rel=0.02)
+
+
 def test_too_little_time_is_refused_with_the_least_that_will_do() -> None:
     with pytest.raises(UserError, match=r"0.05 hours are too few: .* about --hours 0\.1\d ") as caught:
         choose(MANY, speeds(MANY, read=0.015), 0.05, {})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pvnas.config import LOCATION_FIELDS, RunConfig, laptop
+from pvnas.data.clips.augment import share_of_work
 from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
@@ -216,14 +217,18 @@ def fitted(config: RunConfig, facts: Facts, speeds: Speeds, there: float, wishes
     left = max(0.0, there - rest - test)
 
     per_epoch = steps_per_epoch(facts.train, config.search.batch)
-    epoch = EPOCH_SECONDS + per_epoch * config.search.batch.clips * _seconds(searching, config)
+    epoch = EPOCH_SECONDS + per_epoch * config.search.batch.clips * _seconds(
+        searching, config, share_of_work(config.search.augment)
+    )
     epoch += facts.validation * _seconds(searching, config, FORWARD) * config.search.validate
     epochs = min(math.ceil(SEARCH_STEPS / per_epoch), int(SEARCH_SHARE * left / epoch), MOST_EPOCHS)
     _put(config, {"search.epochs": max(1, epochs)}, wishes)
     search, search_steps = config.search.epochs * epoch, config.search.epochs * per_epoch
 
     per_epoch = steps_per_epoch(videos_trained_on(config, facts), config.train.batch)
-    epoch = EPOCH_SECONDS + per_epoch * config.train.batch.clips * _seconds(training, config)
+    epoch = EPOCH_SECONDS + per_epoch * config.train.batch.clips * _seconds(
+        training, config, share_of_work(config.train.augment)
+    )
     if config.train.final_on == "train":  # else nothing is left to validate it on
         _put(config, {"train.validate_every": max(1, min(MOST_EPOCHS, int(left / epoch)) // VALIDATIONS)}, wishes)
         epoch += facts.validation * _seconds(training, config, FORWARD) / config.train.validate_every

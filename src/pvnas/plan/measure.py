@@ -68,6 +68,7 @@ def measured(
         decode = (time.perf_counter() - started) / frames
     config = deepcopy(config)
     config.data.workers = 0
+    config.search.augment.first_crop = config.train.augment.first_crop = 0  # what less of it saves is reckoned
     config.search.epochs = config.train.epochs = WARM_UP["cuda"] + STEPS
     for size in sizes:
         if size in clips:

@@ -106,7 +106,8 @@ class TrainStage(Stage):
         if self.graphs is None:
             return gradients(*tensors)
         with seed_all(key(seed, 0)):  # as the first shard has it
-            recorded, measures = self.graphs.call("step", gradients, tensors)
+            # One for each size of crops, which may grow over the epochs.
+            recorded, measures = self.graphs.call(batch.clips_NCTHW.shape, gradients, tensors)
         return recorded, {name: value.clone() for name, value in measures.items()}  # which outlive the next call
 
     def steps(self) -> int:

@@ -15,8 +15,10 @@ from pvnas.data.clips.augment import (
     CropBox,
     centre_box,
     crop_batch,
+    crop_of_epoch,
     crop_resize,
     random_crop_box,
+    share_of_work,
     spatial_view_box,
     validation_box,
 )
@@ -178,6 +180,27 @@ def test_chances_of_one_half_and_settings_that_are_off_make_the_upright_square()
         chances = Chances.drawn(generator(1, i))
         assert random_crop_box(80, 106, plain, generator(0, i), may_flip=True, chances=chances) == expected
         assert random_crop_box(80, 106, SHAPED, generator(0, i), may_flip=True) == expected
+
+
+@pytest.mark.parametrize(
+    "first_crop, crop, sides",
+    [
+        (40, 72, [40] * 4 + [48] * 3 + [56] * 4 + [64] * 3 + [72] * 6),
+        (64, 72, [64] * 14 + [72] * 6),
+        (72, 72, [72] * 20),
+        (0, 72, [72] * 20),
+    ],
+)
+def test_crops_grow_in_stages_of_eight_pixels(first_crop: int, crop: int, sides: list[int]) -> None:
+    augment = AugmentConfig(72, 103, crop, first_crop=first_crop)
+    assert [crop_of_epoch(augment, epoch, 20) for epoch in range(20)] == sides
+
+
+def test_what_growing_crops_save() -> None:
+    shares = [0.4 + 0.6 * (side / 72) ** 2 for side in (40, 48, 56, 64)]
+    assert share_of_work(AugmentConfig(72, 103, 72, first_crop=40)) == pytest.approx(0.3 + 0.7 * sum(shares) / 4)
+    assert share_of_work(AugmentConfig(72, 103, 72, first_crop=72)) == 1.0
+    assert share_of_work(AugmentConfig(72, 103, 72)) == 1.0
 
 
 def test_a_crop_of_another_aspect_has_the_squares_area() -> None:

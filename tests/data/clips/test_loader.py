@@ -19,7 +19,7 @@ from catalogs import read_catalog
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips import loader  # by the module: pytest would take test_batches for a test
-from pvnas.data.clips.augment import CropBox, crop_resize, spatial_view_box
+from pvnas.data.clips.augment import CropBox, crop_batch, crop_resize, spatial_view_box
 from pvnas.data.clips.loader import (
     Batch,
     Extras,
@@ -127,7 +127,9 @@ def test_a_still_video_stays_still_under_every_augmentation_of_one_clip(source: 
     source.prepare_cache()
     for video in source._cache or ():
         video.frames_TCHW.copy_(video.frames_TCHW[:1].clone().expand_as(video.frames_TCHW))
-    (first, *_) = training_batches(source, RunConfig(clip=BOTH), replace(STAGE, augment=EVERYTHING), 0)
+    (first, *_) = training_batches(
+        source, RunConfig(clip=BOTH), replace(STAGE, augment=replace(EVERYTHING, first_crop=0)), 0
+    )
     assert first.clips_NCTHW.shape == (6, 3, 8, 24, 24)
     assert (first.clips_NCTHW == first.clips_NCTHW[:, :, :1]).all()
     assert len({clip.numpy().tobytes() for clip in first.clips_NCTHW}) == 6
@@ -151,6 +153,23 @@ def test_one_option_changes_no_draw_of_another(source: VideoDataset) -> None:
     assert stills == [(c.still.box, c.still.share) if c.still else None for c in turned]
     assert 2 <= sum(still is not None for still in stills) <= 10
     assert all(0 < still[1] <= 0.5 for still in stills if still is not None)
+
+
+def test_crops_that_grow_show_the_same_in_fewer_pixels(source: VideoDataset) -> None:
+    config, stage = RunConfig(clip=CLIP), replace(STAGE, epochs=10, augment=replace(AUGMENT, first_crop=8))
+    sides = []
+    for epoch in range(10):
+        batch = next(training_batches(source, config, stage, epoch))
+        sides.append(batch.clips_NCTHW.shape[3])
+        assert batch.clips_NCTHW.shape[3:] == (sides[-1], sides[-1])
+    assert sides == [8] * 4 + [16] * 3 + [24] * 3
+    small, large = (next(training_batches(source, config, replace(stage, epochs=epochs), 0)) for epochs in (10, 1))
+    assert large.clips_NCTHW.shape[3] == 24  # the only epoch
+    drawn = TrainingClips(source, config, stage, epoch=0)
+    order = epoch_order(len(source), stage.batch, seed=0, epoch=0, stream="train")
+    clips = [drawn((0, n, int(video))) for n, video in enumerate(order[0])]
+    expected = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], 8)
+    assert torch.equal(small.clips_NCTHW, expected)
 
 
 def test_the_single_video_of_a_set_has_no_still_of_another(source: VideoDataset) -> None:

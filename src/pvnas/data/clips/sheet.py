@@ -43,8 +43,9 @@ def write_sheet(
         raise UserError("no training videos; add some, or lower --data.validation_share and --data.test_share")
     chosen = _spread(videos)
     plain = next(validation_batches(videos.select(chosen), config.clip, stage.augment, len(chosen)))
-    # As one shard, so that clips are mixed with others of the sheet.
-    random_clip = TrainingClips(videos, config, replace(stage, batch=BatchConfig(1, len(chosen))), epoch=0)
+    # As one shard, so that clips are mixed with others of the sheet, and as large as they become.
+    shown = replace(stage, batch=BatchConfig(1, len(chosen)), augment=replace(stage.augment, first_crop=0))
+    random_clip = TrainingClips(videos, config, shown, epoch=0)
     draws = [
         augmented_batch(random_clip, [(draw, n, index) for n, index in enumerate(chosen)]) for draw in range(clips)
     ]
