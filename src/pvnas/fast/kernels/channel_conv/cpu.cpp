@@ -92,8 +92,8 @@ struct LayOut : Kernels {
   Size frames, sign;
 };
 
-// How many frames of three taps in time Winograd's algorithm makes at once: by which there is least to multiply. 0 where
-// it would not pay.
+// How many frames of three taps in time Winograd's algorithm makes at once: by which there is least to multiply. 0
+// where it would not pay.
 static Size frames_at_once(const Kernels& a, Size frames) {
   if (a.taps != 3 || frames < 3 || std::min(a.n_from, a.n_to) < 24) return 0;
   Size best = 3;
@@ -272,8 +272,8 @@ static void convolve_in_time(const ChannelConv& a, const Real* weights) {
         Size count = chunks.count(chunk), rows = tiles * count;
         if (run == 0 || a.x_edge)
           for (Size edge = 0; edge < a.summed; ++edge)
-            values_in_time<OfInput<M>, M, 1>(a.x, chunks, chunk, (run + edge) * a.x_edge, a.n_from, a.relu, copies.at(0),
-                                             values.at(edge * of_edge), row);
+            values_in_time<OfInput<M>, M, 1>(a.x, chunks, chunk, (run + edge) * a.x_edge, a.n_from, a.relu,
+                                             copies.at(0), values.at(edge * of_edge), row);
         for (Size block = 0; block < blocks; ++block) {
           Size n = std::min<Size>(COLUMNS, a.n_to - block * COLUMNS), width = vectors_of(n) * LANES;
           for (int point = 0; point < N; ++point)
@@ -424,7 +424,8 @@ static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
 
 extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
   Kernels kernels{a.threads, nullptr, 0, 0, 0, 0, a.n_a, a.n_b, a.edges, 1, a.taps};
-  if (Size at_once = frames_at_once(kernels, a.frames)) return with_points(at_once, [&](auto m) { kernel_grad_in_time<m>(a); });
+  if (Size at_once = frames_at_once(kernels, a.frames))
+    return with_points(at_once, [&](auto m) { kernel_grad_in_time<m>(a); });
   // Of small frames a chunk takes several, whose pixels and those of the frames around them all taps in time share.
   bool whole_frames = a.taps > 1 && a.frame <= CHUNK;
   Size clip = a.taps > 1 ? a.frame * a.frames : a.pixels, around = whole_frames ? a.frame : 0;

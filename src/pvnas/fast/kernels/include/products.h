@@ -1,5 +1,5 @@
-// Products of matrices, a tile of some rows times one or two vectors of columns at a time: its sums are held in registers
-// while the product runs.
+// Products of matrices, a tile of some rows times one or two vectors of columns at a time: its sums are held in
+// registers while the product runs.
 #pragma once
 
 #include "vectors.h"

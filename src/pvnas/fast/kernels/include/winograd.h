@@ -2,8 +2,8 @@
 // 2016): M outputs in a line read M + 2 inputs, and take M + 2 multiplications in place of 3 M.
 //
 // Inputs and kernel are taken for coefficients of polynomials, whose values at M + 1 points and at infinity are
-// multiplied. In several dimensions it is done along one after another. Over channels each multiplication is a product of
-// matrices.
+// multiplied. In several dimensions it is done along one after another. Over channels each multiplication is a product
+// of matrices.
 #pragma once
 
 #include <utility>
