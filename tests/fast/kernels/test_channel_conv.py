@@ -72,6 +72,20 @@ def test_clips_of_any_length(check, frames, edges, shared, size):
     check(25, 40, edges, 3, shared, True, 2, frames, size)
 
 
+@ON_CPU
+@pytest.mark.parametrize("frames", [2, 4])
+def test_over_time_behind_a_depthwise_convolution(kernels, frames, make, exact, assert_close):
+    """As an operation that somebody registers may have it: what is read there is not in memory."""
+    x, first, kernel = make(2 * frames, 26, 9, 11), make(26, 1, 3, 3), make(30, 26, 3, 1)
+    read = F.conv2d(x.double().relu(), first.double(), None, 1, 1, 1, 26)
+    kernel64 = exact(kernel)
+    y, grad = convolve(read, kernel64, 1, frames), make(2 * frames, 30, 9, 11)
+    assert_close(kernels.channel_conv(kernels.depthwise(x, first), kernel, 1, frames), y)
+    (expected,) = torch.autograd.grad(y, kernel64, grad.double())
+    given = kernels.channel_conv_kernel_grad(grad, kernels.depthwise(x, first), kernel, 1, frames)
+    assert_close(given, expected)
+
+
 @pytest.mark.parametrize("taps", [1, 3])
 def test_edges_among_other_channels(kernels, taps, make, exact, assert_close):
     """As both halves of a reduction: an edge's channels lie ``step`` behind those of the edge before."""

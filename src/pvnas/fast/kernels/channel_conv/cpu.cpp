@@ -94,8 +94,8 @@ struct LayOut : Kernels {
 
 // How many frames of three taps in time Winograd's algorithm makes at once: by which there is least to multiply. 0
 // where it would not pay.
-static Size frames_at_once(const Kernels& a, Size frames) {
-  if (a.taps != 3 || frames < 3 || std::min(a.n_from, a.n_to) < 24) return 0;
+static Size frames_at_once(Size taps, Size frames, Size n_from, Size n_to) {
+  if (taps != 3 || frames < 3 || std::min(n_from, n_to) < 24) return 0;
   Size best = 3;
   for (Size m : {4, 5})
     if ((frames + m - 1) / m * (m + 2) < (frames + best - 1) / best * (best + 2)) best = m;
@@ -103,7 +103,7 @@ static Size frames_at_once(const Kernels& a, Size frames) {
 }
 
 static Size laid_out_size(const Kernels& a, Size frames) {
-  Size at_once = frames_at_once(a, frames), taps = at_once ? at_once + 2 : a.taps;
+  Size at_once = frames_at_once(a.taps, frames, a.n_from, a.n_to), taps = at_once ? at_once + 2 : a.taps;
   return a.runs * ((a.n_to + COLUMNS - 1) / COLUMNS) * a.summed * taps * a.n_from * COLUMNS;
 }
 
@@ -134,7 +134,8 @@ static void weights_in_time(const LayOut& a) {
 
 // Weights in the order in which a tile reads them: by run, by columns, by edge, by tap, by channel that enters.
 extern "C" void pvnas_lay_out(const LayOut& a) {
-  if (Size at_once = frames_at_once(a, a.frames)) return with_points(at_once, [&](auto m) { weights_in_time<m>(a); });
+  if (Size at_once = frames_at_once(a.taps, a.frames, a.n_from, a.n_to))
+    return with_points(at_once, [&](auto m) { weights_in_time<m>(a); });
   constexpr int N = COLUMNS;
   Size blocks = (a.n_to + N - 1) / N, all = a.runs * blocks * a.summed * a.taps;
 #pragma omp parallel for num_threads(a.threads) schedule(static) if (all * a.n_from * N > 65536)
@@ -218,12 +219,13 @@ static void gather(const ChannelConv& a, const Chunks& chunks, Size chunk, Size 
 
 // ---- the same of three taps in time, by Winograd's algorithm
 
-// Chunks of some pixels, in all frames of a clip.
+// Chunks of some pixels, in all frames of a clip. Whole lines of so many pixels where `line` is given.
 struct ChunksInTime {
   Size frame, frames, each, in_clip, all;
-  ChunksInTime(Size pixels, Size frame_, Size frames_) : frame(frame_), frames(frames_) {
+  ChunksInTime(Size pixels, Size frame_, Size frames_, Size line) : frame(frame_), frames(frames_) {
     in_clip = (frame + CHUNK / 2 - 1) / (CHUNK / 2);
     each = (frame + in_clip - 1) / in_clip;
+    if (line) each = (each + line - 1) / line * line;
     in_clip = (frame + each - 1) / each;
     all = pixels / (frame * frames) * in_clip;
   }
@@ -256,7 +258,7 @@ static void values_in_time(const Read& x, const ChunksInTime& chunks, Size chunk
 template <int M>
 static void convolve_in_time(const ChannelConv& a, const Real* weights) {
   constexpr int N = M + 2;
-  ChunksInTime chunks(a.pixels, a.frame, a.frames);
+  ChunksInTime chunks(a.pixels, a.frame, a.frames, a.x.depthwise.w_out);
   Size blocks = (a.n_to + COLUMNS - 1) / COLUMNS, panel = N * a.n_from * COLUMNS, channels = a.runs * a.n_to;
   Size tiles = (a.frames + M - 1) / M, row = Numbers::apart(a.n_from), made_row = Numbers::apart(a.n_to);
   bool streamed = !a.add && streams(a.y.first, a.pixels, {a.y.row, a.y_edge, a.n_to});
@@ -321,7 +323,7 @@ extern "C" void pvnas_channel_conv(const ChannelConv& a) {
   Numbers panels(a.laid_out ? 0 : laid_out_size(a, a.frames));
   if (!a.laid_out) pvnas_lay_out(LayOut{a, panels.at(0), a.frames, a.sign});
   const Real* weights = a.laid_out ? a.laid_out : panels.at(0);
-  if (Size at_once = frames_at_once(a, a.frames))
+  if (Size at_once = frames_at_once(a.taps, a.frames, a.n_from, a.n_to))
     return with_points(at_once, [&](auto m) { convolve_in_time<m>(a, weights); });
   Chunks chunks(a.pixels, a.frame, a.taps > 1, a.x.depthwise.w_out);
   Size blocks = (a.n_to + COLUMNS - 1) / COLUMNS, panel = a.summed * a.taps * a.n_from * COLUMNS;
@@ -377,7 +379,7 @@ static Size parts_of(Size chunks, Size numbers) {
 template <int M>
 static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
   constexpr int N = M + 2;
-  ChunksInTime chunks(a.pixels, a.frame, a.frames);
+  ChunksInTime chunks(a.pixels, a.frame, a.frames, a.x.depthwise.w_out);
   Size x_row = Numbers::apart(a.n_a), g_row = Numbers::apart(a.n_b), tiles = (a.frames + M - 1) / M;
   Size of_point = a.n_b * x_row, of_edge = N * of_point, parts = parts_of(chunks.all, a.edges * a.n_b * a.n_a * N);
   Numbers part_sums(parts * a.edges * of_edge);
@@ -423,8 +425,7 @@ static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
 }
 
 extern "C" void pvnas_channel_conv_kernel_grad(const ChannelConvKernelGrad& a) {
-  Kernels kernels{a.threads, nullptr, 0, 0, 0, 0, a.n_a, a.n_b, a.edges, 1, a.taps};
-  if (Size at_once = frames_at_once(kernels, a.frames))
+  if (Size at_once = frames_at_once(a.taps, a.frames, a.n_a, a.n_b))
     return with_points(at_once, [&](auto m) { kernel_grad_in_time<m>(a); });
   // Of small frames a chunk takes several, whose pixels and those of the frames around them all taps in time share.
   bool whole_frames = a.taps > 1 && a.frame <= CHUNK;

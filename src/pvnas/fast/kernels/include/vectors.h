@@ -199,7 +199,7 @@ struct Numbers {
   static constexpr Size LINE = 64 / sizeof(Real);
   std::unique_ptr<Real, decltype(&std::free)> memory;
   explicit Numbers(Size count)
-      : memory(static_cast<Real*>(std::aligned_alloc(64, (count + LINE - 1) / LINE * 64)), &std::free) {
+      : memory(static_cast<Real*>(std::aligned_alloc(64, (count / LINE + 1) * 64)), &std::free) {
     if (!memory) throw std::bad_alloc();
   }
   Real* at(Size number) const { return memory.get() + number; }

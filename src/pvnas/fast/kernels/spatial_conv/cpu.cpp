@@ -86,14 +86,6 @@ static void weights_of(const SpatialWeights& a) {
     }
 }
 
-}  // namespace
-
-extern "C" void pvnas_spatial_weights(const SpatialWeights& a) {
-  with_points(a.m, [&](auto m) { weights_of<m>(a); });
-}
-
-namespace {
-
 // ---- y = the convolution of x
 
 struct SpatialConv {
@@ -153,14 +145,6 @@ static void convolve(const SpatialConv& a) {
   }
 }
 
-}  // namespace
-
-extern "C" void pvnas_spatial_conv(const SpatialConv& a) {
-  with_points(a.m, [&](auto m) { convolve<m>(a); });
-}
-
-namespace {
-
 // ---- gradient of the kernel
 
 struct SpatialConvKernelGrad {
@@ -188,9 +172,9 @@ static void kernel_grad(const SpatialConvKernelGrad& a) {
       for (Size first = 0; first < count; first += STRETCH) {
         Size here = std::min(STRETCH, count - first);
         write_values<OfInput<M>>(squares, begin + first, here, 1, a.x, a.n_a, a.relu,
-                           x_values.at(first * x_row), x_row, x_point);
+                                 x_values.at(first * x_row), x_row, x_point);
         write_values<Transposed<ToOutputs<M>>>(squares, begin + first, here, 0, a.g, a.n_b, false,
-                        g_values.at(first * g_row), g_row, g_point);
+                                               g_values.at(first * g_row), g_row, g_point);
       }
 #pragma omp for collapse(2) schedule(static)
       for (int p = 0; p < POINTS<M>; ++p)
@@ -216,6 +200,14 @@ static void kernel_grad(const SpatialConvKernelGrad& a) {
 }
 
 }  // namespace
+
+extern "C" void pvnas_spatial_weights(const SpatialWeights& a) {
+  with_points(a.m, [&](auto m) { weights_of<m>(a); });
+}
+
+extern "C" void pvnas_spatial_conv(const SpatialConv& a) {
+  with_points(a.m, [&](auto m) { convolve<m>(a); });
+}
 
 extern "C" void pvnas_spatial_conv_kernel_grad(const SpatialConvKernelGrad& a) {
   with_points(a.m, [&](auto m) { kernel_grad<m>(a); });
