@@ -78,11 +78,15 @@ def fields_typed(words: Sequence[str]) -> dict[str, object]:
 
 
 def in_one_line(main: Callable[[], None]) -> None:
-    """Run a script; a mistake that a person can mend is one line and exit code 2."""
+    """Run a script; a mistake that a person can mend is one line and exit code 2, a stop one line and 75."""
     from pvnas.errors import UserError
+    from pvnas.runtime.signals import Interrupted
 
     try:
         main()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Interrupted as stopped:
+        print(f"{Path(sys.argv[0]).name}: {stopped}; the same command goes on", file=sys.stderr)
+        raise SystemExit(75) from None

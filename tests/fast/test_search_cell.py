@@ -22,15 +22,9 @@ EACH = [pytest.param("pytorch"), CPU, pytest.param("triton", marks=NO_GPU)]
 
 
 @pytest.fixture
-def kind(request, monkeypatch):
+def kind(request, monkeypatch, kernel_set):
     """Which kernels cells compute by, whatever the device."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    if request.param == "pytorch":
-        from pvnas.fast.kernels import pytorch as kernels
-    elif request.param == "c++":
-        from pvnas.fast.kernels import cpp as kernels
-    else:
-        from pvnas.fast.kernels import triton_set as kernels
+    kernels = kernel_set(request.param)
     monkeypatch.setattr(search_cell, "kernels_for", lambda x: kernels)
     return request.param
 

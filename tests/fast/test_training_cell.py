@@ -30,15 +30,9 @@ COMPILED = pytest.mark.parametrize("kind", [CPU, TRITON], indirect=True)
 
 
 @pytest.fixture
-def kind(request, monkeypatch):
+def kind(request, monkeypatch, kernel_set):
     """Which kernels fast cells compute by."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    if request.param == "pytorch":
-        from pvnas.fast.kernels import pytorch as kernels
-    elif request.param == "c++":
-        from pvnas.fast.kernels import cpp as kernels
-    else:
-        from pvnas.fast.kernels import triton_set as kernels
+    kernels = kernel_set(request.param)
     monkeypatch.setattr(training_cell, "fast_kernels_for", lambda x: kernels)
     return request.param
 

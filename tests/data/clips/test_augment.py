@@ -18,7 +18,6 @@ from pvnas.data.clips.augment import (
     crop_of_epoch,
     crop_resize,
     random_crop_box,
-    share_of_work,
     spatial_view_box,
     validation_box,
 )
@@ -194,13 +193,6 @@ def test_chances_of_one_half_and_settings_that_are_off_make_the_upright_square()
 def test_crops_grow_in_stages_of_eight_pixels(first_crop: int, crop: int, sides: list[int]) -> None:
     augment = AugmentConfig(72, 103, crop, first_crop=first_crop)
     assert [crop_of_epoch(augment, epoch, 20) for epoch in range(20)] == sides
-
-
-def test_what_growing_crops_save() -> None:
-    shares = [0.4 + 0.6 * (side / 72) ** 2 for side in (40, 48, 56, 64)]
-    assert share_of_work(AugmentConfig(72, 103, 72, first_crop=40)) == pytest.approx(0.3 + 0.7 * sum(shares) / 4)
-    assert share_of_work(AugmentConfig(72, 103, 72, first_crop=72)) == 1.0
-    assert share_of_work(AugmentConfig(72, 103, 72)) == 1.0
 
 
 def test_a_crop_of_another_aspect_has_the_squares_area() -> None:

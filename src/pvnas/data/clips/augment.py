@@ -21,8 +21,6 @@ from pvnas.data.clips.chances import MIDDLE, Chances
 PIXELS_A_SAMPLE = 1.6
 # Of the epochs, in which crops grow, and by how many pixels at a time: stems and cells halve them four times or so.
 GROWING_SHARE, CROP_STEP = 0.7, 8
-# Of a step's time, what small crops take as well: crops of 40 pixels take 0.6 of the time of 72.
-SHARE_OF_ANY_CROP = 0.4
 
 
 @dataclass(frozen=True)
@@ -109,15 +107,6 @@ def crop_of_epoch(augment: AugmentConfig, epoch: int, epochs: int) -> int:
     sides = range(augment.first_crop, augment.crop, CROP_STEP)
     stage = int(epoch / epochs / GROWING_SHARE * len(sides))
     return sides[stage] if stage < len(sides) else augment.crop
-
-
-def share_of_work(augment: AugmentConfig) -> float:
-    """Return what a clip costs in the mean over the epochs, as a share of one of ``crop`` pixels."""
-    if not augment.first_crop:
-        return 1.0
-    sides = range(augment.first_crop, augment.crop, CROP_STEP)
-    shares = [SHARE_OF_ANY_CROP + (1 - SHARE_OF_ANY_CROP) * (side / augment.crop) ** 2 for side in sides]
-    return 1 - GROWING_SHARE + GROWING_SHARE * sum(shares) / len(shares) if shares else 1.0
 
 
 def _side(height: int, width: int, crop: int, short_side: float) -> int:
