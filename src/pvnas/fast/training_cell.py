@@ -9,6 +9,7 @@ Legend: N clips, T frames, F = N*T folded frames, C channels of the cell.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -147,7 +148,7 @@ class _NodeGrad:
         return into
 
 
-class _Edge:
+class _Edge(ABC):
     """One edge: what it adds to its node's sum is what a norm makes of a tensor, or a tensor as it is."""
 
     drops = True
@@ -160,10 +161,11 @@ class _Edge:
         """Return the parameters for which ``backward`` returns gradients."""
         return []
 
+    @abstractmethod
     def forward(self, inputs: NodeInput, gathered: BatchStatistics | None) -> tuple[Normed, Any]:
         """Return what the edge adds to the sum, and what its backward pass reads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(
         self, grad: Tensor, scales: Tensor | None, inputs: NodeInput, saved: Any, x_grad: _NodeGrad
     ) -> Sequence[Tensor | None]:
@@ -171,7 +173,6 @@ class _Edge:
 
         ``scales``: by which each clip has been multiplied, (N,).
         """
-        raise NotImplementedError
 
 
 class _IdentityEdge(_Edge):

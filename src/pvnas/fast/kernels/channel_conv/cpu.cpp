@@ -123,8 +123,7 @@ static void weights_in_time(const LayOut& a) {
         for (int tap = 0; tap < 3; ++tap) taps[a.sign < 0 ? 2 - tap : tap][i] = from[i * a.k_to + tap * a.k_tap];
       for (Size v = 0; v < width; v += LANES) {
         Vector read[3] = {Whole::load(taps[0] + v), Whole::load(taps[1] + v), Whole::load(taps[2] + v)};
-        for_each_constant<N>([&](auto point) {
-          Vector value = row_times<OfKernel<M>, point>(read, 1, std::make_integer_sequence<int, 3>{});
+        one_side<OfKernel<M>>(read, [&](auto point, Vector value) {
           Whole::store(a.to + (panel * N + point) * a.n_from * COLUMNS + c * width + v, value);
         });
       }
@@ -237,7 +236,7 @@ struct ChunksInTime {
 template <class Of, int M, int BEFORE>
 static void values_in_time(const Read& x, const ChunksInTime& chunks, Size chunk, Size channel, Size channels,
                            bool with_relu, Real* copies, Real* to, Size row) {
-  constexpr int READ = Of::MATRIX.columns, N = M + 2;
+  constexpr int READ = Of::MATRIX.columns;
   Size count = chunks.count(chunk), frame = count * row, tiles = (chunks.frames + M - 1) / M;
   for (Size time = 0; time < chunks.frames; ++time)
     copy_rows(x, chunks.begin(chunk, time), channel, count, channels, {copies + time * frame, row}, with_relu);
@@ -248,8 +247,7 @@ static void values_in_time(const Read& x, const ChunksInTime& chunks, Size chunk
         Size time = tile * M + k - BEFORE;
         read[k] = time >= 0 && time < chunks.frames ? Whole::load(copies + time * frame + i) : Vector{};
       }
-      for_each_constant<N>([&](auto point) {
-        Vector value = row_times<Of, point>(read, 1, std::make_integer_sequence<int, READ>{});
+      one_side<Of>(read, [&](auto point, Vector value) {
         Whole::store(to + (point * tiles + tile) * frame + i, value);
       });
     }
@@ -295,10 +293,9 @@ static void convolve_in_time(const ChannelConv& a, const Real* weights) {
                 Vector read[N];
                 for (int point = 0; point < N; ++point)
                   read[point] = Whole::load(products.at(point * of_point + (tile * count + pixel) * COLUMNS + v));
-                for_each_constant<M>([&](auto i) {
+                one_side<ToOutputs<M>>(read, [&](auto i, Vector y) {
                   Size time = tile * M + i;
                   if (time >= a.frames) return;
-                  Vector y = row_times<ToOutputs<M>, i>(read, 1, std::make_integer_sequence<int, N>{});
                   Whole::store(made.at((time * count + pixel) * made_row + block * COLUMNS + v), y);
                 });
               }
@@ -416,8 +413,7 @@ static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
           for (Size part = 0; part < parts; ++part)
             read[point] += Whole::load(part_sums.at((part * a.edges + row / a.n_b) * of_edge + point * of_point +
                                                     row % a.n_b * x_row + n));
-        for_each_constant<3>([&](auto tap) {
-          Vector sum = row_times<Transposed<OfKernel<M>>, tap>(read, 1, std::make_integer_sequence<int, N>{});
+        one_side<Transposed<OfKernel<M>>>(read, [&](auto tap, Vector sum) {
           for (Size i = 0; i < std::min<Size>(LANES, a.n_a - n); ++i) a.sums[(row * a.n_a + n + i) * 3 + tap] = sum[i];
         });
       }

@@ -142,6 +142,14 @@ inline void for_each_constant(Work work) {
   for_each_constant<COUNT>(work, std::make_integer_sequence<int, COUNT>{});
 }
 
+// Calls put(std::integral_constant<int, index>, vector) with matrix * x, of a line x of vectors.
+template <class Of, class Put>
+inline void one_side(const Vector* x, Put put) {
+  for_each_constant<Of::MATRIX.rows>([&](auto i) {
+    put(i, row_times<Of, i>(x, 1, std::make_integer_sequence<int, Of::MATRIX.columns>{}));
+  });
+}
+
 // Calls put(index, vector) with matrix * x * matrix', of a square x of vectors.
 template <class Of, class Put>
 inline void both_sides(const Vector* x, Put put) {
