@@ -76,10 +76,10 @@ def test_clips_of_any_length(check, frames, edges, shared, size):
 @pytest.mark.parametrize("frames", [2, 4])
 def test_over_time_behind_a_depthwise_convolution(kernels, frames, make, exact, assert_close):
     """As an operation that somebody registers may have it: what is read there is not in memory."""
-    x, first, kernel = make(2 * frames, 26, 9, 11), make(26, 1, 3, 3), make(30, 26, 3, 1)
+    x, first, kernel = make(2 * frames, 26, 9, 10), make(26, 1, 3, 3), make(30, 26, 3, 1)
     read = F.conv2d(x.double().relu(), first.double(), None, 1, 1, 1, 26)
     kernel64 = exact(kernel)
-    y, grad = convolve(read, kernel64, 1, frames), make(2 * frames, 30, 9, 11)
+    y, grad = convolve(read, kernel64, 1, frames), make(2 * frames, 30, 9, 10)
     assert_close(kernels.channel_conv(kernels.depthwise(x, first), kernel, 1, frames), y)
     (expected,) = torch.autograd.grad(y, kernel64, grad.double())
     given = kernels.channel_conv_kernel_grad(grad, kernels.depthwise(x, first), kernel, 1, frames)
