@@ -247,13 +247,13 @@ def checked(field: Field, value: object, where: str = "") -> object:
 _LARGE, BELOW_ONE = 10**6, 0.9999999
 _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, 2**63 - 1): "seed",
-    (0, 4096): "threads",
     (0, 1024): "workers",
     (0, 1000): "initial_std",
     (0, 1): "max_bad_share step_factor final_factor brightness contrast saturation grey static drop_rgb",
     (0.001, 60): "motion_seconds",
     (1, 4): "aspect",
     (0, 8192): "first_crop",
+    (0, 4096): "threads first_frames",
     (0, 45): "shear",
     (0, 180): "rotate",
     (0.1, 10): "window_min window_max",
@@ -277,6 +277,10 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
 _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}
 
 
+def _starts(first_frames: int, frames: int) -> bool:
+    return first_frames == 0 or 2 <= first_frames <= frames
+
+
 def _begins(first_crop: int, crop: int) -> bool:
     return first_crop == 0 or 8 <= first_crop <= crop
 
@@ -292,6 +296,8 @@ _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("train.augment.crop", "train.augment.short_side_min", operator.le, "must not be larger than"),
     ("search.augment.first_crop", "search.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
     ("train.augment.first_crop", "train.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
+    ("search.augment.first_frames", "clip.frames", _starts, "must be 0, or from 2 up to"),
+    ("train.augment.first_frames", "clip.frames", _starts, "must be 0, or from 2 up to"),
     ("test.crop", "test.short_side", operator.le, "must not be larger than"),
     ("search.augment.short_side_min", "search.augment.short_side_max", operator.le, "must not be larger than"),
     ("train.augment.short_side_min", "train.augment.short_side_max", operator.le, "must not be larger than"),

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Literal
 
 import torch
@@ -107,6 +108,18 @@ def crop_of_epoch(augment: AugmentConfig, epoch: int, epochs: int) -> int:
     sides = range(augment.first_crop, augment.crop, CROP_STEP)
     stage = int(epoch / epochs / GROWING_SHARE * len(sides))
     return sides[stage] if stage < len(sides) else augment.crop
+
+
+def frames_of_epoch(augment: AugmentConfig, frames: int, epoch: int, epochs: int) -> int:
+    """Return the frames of the clips of an epoch, from 0 on: ``first_frames`` doubled in equal stages up to ``frames``.
+
+    As ``crop_of_epoch``, with the same source.
+    """
+    if not augment.first_frames or epoch + 1 == epochs:
+        return frames
+    counts = list(takewhile(lambda few: few < frames, (augment.first_frames * 2**n for n in count())))
+    stage = int(epoch / epochs / GROWING_SHARE * len(counts))
+    return counts[stage] if stage < len(counts) else frames
 
 
 def _side(height: int, width: int, crop: int, short_side: float) -> int:

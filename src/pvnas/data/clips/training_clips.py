@@ -4,7 +4,7 @@ Everything random hangs on (seed, stream, epoch, step, position in the batch). T
 come from one generator, those of all other augmentation from others, so that nothing changes where it is off.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pvnas.config import RunConfig, SearchConfig, TrainConfig
+from pvnas.config import ClipConfig, RunConfig, SearchConfig, TrainConfig
 from pvnas.data.clips.appearance import Colours, Still, drawn_colours
-from pvnas.data.clips.augment import NEVER, CropBox, crop_of_epoch, flipped_labels, random_crop_box
+from pvnas.data.clips.augment import NEVER, CropBox, crop_of_epoch, flipped_labels, frames_of_epoch, random_crop_box
 from pvnas.data.clips.chances import Chances
 from pvnas.data.clips.rand_augment import Operation, drawn_operations
 from pvnas.data.clips.sampling import draws, training_indices
@@ -52,6 +52,13 @@ class TrainingClips:
         return crop_of_epoch(self.stage.augment, self.epoch, self.stage.epochs)
 
     @cached_property
+    def clip(self) -> ClipConfig:
+        """How this epoch's clips are made."""
+        config = self.config.clip
+        frames = frames_of_epoch(self.stage.augment, config.frames, self.epoch, self.stage.epochs)
+        return replace(config, frames=frames)
+
+    @cached_property
     def _labels(self) -> tuple[int, ...]:
         """Of the mirrored clips of each class."""
         return flipped_labels(self.videos.catalog.classes, self.stage.augment.flip)
@@ -67,7 +74,7 @@ class TrainingClips:
     def __call__(self, clip_key: Key) -> UncroppedClip:
         """Return the clip of (step, position in the batch, video). Raises UserError for a video that cannot be read."""
         step, position, index = clip_key
-        clip, augment = self.config.clip, self.stage.augment
+        clip, augment = self.clip, self.stage.augment
         draw = self.generator("clip", step, position)
         chances = Chances.drawn(self.generator("augment", step, position))
         u = [float(torch.rand((), generator=draw, dtype=torch.float64)) for _ in range(draws(clip))]
