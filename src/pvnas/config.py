@@ -123,8 +123,8 @@ class AugmentConfig:
     """Side that crops have in the first epochs, from which they grow to ``crop``; 0: ``crop`` all along. What they show
     of a video is the same."""
     first_frames: int = 0
-    """Frames that clips have in the first epochs, doubled until they are ``clip.frames``; 0: ``clip.frames`` all along.
-    The part of a video that they come from is the same."""
+    """Frames that clips have in the first epochs, from which they double up to clip.frames; 0: as many all along. They
+    come from the same part of a video."""
     flip: Literal["auto", "true", "false", "swap"] = "auto"
     """Mirror half of the training clips: auto (unless class names tell left from right), swap (with their labels)."""
     aspect: float = 1.0

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pvnas.config import AugmentConfig, BatchConfig, DataConfig, RunConfig
+from pvnas.data.clips.augment import smallest_size
 from pvnas.errors import UserError
 from pvnas.report.record import TESTED
 from pvnas.runtime.files import explained
@@ -103,16 +104,17 @@ def _check_size(
     stage: str, categories: Sequence[str], config: RunConfig, augment: AugmentConfig, batch: BatchConfig
 ) -> None:
     """Raise UserError where batch norm would have one value of a channel to take the variance of."""
-    field = "first_crop" if augment.first_crop else "crop"
-    crop = getattr(augment, field)
+    crop, frames = smallest_size(augment, config.clip.frames)
+    crop_field = "crop" if crop == augment.crop else "first_crop"
+    frames_field = "clip.frames" if frames == config.clip.frames else f"{stage}.augment.first_frames"
     side = side_after_stem(config.stem, crop)
     for _ in filter(is_reduction, categories):
         side = (side + 1) // 2
-    if batch.clips_per_shard * frames_after_stem(config.stem, config.clip.frames) * side * side < 2:
+    if batch.clips_per_shard * frames_after_stem(config.stem, frames) * side * side < 2:
         raise UserError(
             f"{stage}: one clip of one frame behind the stem with a crop of {crop} pixels leaves one value of a "
-            f"channel, which has no variance; set a larger --{stage}.augment.{field}, "
-            f"--{stage}.batch.clips_per_shard or --clip.frames"
+            f"channel, which has no variance; set a larger --{stage}.augment.{crop_field}, "
+            f"--{stage}.batch.clips_per_shard or --{frames_field}"
         )
 
 

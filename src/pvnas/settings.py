@@ -277,14 +277,6 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
 _RANGES = {name: limits for limits, names in _NAMES_BY_RANGE.items() for name in names.split()}
 
 
-def _starts(first_frames: int, frames: int) -> bool:
-    return first_frames == 0 or 2 <= first_frames <= frames
-
-
-def _begins(first_crop: int, crop: int) -> bool:
-    return first_crop == 0 or 8 <= first_crop <= crop
-
-
 # Two numbers that must fit each other: the names, how, and what to say where they do not.
 _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("search.stop_epoch", "search.epochs", operator.le, "must not be after"),
@@ -294,10 +286,6 @@ _PAIRS: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
     ("search.alphas.final_temperature", "search.alphas.temperature", operator.le, "must not be higher than"),
     ("search.augment.crop", "search.augment.short_side_min", operator.le, "must not be larger than"),
     ("train.augment.crop", "train.augment.short_side_min", operator.le, "must not be larger than"),
-    ("search.augment.first_crop", "search.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
-    ("train.augment.first_crop", "train.augment.crop", _begins, "must be 0, or from 8 pixels up to"),
-    ("search.augment.first_frames", "clip.frames", _starts, "must be 0, or from 2 up to"),
-    ("train.augment.first_frames", "clip.frames", _starts, "must be 0, or from 2 up to"),
     ("test.crop", "test.short_side", operator.le, "must not be larger than"),
     ("search.augment.short_side_min", "search.augment.short_side_max", operator.le, "must not be larger than"),
     ("train.augment.short_side_min", "train.augment.short_side_max", operator.le, "must not be larger than"),
@@ -334,11 +322,12 @@ def check_config(config: RunConfig) -> None:
             f"search.half_steps joint makes one pass of one batch, and search.objective {objective} trains "
             "alphas and weights on different videos; set --search.half_steps same or --search.objective one-level"
         )
-    if config.clip.sampling == "whole" and config.clip.frames == 1:
-        raise UserError(
-            "clip.sampling whole takes the first and the last frame, and clip.frames is 1; set --clip.frames 2 or "
-            "--clip.sampling dense"
-        )
+    for name in ("clip.frames", "search.augment.first_frames", "train.augment.first_frames"):
+        if config.clip.sampling == "whole" and get_field(config, name) == 1:
+            raise UserError(
+                f"clip.sampling whole takes the first and the last frame, and {name} is 1; set --{name} 2 or "
+                "--clip.sampling dense"
+            )
     if config.test.flip != "false" and config.train.augment.flip == "false":
         raise UserError(
             "test.flip shows the network mirrored views, and train.augment.flip false trains it on none; set "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pvnas.config import LOCATION_FIELDS, AugmentConfig, RunConfig, laptop
-from pvnas.data.clips.augment import crop_of_epoch
+from pvnas.data.clips.augment import CROP_STEP, crop_of_epoch, frames_of_epoch
 from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
@@ -27,8 +27,9 @@ FIXED_SECONDS = 20.0  # start of the program, report
 EPOCH_SECONDS = 0.15  # its checkpoint and curves
 FORWARD = 0.35
 """Of a training step's time that a clip takes which the network only looks at, in validation and test."""
-SHARE_OF_ANY_CROP = 0.4
-"""Of a step's time that crops take however small they are: those of 40 pixels took 0.6 of the time of 72."""
+SHARE_OF_ANY_CLIP = 0.3
+"""Of a step's time that clips take however small they are: of 72 pixels and 16 frames took those of 40 pixels 0.56, of
+56 pixels 0.64, of 48 pixels and 8 frames 0.38, on two threads."""
 SEARCH_SHARE, SEARCH_STEPS = 0.2, 350
 """The search takes so many steps, and no larger share of the time."""
 MOST_EPOCHS = 400
@@ -193,6 +194,9 @@ def _pixels(crop: int, config: RunConfig, wishes: Wishes) -> dict[str, object]:
         for side in ("short_side_min", "short_side_max") if "augment" in prefix else ("short_side",):
             share = get_field(base, prefix + side) / get_field(base, f"{prefix}crop")
             choices[prefix + side] = max(own, round(own * share))
+        if first := get_field(base, f"{prefix}first_crop") if "augment" in prefix else 0:
+            share = 1 - first / get_field(base, f"{prefix}crop")
+            choices[f"{prefix}first_crop"] = own - round(own * share / CROP_STEP) * CROP_STEP
     return choices
 
 
@@ -220,7 +224,7 @@ def fitted(config: RunConfig, facts: Facts, speeds: Speeds, there: float, wishes
 
     per_epoch = steps_per_epoch(facts.train, config.search.batch)
     epoch = EPOCH_SECONDS + per_epoch * config.search.batch.clips * _seconds(
-        searching, config, _share_of_work(config.search.augment)
+        searching, config, _share_of_work(config.search.augment, config.clip.frames)
     )
     epoch += facts.validation * _seconds(searching, config, FORWARD) * config.search.validate
     epochs = min(math.ceil(SEARCH_STEPS / per_epoch), int(SEARCH_SHARE * left / epoch), MOST_EPOCHS)
@@ -229,7 +233,7 @@ def fitted(config: RunConfig, facts: Facts, speeds: Speeds, there: float, wishes
 
     per_epoch = steps_per_epoch(videos_trained_on(config, facts), config.train.batch)
     epoch = EPOCH_SECONDS + per_epoch * config.train.batch.clips * _seconds(
-        training, config, _share_of_work(config.train.augment)
+        training, config, _share_of_work(config.train.augment, config.clip.frames)
     )
     if config.train.final_on == "train":  # else nothing is left to validate it on
         _put(config, {"train.validate_every": max(1, min(MOST_EPOCHS, int(left / epoch)) // VALIDATIONS)}, wishes)
@@ -241,11 +245,15 @@ def fitted(config: RunConfig, facts: Facts, speeds: Speeds, there: float, wishes
     return Plan(config, search, train, test, rest, search_steps, train_steps, sizes)
 
 
-def _share_of_work(augment: AugmentConfig) -> float:
-    """Return what a clip costs in the mean over the epochs, in which crops may grow, as a share of a whole crop's."""
-    crops = [crop_of_epoch(augment, epoch, MOST_EPOCHS) for epoch in range(MOST_EPOCHS)]
-    pixels = sum((crop / augment.crop) ** 2 for crop in crops) / len(crops)
-    return SHARE_OF_ANY_CROP + (1 - SHARE_OF_ANY_CROP) * pixels
+def _share_of_work(augment: AugmentConfig, frames: int) -> float:
+    """Return what a clip costs in the mean over the epochs, in which it may grow, as a share of a whole one's."""
+    pixels = [
+        (crop_of_epoch(augment, epoch, MOST_EPOCHS) / augment.crop) ** 2
+        * frames_of_epoch(augment, frames, epoch, MOST_EPOCHS)
+        / frames
+        for epoch in range(MOST_EPOCHS)
+    ]
+    return SHARE_OF_ANY_CLIP + (1 - SHARE_OF_ANY_CLIP) * sum(pixels) / len(pixels)
 
 
 def _seconds(speed: Speed, config: RunConfig, share_of_step: float = 1.0) -> float:

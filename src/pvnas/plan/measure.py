@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pvnas.config import RunConfig
+from pvnas.data.clips.augment import full_size
 from pvnas.data.dataset import VideoDataset
 from pvnas.plan.facts import Speed, Speeds, StepSize
 from pvnas.runtime.device import is_want_of_memory
@@ -68,7 +69,8 @@ def measured(
         decode = (time.perf_counter() - started) / frames
     config = deepcopy(config)
     config.data.workers = 0
-    config.search.augment.first_crop = config.train.augment.first_crop = 0  # what less of it saves is reckoned
+    for part in (config.search, config.train):
+        part.augment = full_size(part.augment)  # what smaller clips save is reckoned
     config.search.epochs = config.train.epochs = WARM_UP["cuda"] + STEPS
     for size in sizes:
         if size in clips:

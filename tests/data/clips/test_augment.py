@@ -17,7 +17,10 @@ from pvnas.data.clips.augment import (
     crop_batch,
     crop_of_epoch,
     crop_resize,
+    frames_of_epoch,
+    full_size,
     random_crop_box,
+    smallest_size,
     spatial_view_box,
     validation_box,
 )
@@ -187,12 +190,38 @@ def test_chances_of_one_half_and_settings_that_are_off_make_the_upright_square()
         (40, 72, [40] * 4 + [48] * 3 + [56] * 4 + [64] * 3 + [72] * 6),
         (64, 72, [64] * 14 + [72] * 6),
         (72, 72, [72] * 20),
+        (80, 72, [72] * 20),
         (0, 72, [72] * 20),
     ],
 )
 def test_crops_grow_in_stages_of_eight_pixels(first_crop: int, crop: int, sides: list[int]) -> None:
     augment = AugmentConfig(72, 103, crop, first_crop=first_crop)
     assert [crop_of_epoch(augment, epoch, 20) for epoch in range(20)] == sides
+
+
+@pytest.mark.parametrize(
+    "first_frames, frames, counts",
+    [
+        (2, 16, [2] * 5 + [4] * 5 + [8] * 4 + [16] * 6),
+        (8, 16, [8] * 14 + [16] * 6),
+        (3, 16, [3] * 5 + [6] * 5 + [12] * 4 + [16] * 6),
+        (16, 16, [16] * 20),
+        (32, 16, [16] * 20),
+        (0, 16, [16] * 20),
+    ],
+)
+def test_frames_double_in_stages(first_frames: int, frames: int, counts: list[int]) -> None:
+    augment = AugmentConfig(first_frames=first_frames)
+    assert [frames_of_epoch(augment, frames, epoch, 20) for epoch in range(20)] == counts
+
+
+def test_the_last_epoch_is_of_full_size() -> None:
+    augment = AugmentConfig(72, 103, 72, first_crop=40, first_frames=8)
+    assert [crop_of_epoch(augment, epoch, 2) for epoch in range(2)] == [40, 72]
+    assert [frames_of_epoch(augment, 16, epoch, 2) for epoch in range(2)] == [8, 16]
+    assert (crop_of_epoch(augment, 0, 1), frames_of_epoch(augment, 16, 0, 1)) == (72, 16)
+    assert smallest_size(augment, 16) == (40, 8)
+    assert smallest_size(full_size(augment), 16) == (72, 16)
 
 
 def test_a_crop_of_another_aspect_has_the_squares_area() -> None:

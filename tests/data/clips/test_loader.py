@@ -19,7 +19,7 @@ from catalogs import read_catalog
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TestConfig, TrainConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.clips import loader  # by the module: pytest would take test_batches for a test
-from pvnas.data.clips.augment import CropBox, crop_batch, crop_resize, spatial_view_box
+from pvnas.data.clips.augment import CropBox, crop_batch, crop_resize, full_size, spatial_view_box
 from pvnas.data.clips.loader import (
     Batch,
     Extras,
@@ -127,9 +127,7 @@ def test_a_still_video_stays_still_under_every_augmentation_of_one_clip(source: 
     source.prepare_cache()
     for video in source._cache or ():
         video.frames_TCHW.copy_(video.frames_TCHW[:1].clone().expand_as(video.frames_TCHW))
-    (first, *_) = training_batches(
-        source, RunConfig(clip=BOTH), replace(STAGE, augment=replace(EVERYTHING, first_crop=0)), 0
-    )
+    (first, *_) = training_batches(source, RunConfig(clip=BOTH), replace(STAGE, augment=full_size(EVERYTHING)), 0)
     assert first.clips_NCTHW.shape == (6, 3, 8, 24, 24)
     assert (first.clips_NCTHW == first.clips_NCTHW[:, :, :1]).all()
     assert len({clip.numpy().tobytes() for clip in first.clips_NCTHW}) == 6
@@ -170,6 +168,17 @@ def test_crops_that_grow_show_the_same_in_fewer_pixels(source: VideoDataset) -> 
     clips = [drawn((0, n, int(video))) for n, video in enumerate(order[0])]
     expected = crop_batch([clip.frames_TCHW for clip in clips], [clip.box for clip in clips], 8)
     assert torch.equal(small.clips_NCTHW, expected)
+
+
+def test_clips_that_grow_come_from_the_same_part_of_a_video(source: VideoDataset) -> None:
+    augment = replace(AUGMENT, first_frames=2, window_min=0.5)
+    config, stage = RunConfig(clip=replace(CLIP, sampling="whole", frames=8)), replace(STAGE, epochs=10, augment=augment)
+    counts = [next(training_batches(source, config, stage, epoch)).clips_NCTHW.shape[2] for epoch in range(10)]
+    assert counts == [2] * 4 + [4] * 3 + [8] * 3
+    both = (stage, replace(stage, augment=full_size(augment)))
+    short, long = (TrainingClips(source, config, each, epoch=0)((0, 3, 3)) for each in both)
+    assert torch.equal(short.frames_TCHW, long.frames_TCHW[[0, -1]])
+    assert short.box == long.box
 
 
 def test_the_single_video_of_a_set_has_no_still_of_another(source: VideoDataset) -> None:

@@ -7,8 +7,7 @@ pixels of the video, resized once to what the network sees. All frames of a clip
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count, takewhile
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,7 +19,7 @@ from pvnas.data.clips.chances import MIDDLE, Chances
 
 # Pixels of the source for one of a turned crop, above which one sample of them would miss too many.
 PIXELS_A_SAMPLE = 1.6
-# Of the epochs, in which crops grow, and by how many pixels at a time: stems and cells halve them four times or so.
+# Of the epochs, in which clips grow; and by how many pixels: stems and cells halve them four times or so.
 GROWING_SHARE, CROP_STEP = 0.7, 8
 
 
@@ -100,26 +99,36 @@ def spatial_view_box(height: int, width: int, crop: int, short_side: float, view
 def crop_of_epoch(augment: AugmentConfig, epoch: int, epochs: int) -> int:
     """Return the side of the crops of an epoch, from 0 on: in equal stages from ``first_crop`` up to ``crop``.
 
-    The last epoch has crops of full size in any case. Small pictures teach the first epochs as much in less time (Tan
-    and Le, EfficientNetV2, 2021; for videos Wu et al., A Multigrid Method for Efficiently Training Video Models, 2020).
+    The last epoch has crops of full size in any case. Small clips teach the first epochs as much in less time (Wu et
+    al., A Multigrid Method for Efficiently Training Video Models, 2020; Tan and Le, EfficientNetV2, 2021).
     """
-    if not augment.first_crop or epoch + 1 == epochs:
-        return augment.crop
-    sides = range(augment.first_crop, augment.crop, CROP_STEP)
-    stage = int(epoch / epochs / GROWING_SHARE * len(sides))
-    return sides[stage] if stage < len(sides) else augment.crop
+    first, _ = smallest_size(augment, 1)
+    return _of_epoch(range(first, augment.crop, CROP_STEP), augment.crop, epoch, epochs)
 
 
 def frames_of_epoch(augment: AugmentConfig, frames: int, epoch: int, epochs: int) -> int:
-    """Return the frames of the clips of an epoch, from 0 on: ``first_frames`` doubled in equal stages up to ``frames``.
+    """Return the frames of the clips of an epoch, as ``crop_of_epoch``: ``first_frames`` and its doubles, then all."""
+    counts, (_, few) = list[int](), smallest_size(augment, frames)
+    while few < frames:
+        counts.append(few)
+        few *= 2
+    return _of_epoch(counts, frames, epoch, epochs)
 
-    As ``crop_of_epoch``, with the same source.
-    """
-    if not augment.first_frames or epoch + 1 == epochs:
-        return frames
-    counts = list(takewhile(lambda few: few < frames, (augment.first_frames * 2**n for n in count())))
-    stage = int(epoch / epochs / GROWING_SHARE * len(counts))
-    return counts[stage] if stage < len(counts) else frames
+
+def smallest_size(augment: AugmentConfig, frames: int) -> tuple[int, int]:
+    """Return the side of the smallest crops and the frames of the shortest clips of a stage whose clips grow or not."""
+    return min(augment.first_crop or augment.crop, augment.crop), min(augment.first_frames or frames, frames)
+
+
+def full_size(augment: AugmentConfig) -> AugmentConfig:
+    """Return the augmentation of clips that do not grow."""
+    return replace(augment, first_crop=0, first_frames=0)
+
+
+def _of_epoch(smaller: Sequence[int], full: int, epoch: int, epochs: int) -> int:
+    """Return an epoch's one of some sizes, each of which has as many epochs, before those of full size."""
+    stage = int(epoch / epochs / GROWING_SHARE * len(smaller))
+    return smaller[stage] if stage < len(smaller) and epoch + 1 < epochs else full
 
 
 def _side(height: int, width: int, crop: int, short_side: float) -> int:

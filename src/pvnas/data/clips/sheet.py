@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pvnas.config import BatchConfig, ClipConfig, RunConfig, SearchConfig, TrainConfig
+from pvnas.data.clips.augment import full_size
 from pvnas.data.clips.loader import Batch, augmented_batch, validation_batches
 from pvnas.data.clips.network_input import motion_pictures
 from pvnas.data.clips.training_clips import TrainingClips
@@ -44,7 +45,7 @@ def write_sheet(
     chosen = _spread(videos)
     plain = next(validation_batches(videos.select(chosen), config.clip, stage.augment, len(chosen)))
     # As one shard, so that clips are mixed with others of the sheet, and as large as they become.
-    shown = replace(stage, batch=BatchConfig(1, len(chosen)), augment=replace(stage.augment, first_crop=0))
+    shown = replace(stage, batch=BatchConfig(1, len(chosen)), augment=full_size(stage.augment))
     random_clip = TrainingClips(videos, config, shown, epoch=0)
     draws = [
         augmented_batch(random_clip, [(draw, n, index) for n, index in enumerate(chosen)]) for draw in range(clips)
