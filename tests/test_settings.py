@@ -142,7 +142,7 @@ def test_numbers_that_yaml_reads_as_texts_are_numbers(tmp_path: Path) -> None:
         ("train: {weights: {lr: 1" + "0" * 400 + "}}", "train.weights.lr takes a number, not a huge number"),
         ("test: {spatial_views: 2}", "must be 1 or 3"),
         ("clip: {sampling: whole, frames: 1}", "clip.sampling whole takes the first and the last frame"),
-        ("clip: {sampling: whole}\ntrain: {augment: {first_frames: 1}}", "and train.augment.first_frames is 1; set --tr"),
+        ("clip: {sampling: whole}\ntrain: {augment: {first_frames: 1}}", "and train.augment.first_frames is 1; set"),
         ("search: {stop_epoch: 99}", "search.stop_epoch (99) must not be after search.epochs"),
         ("search: {derive_epochs: 11}", "search.derive_epochs (11) must not be more than search.epochs (10); set"),
         ("search: {alphas: {start_epoch: 10}}", "search.alphas.start_epoch (10.0) must be before search.epochs (10)"),

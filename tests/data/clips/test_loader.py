@@ -172,7 +172,8 @@ def test_crops_that_grow_show_the_same_in_fewer_pixels(source: VideoDataset) -> 
 
 def test_clips_that_grow_come_from_the_same_part_of_a_video(source: VideoDataset) -> None:
     augment = replace(AUGMENT, first_frames=2, window_min=0.5)
-    config, stage = RunConfig(clip=replace(CLIP, sampling="whole", frames=8)), replace(STAGE, epochs=10, augment=augment)
+    config = RunConfig(clip=replace(CLIP, sampling="whole", frames=8))
+    stage = replace(STAGE, epochs=10, augment=augment)
     counts = [next(training_batches(source, config, stage, epoch)).clips_NCTHW.shape[2] for epoch in range(10)]
     assert counts == [2] * 4 + [4] * 3 + [8] * 3
     both = (stage, replace(stage, augment=full_size(augment)))
