@@ -442,6 +442,7 @@ def laptop() -> RunConfig:
         # Crops of 0.7 to 1 of the height: smaller ones leave out whoever acts too often.
         part.augment = AugmentConfig(short_side_min=72, short_side_max=103, crop=72)
         part.augment.aspect, part.augment.rotate, part.augment.window_min = 1.25, 10.0, 0.7
+    config.train.augment.first_crop, config.train.augment.first_frames = 40, 8
     config.test = TestConfig(temporal_views=4, spatial_views=3, short_side=80, crop=72, flip="auto")
     return config
 
@@ -455,7 +456,7 @@ def demo() -> RunConfig:
     config.search.epochs, config.search.width = 3, 8
     config.search.weights.schedule.step_epochs = 1.5
     config.train.epochs, config.train.width = 14, 16
-    config.train.dropout, config.train.drop_path, config.train.label_smoothing = 0.1, 0.0, 0.0
+    config.train.dropout, config.train.label_smoothing = 0.1, 0.0
     config.test = TestConfig(temporal_views=2, spatial_views=1, short_side=56, crop=56)
     return config
 
@@ -467,7 +468,7 @@ def _on_a_cpu(preset: str) -> RunConfig:
     # A few hundred steps, where the paper makes 17,600: alpha takes larger ones, and the drops come sooner.
     config.search.alphas.lr = 0.01
     config.search.weights.schedule.step_epochs = 4
-    config.train = TrainConfig(epochs=50, width=24, drop_path=0.1, batch=BatchConfig(clips_per_shard=16))
+    config.train = TrainConfig(epochs=50, width=24, batch=BatchConfig(clips_per_shard=16))
     schedule = ScheduleConfig(kind="cosine", warmup_epochs=2)
     config.train.weights = WeightOptimizerConfig(weight_decay=5e-4, schedule=schedule)
     config.train.label_smoothing = 0.1
