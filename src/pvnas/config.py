@@ -448,7 +448,7 @@ def laptop() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """The generated `shapes` videos on two CPU cores in about eight minutes; flips would swap its classes."""
+    """The generated `shapes` videos on two CPU cores in about five minutes; flips would swap its classes."""
     config = _on_a_cpu("demo")
     config.clip = ClipConfig(window=32, short_videos="fit")
     for part in (config.search, config.train):

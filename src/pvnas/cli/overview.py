@@ -56,7 +56,7 @@ def print_overview(group: str = "") -> None:
         return
     print(
         "\nwhere to start:\n"
-        "  pvnas demo                             the whole job on generated videos, about eight minutes\n"
+        "  pvnas demo                             the whole job on generated videos, about five minutes\n"
         "  pvnas data check MY_VIDEOS             are my videos readable? (folder: MY_VIDEOS/class/video.mp4)\n"
         "  pvnas run MY_VIDEOS --preset tiny      seconds, to see that everything works\n"
         "  pvnas run MY_VIDEOS --hours 1          the real thing, chosen for my videos and this machine\n"

@@ -39,7 +39,7 @@ HOURS = Argument(
     example="pvnas demo\npvnas demo --dir trial --preset tiny",
 )
 def demo(args: Namespace) -> None:
-    """Generate videos, then search, train, test and report on them (about eight minutes)."""
+    """Generate videos, then search, train, test and report on them (about five minutes)."""
     folder, run_dir = Path(args.dir, "videos"), Path(args.dir, "run")
     config = load_config(args.preset, args.config, args.overrides)
     config.data.path = os.path.abspath(folder)
