@@ -37,6 +37,8 @@ class ModelShape:
     repeat: int = 1
     stem: StemKind = "stride4"
     classes: int = 400
+    channels: int = 3
+    """Of a clip."""
     batch: int = 1
     frames: int = 8
     height: int = 224
@@ -50,7 +52,10 @@ class ModelShape:
 
 
 def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> dict[str, Any]:
-    """Measure one variant in this process: fast, plain, or what torch.compile makes of the fast one (compiled)."""
+    """Measure one variant in this process: fast, plain, or what torch.compile makes of the fast one (compiled).
+
+    A training step also as autograd makes it of the layers in which time is folded into the batch (folded).
+    """
     setting = ModelShape(**shape)
     torch.set_num_threads(setting.threads)
     if variant != "plain":  # which is PyTorch as it comes
@@ -58,7 +63,7 @@ def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> d
     torch.manual_seed(0)
     derived = PVNASNetwork(
         Genotype.from_json(setting.genotype),
-        NetworkConfig(width=setting.width, repeat=setting.repeat, stem=setting.stem),
+        NetworkConfig(width=setting.width, repeat=setting.repeat, stem=setting.stem, in_channels=setting.channels),
         num_classes=setting.classes,
         layers=PLAIN if variant == "plain" else FOLDED,
     ).to(setting.device)
@@ -68,7 +73,7 @@ def measure(variant: str, shape: dict[str, Any], repeats: int, count: bool) -> d
     elif not setting.training:
         forms = {"plain": nn.Module.eval, "fast": for_inference, "compiled": folded}
         network = forms[variant](derived)
-    size = (setting.batch, 3, setting.frames, setting.height, setting.side)
+    size = (setting.batch, setting.channels, setting.frames, setting.height, setting.side)
     return measure_network(
         network,
         size,
@@ -92,7 +97,7 @@ def measure_network(
     count: bool = True,
     compile_it: bool = False,
 ) -> dict[str, Any]:
-    """Measure the forward pass or the training step of any network on clips of this size (N, 3, T, H, W).
+    """Measure the forward pass or the training step of any network on clips of this size (N, C, T, H, W).
 
     What torch.compile makes of it does the same work; its MACs and bytes are counted as those of the network itself.
     """

@@ -4,9 +4,10 @@
     python benchmarks/model_speed.py OUT --no-peers --width 24 --clip 8 72 72 --classes 20 --compile
 
 Each network runs at the clip that it was published for, randomly initialised, in processes of its own that take turns.
-Ours runs as `pvnas test` and `pvnas predict` run it (fast), as torch.compile makes it (compiled, left out without
---compile) and written with PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table, case by
-case as they are measured: seconds, clips/s, peak memory, MACs, bytes and the share of the roofline.
+Ours runs as `pvnas test`, `pvnas predict` and `pvnas train` run it (fast), a training step also without kernels of our
+own (folded), a forward pass as torch.compile makes it (compiled, left out without --compile), and all written with
+PyTorch's own 3-D layers (plain). Writes OUT/model_speed.json and prints a table, case by case as they are measured:
+seconds, clips/s, peak memory, MACs, bytes and the share of the roofline.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="our normal cells in a row")
     parser.add_argument("--stem", choices=get_args(StemKind), default="stride4")
     parser.add_argument("--classes", type=int, default=400, help="of our network")
+    parser.add_argument("--channels", type=int, default=3, help="of our network's clips: 2 of optical flow")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="clips of a forward pass")
     parser.add_argument("--training-batch", type=int, default=2, help="clips of a training step, 0: none")
     parser.add_argument("--clip", type=int, nargs=3, help="frames, height and width for all [as published]")
@@ -67,17 +69,20 @@ def main() -> None:
 def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: bool) -> dict[str, Any]:
     """Measure all networks at one batch."""
     machine = {"device": args.device, "precision": args.precision, "threads": args.threads}
-    network = {"width": args.width, "repeat": args.repeat, "stem": args.stem, "classes": args.classes}
+    network = {name: getattr(args, name) for name in ("width", "repeat", "stem", "classes", "channels")}
     shape = ModelShape(genotype=genotype.to_json(), batch=batch, training=training, **network, **machine)
     if args.clip:
         shape = replace(shape, **dict(zip(("frames", "height", "side"), args.clip, strict=True)))
-    variants = ["fast", "plain", *(["compiled"] if args.compile and not training else [])]
+    variants = ["fast", "plain", *(["folded"] if training else ["compiled"] if args.compile else [])]
     turns = {"clips": batch, "rounds": args.rounds}
     ours = measure_variants(OURS, variants, {"shape": asdict(shape), "repeats": args.repeats}, **turns)
     result: dict[str, Any] = {"batch": batch, "training": training, "shape": asdict(shape)}
     result |= compare(ours["fast"], ours["plain"])
     if "compiled" in ours:
         result["compiled_speedup"] = compare(ours["compiled"], ours["plain"])["speedup"]
+    if "folded" in ours:
+        over = compare(ours["fast"], ours["folded"])
+        result |= {f"{name}_over_folded": over[name] for name in ("speedup", "memory_share")}
     settings = {"batch": batch, "training": training, "repeats": args.repeats, **machine}
     settings |= {"clip": args.clip} if args.clip else {}
     peers = measure_variants(THEIRS, [] if args.no_peers else list(PEERS), settings, **turns)
@@ -92,7 +97,10 @@ def show(result: dict[str, Any]) -> None:
         print(
             f"  {name:20}{times} {network['gmacs_per_clip']:8.2f} GMACs a clip {network['peak_bytes'] / 2**20:7.0f} MiB"
         )
-    print(f"  fast over plain: {result['speedup']:.2f} times the clips/s, {result['memory_share']:.2f} of the memory")
+    for other, suffix in (("plain", ""), ("folded", "_over_folded")):
+        if f"speedup{suffix}" in result:
+            speed, share = result[f"speedup{suffix}"], result[f"memory_share{suffix}"]
+            print(f"  fast over {other}: {speed:.2f} times the clips/s, {share:.2f} of the memory")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,17 @@ def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_network_is_measured_beside_plain_layers(tmp_path: Path) -> None:
-    done = script("model_speed.py", str(tmp_path), *SMALL, "--rounds", "1", "--batches", "--no-peers")
+    words = [*SMALL, "--rounds", "1", "--batches", "--no-peers", "--channels", "2"]
+    done = script("model_speed.py", str(tmp_path), *words)
     assert done.returncode == 0, done.stderr
     (case,) = json.loads((tmp_path / "model_speed.json").read_text())["cases"]
-    fast, plain = (case["networks"][f"PV-NAS-L, {variant}"] for variant in ("fast", "plain"))
+    fast, plain, folded = (case["networks"][f"PV-NAS-L, {variant}"] for variant in ("fast", "plain", "folded"))
     assert fast["clips_per_s"] > 0
     assert plain["peak_bytes"] > 0
     assert case["shape"]["training"] is True
-    assert fast["gmacs_per_clip"] == plain["gmacs_per_clip"]
+    assert fast["gmacs_per_clip"] == plain["gmacs_per_clip"] == folded["gmacs_per_clip"]
     assert case["speedup"] > 0
+    assert case["speedup_over_folded"] == round(fast["clips_per_s"] / folded["clips_per_s"], 3)
 
 
 def test_mistakes_end_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
