@@ -234,7 +234,10 @@ def test_the_plan_says_what_was_chosen_and_why() -> None:
         text
     )
     assert "training 138 epochs (5934 steps)" in text
+    assert "seen as flow; in training they grow from 40 to 72 pixels and from 8 to 16 frames" in text
     assert "as you set: seed 3" in text
+    full = said(JHMDB, 1, {"train.augment.first_crop": 0, "train.augment.first_frames": 0})
+    assert "seen as flow\n" in full
     assert "119 right of 238 test videos will be 50 %, and may mean anything from 44 to 56 %" in text
     assert "expect: an early" not in text
 

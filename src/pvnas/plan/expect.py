@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pvnas.config import LOCATION_FIELDS, RunConfig
+from pvnas.data.clips.augment import smallest_size
 from pvnas.plan.choose import (
     AIM,
     MEASURED_FIRST,
@@ -76,8 +77,20 @@ def _clips(config: RunConfig, facts: Facts) -> str:
     place = f"kept in memory ({size})" if facts.are_kept(config) else f"read from the disk (decoded they take {size})"
     return (
         f"{how} of videos of {low:.3g} to {high:.3g} s (median {median:.3g} s, shorter side {facts.short_side} "
-        f"pixels), {place}; seen as {config.clip.input}"
+        f"pixels), {place}; seen as {config.clip.input}{_growth(config)}"
     )
+
+
+def _growth(config: RunConfig) -> str:
+    """Return from what size the training's clips grow."""
+    augment, frames = config.train.augment, config.clip.frames
+    crop, few = smallest_size(augment, frames)
+    grows = [
+        f"from {first} to {last} {what}"
+        for first, last, what in ((crop, augment.crop, "pixels"), (few, frames, "frames"))
+        if first < last
+    ]
+    return f"; in training they grow {' and '.join(grows)}" if grows else ""
 
 
 def _why(plan: Plan, facts: Facts, wishes: Wishes) -> str:
