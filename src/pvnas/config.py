@@ -437,7 +437,7 @@ def laptop() -> RunConfig:
     config.clip = ClipConfig(input="flow", frames=16, sampling="whole", window=64, short_videos="fit")
     config.train.weights.weight_decay, config.train.weights.decay_on = 2e-3, "kernels"
     config.train.dropout, config.train.ema, config.train.final_on = 0.5, 0.99, "train+validation"
-    config.train.width, config.train.epochs, config.train.weights.schedule.warmup_epochs = 16, 104, 4
+    config.train.width, config.train.epochs, config.train.weights.schedule.warmup_epochs = 16, 192, 7
     for part in (config.search, config.train):
         # Crops of 0.7 to 1 of the height: smaller ones leave out whoever acts too often.
         part.augment = AugmentConfig(short_side_min=72, short_side_max=103, crop=72)
