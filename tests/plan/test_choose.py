@@ -123,6 +123,13 @@ def test_what_a_person_sets_stays_and_the_rest_is_planned_around_it() -> None:
         sized_config(JHMDB, SIZES[0], {"train.augment.crop": 96, "train.augment.short_side_min": 80})
 
 
+def test_first_crops_keep_the_proportion_of_laptop_in_steps_of_eight_pixels() -> None:
+    first = {size.crop: sized_config(JHMDB, size, {}).train.augment.first_crop for size in SIZES}
+    assert first == {48: 24, 56: 32, 72: 40, 96: 56, 112: 64, 128: 72}
+    assert sized_config(JHMDB, SIZES[2], {"train.augment.first_crop": 0}).train.augment.first_crop == 0
+    assert sized_config(JHMDB, SIZES[2], {}).search.augment.first_crop == 0
+
+
 def test_clips_that_grow_leave_time_for_more_epochs() -> None:
     def epochs(**sizes: int) -> int:
         wishes = {f"train.augment.{name}": value for name, value in sizes.items()} | {"train.width": 16}

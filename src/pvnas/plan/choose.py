@@ -183,21 +183,20 @@ def _put(config: RunConfig, choices: Mapping[str, object], wishes: Wishes) -> No
             set_field(config, name, value)
 
 
-def _pixels(crop: int, config: RunConfig, wishes: Wishes) -> dict[str, object]:
-    """Return crops and short sides in the proportions of ``config.laptop``; a crop that is set sets the other two."""
+def _pixels(crop: int, config: RunConfig, wishes: Wishes) -> dict[str, int]:
+    """Return crops and short sides in the proportions of ``config.laptop``; a crop that is set sets the others."""
     parts = {name: f"{name}.augment." for name in ("train", "search")} | {"test": "test."}
     given = [get_field(config, f"{prefix}crop") for prefix in parts.values() if f"{prefix}crop" in wishes]
-    choices: dict[str, object] = {}
+    base, choices = laptop(), dict[str, int]()
     for prefix in parts.values():
         own = get_field(config, f"{prefix}crop") if f"{prefix}crop" in wishes else (given or [crop])[0]
         choices[f"{prefix}crop"] = own
-        base = laptop()
         for side in ("short_side_min", "short_side_max") if "augment" in prefix else ("short_side",):
             share = get_field(base, prefix + side) / get_field(base, f"{prefix}crop")
             choices[prefix + side] = max(own, round(own * share))
-        if first := get_field(base, f"{prefix}first_crop") if "augment" in prefix else 0:
-            share = 1 - first / get_field(base, f"{prefix}crop")
-            choices[f"{prefix}first_crop"] = own - round(own * share / CROP_STEP) * CROP_STEP
+    largest = choices["train.augment.crop"]
+    growth = largest * (1 - base.train.augment.first_crop / base.train.augment.crop)
+    choices["train.augment.first_crop"] = largest - round(growth / CROP_STEP) * CROP_STEP
     return choices
 
 

@@ -102,17 +102,17 @@ def crop_of_epoch(augment: AugmentConfig, epoch: int, epochs: int) -> int:
     The last epoch has crops of full size in any case. Small clips teach the first epochs as much in less time (Wu et
     al., A Multigrid Method for Efficiently Training Video Models, 2020; Tan and Le, EfficientNetV2, 2021).
     """
-    first, _ = smallest_size(augment, 1)
-    return _of_epoch(range(first, augment.crop, CROP_STEP), augment.crop, epoch, epochs)
+    smaller = range(augment.first_crop or augment.crop, augment.crop, CROP_STEP)
+    return _of_epoch(smaller, augment.crop, epoch, epochs)
 
 
 def frames_of_epoch(augment: AugmentConfig, frames: int, epoch: int, epochs: int) -> int:
     """Return the frames of the clips of an epoch, as ``crop_of_epoch``: ``first_frames`` and its doubles, then all."""
-    counts, (_, few) = list[int](), smallest_size(augment, frames)
+    fewer, few = list[int](), augment.first_frames or frames
     while few < frames:
-        counts.append(few)
+        fewer.append(few)
         few *= 2
-    return _of_epoch(counts, frames, epoch, epochs)
+    return _of_epoch(fewer, frames, epoch, epochs)
 
 
 def smallest_size(augment: AugmentConfig, frames: int) -> tuple[int, int]:
