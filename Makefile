@@ -1,4 +1,4 @@
-# make demo       the whole job on generated videos, about five minutes on two cores after the installation
+# make demo       the whole job on generated videos, about six minutes on two cores, the installation with it
 # make test       every check and test; on a processor with AVX-512 the numerical tests a second time with AVX2
 # make quick      lint, types, contract and the fastest tests, in under a minute
 # make test-avx2  the numerical tests with all vectors held to AVX2
