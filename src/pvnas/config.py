@@ -358,7 +358,11 @@ class RunConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs convolutions in bfloat16; alphas, softmax and loss stay in fp32."""
     threads: int = 0
-    """CPU threads; 0 takes one per core. Another number changes the last bits of the result."""
+    """CPU threads of a process; 0 takes one per core. Another number changes the last bits of the result."""
+    determinism: Literal["strict", "fast"] = "strict"
+    """Of several processes: strict makes the bits of a single one, fast leaves the order of sums to the backend."""
+    lost_after: float = 600.0
+    """Of several processes: the seconds after which one that does not answer the others counts as lost."""
     checkpoint_minutes: float = 10.0
     """Save a checkpoint at least this often, besides at the end of every epoch."""
     tensorboard: bool = True
@@ -385,7 +389,7 @@ class RunConfig:
 HARMLESS_FIELDS = frozenset(
     {
         *("data.workers", "data.deadline", "data.max_bad_share", "checkpoint_minutes"),
-        *("search.checkpointing", "search.graphs", "train.graphs", "tensorboard"),
+        *("search.checkpointing", "search.graphs", "train.graphs", "tensorboard", "lost_after"),
     }
 )
 

@@ -1,8 +1,17 @@
-"""The one error that a person can mend: shown as a single line, exit code 2, never a traceback."""
+"""The errors of a run that are no mistake of the program: each is shown as a single line, never as a traceback."""
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to type next, in one line."""
+    """What a person can mend: what is wrong, where, and what to type next, in one line. Exit code 2."""
+
+    said_elsewhere: bool | None = None
+    """Whether another process of the run, which has raised it too, says it; None before processes have joined."""
+
+
+class LostProcessError(Exception):
+    """One of the processes that make a run together has died or hangs: which one, in one line. Exit code 69."""
+
+    exit_code = 69  # EX_UNAVAILABLE of sysexits.h: the same command goes on from the last checkpoint
 
 
 NOT_ON_WINDOWS = "pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)"

@@ -6,11 +6,13 @@ is not, so the same command continues an interrupted run.
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,16 +28,17 @@ from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
-from pvnas.data.readable import Videos, load_videos
-from pvnas.deploy.model import load_model, save_model
+from pvnas.data.readable import Videos, check_once, load_videos
+from pvnas.deploy.model import Model, load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.preflight import check_before_start, check_place, make_run_directory
+from pvnas.preflight import check_before_start, check_place, check_shards, make_run_directory
 from pvnas.report.page import write_report
 from pvnas.report.record import AUGMENTED, TESTED
-from pvnas.runtime.checkpoint import digest, load_checkpoint
+from pvnas.runtime.checkpoint import digest, load_checkpoint, shared_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
+from pvnas.runtime.distributed import ALONE, World, joined_world
 from pvnas.runtime.files import run_lock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
@@ -76,11 +79,15 @@ def train(config: RunConfig, run_dir: str | Path, genotype: Genotype | str | Pat
         raise UserError(
             f"{run_dir} holds no genotype yet; name one with --genotype FILE, or search first: pvnas search"
         )
-    with open_session(config, run_dir, genotype=given) as session:
+
+    def keep_given() -> None:
         if given is not None:
             if path.exists() and Genotype.load(path) != given:
                 raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
             write_atomic(path, given.to_json())
+
+    with open_session(config, run_dir, genotype=given) as session:
+        session.world.first_does(keep_given)
         session.train()
         return session.test()
 
@@ -94,19 +101,27 @@ def test(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
 def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[str, Any]:
     """Test the network of a run on all videos that the config names; results and page go into a folder of their own."""
     run_dir, folder = Path(run_dir), Path(folder)
-    model = load_model(run_dir)
-    if config.clip.input != model.config.clip.input:
-        raise UserError(f"the network of {run_dir} sees {model.config.clip.input}; leave --clip.input away")
-    if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
-    opened = open_whole(config.data, model.classes, run_dir)
-    make_run_directory(folder)
-    tested = {"run": str(run_dir.absolute()), "data": config.data.path}
-    write_atomic(folder / TESTED, json.dumps(tested, indent=1) + "\n")  # first: what is begun may be begun again
-    with _session(config, folder, opened, splits=["test"]) as session:
-        write_atomic(folder / GENOTYPE, model.genotype.to_json())
-        session.model_dir = run_dir
-        return session.test(again=True)
+
+    def begin() -> None:
+        if not (folder / TESTED).is_file() and folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty, and no test of another set; name a new folder: --out FOLDER")
+        make_run_directory(folder)
+        tested = {"run": str(run_dir.absolute()), "data": config.data.path}
+        write_atomic(folder / TESTED, json.dumps(tested, indent=1) + "\n")  # first: what is begun may be begun again
+
+    def open_there() -> tuple[Model, OpenedVideos]:
+        model = load_model(run_dir)
+        if config.clip.input != model.config.clip.input:
+            raise UserError(f"the network of {run_dir} sees {model.config.clip.input}; leave --clip.input away")
+        return model, open_whole(config.data, model.classes, run_dir)
+
+    with joined_world(config) as world:
+        model, opened = world.together(open_there, patient=True)
+        world.first_does(begin)
+        with _session(config, folder, opened, world, splits=["test"]) as session:
+            world.first_does(lambda: write_atomic(folder / GENOTYPE, model.genotype.to_json()))
+            session.model_dir = run_dir
+            return session.test(again=True)
 
 
 @contextmanager
@@ -118,16 +133,23 @@ def open_session(
     ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given.
     """
     run_dir = Path(run_dir)
-    check_place(run_dir, config.data)
-    check_resumable(run_dir, config)
-    learnt = None
-    if has_learnt(run_dir):
-        config = replace(config, data=located(config.data, run_dir))
-        opened, learnt = open_learnt(config, run_dir, splits)
-    else:
-        opened = open_to_learn(config)  # a wrong path must not leave an empty run directory behind
-    with _session(config, run_dir, opened, learnt, splits, genotype) as session:
-        yield session
+
+    def check_directory() -> bool:
+        check_place(run_dir, config.data)
+        check_resumable(run_dir, config)
+        return has_learnt(run_dir)
+
+    def open_there() -> tuple[RunConfig, OpenedVideos, LearntVideos | None]:
+        if not begun:
+            return config, open_to_learn(config), None  # a wrong path must not leave an empty run directory behind
+        now = replace(config, data=located(config.data, run_dir))
+        return now, *open_learnt(now, run_dir, splits)
+
+    with joined_world(config) as world:
+        begun = world.first_does(check_directory)
+        config, opened, learnt = world.together(open_there, patient=True)
+        with _session(config, run_dir, opened, world, learnt, splits, genotype) as session:
+            yield session
 
 
 @contextmanager
@@ -135,33 +157,55 @@ def _session(
     config: RunConfig,
     run_dir: Path,
     opened: OpenedVideos,
+    world: World = ALONE,
     learnt: LearntVideos | None = None,
     splits: Collection[str] = SPLITS,
     genotype: Genotype | None = None,
 ) -> Iterator[Session]:
     """Hold the directory, try what can be tried early, write what is run and on what, and at the end the report."""
-    make_run_directory(run_dir)
-    with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
-        check_resumable(run_dir, config)  # once more: another process may have been at it until now
-        device = choose_device(config.device)
-        check_before_start(config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits)
-        for remark in opened.catalog.remarks:
-            progress.line(f"note: {remark}")
-        write_atomic(run_dir / CONFIG_NAME, dump_config(config))
-        set_threads(config.threads)
-        keep_freed_memory()
-        adapt_spinning()
-        with ends_waits():  # kernels may have to be compiled and tested
-            kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
-        environment = describe_machine() | {
-            **kernels,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": sys.argv,
-        }
-        write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=1) + "\n")
-        yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir)
-        with ends_waits():
-            write_report(run_dir, progress)
+    with ExitStack() as held:
+        stop = held.enter_context(StopRequest(speaks=world.is_first))
+        progress = held.enter_context(Progress() if world.is_first else Progress(io.StringIO()))
+
+        def take_directory() -> None:
+            make_run_directory(run_dir)
+            held.enter_context(run_lock(run_dir))
+            check_resumable(run_dir, config)  # once more: another process may have been at it until now
+            check_before_start(config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits)
+            if "train" in splits:
+                check_shards(config, world.size)
+            for remark in opened.catalog.remarks:
+                progress.line(f"note: {remark}")
+            write_atomic(run_dir / CONFIG_NAME, dump_config(config))
+
+        def prepare_machine() -> tuple[torch.device, dict[str, Any]]:
+            if not (run_dir / CONFIG_NAME).exists():
+                raise UserError(
+                    f"{run_dir} is not there on {socket.gethostname()}, where process {world.rank} of {world.size} "
+                    "runs; put the run on a file system that all hosts share"
+                )
+            device = choose_device(config.device, world.local_rank)
+            set_threads(config.threads, world.local_size)
+            keep_freed_memory()
+            adapt_spinning()
+            with ends_waits():  # kernels may have to be compiled and tested
+                return device, kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+
+        def write_environment() -> None:
+            about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
+            environment = describe_machine() | {"processes": world.size} | kernels | about
+            write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=1) + "\n")
+
+        world.first_does(take_directory)
+        device, kernels = world.together(prepare_machine, patient=True)
+        world.first_does(write_environment)
+        yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir, world)
+
+        def report() -> None:
+            with ends_waits():
+                write_report(run_dir, progress)
+
+        world.first_does(report)
 
 
 @dataclass
@@ -177,12 +221,16 @@ class Session:
     learnt: LearntVideos | None  # None for a run that begins
     splits: Collection[str]  # those that are read
     model_dir: Path  # where the trained network is
+    world: World = ALONE  # the processes that share the run; the first of them writes
 
     @cached_property
     def videos(self) -> Videos:
         """The run's videos, checked and cached when a stage first needs them."""
-        device, learnt = self.device, self.learnt
-        return load_videos(self.opened, self.config, self.run_dir, self.progress, device, learnt, self.splits)
+        config, run_dir, opened, learnt = self.config, self.run_dir, self.opened, self.learnt
+        if learnt is None and self.world.size > 1:  # the first checks them, the others read what it has found
+            self.world.first_does(lambda: bool(check_once(opened, config, run_dir, self.progress)))
+            opened, learnt = self.world.together(lambda: open_learnt(config, run_dir, self.splits), patient=True)
+        return load_videos(opened, config, run_dir, self.progress, self.device, learnt, self.splits, self.world)
 
     @cached_property
     def log(self) -> EpochLog:
@@ -191,25 +239,27 @@ class Session:
 
     def search(self) -> Genotype:
         """Search, and return the genotype derived at the last epoch or the one that the config names."""
-        path = self.run_dir / GENOTYPE
-        if path.exists():
+        path, world = self.run_dir / GENOTYPE, self.world
+        if world.first_does(path.exists):
             self.progress.line("search: finished before; its genotype is kept")
-            return Genotype.load(path)
+            return self._genotype()
         videos = self.videos
-        stage = SearchStage(self.config, videos.train, videos.validation, self.run_dir, self.device, self.log)
+        stage = SearchStage(self.config, videos.train, videos.validation, self.run_dir, self.device, self.log, world)
         self._run_stage(stage)
-        genotype = stage.genotype()
-        write_atomic(path, genotype.to_json())
-        return genotype
+        world.first_does(lambda: write_atomic(path, stage.genotype().to_json()))
+        return self._genotype()
+
+    def _genotype(self) -> Genotype:
+        return Genotype.from_json(self.world.first_does(lambda: Genotype.load(self.run_dir / GENOTYPE).to_json()))
 
     def train(self) -> None:
         """Train the network of the genotype from scratch."""
-        if (self.run_dir / WEIGHTS).exists():
+        if self.world.first_does((self.run_dir / WEIGHTS).exists):
             self.progress.line("train: finished before; its weights are kept")
             return
-        genotype, classes = Genotype.load(self.run_dir / GENOTYPE), self.videos.train.catalog.classes
+        genotype, classes = self._genotype(), self.videos.train.catalog.classes
         network = self.train_network(derived_network(self.config, genotype, len(classes)))
-        save_model(self.run_dir, network, genotype, classes, self.config)
+        self.world.first_does(lambda: save_model(self.run_dir, network, genotype, classes, self.config))
 
     def train_network(self, network: nn.Module) -> nn.Module:
         """Train a network, of a genotype or not, from its last checkpoint or the start; return the one to keep."""
@@ -218,8 +268,8 @@ class Session:
             self.progress.line(
                 f"train: on {len(train)} videos, {also} of validation among them; none is left to validate on"
             )
-        stage = TrainStage(self.config, network, train, validation, self.device, self.log)
-        self._show_augmentation(train)
+        stage = TrainStage(self.config, network, train, validation, self.device, self.log, self.world)
+        self.world.first_does(lambda: self._show_augmentation(train))
         self._run_stage(stage)
         return stage.trained
 
@@ -233,8 +283,9 @@ class Session:
     def _run_stage(self, stage: SearchStage | TrainStage) -> None:
         """Run a stage from its last checkpoint, or from the start."""
         folder, minutes = self.run_dir / "checkpoints" / stage.name, self.config.checkpoint_minutes
-        checkpoint = load_checkpoint(folder)
-        self.log.rewind(stage.name, checkpoint.state["epoch"] if checkpoint else 0)
+        checkpoint = shared_checkpoint(folder, self.world)
+        rewound_to = checkpoint.state["epoch"] if checkpoint else 0
+        self.world.first_does(lambda: self.log.rewind(stage.name, rewound_to))
         if checkpoint:
             epoch, step = checkpoint.state["epoch"], checkpoint.state["step"]
             self.progress.line(f"{stage.name}: resumes after epoch {epoch}, step {step}")
@@ -243,25 +294,27 @@ class Session:
     def test(self, *, again: bool = False) -> dict[str, Any]:
         """Test the trained network over many views of each test video, and return what results.json holds."""
         path = self.run_dir / RESULTS
-        if path.exists() and not again:
+        if self.world.first_does(path.exists) and not again:
             self.progress.line("test: finished before; its results are kept")
-            return _read_results(path)
-        model = load_model(self.model_dir)
+            return self.world.first_does(lambda: _read_results(path))
+        model = self.world.together(lambda: load_model(self.model_dir), patient=True)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
-        return self.test_network(network, describe_run(self.model_dir, self.config, model.genotype, model.classes))
+        about = self.world.first_does(lambda: describe_run(self.model_dir, self.config, model.genotype, model.classes))
+        return self.test_network(network, about)
 
     def test_network(self, network: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
         """Test a network, of a genotype or not; write and return its results, and ``about`` among them."""
         videos = self.videos
         started = time.monotonic()
-        scores_VK = score_views(network, videos.test, self.config, self.device, self.progress)
-        seconds = stage_seconds(self.model_dir) | {"test": round(time.monotonic() - started, 1)}
+        scores_VK = score_views(network, videos.test, self.config, self.device, self.progress, self.world)
+        test_seconds = {"test": round(time.monotonic() - started, 1)}
+        seconds = self.world.first_does(lambda: stage_seconds(self.model_dir)) | test_seconds
         about = about | {"n_failed": videos.test_excluded, "seconds": seconds}
         if self.model_dir == self.run_dir:
             train, validation = videos.of_training(self.config.train)
             about |= {"n_trained_on": len(train), "n_validation": len(validation)}
             about["n_validation_trained_on"] = len(videos.validation) - len(validation)
-        results = write_results(self.run_dir, videos.test, scores_VK, self.config, about)
+        results = self.world.first_does(lambda: write_results(self.run_dir, videos.test, scores_VK, self.config, about))
         self.progress.line(f"test: {summary(results)}")
         return results
 

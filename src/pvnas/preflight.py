@@ -91,6 +91,19 @@ def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = 
     return counts
 
 
+def check_shards(config: RunConfig, processes: int) -> None:
+    """Raise UserError where the logical shards of a batch cannot be dealt out to so many processes evenly."""
+    for stage, batch in (("search", config.search.batch), ("train", config.train.batch)):
+        if batch.shards % processes:
+            may = [str(n) for n in range(1, batch.shards + 1) if batch.shards % n == 0]
+            clips = max(1, batch.clips // processes)
+            raise UserError(
+                f"{stage}.batch.shards is {batch.shards}, which {processes} processes cannot share evenly: "
+                f"{' or '.join(may)} can; for {processes} of them begin a run with --{stage}.batch.shards {processes} "
+                f"--{stage}.batch.clips_per_shard {clips}"
+            )
+
+
 @contextmanager
 def _field_of(stage: str) -> Iterator[None]:
     """Let an error that begins with a field of a network name it with its stage."""

@@ -266,7 +266,7 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0.01, 0.99): "bilevel_share",
     (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch start_epoch",
     (1e-6, _LARGE): "step_epochs deadline",
-    (1, _LARGE): "window lr_clips epochs derive_epochs validate_every",
+    (1, _LARGE): "window lr_clips epochs derive_epochs validate_every lost_after",
     (1, 65_536): "shards clips_per_shard width",
     (1, 4096): "frames",
     (1, 1000): "repeat temporal_views",

@@ -15,7 +15,8 @@ from pvnas.config import DataConfig
 from pvnas.data import cache_room
 from pvnas.data.cache_room import room_for
 from pvnas.data.catalog import Catalog, Video
-from pvnas.data.dataset import Shape, VideoDataset, keep_decoded
+from pvnas.data.dataset import Shape, VideoDataset
+from pvnas.data.memory_cache import keep_decoded
 from pvnas.data.shapes import draw_video, encode
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pvnas.training.step import TreeSum
+from pvnas.runtime.tree_sum import TreeSum
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])

@@ -222,7 +222,7 @@ def test_scores_are_the_mean_over_all_views(average, sources, tmp_path):
     views = stage.config.test.temporal_views * stage.config.test.spatial_views
     expected = torch.zeros(8, 8, dtype=torch.float64)
     stage.network.eval()
-    for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1, workers=0):
+    for batch in view_batches(sources[2], stage.config.clip, stage.config.test, 1, rows=None, workers=0):
         with torch.no_grad():
             one = stage.network(network_input(batch.clips_NCTHW, ClipConfig())).double()[0]
         expected[int(batch.videos_N)] += (one.softmax(0) if average == "softmax" else one) / views
@@ -234,7 +234,7 @@ def test_mirrored_views_count_for_the_classes_that_they_show(sources, tmp_path):
     clip, test = stage.config.clip, stage.config.test
     stage.network.eval()
     expected = torch.zeros(8, 8, dtype=torch.float64)
-    for batch in view_batches(sources[2], clip, test, 1, workers=0):  # not mirrored
+    for batch in view_batches(sources[2], clip, test, 1, rows=None, workers=0):  # not mirrored
         with torch.no_grad():
             seen, mirrored = (
                 stage.network(network_input(clips, clip)).double().softmax(1)[0]

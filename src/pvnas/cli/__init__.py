@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from pvnas.errors import NOT_ON_WINDOWS, UserError
+from pvnas.errors import NOT_ON_WINDOWS, LostProcessError, UserError
 from pvnas.runtime.progress import clean
 
 EXIT_USER_ERROR = 2
@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        return _fail(str(error))
+        return EXIT_USER_ERROR if _is_said_elsewhere(error) else _fail(str(error))
+    except LostProcessError as lost:
+        _fail(f"{lost}; the same command goes on from the last checkpoint")
+        return lost.exit_code
     except BrokenPipeError:
         # Python flushes stdout once more at its end: give it somewhere to write to.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from pvnas.cli.command import parse
+    from pvnas.cli.command import parse, without_option
     from pvnas.cli.overview import find_command, print_overview
     from pvnas.runtime.signals import Interrupted
 
@@ -73,15 +76,28 @@ def _run(arguments: list[str]) -> int:
     parsed = parse(command, rest)
     if parsed is None:  # help was asked for
         return 0
+    processes = getattr(parsed, "processes", 1)
+    if processes > 1:
+        from pvnas.cli.launch import launch
+
+        return launch(processes, without_option(arguments, "--processes"))
     try:
         return command.run(parsed) or 0
     except Interrupted as stop:
+        if stop.said_elsewhere:
+            return stop.exit_code
         same = "pvnas " + shlex.join(arguments)
         reason = clean(stop) or "stopped"
         print(f"pvnas: {reason}; to go on from here type the same command: {same}", file=sys.stderr)
         return stop.exit_code
     except UserError as error:
-        raise UserError(command.in_its_options(str(error))) from None
+        error.args = (command.in_its_options(str(error)),)
+        raise
+
+
+def _is_said_elsewhere(error: UserError) -> bool:
+    """Return whether another process says it: before they have joined, all on a host make the same mistakes."""
+    return error.said_elsewhere if error.said_elsewhere is not None else os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _fail(text: str) -> int:

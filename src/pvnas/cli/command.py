@@ -170,6 +170,16 @@ def parse(command: Command, words: Sequence[str]) -> Namespace | None:
     return parsed
 
 
+def without_option(words: Sequence[str], name: str) -> list[str]:
+    """Return the words of a command line without an option and its value."""
+    left, skip = [], False
+    for word in words:
+        if not skip and word != name and not word.startswith(name + "="):
+            left.append(word)
+        skip = word == name and not skip
+    return left
+
+
 def _unknown(command: Command, word: str) -> str:
     if not word.startswith("-"):
         return f"one argument too many, {settings.shown(word)}"

@@ -4,41 +4,34 @@ torch is imported when frames are asked for: listing a folder needs none. Legend
 """
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from multiprocessing import TimeoutError as PoolTimeoutError
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pvnas.config import DataConfig
-from pvnas.data.cache_room import decoded_pixels, room_for
+from pvnas.data.cache_room import decoded_pixels
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.listing import FORMATS, read_catalog
 from pvnas.data.listing.registry import Entry
 from pvnas.data.listing.splits import check_classes, complete_splits, shares_of
+from pvnas.data.memory_cache import keep_decoded
 from pvnas.data.pack.format import INFO, PackInfo
 from pvnas.data.pack.read import Pack, open_pack
 from pvnas.data.video.decode import DecodedVideo, VideoError, channels_first, in_colours
 from pvnas.data.video.footage import Footage
 from pvnas.data.video.segment import Choose
 from pvnas.errors import UserError
-from pvnas.runtime.memory import shown_bytes
-from pvnas.runtime.progress import Progress, begin
-from pvnas.runtime.signals import ends_waits
+from pvnas.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CACHE_THREADS = 2
-WAKE_SECONDS = 0.2
 FRAMES_OF_UNKNOWN_LENGTH = 300
 
 
@@ -76,7 +69,8 @@ class VideoDataset:
         self.catalog, self.config, self.short_side, self.pack = catalog, config, short_side, pack
         self.colours = colours
         self.shapes = shapes or {}
-        self._cache: list[DecodedVideo] | None = None
+        self.cached: list[DecodedVideo] | None = None
+        """The videos decoded, where they are kept in memory."""
 
     def __len__(self) -> int:
         return len(self.catalog.videos)
@@ -86,7 +80,7 @@ class VideoDataset:
         """Where the frames are."""
         import torch
 
-        return self._cache[0].frames_TCHW.device if self._cache else torch.device("cpu")
+        return self.cached[0].frames_TCHW.device if self.cached else torch.device("cpu")
 
     def workers(self, asked: int) -> int:
         """Return how many processes may read: what lies on the GPU needs none, and none can reach it."""
@@ -115,15 +109,15 @@ class VideoDataset:
         """Return some of the videos; what is cached is shared."""
         whose = self.catalog.take(indices), self.config, self.short_side, self.pack, self.shapes
         part = VideoDataset(*whose, self.colours)
-        part._cache = None if self._cache is None else [self._cache[i] for i in indices]
+        part.cached = None if self.cached is None else [self.cached[i] for i in indices]
         return part
 
     def frames(self, index: int, choose: Choose) -> "Tensor":
         """Return the (T, ``colours``, H, W) uint8 frames of a video that ``choose(times_T, duration)`` asks for."""
         import torch
 
-        if self._cache is not None:
-            video = self._cache[index]
+        if self.cached is not None:
+            video = self.cached[index]
             wanted, frames_TCHW = choose(video.times_T, video.duration), video.frames_TCHW
             if frames_TCHW.is_cuda:
                 return frames_TCHW[torch.from_numpy(wanted)]
@@ -142,8 +136,8 @@ class VideoDataset:
 
     def whole(self, index: int) -> DecodedVideo:
         """Return a whole video, its shorter side scaled to ``short_side``; as it is kept, if it is."""
-        if self._cache is not None:
-            return self._cache[index]
+        if self.cached is not None:
+            return self.cached[index]
         if self.pack is not None:
             row = self.catalog.videos.rows.item(index)
             times_T, duration = self.pack.times(row)
@@ -180,87 +174,6 @@ class VideoDataset:
             # A repr keeps a file name with control characters on one line.
             name = str(self.catalog.root / video.name)
             raise UserError(f"{name!r} cannot be read ({error}); mend it or take it away") from None
-
-
-# ---- videos that are kept decoded
-
-
-def keep_decoded(
-    datasets: Sequence[VideoDataset], device: "torch.device | None" = None, progress: Progress | None = None
-) -> bool:
-    """Decode the videos of all datasets into memory, or onto ``device``, as their config says; whether they are there.
-
-    With ``auto`` they are kept where all of them together fit into the room that there is, and a line says what was
-    decided. A stop request ends it. Raises UserError where ``ram`` or ``gpu`` cannot be.
-    """
-    cache = datasets[0].config.cache if any(map(len, datasets)) else "none"
-    if cache == "none":
-        return False
-    room, path = room_for(datasets[0].config, device), datasets[0].config.path
-    faster = (
-        f"; a pack is faster: pvnas data pack {shlex.quote(path or 'DATA')} PACK" if datasets[0].pack is None else ""
-    )
-    needed = _bytes_up_to(room.bytes, datasets)
-    taken = math.inf if needed > room.bytes else _decode_all(datasets, room.bytes, device, progress)
-    if taken <= room.bytes:
-        if progress is not None:
-            place = "on the GPU" if datasets[0].device.type == "cuda" else "in memory"
-            progress.line(f"{shown_bytes(taken)} of videos are kept {place}")
-        return True
-    if cache != "auto":
-        raise UserError(f"data.cache {cache}: decoded videos take more than the {room}: --data.cache none{faster}")
-    if progress is not None:
-        progress.line(f"decoded, the videos take more than the {room}: they are not kept in memory{faster}")
-    return False
-
-
-def _bytes_up_to(limit: float, datasets: Sequence[VideoDataset]) -> float:
-    """Return what the decoded videos take, with those that are being decoded; counted no further than the limit."""
-    total = largest = 0.0
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            size = dataset.decoded_bytes(index)
-            total, largest = total + size, max(largest, size)
-            if total + CACHE_THREADS * largest > limit:
-                return math.inf
-    return total
-
-
-def _decode_all(
-    datasets: Sequence[VideoDataset], limit: float, device: "torch.device | None", progress: Progress | None
-) -> float:
-    """Decode all videos, keep them where they take no more than the limit, and return their bytes, infinity for more.
-
-    Headers lie: what is decoded is counted.
-    """
-    on_device = device if datasets[0].config.cache == "gpu" else None
-    videos = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
-    taken, kept = 0.0, []
-    # Threads that do not outlive the program where they hang on a file.
-    with begin(progress, "decoding videos into memory", len(videos)) as bar, ThreadPool(CACHE_THREADS) as pool:
-        decoded = pool.imap(lambda place: place[0].whole(place[1]), videos)
-        for _ in videos:
-            video = _next(decoded)
-            taken += video.frames_TCHW.nbytes
-            if taken > limit:
-                return math.inf
-            kept.append(video if on_device is None else video.to(on_device))
-            bar.advance(1)
-    rest = iter(kept)
-    for dataset in datasets:
-        dataset._cache = list(islice(rest, len(dataset)))
-    return taken
-
-
-def _next(decoded: Any) -> DecodedVideo:
-    """Return the next item of a pool; a stop request ends the wait for it.
-
-    It wakes now and then: a signal that reaches another thread does not end this one's wait.
-    """
-    while True:
-        with ends_waits(), suppress(PoolTimeoutError):
-            video: DecodedVideo = decoded.next(WAKE_SECONDS)
-            return video
 
 
 @dataclass(frozen=True)

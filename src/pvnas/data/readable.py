@@ -20,8 +20,10 @@ from pvnas.data.check.results import CheckResult, read_check_results, usable
 from pvnas.data.clips.augment import flip_message
 from pvnas.data.clips.mirrored_views import mirror_message
 from pvnas.data.clips.sampling import repetition_notes
-from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset, keep_decoded
+from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset
 from pvnas.data.identity import LearntVideos, learnt_of, write_learnt
+from pvnas.data.memory_cache import keep_decoded
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -61,20 +63,23 @@ def load_videos(
     device: torch.device,
     learnt: LearntVideos | None = None,
     splits: Collection[str] = SPLITS,
+    world: World = ALONE,
 ) -> Videos:
     """Check every video once, leave out and name what cannot be read, and cache the rest where it fits.
 
-    ``learnt``: what the run has learnt from already, which was checked then; ``splits``: those that will be read.
+    ``learnt``: what the run has learnt from already, which was checked then; ``splits``: those that will be read;
+    ``world``: the processes that read them, of which the first writes.
     """
     if learnt is None:
-        learnt = _checked(opened, config, run_dir, progress)
-    write_learnt(run_dir, learnt)
+        learnt = check_once(opened, config, run_dir, progress)
+    elif world.is_first:
+        write_learnt(run_dir, learnt)
     good, excluded = learnt.catalog, [video.split for video in learnt.left_out]
     checked = _results_by_name(run_dir) if opened.info is None else {}
     repetitions = _repetition_notes(opened, good, checked, config.clip)
     for line in (*_notes(opened, good, len(excluded), config, splits), *repetitions):
         progress.line(line)
-    _write_summary(run_dir, good, len(excluded), repetitions)
+    world.first_does(lambda: _write_summary(run_dir, good, len(excluded), repetitions))
     for stage, augment in (("search", config.search.augment), ("train", config.train.augment)):
         message = flip_message(good.classes, augment.flip, stage)
         if message:
@@ -86,7 +91,7 @@ def load_videos(
     opened = replace(opened, catalog=good, shapes=shapes)
     learning = opened.dataset(("train", "val"), side, config.clip.colours)
     test = opened.dataset("test", side, config.clip.colours)
-    keep_decoded([learning, test] if "train" in splits else [test], device, progress)
+    keep_decoded([learning, test] if "train" in splits else [test], device, progress, world)
     return Videos(learning, test, excluded.count("test"))
 
 
@@ -119,8 +124,14 @@ def _write_summary(run_dir: Path, good: Catalog, excluded: int, repetitions: Seq
     write_atomic(run_dir / "catalog.json", json.dumps(summary, indent=1) + "\n")
 
 
+def check_once(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: Progress) -> LearntVideos:
+    """Return and write which videos can be used: of files after a check, of a pack all, as when it was made."""
+    learnt = _checked(opened, config, run_dir, progress)
+    write_learnt(run_dir, learnt)
+    return learnt
+
+
 def _checked(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: Progress) -> LearntVideos:
-    """Return the videos that can be used: of files after a check, of a pack all, which were checked as it was made."""
     if opened.info is not None:
         return learnt_of(opened, opened.catalog, ())
     with StopRequest() as stop:  # of its own: the stages ask theirs at each step, and this comes before any

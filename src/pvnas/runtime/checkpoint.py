@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pvnas.errors import UserError
+from pvnas.runtime.distributed import World
 from pvnas.runtime.files import explained, make_folder, remove_folder, remove_strays, write_atomic, write_folder
 
 FORMAT, VERSION = "pvnas-checkpoint", 1
@@ -78,6 +79,18 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             "start this stage again"
         )
     return None
+
+
+def shared_checkpoint(folder: Path, world: World) -> Checkpoint | None:
+    """Return, in all processes, what ``load_checkpoint`` gives the first one: the others read no file."""
+    if world.size == 1:
+        return load_checkpoint(folder)
+    loaded = world.together(lambda: load_checkpoint(folder) if world.is_first else None, patient=True)
+    about: Any = world.first_does(lambda: None if loaded is None else [loaded.state, loaded.name])
+    if about is None:
+        return None
+    content = world.from_first(_tensor_bytes(loaded.tensors) if loaded else None)
+    return loaded or Checkpoint(_tensors_of(content), *about)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

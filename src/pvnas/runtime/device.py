@@ -20,22 +20,35 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_HEAP_BLOCK = 32 << 20
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of ``auto``, ``cpu`` or ``cuda``. Raises UserError where there is no such device."""
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device of ``auto``, ``cpu`` or ``cuda``. Raises UserError where there is no such device.
+
+    Of several processes on a host each has the GPU of its number, which becomes the current one.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
         raise UserError(f"device {name!r}: there are auto, cpu and cuda; type --device auto")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch sees no GPU here; type --device cpu, or install torch's CUDA build")
+    if name == "cuda" and local_rank:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{torch.cuda.device_count()} GPUs are seen on a host with {local_rank + 1} processes or more; "
+                "start one process for each"
+            )
+        torch.cuda.set_device(local_rank)
     return torch.device(name)
 
 
-def set_threads(n: int) -> int:
-    """Let torch use ``n`` CPU threads (0: one per core that this process may use) and return their number."""
+def set_threads(n: int, processes: int = 1) -> int:
+    """Let torch use ``n`` CPU threads and return their number.
+
+    0: one per core that this process may use; ``processes`` on this host share them.
+    """
     if n < 0:
         raise UserError(f"threads {n}: must be 0 (one per core) or more")
-    threads = n or usable_cores()
+    threads = n or max(1, usable_cores() // processes)
     torch.set_num_threads(threads)
     return threads
 

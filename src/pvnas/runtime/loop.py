@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
 from pvnas.runtime.device import is_want_of_memory
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.gpu import FiniteCheck
 from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.runtime.progress import Progress
@@ -40,9 +42,11 @@ class Stage(ABC):
         epochs: int,
         seed: int,
         device: torch.device,
+        world: World = ALONE,
     ) -> None:
-        """``optimizers``: by the name that their state has in a checkpoint."""
+        """``optimizers``: by the name that their state has in a checkpoint; ``world``: the processes that share it."""
         self.network, self.optimizers, self.epochs, self.seed, self.device = network, optimizers, epochs, seed, device
+        self.world = world
         self.finite = FiniteCheck(device)
 
     def step(self, epoch: int, step: int, batch: Any) -> dict[str, Tensor]:
@@ -110,27 +114,28 @@ def run_epochs(
 ) -> None:
     """Run a stage to its last epoch from its checkpoint or from the start.
 
-    A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for (of the last
-    whole step, where that ends a wait for videos); the last raises Interrupted. Raises UserError where a stage diverges
-    (training.divergence) or asks for more memory than there is; no checkpoint holds such a step.
+    A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for in any process
+    (of the last whole step, where that ends a wait for videos); the last raises Interrupted. Raises UserError where a
+    stage diverges (training.divergence) or asks for more memory than there is; no checkpoint holds such a step.
     """
-    run = _Run(stage, folder, checkpoint)
+    world, run = stage.world, _Run(stage, folder, checkpoint)
     while run.epoch < stage.epochs:
         title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
         task_of_epoch = progress.task(title, total=stage.steps(), completed=run.step, summary=False)
         with _explained(stage), task_of_epoch as task:
             batches = stage.batches(run.epoch, run.step)
             while run.step < stage.steps():
-                try:
-                    task.advance(clips=run.make_step(batches))
-                    stopping = stop.requested  # asked once: a signal may come at any time
-                except Interrupted:  # in the wait for a batch
-                    stopping = True
-                if stopping or time.monotonic() - run.saved_at > 60 * checkpoint_minutes:
+                batch = world.together(partial(run.next_batch, batches))
+                # Asked once, of all: a signal may come at any time, to any process, and all must do the same.
+                stopping, saving = world.any(
+                    batch is None or stop.requested, world.is_first and run.minutes_unsaved() > checkpoint_minutes
+                )
+                if stopping or saving:
                     run.save()
                 if stopping:
                     where = f"epoch {run.epoch + 1} after step {run.step}"
                     raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
+                task.advance(clips=run.make_step(batch) * world.size)
         with _explained(stage):
             try:
                 run.end_epoch()
@@ -138,7 +143,7 @@ def run_epochs(
                 run.save()
                 where = f"validation after epoch {run.epoch + 1}"
                 raise Interrupted(f"{stage.name}: stopped in the {where}; nothing is lost") from None
-        if stop.requested and run.epoch < stage.epochs:
+        if world.any(stop.requested)[0] and run.epoch < stage.epochs:
             raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
 
 
@@ -151,7 +156,7 @@ class _Run:
         self.stage, self.folder = stage, folder
         self._start_epoch(0)
         if checkpoint is None:
-            stage.start()
+            stage.world.first_does(stage.start)
         else:
             state = checkpoint.state
             self.epoch, self.step, self.times = state["epoch"], state["step"], state["times"]
@@ -164,14 +169,25 @@ class _Run:
         self.sums = {}
         self.times = {"seconds": 0.0, "wait": 0.0}
 
-    def make_step(self, batches: Iterator[Any]) -> int:
-        """Make the next step and return how many clips it saw.
+    def minutes_unsaved(self) -> float:
+        """Return how long ago the last checkpoint was saved, or the run begun."""
+        return (time.monotonic() - self.saved_at) / 60
 
-        Raises Interrupted, before the step has changed anything, where a stop request ends the wait for its batch.
-        """
+    def next_batch(self, batches: Iterator[Any]) -> Any:
+        """Return the batch of the next step; None where a stop request ends the wait for it."""
         started = time.perf_counter()
-        batch = next(batches)
-        self.times["wait"] += time.perf_counter() - started
+        try:
+            return next(batches)
+        except Interrupted:
+            return None
+        finally:
+            waited = time.perf_counter() - started
+            self.times["wait"] += waited
+            self.times["seconds"] += waited
+
+    def make_step(self, batch: Any) -> int:
+        """Make the next step and return how many clips this process saw in it."""
+        started = time.perf_counter()
         measures = self.stage.step(self.epoch, self.step, batch)
         for name, value in measures.items():
             value = value.detach().double()  # those out of a checkpoint come from the CPU
@@ -190,7 +206,9 @@ class _Run:
         self.stage.finite.settle()
         tensors = self.stage.tensors() | {SUMS + name: value for name, value in self.sums.items()}
         state = {"epoch": self.epoch, "step": self.step, "times": self.times, "stage": self.stage.state()}
-        save_checkpoint(self.folder, f"epoch_{self.epoch:03d}_step_{self.step:06d}", tensors, state)
+        name = f"epoch_{self.epoch:03d}_step_{self.step:06d}"
+        # One for all processes, which have the same; the others wait until it is on the disk.
+        self.stage.world.first_does(lambda: save_checkpoint(self.folder, name, tensors, state).name, patient=False)
         self.saved_at = time.monotonic()
 
 

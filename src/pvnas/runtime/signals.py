@@ -1,5 +1,6 @@
 """A stop that loses nothing: a signal asks, the loop answers at its next step, and a wait ends at once."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, ClassVar, Self
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 
 
@@ -19,18 +22,23 @@ class Interrupted(BaseException):
     """
 
     exit_code = EXIT_CODE
+    said_elsewhere = False
+    """Whether another process of the run, which has stopped too, says it."""
 
 
 class StopRequest:
-    """Inside the block SIGINT and SIGTERM set ``requested``; a second SIGINT ends the process at once.
+    """Inside the block SIGINT, SIGTERM and SIGUSR1 set ``requested``; a second SIGINT ends the process at once.
 
-    Outside the main thread signals cannot be caught: the block then only holds the flag.
+    SIGUSR1 is what schedulers send ahead of a time limit. Outside the main thread signals cannot be caught: the block
+    then only holds the flag.
     """
 
     listening: ClassVar[list["StopRequest"]] = []
     """Those whose blocks the main thread is in, the innermost last."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
+        """``speaks``: whether a line tells of a signal; of several processes one does."""
+        self.speaks = speaks
         self.requested = False
         self.waiting = False  # whether a signal raises Interrupted where the main thread is
         self._previous: dict[int, Any] = {}
@@ -39,7 +47,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPS:
                 self._previous[number] = signal.signal(number, self._note)
             self.listening.append(self)
         return self
@@ -64,10 +72,19 @@ class StopRequest:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         # Not through sys.stderr's buffer: a signal may come in the middle of a write to it.
         with suppress(OSError, ValueError, AttributeError):
-            os.write(sys.stderr.fileno(), b"\nstopping after this step; Ctrl-C again leaves at once\n")
+            if self.speaks:
+                os.write(sys.stderr.fileno(), b"\nstopping after this step; Ctrl-C again leaves at once\n")
         if self.waiting:
             self.waiting = False  # once: what follows may be the saving of a checkpoint
             raise Interrupted("stopped")
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.fast.accelerate import accelerate
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage
@@ -49,10 +50,14 @@ class SearchStage(Stage):
         run_dir: Path,
         device: torch.device,
         log: EpochLog,
+        world: World = ALONE,
         *,
         plain: bool = False,
     ) -> None:
-        """``plain``: with the supernet that is the tests' oracle and the benchmarks' baseline."""
+        """``world``: the processes that share the search.
+
+        ``plain``: with the supernet that is the tests' oracle and the benchmarks' baseline.
+        """
         search = config.search
         self.config, self.validation, self.run_dir, self.log = config, validation, run_dir, log
         self.weight_videos, self.alpha_videos = split_for_objective(config, train)
@@ -75,7 +80,7 @@ class SearchStage(Stage):
         self.alphas = alpha_optimizer(network.architecture_parameters(), search.alphas)
         self.lower_rate = divergence.advice(self.name, search.weights)
         optimizers = {"weight_optimizer": self.weights, "alpha_optimizer": self.alphas}
-        super().__init__(network, optimizers, epochs=search.epochs, seed=config.seed, device=device)
+        super().__init__(network, optimizers, epochs=search.epochs, seed=config.seed, device=device, world=world)
         self.time = 0.0
         """Epochs before the step that is made, a fraction within an epoch."""
 
@@ -99,6 +104,7 @@ class SearchStage(Stage):
             graphs=self.graphs,
             finite=self.finite,
             class_weights_K=self.class_weights_K,
+            world=self.world,
         )
 
     def steps(self) -> int:
@@ -123,7 +129,8 @@ class SearchStage(Stage):
                 yield StepBatches(batch if moves_alpha else weight_batch, weight_batch)
 
     def _stream(self, videos: VideoDataset, epoch: int, first_step: int, stream: str) -> Iterator[Batch]:
-        return training_batches(videos, self.config, self.config.search, epoch, first_step, f"search-{stream}")
+        name = f"search-{stream}"
+        return training_batches(videos, self.config, self.config.search, epoch, first_step, name, self.world)
 
     def _cycle(self, videos: VideoDataset, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the alphas' batches without end; each pass over their videos has an order of its own."""
@@ -134,20 +141,27 @@ class SearchStage(Stage):
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         """Write the epoch's alphas, genotype and metrics, and warn of a collapse."""
-        config, search = self.config, self.config.search
-        genotype = self._derived(epoch, self._write_alphas(epoch))
-        record = genotype.about["collapse"]
-        write_atomic(self._genotype_path(epoch), genotype.to_json())
-        measures = {}
+        search, measures = self.config.search, dict[str, float]()
+        record = self.world.first_does(lambda: self._derive_and_write(epoch))
         if search.validate:
             with relaxed(self.network, relaxation_at(self.network, search, epoch)):
-                measures = validate(self.network, self.validation, config, search.augment, self.device)
+                measures = validate(self.network, self.validation, self.config, search.augment, self.device, self.world)
             divergence.require_validation(measures, epoch)
-        rates = {"lr": self.weights.lr, "alpha_lr": self.alphas.lr}
-        self.log.write(self.name, epoch, self.epochs, sums, times, measures | rates | record)
-        high_loss = divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate)
-        if warning := high_loss or collapse_warning(record, epoch):  # of a network that learns nothing, only the first
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        line = measures | {"lr": self.weights.lr, "alpha_lr": self.alphas.lr} | record
+
+        def write() -> None:
+            self.log.write(self.name, epoch, self.epochs, sums, times, line)
+            high_loss = divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate)
+            if warning := high_loss or collapse_warning(record, epoch):  # of a network that learns nothing, the first
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
+
+        self.world.first_does(write)
+
+    def _derive_and_write(self, epoch: int) -> dict[str, Any]:
+        """Write alphas and genotype of an epoch, and return what of the cells is without parameters."""
+        genotype = self._derived(epoch, self._write_alphas(epoch))
+        write_atomic(self._genotype_path(epoch), genotype.to_json())
+        return dict(genotype.about["collapse"])
 
     def _derived(self, epoch: int, history: dict[str, Tensor]) -> Genotype:
         """Return the genotype of this epoch, from the alphas of as many epochs as the config asks for."""

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from pvnas.config import ClipConfig, SearchConfig
 from pvnas.data.clips.loader import Batch, Extras
 from pvnas.fast.accelerate import shared_passes
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
 from pvnas.search.relaxation import relaxation_at
@@ -99,12 +100,13 @@ def search_step(
     graphs: Graphs | None = None,
     finite: FiniteCheck | None = None,
     class_weights_K: Tensor | None = None,
+    world: World = ALONE,
 ) -> dict[str, Tensor]:
     """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
     ``epoch``: how many there were so far (a fraction within an epoch); ``seed``: of whatever is drawn; ``graphs``: what
-    records the passes on a GPU; ``class_weights_K``: see training.step.loss_gradients. Raises FloatingPointError before
-    a step of a diverged search (on a GPU later, see ``FiniteCheck``).
+    records the passes on a GPU; ``class_weights_K``, ``world``: see training.step.loss_gradients. Raises
+    FloatingPointError before a step of a diverged search (on a GPU later, see ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
     moves_alpha = epoch >= config.alphas.start_epoch  # before it w alone is trained: not the paper's algorithm
@@ -113,7 +115,7 @@ def search_step(
     shares = same_clips and moves_alpha and not joint and not second_order
     gradient = SupernetGradient(
         network, (*w, *alpha), clip, config.batch.shards, precision, seed, graphs, class_weights_K,
-        relaxation=relaxation_at(network, config, epoch), shares=shares,
+        relaxation=relaxation_at(network, config, epoch), shares=shares, world=world,
     )  # fmt: skip
     # Dropped operations teach w to do without any one of them; alpha, which is to compare them, sees them all.
     with_drops = replace(gradient, relaxation=relaxation_at(network, config, epoch, drop_seed=seed))
@@ -158,6 +160,7 @@ class SupernetGradient:
     class_weights_K: Tensor | None = None
     relaxation: Relaxation | None = None
     shares: bool = False
+    world: World = ALONE
 
     def __call__(
         self, parameters: Sequence[nn.Parameter], batch: Batch, *, update_statistics: bool
@@ -185,6 +188,7 @@ class SupernetGradient:
                     seed=seed,
                     precision=self.precision,
                     class_weights_K=self.class_weights_K,
+                    world=self.world,
                 )
 
         mixing = () if self.relaxation is None else (self.relaxation.temperature, *self.relaxation.factors)

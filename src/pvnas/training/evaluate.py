@@ -4,6 +4,7 @@ Legend: N samples, V videos, K classes.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvnas.config import AugmentConfig, RunConfig
-from pvnas.data.clips.loader import test_batches, validation_batches
+from pvnas.data.clips.loader import rows_of_test, test_batches, validation_batches
 from pvnas.data.clips.mirrored_views import mirrored_labels, views_of_a_video
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.progress import Progress, begin
 from pvnas.training.intervals import mean_interval, wilson
 from pvnas.training.step import scores_of
@@ -24,31 +26,52 @@ TOP_K = 5
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, videos: VideoDataset, config: RunConfig, augment: AugmentConfig, device: torch.device
+    network: nn.Module,
+    videos: VideoDataset,
+    config: RunConfig,
+    augment: AugmentConfig,
+    device: torch.device,
+    world: World = ALONE,
 ) -> dict[str, float]:
-    """Return val_loss, val_top1 and val_top5 (percent) on each video's centre crop and clip; {} without videos."""
+    """Return val_loss, val_top1 and val_top5 (percent) on each video's centre crop and clip; {} without videos.
+
+    The processes of ``world`` share the work, and all get the same numbers.
+    """
     if not videos.catalog.videos:
         return {}
     network.eval()
-    loss = top1 = top5 = 0.0
-    clips = max(8, config.train.batch.clips_per_shard)
-    for batch in validation_batches(videos, config.clip, augment, clips, workers=config.data.workers):
-        labels_N = batch.labels_N.to(device)
-        scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
-        loss += float(F.cross_entropy(scores_NK, labels_N, reduction="sum"))
-        top1 += int(topk_correct(scores_NK, labels_N, 1))
-        top5 += int(topk_correct(scores_NK, labels_N, TOP_K))
+    clips, workers = max(8, config.train.batch.clips_per_shard), config.data.workers
+
+    def measured_here() -> list[tuple[float, int, int]]:
+        """Return loss, top-1 and top-5 of each batch of this process."""
+        measured = []
+        for batch in validation_batches(videos, config.clip, augment, clips, workers=workers, world=world):
+            labels_N = batch.labels_N.to(device)
+            scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
+            loss = float(F.cross_entropy(scores_NK, labels_N, reduction="sum"))
+            top1, top5 = (int(topk_correct(scores_NK, labels_N, k)) for k in (1, TOP_K))
+            measured.append((loss, top1, top5))
+        return measured
+
+    by_process = world.exchange(world.together(measured_here))
+    loss, top1, top5 = (sum(values) for values in zip(*chain(*by_process), strict=True))  # in the order of the batches
     n = len(videos.catalog.videos)
     return {"val_loss": loss / n, "val_top1": 100.0 * top1 / n, "val_top5": 100.0 * top5 / n}
 
 
 @torch.inference_mode()
 def score_views(
-    network: nn.Module, videos: VideoDataset, config: RunConfig, device: torch.device, progress: Progress | None = None
+    network: nn.Module,
+    videos: VideoDataset,
+    config: RunConfig,
+    device: torch.device,
+    progress: Progress | None = None,
+    world: World = ALONE,
 ) -> Tensor:
     """Return the (V, K) scores of every video, averaged over all its views, by a network in evaluation mode.
 
-    Networks made ready by pvnas.fast.for_inference are faster. Raises ValueError that names the video when a view is
+    Networks made ready by pvnas.fast.for_inference are faster. The processes of ``world`` share the videos, and all get
+    the same scores. Raises ValueError that names the video when a view is
     missing or counted twice, and UserError when scores are not numbers.
     """
     test, catalog = config.test, videos.catalog
@@ -58,12 +81,17 @@ def score_views(
         return average.scores()
     network.eval()
     clips = max(8, config.train.batch.clips_per_shard)
-    batches = test_batches(videos, config.clip, test, clips, workers=config.data.workers)
-    with begin(progress, "test", len(catalog.videos) * views) as task:
-        for batch in batches:
-            scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
-            average.add(scores_NK, batch.videos_N, batch.views_N)
-            task.advance(len(batch.videos_N), clips=len(batch.videos_N))
+    rows = rows_of_test(videos, test, clips, world)
+
+    def score_here() -> None:
+        with begin(progress, "test", len(rows) * views) as task:
+            for batch in test_batches(videos, config.clip, test, clips, rows=rows, workers=config.data.workers):
+                scores_NK = scores_of(network, batch.clips_NCTHW.to(device), config.precision, config.clip)
+                average.add(scores_NK, batch.videos_N, batch.views_N)
+                task.advance(len(batch.videos_N), clips=len(batch.videos_N))
+
+    world.together(score_here, patient=True)
+    average.join(rows, world)
     return average.scores(names=[video.name for video in catalog.videos])
 
 
@@ -167,6 +195,11 @@ class ViewAverage:
             scores_NK = torch.where(is_mirrored_N1, scores_NK[:, self.mirrored_K], scores_NK)
         self._sums_VK.index_add_(0, videos_N, scores_NK)
         self._counts.index_put_((videos_N, views_N), torch.ones_like(videos_N), accumulate=True)
+
+    def join(self, rows: range, world: World) -> None:
+        """Take in what the other processes have added: each to its own rows, which follow each other."""
+        self._sums_VK = torch.cat(world.gather(self._sums_VK[rows.start : rows.stop]))
+        self._counts = torch.cat(world.gather(self._counts[rows.start : rows.stop]))
 
     def scores(self, names: Sequence[str] | None = None) -> Tensor:
         """Return the means: (V, K) float64.

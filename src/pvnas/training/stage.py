@@ -12,6 +12,7 @@ from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, Extras, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.fast.accelerate import accelerate_training
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage, with_prefix
 from pvnas.runtime.optimizers import weight_optimizer
@@ -53,6 +54,7 @@ class TrainStage(Stage):
         validation: VideoDataset,
         device: torch.device,
         log: EpochLog,
+        world: World = ALONE,
     ) -> None:
         """``network``: takes what the network sees (N, C, T, H, W), gives scores (N, K)."""
         self.config, self.videos, self.validation, self.log = config, train, validation, log
@@ -62,7 +64,7 @@ class TrainStage(Stage):
         self.optimizer = weight_optimizer(dict(network.named_parameters()), config.train.weights, config.train.batch)
         self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}
-        super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device)
+        super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device, world=world)
         self.average = MovingAverage(network, config.train.ema) if config.train.ema > 0 else None
         # A shard draws from a random stream of its own, which is begun before a graph and not in it.
         recorded = config.train.graphs and device.type == "cuda" and config.train.batch.shards == 1
@@ -100,6 +102,7 @@ class TrainStage(Stage):
                 precision=self.config.precision,
                 label_smoothing=train.label_smoothing,
                 class_weights_K=self.class_weights_K,
+                world=self.world,
             )
 
         tensors = (batch.clips_NCTHW, batch.labels_N, *extras.values())
@@ -114,16 +117,21 @@ class TrainStage(Stage):
         return steps_per_epoch(len(self.videos), self.config.train.batch)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        return training_batches(self.videos, self.config, self.config.train, epoch, first_step)
+        return training_batches(self.videos, self.config, self.config.train, epoch, first_step, world=self.world)
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
         train, measures = self.config.train, {}
         if epoch % train.validate_every == 0 or epoch == self.epochs:
-            measures = validate(self.trained, self.validation, self.config, train.augment, self.device)
+            measures = validate(self.trained, self.validation, self.config, train.augment, self.device, self.world)
         divergence.require_validation(measures, epoch)
-        self.log.write(self.name, epoch, self.epochs, sums, times, measures | {"lr": self.optimizer.lr})
-        if warning := divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate):
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        measures |= {"lr": self.optimizer.lr}
+
+        def write() -> None:
+            self.log.write(self.name, epoch, self.epochs, sums, times, measures)
+            if warning := divergence.high_loss_warning(self.name, epoch, sums, self.lower_rate):
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
+
+        self.world.first_does(write)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the next step depends on, and the moving average."""

@@ -15,7 +15,9 @@ from pvnas.config import ClipConfig
 from pvnas.data.clips.loader import NO_EXTRAS, Extras
 from pvnas.data.clips.network_input import network_input
 from pvnas.fast.flow import optical_flow
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.random import key, seed_all
+from pvnas.runtime.tree_sum import TreeSum
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -86,21 +88,24 @@ def loss_gradients(
     precision: str = "fp32",
     label_smoothing: float = 0.0,
     class_weights_K: Tensor | None = None,
+    world: World = ALONE,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the gradients of the mean cross-entropy for ``parameters``, and measures summed over the clips.
 
     ``class_weights_K``: what the loss of each class's clips counts in the gradients (None: all 1); no measure has them.
     ``extras``: what else the batch has, see ``loss_and_sums``.
 
-    The uint8 clips are taken in ``shards`` equal parts, each with its own batch-norm statistics and its own random
-    stream of ``seed`` (None: nothing is drawn). Gradients and updates of the running statistics are averaged over them,
-    and the measures summed, in the fixed order of a binary tree: no bit depends on who computes which shard.
+    The batch has ``shards`` equal parts, each with its own batch-norm statistics and its own random stream of ``seed``
+    (None: nothing is drawn); the uint8 clips are those of the parts that this process of ``world`` runs. Gradients and
+    updates of the running statistics are averaged over all of them, and the measures summed, in the fixed order of a
+    binary tree: no bit depends on who computes which shard.
     """
     statistics = [b for b in network.buffers() if b.is_floating_point()] if shards > 1 else []
     before = [b.clone() for b in statistics]
-    tree, measures = TreeSum(), dict[str, Tensor]()
-    shard_inputs = zip(clips_NCTHW.chunk(shards), labels_N.chunk(shards), extras.chunk(shards), strict=True)
-    for shard, (clips, labels, extra) in enumerate(shard_inputs):
+    here, measures = world.part(shards), dict[str, Tensor]()
+    tree, n = TreeSum(world, here.start), len(here)
+    shard_inputs = zip(here, clips_NCTHW.chunk(n), labels_N.chunk(n), extras.chunk(n), strict=True)
+    for shard, clips, labels, extra in shard_inputs:
         _copy(before, statistics)
         with nullcontext() if seed is None else seed_all(key(seed, shard)):
             scores_NK = scores_of(network, clips, precision, clip, extra.keeps_rgb_N)
@@ -120,29 +125,3 @@ def loss_gradients(
 def _copy(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
     for value, tensor in zip(values, tensors, strict=True):
         tensor.copy_(value)
-
-
-class TreeSum:
-    """Sums lists of tensors in the order of a binary tree over their index, holding log2(n) partial sums."""
-
-    def __init__(self) -> None:
-        self._partial: list[tuple[int, list[Tensor]]] = []  # (level, sums), levels falling
-
-    def add(self, tensors: list[Tensor]) -> None:
-        """Add the next list."""
-        level = 0
-        while self._partial and self._partial[-1][0] == level:
-            tensors = _added(self._partial.pop()[1], tensors)
-            level += 1
-        self._partial.append((level, tensors))
-
-    def total(self) -> list[Tensor]:
-        """Return the sums; the incomplete right side of the tree is joined from its end."""
-        total = self._partial[-1][1]
-        for _, tensors in reversed(self._partial[:-1]):
-            total = _added(tensors, total)
-        return total
-
-
-def _added(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
-    return [a + b for a, b in zip(left, right, strict=True)]

@@ -33,6 +33,7 @@ from pvnas.data.clips.training_clips import TrainingClips, UncroppedClip
 from pvnas.data.dataset import VideoDataset
 from pvnas.data.video.decode import decode_video
 from pvnas.errors import UserError
+from pvnas.runtime.distributed import World
 
 CLIP = ClipConfig(frames=4, window=24)
 AUGMENT = AugmentConfig(short_side_min=24, short_side_max=32, crop=24)
@@ -116,7 +117,7 @@ def test_with_every_augmentation_two_processes_see_the_clips_of_one(source: Vide
     source.prepare_cache()
     config, stage = RunConfig(clip=BOTH), replace(STAGE, augment=EVERYTHING)
     alone = next(training_batches(source, config, stage, 0))
-    parts = [next(training_batches(source, config, stage, 0, rank=rank, processes=2)) for rank in range(2)]
+    parts = [next(training_batches(source, config, stage, 0, world=World(rank, 2))) for rank in range(2)]
     assert torch.equal(torch.cat([part.clips_NCTHW for part in parts]), alone.clips_NCTHW)
     assert alone.extras.there().keys() == set(Extras._fields)
     for name, tensor in alone.extras.there().items():
@@ -285,10 +286,10 @@ def test_validation_sees_the_centre_of_every_video_once_and_nothing_random(sourc
 def test_every_video_has_each_of_its_views_once(source: VideoDataset, cached: bool) -> None:
     if cached:
         source.prepare_cache()
-    batches = list(loader.test_batches(source, CLIP, TEST, 7, workers=1))
+    batches = list(loader.test_batches(source, CLIP, TEST, 7, rows=None, workers=1))
     pairs = [(int(v), int(w)) for b in batches for v, w in zip(b.videos_N, b.views_N, strict=True)]
     assert pairs == [(video, view) for video in range(32) for view in range(6)]
-    assert {len(b.videos_N) for b in batches[:-1]} == {7}
+    assert {len(b.videos_N) for b in batches} == {6}  # a batch of 7 holds no second video's
     clips_NCTHW = torch.cat([b.clips_NCTHW for b in batches])
     video = source.whole(1)
     # Video 1, view 4: the second clip of two starts in the middle of the room, and its second crop is the centre.
@@ -300,7 +301,7 @@ def test_every_video_has_each_of_its_views_once(source: VideoDataset, cached: bo
 def test_the_frames_for_display_are_the_centre_view(source: VideoDataset) -> None:
     strip_THWC = loader.display_frames(source, 3, CLIP, TEST)
     single = replace(TEST, temporal_views=1, spatial_views=1)
-    (first, *_) = loader.test_batches(source.select([3]), CLIP, single, 1, workers=0)
+    (first, *_) = loader.test_batches(source.select([3]), CLIP, single, 1, rows=None, workers=0)
     assert strip_THWC.shape == (4, 24, 24, 3)
     assert (strip_THWC == first.clips_NCTHW[0].permute(1, 2, 3, 0).numpy()).all()
 
@@ -330,7 +331,7 @@ def test_a_video_that_cannot_be_read_stops_the_cache_and_the_views(broken: Video
     for work in (
         broken.prepare_cache,
         lambda: list(validation_batches(broken, CLIP, AUGMENT, 4)),
-        lambda: list(loader.test_batches(broken, CLIP, TEST, 4, workers=0)),
+        lambda: list(loader.test_batches(broken, CLIP, TEST, 4, rows=None, workers=0)),
     ):
         with pytest.raises(UserError, match=r"4\.mp4"):
             work()

@@ -221,7 +221,7 @@ def test_test_and_prediction_see_the_same_views_and_memory_workers_and_files_giv
 ) -> None:
     catalog = read_catalog(tiny_shapes).select("test").take(range(2))
     videos = VideoDataset(catalog, DataConfig(cache="ram"), 32, colours=clip.colours)
-    views = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, workers=0)]
+    views = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, rows=None, workers=0)]
     assert [x.shape for x in views] == [(6, clip.colours, 8, 24, 24)] * 2
     named = [replace(video, path=str(catalog.root / video.path)) for video in catalog.videos]
     with closing(decode_views(named, clip, TEST, Limits(1, 60.0), 25.0)) as decoded:
@@ -231,7 +231,7 @@ def test_test_and_prediction_see_the_same_views_and_memory_workers_and_files_giv
             assert torch.equal(loader.cropped_views(frames_TCHW, clip, TEST, mirrored=False), views[item[0]])
     assert videos.prepare_cache()
     for workers in (0, 1):
-        again = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, workers=workers)]
+        again = [batch.clips_NCTHW for batch in loader.test_batches(videos, clip, TEST, 6, rows=None, workers=workers)]
         assert all(map(torch.equal, again, views))
     # Validation looks at the test's clip of the first view's frames, where that is the whole video.
     centre = next(loader.validation_batches(videos, clip, AugmentConfig(32, 32, 24), 2)).clips_NCTHW

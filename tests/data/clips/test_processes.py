@@ -15,6 +15,7 @@ import torch
 from pvnas.config import AugmentConfig, BatchConfig, ClipConfig, DataConfig, RunConfig, TrainConfig
 from pvnas.data.clips.loader import training_batches
 from pvnas.data.dataset import open_videos
+from pvnas.runtime.distributed import World
 
 torch.set_num_threads(1)
 path, order, number, count, workers, first_step = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -23,7 +24,7 @@ source = open_videos(config, seed=0).dataset("train", short_side=32)
 batch = BatchConfig(shards=4, clips_per_shard=2)
 run = RunConfig(seed=7, data=DataConfig(workers=workers), clip=ClipConfig(frames=4, window=24))
 stage = TrainConfig(augment=AugmentConfig(short_side_min=24, short_side_max=32, crop=24), batch=batch)
-batches = training_batches(source, run, stage, epoch=3, first_step=first_step, rank=number, processes=count)
+batches = training_batches(source, run, stage, epoch=3, first_step=first_step, world=World(number, count))
 steps = []
 for found in batches:
     shards = len(found.paths) // batch.clips_per_shard

@@ -13,11 +13,19 @@ from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.settings import check_resumable, checked_hours, load_config
 
+PROCESSES = Argument(
+    "--processes",
+    "processes on this host that share the run, as torchrun would start them; they must divide batch.shards",
+    1,
+    least=1,
+)
+
 DATA_AND_CONFIG = (
     Argument("folder", "folder of labelled videos", None, metavar="DATA"),
     Argument("--dir", "run directory; an interrupted run is resumed there", None, metavar="RUN"),
     PRESET,
     CONFIG,
+    PROCESSES,
 )
 
 HOURS = Argument(
@@ -35,6 +43,7 @@ HOURS = Argument(
     Argument("--dir", "where videos and run go", "runs/demo", metavar="DIR"),
     CONFIG,
     Argument("--preset", "demo, or tiny to see it work in a minute", "demo", metavar="NAME"),
+    PROCESSES,
     takes_config=True,
     example="pvnas demo\npvnas demo --dir trial --preset tiny",
 )
@@ -105,6 +114,7 @@ def train(args: Namespace) -> None:
     Argument("--dir", "run directory", None, metavar="RUN"),
     Argument("--out", "test all of DATA as another set, with the results in this folder", None, metavar="FOLDER"),
     Argument("--json", "print results.json", False),
+    PROCESSES,
     takes_config=True,
     example="pvnas test runs/my_videos-laptop\npvnas test my_videos --dir runs/my_videos-laptop --json\n"
     "pvnas test other_videos --dir runs/my_videos-laptop --out tests/other",

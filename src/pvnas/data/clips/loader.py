@@ -32,7 +32,7 @@ from pvnas.data.clips.sampling import centre_indices
 from pvnas.data.clips.training_clips import Key, TrainingClips, UncroppedClip
 from pvnas.data.clips.view_frames import views_chosen
 from pvnas.data.clips.workers import (
-    ALONE,
+    INSTEAD,
     TOO_MANY_FILES,
     explained_want,
     items_ahead,
@@ -44,6 +44,7 @@ from pvnas.data.clips.workers import (
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
 from pvnas.runtime.device import copied_to
+from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.random import generator
 from pvnas.runtime.signals import ends_waits
 
@@ -53,18 +54,17 @@ SECONDS_FOR_SIGNAL = 0.5
 KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
-def positions(batch: BatchConfig, rank: int, processes: int) -> range:
-    """Return the positions in a global batch whose clips process ``rank`` reads: those of its own logical shards.
+def positions(batch: BatchConfig, world: World) -> range:
+    """Return the positions in a global batch whose clips this process reads: those of its own logical shards.
 
     Raises UserError where the logical shards cannot be dealt out evenly.
     """
-    if batch.shards % processes:
+    if batch.shards % world.size:
         raise UserError(
-            f"{batch.shards} logical shards cannot be dealt out to {processes} processes; "
+            f"{batch.shards} logical shards cannot be dealt out to {world.size} processes; "
             "start a number of processes that divides batch.shards"
         )
-    clips = batch.clips // processes
-    return range(rank * clips, (rank + 1) * clips)
+    return world.part(batch.clips)
 
 
 def steps_per_epoch(n_videos: int, batch: BatchConfig) -> int:
@@ -192,8 +192,7 @@ def training_batches(
     epoch: int,
     first_step: int = 0,
     stream: str = "train",
-    rank: int = 0,
-    processes: int = 1,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from ``first_step`` on, with random clips, crops and flips.
 
@@ -213,7 +212,7 @@ def training_batches(
         groups_V=groups_of(table) if stage.balance == "groups" else None,
     )
     # One step at a time: as lists, a large epoch would be a hundred megabytes of small objects.
-    read_here = positions(batch, rank, processes)
+    read_here = positions(batch, world)
     keys = ([(step, n, int(order[step, n])) for n in read_here] for step in range(first_step, len(order)))
     make = partial(augmented_batch, TrainingClips(videos, config, stage, epoch, stream))
     size = len(read_here) * clip_bytes(config.clip, augment.crop)
@@ -253,9 +252,18 @@ def _mixed_batch(batch: Batch, random_clip: TrainingClips, keys: Sequence[Key]) 
 
 
 def validation_batches(
-    videos: VideoDataset, clip: ClipConfig, augment: AugmentConfig, clips_per_batch: int, *, workers: int = 0
+    videos: VideoDataset,
+    clip: ClipConfig,
+    augment: AugmentConfig,
+    clips_per_batch: int,
+    *,
+    workers: int = 0,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
-    """Yield the centre crop of the centre clip of every video once; the last batch may be smaller."""
+    """Yield the centre crop of the centre clip of every video once; the last batch may be smaller.
+
+    Of several processes each gets a part of the batches.
+    """
 
     def centre_clip(index: int) -> UncroppedClip:
         frames_TCHW = videos.frames(index, lambda times_T, duration: centre_indices(times_T, duration, clip))
@@ -264,7 +272,8 @@ def validation_batches(
         return UncroppedClip(frames_TCHW, crops.validation_box(height, width, augment), video.label, video.name)
 
     rows = range(len(videos))
-    batches = (rows[first : first + clips_per_batch] for first in rows[::clips_per_batch])
+    firsts = rows[::clips_per_batch]
+    batches = (rows[firsts[batch] : firsts[batch] + clips_per_batch] for batch in world.part(len(firsts)))
     size = clips_per_batch * clip_bytes(clip, augment.crop)
     yield from load(
         lambda rows: _batch(list(map(centre_clip, rows)), augment.crop),
@@ -275,22 +284,46 @@ def validation_batches(
 
 
 def test_batches(
-    videos: VideoDataset, clip: ClipConfig, test: TestConfig, clips_per_batch: int, *, workers: int
+    videos: VideoDataset,
+    clip: ClipConfig,
+    test: TestConfig,
+    clips_per_batch: int,
+    *,
+    workers: int,
+    rows: range | None,
 ) -> Iterator[ViewBatch]:
-    """Yield every view of every video once, video after video; the last batch may be smaller."""
+    """Yield every view of the videos of these rows (None: of all) once, video after video.
 
+    A batch has all views of as many videos as go into one, or some views of a single video: so it is the same whatever
+    process makes it, if the rows begin where ``rows_of_test`` says.
+    """
     # One video at a time, so that what is in memory hangs on the views of a video and not on the batch.
     classes = videos.catalog.classes
     mirrored = mirrored_labels(classes, test.flip) is not None
     views = partial(_views, videos, clip=clip, test=test, mirrored=mirrored)
     size = views_of_a_video(test, classes) * clip_bytes(clip, test.crop)
-    views_of_each = load(views, range(len(videos)), workers=videos.workers(workers), item_bytes=size)
-    each = ((view, i, number) for i, clips in enumerate(views_of_each) for number, view in enumerate(clips))
-    while batch := list(islice(each, clips_per_batch)):
-        clips, rows, numbers = zip(*batch, strict=True)
-        views_NCTHW = torch.stack(clips)
-        del batch, clips  # not to hold them while the next ones are made
-        yield ViewBatch(views_NCTHW, torch.tensor(rows), torch.tensor(numbers))
+    rows = range(len(videos)) if rows is None else rows
+    views_of_each = zip(rows, load(views, rows, workers=videos.workers(workers), item_bytes=size), strict=True)
+    while group := list(islice(views_of_each, videos_per_batch(test, classes, clips_per_batch))):
+        clips = [clips_VCTHW for _, clips_VCTHW in group]
+        videos_N = torch.cat([torch.full((len(each),), row) for row, each in group])
+        views_N = torch.cat([torch.arange(len(each)) for each in clips])
+        views_NCTHW = torch.cat(clips)
+        del group, clips  # not to hold them while the next ones are made
+        parts = (tensor.split(clips_per_batch) for tensor in (views_NCTHW, videos_N, views_N))
+        yield from map(ViewBatch, *parts)
+
+
+def videos_per_batch(test: TestConfig, classes: Sequence[str], clips_per_batch: int) -> int:
+    """Return how many videos have all their views in one batch of the test: at least one."""
+    return max(1, clips_per_batch // views_of_a_video(test, classes))
+
+
+def rows_of_test(videos: VideoDataset, test: TestConfig, clips_per_batch: int, world: World) -> range:
+    """Return the videos that this process tests: those of a part of the batches."""
+    each = videos_per_batch(test, videos.catalog.classes, clips_per_batch)
+    batches = world.part(-(-len(videos) // each))
+    return range(len(videos))[batches.start * each : batches.stop * each]
 
 
 def _views(videos: VideoDataset, index: int, clip: ClipConfig, test: TestConfig, mirrored: bool) -> Tensor:
@@ -376,7 +409,7 @@ def _started(loader: DataLoader[Any], workers: int) -> Any:
         if not workers:
             raise
         raise UserError(
-            f"{workers} processes that decode videos cannot be started ({error.strerror or error}): {ALONE[3:]}"
+            f"{workers} processes that decode videos cannot be started ({error.strerror or error}): {INSTEAD[3:]}"
         ) from None
 
 

@@ -25,8 +25,8 @@ MIB = 1 << 20
 AHEAD = 2  # items that each worker makes before they are asked for, where there is room
 IN_USE = 2  # items that the main process holds: one is being used, one may be on its way to a GPU
 FILES_OF_SENDING = 10  # that a process opens, at most, to send a batch or to receive one
-ALONE = "or decode in the main process: --data.workers 0"
-TOO_MANY_FILES = f"too many open files for worker processes: allow more (ulimit -n 65536), {ALONE}"
+INSTEAD = "or decode in the main process: --data.workers 0"
+TOO_MANY_FILES = f"too many open files for worker processes: allow more (ulimit -n 65536), {INSTEAD}"
 
 
 def items_ahead(workers: int, item_bytes: int) -> int:
@@ -40,7 +40,7 @@ def items_ahead(workers: int, item_bytes: int) -> int:
             return ahead
     needed = (workers * AHEAD + IN_USE) * item_bytes
     fewer = int(free / item_bytes) - IN_USE
-    alone = f"or read with fewer processes: --data.workers {fewer}" if fewer > 0 else ALONE
+    alone = f"or read with fewer processes: --data.workers {fewer}" if fewer > 0 else INSTEAD
     raise UserError(
         f"{FOLDER} has {shown_bytes(free)} free, and the batches of {workers} worker processes take "
         f"{shown_bytes(needed)}: give it more (docker run --shm-size={math.ceil(needed / MIB) + 64}m, or "
@@ -56,7 +56,7 @@ def free_bytes() -> float:
         found = os.statvfs(FOLDER)
     except OSError as error:
         raise UserError(
-            f"worker processes need {FOLDER} ({error.strerror}): mount it (mount -t tmpfs tmpfs {FOLDER}), {ALONE}"
+            f"worker processes need {FOLDER} ({error.strerror}): mount it (mount -t tmpfs tmpfs {FOLDER}), {INSTEAD}"
         ) from None
     return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
@@ -82,7 +82,9 @@ def explained_want(error: str) -> str:
     if os.strerror(errno.EMFILE) in error:
         return TOO_MANY_FILES
     if "shared memory" in error or "Bus error" in error or "/torch_" in error:
-        return f"{FOLDER} is too small for the batches: give it more (docker run --shm-size=2g, or --ipc=host), {ALONE}"
+        return (
+            f"{FOLDER} is too small for the batches: give it more (docker run --shm-size=2g, or --ipc=host), {INSTEAD}"
+        )
     return ""
 
 

@@ -1,0 +1,245 @@
+"""The processes that make one run together: who they are, what they tell each other, and what ends them all.
+
+The engine is torch.distributed: gloo between processors, nccl between GPUs. torchrun, SLURM's srun or
+`pvnas run --processes` starts the processes; their environment says who they are. All compute the same numbers from the
+same numbers. They differ in the logical shards of a batch that they run, and in that the first alone writes and speaks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pvnas.config import RunConfig
+from pvnas.errors import LostProcessError, UserError
+from pvnas.runtime.device import is_want_of_memory
+from pvnas.runtime.signals import Interrupted
+
+Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
+"""How long the others wait while one prepares what all of them need. That one dies is seen at once."""
+ROLL_CALL = timedelta(seconds=5)
+ENDINGS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (UserError, Interrupted, FloatingPointError)}
+"""What ends all processes when it ends one, by name."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run as one of them sees them. A process alone sends nothing."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Its number among those on this host."""
+    local_size: int = 1
+    patient: Any = None
+    """The group for waits without a deadline."""
+    names: tuple[str, ...] = ()
+    """Each process as a message names it."""
+    strict: bool = True
+    """Whether sums over shards are, to the bit, those of a single process."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def part(self, n: int) -> range:
+        """Return which of ``n`` things in a row are this process's, dealt out as evenly as they go."""
+        return range(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+
+    def any(self, *are_so: bool, patient: bool = False) -> list[bool]:
+        """Return of each answer whether it is so in any process."""
+        if self.size == 1:
+            return list(are_so)
+        flags = torch.tensor(are_so, dtype=torch.uint8)
+        with self.names_the_lost():
+            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.patient if patient else None)
+        return [bool(flag) for flag in flags]
+
+    def together(self, function: Callable[[], Result], *, patient: bool = False) -> Result:
+        """Return what the function gives here; an ending that it raises in one process is raised in all of them.
+
+        ``patient``: wait for the others as long as they live.
+        """
+        if self.size == 1:
+            return function()
+        result, ending = _outcome(function)
+        if self.any(ending is not None, patient=patient)[0]:
+            self._raise_first(self.exchange(_described(ending)), ending)
+        return result  # type: ignore[return-value]
+
+    def first_does(self, function: Callable[[], Result], *, patient: bool = True) -> Result:
+        """Return in all processes what the function gives in the first one, JSON data; its endings are all's."""
+        if self.size == 1:
+            return function()
+        result, ending = _outcome(function) if self.is_first else (None, None)
+        result, described = self.exchange((result, _described(ending)), patient=patient)[0]
+        self._raise_first([described], ending)
+        return result
+
+    def exchange(self, value: Any, *, patient: bool = False) -> list[Any]:
+        """Return the JSON data of every process, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        return [json.loads(part.numpy().tobytes()) for part in self.gather(content, patient=patient)]
+
+    def gather(self, tensor: Tensor, *, patient: bool = False) -> list[Tensor]:
+        """Return the tensor (on the CPU) of every process, in the order of their ranks; first sides may differ."""
+        if self.size == 1:
+            return [tensor]
+        group = self.patient if patient else None
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with self.names_the_lost():
+            dist.all_gather(lengths, torch.tensor([len(tensor)]), group=group)
+            padded = tensor.new_zeros(max(map(int, lengths)), *tensor.shape[1:])
+            padded[: len(tensor)] = tensor
+            parts = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(parts, padded, group=group)
+        return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
+
+    def from_first(self, content: bytes | None) -> bytes:
+        """Return the bytes that the first process has, in all of them; the others give None."""
+        if self.size == 1:
+            return content or b""
+        length = torch.tensor([len(content or b"")])
+        with self.names_the_lost():
+            dist.broadcast(length, 0, group=self.patient)
+            received = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
+            dist.broadcast(received, 0, group=self.patient)
+        return received.numpy().tobytes()
+
+    def _raise_first(self, endings: Sequence[dict[str, str] | None], own: BaseException | None) -> None:
+        """Raise the ending of the first process that has one: there the very same, elsewhere one of its kind."""
+        for rank, ending in enumerate(endings):
+            if ending is not None:
+                is_own = rank == self.rank and own is not None
+                raised = own if is_own else ENDINGS[ending["kind"]](ending["text"])
+                raised.said_elsewhere = not self.is_first  # type: ignore[union-attr]
+                raise raised  # type: ignore[misc]
+
+    @contextmanager
+    def names_the_lost(self) -> Iterator[None]:
+        """Turn the error of a call that other processes did not answer into one that says which ones."""
+        try:
+            yield
+        except RuntimeError as error:
+            if is_want_of_memory(error):
+                raise
+            raise LostProcessError(self._who_is_lost(error)) from None
+
+    def _who_is_lost(self, error: RuntimeError) -> str:
+        """Return one line about the processes that do not answer when they are called."""
+        answer = ""
+        try:
+            dist.monitored_barrier(self.patient, timeout=ROLL_CALL, wait_all_ranks=True)
+        except RuntimeError as called:
+            answer = str(called)
+        # "Ranks 1, 3 failed to pass monitoredBarrier ..." in the first process; the others only learn of the first
+        missing = re.search(r"Ranks ([\d, ]+) failed", answer)
+        ranks = list(map(int, missing[1].split(","))) if missing else [0] if answer and not self.is_first else []
+        lost = " and ".join(self.names[rank] for rank in ranks) or f"one of the {self.size} processes"
+        return f"{lost} was lost, or did not answer in time ({str(error).splitlines()[0]:.160})"
+
+
+ALONE = World()
+
+
+def _outcome(function: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+    try:
+        return function(), None
+    except tuple(ENDINGS.values()) as ending:
+        return None, ending
+
+
+def _described(ending: BaseException | None) -> dict[str, str] | None:
+    if ending is None:
+        return None
+    return {"kind": next(name for name, kind in ENDINGS.items() if isinstance(ending, kind)), "text": str(ending)}
+
+
+# ---- joining
+
+
+def place_of(environment: Mapping[str, str]) -> World:
+    """Return which process this is by the variables of torchrun (also Kubernetes's PyTorchJob) or of SLURM's srun.
+
+    Raises UserError for numbers that no process has.
+    """
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"]
+        values = [environment.get(name, default) for name, default in zip(names, ("", "", "0", "1"), strict=True)]
+    elif "SLURM_PROCID" in environment and environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+        names = ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"]
+        values = [environment.get(name, "") for name in names]
+        values[3] = _tasks_of_node(values[3], environment.get("SLURM_NODEID", "0"))
+    else:
+        return ALONE
+    try:
+        rank, size, local_rank, local_size = map(int, values)
+    except ValueError:
+        rank, size, local_rank, local_size = -1, 0, 0, 0
+    if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise UserError(f"no process of a run has {shown}; start the processes with torchrun, or srun")
+    return World(rank, size, local_rank, local_size)
+
+
+def _tasks_of_node(tasks: str, node: str) -> str:
+    """Return the tasks on a node, of SLURM's ``2(x3),1``: two on each of three nodes and one on the fourth."""
+    counts: list[str] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks):
+        counts += [count] * int(times or 1)
+    return counts[int(node)] if node.isdecimal() and int(node) < len(counts) else ""
+
+
+@contextmanager
+def joined_world(config: RunConfig) -> Iterator[World]:
+    """Join the processes that the environment tells of and leave them at the end; alone where it tells of none.
+
+    Raises UserError where they do not find each other.
+    """
+    place = place_of(os.environ)
+    if place.size == 1:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=config.lost_after), **_address(place))
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"process {place.rank} does not find the other {place.size - 1} ({str(error).splitlines()[0]:.200}); "
+            "start them together, with torchrun or srun"
+        ) from None
+    try:
+        world = replace(place, patient=patient, strict=config.determinism == "strict")
+        names = world.exchange(f"process {place.rank} (pid {os.getpid()} on {socket.gethostname()})")
+        yield replace(world, names=tuple(names))
+    except UserError as error:
+        error.said_elsewhere = bool(error.said_elsewhere)
+        raise
+    finally:
+        with suppress(RuntimeError):  # the others may be gone
+            dist.destroy_process_group()
+
+
+def _address(place: World) -> dict[str, Any]:
+    """Return where the processes meet, for init_process_group: nothing where the environment says it."""
+    if "RANK" in os.environ:
+        return {}
+    host = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    port = os.environ.get("MASTER_PORT") or str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000)
+    return {"init_method": f"tcp://{host}:{port}", "rank": place.rank, "world_size": place.size}
