@@ -2,6 +2,7 @@
 # make test       every check and test; on a processor with AVX-512 the numerical tests a second time with AVX2
 # make quick      lint, types, contract and the fastest tests, in under a minute
 # make test-avx2  the numerical tests with all vectors held to AVX2
+# make soak       twenty minutes of random kills and numbers of processes; the bits must be those of one process
 # make docs       the documentation as a site, build/docs/index.html
 # Each sets up .venv first and does so again only when what it is made from has changed.
 
@@ -20,7 +21,7 @@ QUICK := tests/runtime tests/data/listing tests/search/test_derive.py tests/sear
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PVNAS_CXXFLAGS=-mno-avx512f
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test quick checks test-avx2 docs clean
+.PHONY: demo test quick checks test-avx2 soak docs clean
 
 demo: $(READY)
 	$(BIN)/pvnas demo
@@ -46,6 +47,9 @@ mypy-%: $(READY)
 
 test-avx2: $(READY)
 	$(AVX2) $(PYTEST) $(NUMERICAL)
+
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py build/soak
 
 docs: $(READY)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs build/docs

@@ -134,6 +134,13 @@ def run_of(
         config = config_of(data, preset, file, overrides)
         return config, _directory(run_dir, config)
     hours = checked_hours(1.0 if hours is None else hours)
+    from pvnas.runtime.distributed import place_of
+
+    if place_of(os.environ).size > 1:
+        raise UserError(
+            "hours are planned by one process, which measures its own speed; run it once alone, or type the command "
+            "that such a run prints as `the same again`, with --processes"
+        )
     wishes = {**(fields_of_file(file) if file is not None else {}), **(overrides or {})}
     for named in (preset, wishes.pop("preset", None)):
         if named not in (None, AUTO):

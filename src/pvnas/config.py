@@ -361,6 +361,8 @@ class RunConfig:
     """CPU threads of a process; 0 takes one per core. Another number changes the last bits of the result."""
     determinism: Literal["strict", "fast"] = "strict"
     """Of several processes: strict makes the bits of a single one, fast leaves the order of sums to the backend."""
+    accept_drift: bool = False
+    """Whether a run goes on under other threads, versions, kernels or another GPU than it was begun with."""
     lost_after: float = 600.0
     """Of several processes: the seconds after which one that does not answer the others counts as lost."""
     checkpoint_minutes: float = 10.0
@@ -389,7 +391,7 @@ class RunConfig:
 HARMLESS_FIELDS = frozenset(
     {
         *("data.workers", "data.deadline", "data.max_bad_share", "checkpoint_minutes"),
-        *("search.checkpointing", "search.graphs", "train.graphs", "tensorboard", "lost_after"),
+        *("search.checkpointing", "search.graphs", "train.graphs", "tensorboard", "lost_after", "accept_drift"),
     }
 )
 

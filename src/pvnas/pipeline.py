@@ -39,6 +39,7 @@ from pvnas.report.record import AUGMENTED, TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint, shared_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.distributed import ALONE, World, joined_world
+from pvnas.runtime.drift import check_drift, drift_of, read_environment
 from pvnas.runtime.files import run_lock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
@@ -48,6 +49,7 @@ from pvnas.search.stage import SearchStage
 from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import Genotype
+from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.outcome import summary
@@ -185,7 +187,7 @@ def _session(
                     "runs; put the run on a file system that all hosts share"
                 )
             device = choose_device(config.device, world.local_rank)
-            set_threads(config.threads, world.local_size)
+            set_threads(config.threads or threads, world.local_size)
             keep_freed_memory()
             adapt_spinning()
             with ends_waits():  # kernels may have to be compiled and tested
@@ -193,10 +195,18 @@ def _session(
 
         def write_environment() -> None:
             about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
-            environment = describe_machine() | {"processes": world.size} | kernels | about
-            write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=1) + "\n")
+            environment = describe_machine() | {"processes": world.size, "sums": config.determinism} | kernels
+            if goes_on:
+                changes = drift_of(before, environment, strict=config.determinism == "strict")
+                check_drift(run_dir, changes, accepted=config.accept_drift)
+                environment["drift"] = [*before.get("drift", []), *changes]
+            write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment | about, indent=1) + "\n")
 
         world.first_does(take_directory)
+        # A finished network may be tested anywhere; a training goes on as it was begun.
+        goes_on = learnt is not None and "train" in splits and not world.first_does((run_dir / WEIGHTS).exists)
+        before = world.first_does(lambda: read_environment(run_dir / ENVIRONMENT_NAME)) if goes_on else {}
+        threads = int(before.get("threads") or 0)
         device, kernels = world.together(prepare_machine, patient=True)
         world.first_does(write_environment)
         yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir, world)
@@ -243,11 +253,17 @@ class Session:
         if world.first_does(path.exists):
             self.progress.line("search: finished before; its genotype is kept")
             return self._genotype()
-        videos = self.videos
-        stage = SearchStage(self.config, videos.train, videos.validation, self.run_dir, self.device, self.log, world)
-        self._run_stage(stage)
+        stage = self.search_stage()
+        self.run_stage(stage)
         world.first_does(lambda: write_atomic(path, stage.genotype().to_json()))
         return self._genotype()
+
+    def search_stage(self) -> SearchStage:
+        """Return the search as it begins."""
+        videos = self.videos
+        return SearchStage(
+            self.config, videos.train, videos.validation, self.run_dir, self.device, self.log, self.world
+        )
 
     def _genotype(self) -> Genotype:
         return Genotype.from_json(self.world.first_does(lambda: Genotype.load(self.run_dir / GENOTYPE).to_json()))
@@ -257,21 +273,32 @@ class Session:
         if self.world.first_does((self.run_dir / WEIGHTS).exists):
             self.progress.line("train: finished before; its weights are kept")
             return
-        genotype, classes = self._genotype(), self.videos.train.catalog.classes
-        network = self.train_network(derived_network(self.config, genotype, len(classes)))
+        network, genotype, classes = self.train_network(self.network_to_train()), self._genotype(), self._classes
         self.world.first_does(lambda: save_model(self.run_dir, network, genotype, classes, self.config))
+
+    def network_to_train(self) -> PVNASNetwork:
+        """Return the network of the run's genotype as its training begins."""
+        return derived_network(self.config, self._genotype(), len(self._classes))
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return self.videos.train.catalog.classes
 
     def train_network(self, network: nn.Module) -> nn.Module:
         """Train a network, of a genotype or not, from its last checkpoint or the start; return the one to keep."""
+        stage = self.train_stage(network)
+        self.world.first_does(lambda: self._show_augmentation(stage.videos))
+        self.run_stage(stage)
+        return stage.trained
+
+    def train_stage(self, network: nn.Module) -> TrainStage:
+        """Return the training of a network as it begins."""
         train, validation = self.videos.of_training(self.config.train)
         if also := len(self.videos.validation) - len(validation):
             self.progress.line(
                 f"train: on {len(train)} videos, {also} of validation among them; none is left to validate on"
             )
-        stage = TrainStage(self.config, network, train, validation, self.device, self.log, self.world)
-        self.world.first_does(lambda: self._show_augmentation(train))
-        self._run_stage(stage)
-        return stage.trained
+        return TrainStage(self.config, network, train, validation, self.device, self.log, self.world)
 
     def _show_augmentation(self, videos: VideoDataset) -> None:
         """Draw some training clips as augmentation makes them, once: the page shows them."""
@@ -280,8 +307,8 @@ class Session:
             with ends_waits():
                 write_sheet(path, videos, self.config, self.config.train)
 
-    def _run_stage(self, stage: SearchStage | TrainStage) -> None:
-        """Run a stage from its last checkpoint, or from the start."""
+    def run_stage(self, stage: SearchStage | TrainStage, until: tuple[int, int] | None = None) -> None:
+        """Run a stage from its last checkpoint, or from the start, to its end or ``until`` an epoch and step."""
         folder, minutes = self.run_dir / "checkpoints" / stage.name, self.config.checkpoint_minutes
         checkpoint = shared_checkpoint(folder, self.world)
         rewound_to = checkpoint.state["epoch"] if checkpoint else 0
@@ -289,7 +316,7 @@ class Session:
         if checkpoint:
             epoch, step = checkpoint.state["epoch"], checkpoint.state["step"]
             self.progress.line(f"{stage.name}: resumes after epoch {epoch}, step {step}")
-        run_epochs(stage, folder, checkpoint, self.stop, self.progress, checkpoint_minutes=minutes)
+        run_epochs(stage, folder, checkpoint, self.stop, self.progress, checkpoint_minutes=minutes, until=until)
 
     def test(self, *, again: bool = False) -> dict[str, Any]:
         """Test the trained network over many views of each test video, and return what results.json holds."""

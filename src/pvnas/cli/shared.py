@@ -1,6 +1,7 @@
 """What commands share: arguments and what is made of them; JSON for programs and short tables for people on stdout."""
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -79,6 +80,13 @@ def model_directory(path: str) -> Path:
             f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"
         )
     raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
+
+
+def speaks() -> bool:
+    """Whether this is the process that speaks, of those that share a run."""
+    from pvnas.runtime.distributed import place_of
+
+    return place_of(os.environ).is_first
 
 
 def print_json(value: Any) -> None:

@@ -149,6 +149,11 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def valid_checkpoints(folder: Path) -> list[Path]:
+    """Return the valid checkpoints of a folder, the oldest first."""
+    return [path for path in _checkpoints(folder) if _is_valid(path)]
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first, valid or not."""
     if not folder.is_dir():

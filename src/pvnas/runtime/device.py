@@ -105,6 +105,7 @@ def describe_machine() -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     return {
         "cpu": _cpu_model(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if gpu else None,

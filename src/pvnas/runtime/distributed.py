@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from pvnas.config import RunConfig
 from pvnas.errors import LostProcessError, UserError
@@ -29,7 +31,8 @@ from pvnas.runtime.signals import Interrupted
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)
 """How long the others wait while one prepares what all of them need. That one dies is seen at once."""
-ROLL_CALL = timedelta(seconds=5)
+ROLL_CALL_SECONDS = 3.0
+"""How long the living have to answer when one of them has seen that another is lost."""
 ENDINGS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (UserError, Interrupted, FloatingPointError)}
 """What ends all processes when it ends one, by name."""
 
@@ -45,6 +48,8 @@ class World:
     local_size: int = 1
     patient: Any = None
     """The group for waits without a deadline."""
+    store: Any = None
+    """Where each can leave a word for the others, even when no call reaches them any more."""
     names: tuple[str, ...] = ()
     """Each process as a message names it."""
     strict: bool = True
@@ -141,20 +146,26 @@ class World:
             raise LostProcessError(self._who_is_lost(error)) from None
 
     def _who_is_lost(self, error: RuntimeError) -> str:
-        """Return one line about the processes that do not answer when they are called."""
-        answer = ""
+        """Return one line about the processes that do not answer a roll call."""
+        with suppress(RuntimeError):
+            dist.destroy_process_group()  # so that who waits for this process sees that something is wrong
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        # The first one stays a little longer: the words of all are left with it.
+        until = time.monotonic() + ROLL_CALL_SECONDS * (1.5 if self.is_first else 1.0)
         try:
-            dist.monitored_barrier(self.patient, timeout=ROLL_CALL, wait_all_ranks=True)
-        except RuntimeError as called:
-            answer = str(called)
-        # "Ranks 1, 3 failed to pass monitoredBarrier ..." in the first process; the others only learn of the first
-        missing = re.search(r"Ranks ([\d, ]+) failed", answer)
-        ranks = list(map(int, missing[1].split(","))) if missing else [0] if answer and not self.is_first else []
-        lost = " and ".join(self.names[rank] for rank in ranks) or f"one of the {self.size} processes"
+            self.store.set(f"here/{self.rank}", "yes")
+            while others and time.monotonic() < until:
+                others = [rank for rank in others if not self.store.check([f"here/{rank}"])]
+                time.sleep(0.05)
+        except RuntimeError:  # nobody keeps the words any more
+            others = [0]
+        lost = " and ".join(self.names[rank] for rank in others) or f"one of the {self.size} processes"
         return f"{lost} was lost, or did not answer in time ({str(error).splitlines()[0]:.160})"
 
 
 ALONE = World()
+_joined: list[World] = []
+"""The world that this process has joined, if it has."""
 
 
 def _outcome(function: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
@@ -209,15 +220,17 @@ def _tasks_of_node(tasks: str, node: str) -> str:
 def joined_world(config: RunConfig) -> Iterator[World]:
     """Join the processes that the environment tells of and leave them at the end; alone where it tells of none.
 
-    Raises UserError where they do not find each other.
+    Inside a block of this it gives the same world. Raises UserError where they do not find each other.
     """
     place = place_of(os.environ)
-    if place.size == 1:
-        yield ALONE
+    if place.size == 1 or _joined:
+        yield _joined[-1] if _joined else ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    deadline = timedelta(seconds=config.lost_after)
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=config.lost_after), **_address(place))
+        store, rank, size = next(rendezvous(_address(), place.rank, place.size, timeout=deadline))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=deadline)
         patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -225,21 +238,23 @@ def joined_world(config: RunConfig) -> Iterator[World]:
             "start them together, with torchrun or srun"
         ) from None
     try:
-        world = replace(place, patient=patient, strict=config.determinism == "strict")
+        world = replace(place, patient=patient, store=store, strict=config.determinism == "strict")
         names = world.exchange(f"process {place.rank} (pid {os.getpid()} on {socket.gethostname()})")
-        yield replace(world, names=tuple(names))
+        _joined.append(replace(world, names=tuple(names)))
+        yield _joined[-1]
     except UserError as error:
         error.said_elsewhere = bool(error.said_elsewhere)
         raise
     finally:
+        _joined.clear()
         with suppress(RuntimeError):  # the others may be gone
             dist.destroy_process_group()
 
 
-def _address(place: World) -> dict[str, Any]:
-    """Return where the processes meet, for init_process_group: nothing where the environment says it."""
+def _address() -> str:
+    """Return where the processes meet, as a URL of torch.distributed."""
     if "RANK" in os.environ:
-        return {}
+        return "env://"
     host = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
     port = os.environ.get("MASTER_PORT") or str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000)
-    return {"init_method": f"tcp://{host}:{port}", "rank": place.rank, "world_size": place.size}
+    return f"tcp://{host}:{port}"

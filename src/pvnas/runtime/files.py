@@ -142,7 +142,7 @@ def hold(descriptor: int) -> None:
 
 def is_held(path: Path) -> bool:
     """Return whether a living process is writing this file or folder."""
-    if path.is_symlink():
+    if path.is_symlink() or not path.exists():
         return False
     with opened(path) as descriptor, suppress(OSError):
         return not lock_descriptor(descriptor, blocking=False)

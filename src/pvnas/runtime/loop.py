@@ -24,6 +24,14 @@ from pvnas.runtime.signals import Interrupted, StopRequest
 SUMS = "sums/"
 
 
+class DivergedInError(FloatingPointError):
+    """A step whose numbers are none, and the process in whose part of the batch they came up."""
+
+    def __init__(self, text: str, rank: int) -> None:
+        super().__init__(text)
+        self.rank = rank
+
+
 class Stage(ABC):
     """The making of a network: what the search and the training share, and what the loop asks of them."""
 
@@ -58,7 +66,8 @@ class Stage(ABC):
             optimizer.set_epoch(epoch + step / self.steps(), self.epochs)
         if not self.network.training:  # asked, since setting it walks over hundreds of layers
             self.network.train()
-        self.finite.step = f"epoch {epoch + 1}, step {step + 1} (videos {', '.join(batch.paths[:4])}, ...)"
+        who = f"{self.world.names[self.world.rank]}, " if self.world.size > 1 else ""
+        self.finite.step = f"epoch {epoch + 1}, step {step + 1} ({who}videos {', '.join(batch.paths[:4])}, ...)"
         return self.update(batch.to(self.device), key(self.seed, self.name, epoch, step))
 
     def start(self) -> None:  # noqa: B027 (most stages have nothing to write)
@@ -111,20 +120,21 @@ def run_epochs(
     progress: Progress,
     *,
     checkpoint_minutes: float,
+    until: tuple[int, int] | None = None,
 ) -> None:
-    """Run a stage to its last epoch from its checkpoint or from the start.
+    """Run a stage to its last epoch, or ``until`` so many epochs and steps, from its checkpoint or from the start.
 
     A checkpoint is saved after every epoch, every ``checkpoint_minutes`` and when a stop is asked for in any process
     (of the last whole step, where that ends a wait for videos); the last raises Interrupted. Raises UserError where a
     stage diverges (training.divergence) or asks for more memory than there is; no checkpoint holds such a step.
     """
     world, run = stage.world, _Run(stage, folder, checkpoint)
-    while run.epoch < stage.epochs:
+    while run.epoch < stage.epochs and (run.epoch, run.step) != until:
         title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
         task_of_epoch = progress.task(title, total=stage.steps(), completed=run.step, summary=False)
         with _explained(stage), task_of_epoch as task:
             batches = stage.batches(run.epoch, run.step)
-            while run.step < stage.steps():
+            while run.step < stage.steps() and (run.epoch, run.step) != until:
                 batch = world.together(partial(run.next_batch, batches))
                 # Asked once, of all: a signal may come at any time, to any process, and all must do the same.
                 stopping, saving = world.any(
@@ -136,6 +146,9 @@ def run_epochs(
                     where = f"epoch {run.epoch + 1} after step {run.step}"
                     raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
                 task.advance(clips=run.make_step(batch) * world.size)
+        if (run.epoch, run.step) == until:
+            run.save()
+            return
         with _explained(stage):
             try:
                 run.end_epoch()
@@ -218,7 +231,11 @@ def _explained(stage: Stage) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        raise UserError(f"{stage.name} diverged: {error}; {stage.lower_rate}") from None
+        # All processes have the same numbers and are here; each names its own videos.
+        text = stage.world.exchange(str(error))[error.rank if isinstance(error, DivergedInError) else 0]
+        diverged = UserError(f"{stage.name} diverged: {text}; {stage.lower_rate}")
+        diverged.said_elsewhere = not stage.world.is_first
+        raise diverged from None
     except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from pvnas.config import WeightOptimizerConfig
 from pvnas.runtime.gpu import FiniteCheck
+from pvnas.runtime.loop import DivergedInError
+from pvnas.training.step import LOSS_OF_PROCESS
 
 DIVERGED_NATS = 1000.0
 """How far above guessing the mean loss of a batch means divergence.
@@ -22,7 +24,13 @@ HIGH_LOSS = 3.0
 def require_loss(finite: FiniteCheck, measures: dict[str, Tensor]) -> None:
     """Ask of a step's sums (training.step.class_sums) that its loss is a number, and not that of a diverged network."""
     guess, mean = guessing(len(measures["class_loss"])), measures["loss"] / measures["clips"]
-    finite.require_below("the loss", mean, guess + DIVERGED_NATS, f"guessing gives {guess:.2f}")
+    losses = measures.pop(LOSS_OF_PROCESS, None)
+    try:
+        finite.require_below("the loss", mean, guess + DIVERGED_NATS, f"guessing gives {guess:.2f}")
+    except FloatingPointError as error:
+        if losses is not None:
+            raise DivergedInError(str(error), int(losses.nan_to_num(math.inf, math.inf, math.inf).argmax())) from None
+        raise
 
 
 def require_validation(measures: dict[str, float], epoch: int) -> None:

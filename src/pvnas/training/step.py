@@ -19,6 +19,9 @@ from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.tree_sum import TreeSum
 
+LOSS_OF_PROCESS = "loss_of_process"
+"""A measure that several processes have beside the others: the losses of each one's shards, to name where it fails."""
+
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context in which forward passes run: bfloat16 where the config asks for it."""
@@ -110,6 +113,10 @@ def loss_gradients(
         with nullcontext() if seed is None else seed_all(key(seed, shard)):
             scores_NK = scores_of(network, clips, precision, clip, extra.keeps_rgb_N)
         loss, measures = loss_and_sums(scores_NK, labels, extra, label_smoothing, class_weights_K)
+        if world.size > 1:
+            losses = torch.zeros(world.size, dtype=torch.float64, device=loss.device)
+            losses[world.rank] = loss.detach()
+            measures[LOSS_OF_PROCESS] = losses
         # As their parameters lie: norms and sums of a tensor take its elements in the order of its memory, so that the
         # bits of what follows would hang on the layer that happened to make it.
         gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, list(parameters))]

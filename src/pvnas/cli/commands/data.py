@@ -15,12 +15,30 @@ from pvnas.cli.shared import CONFIG, DEADLINE, JSON, PRESET, VIDEOS, data_config
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
+from pvnas.settings import shown
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
 
 ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return number and parts out of a text such as 3/16. UserError for any other."""
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts) <= 100_000):
+        raise UserError(f"--part takes a number of so many parts, such as 3/16, not {shown(text)}")
+    return int(number), int(parts)
+
+
+PART = Argument(
+    "--part",
+    "only one of so many parts, such as 3/16, beside others on other hosts; without it then, what they did is joined",
+    None,
+    metavar="K/N",
+    convert=part_of,
+)
 
 
 def _listed(args: Namespace, command: Command) -> Catalog:
@@ -92,6 +110,7 @@ def list_data(args: Namespace) -> int:
     Argument("--workers", "videos read at once", 2),
     DEADLINE,
     Argument("--memory-mib", "MiB that a video may take", 1024),
+    PART,
     JSON,
     example="pvnas data check my_videos --out checked",
 )
@@ -106,8 +125,10 @@ def check(args: Namespace) -> int:
     if catalog.format == "pack":
         raise UserError(f"{args.folder} is a pack: its videos were read when it was made; type: pvnas data verify PACK")
     out = Path(args.out) if args.out else None
+    if args.part and not out:
+        raise UserError("a part of a check is kept for the whole: name a folder that all parts share, with --out DIR")
     with Progress() as progress, StopRequest() if out else nullcontext() as stop:  # stopped, it goes on in `out`
-        verdicts = check_videos(catalog, limits, out=out, progress=progress, stop=stop)
+        verdicts = check_videos(catalog, limits, out=out, part=args.part, progress=progress, stop=stop)
     broken = int(not all(verdict.usable for verdict in verdicts))
     classes, kinds = by_class(catalog, verdicts), list(counts(verdicts))
     if args.json:
@@ -169,6 +190,7 @@ def show(args: Namespace) -> None:
     DEADLINE,
     Argument("--max-bad-share", "largest share of videos that may be unreadable", 0.01),
     Argument("--seed", "of the order of the videos", 0),
+    PART,
     JSON,
     example="pvnas data pack my_videos my_pack --short-side 164 --workers 8\npvnas run my_pack --preset laptop",
 )
@@ -182,7 +204,10 @@ def pack(args: Namespace) -> None:
     names = ("short_side", "quality", "videos_per_shard", "workers", "max_bad_share", "seed", "deadline")
     with Progress() as progress, StopRequest() as stop:
         options = {name: getattr(args, name) for name in names}
-        info = pack_videos(catalog, Path(args.out), progress=progress, stop=stop, **options)
+        info = pack_videos(catalog, Path(args.out), part=args.part, progress=progress, stop=stop, **options)
+    if info is None:
+        print(f"{args.out}: part {args.part[0]} of {args.part[1]} is there; when all are, type it without --part")
+        return
     if args.json:
         size = sum(shard.bytes for shard in info.shards)
         summary = {"pack": args.out, "videos": sum(info.counts.values()), "frames": info.frames, "bytes": size}

@@ -7,7 +7,7 @@ from typing import Any
 
 from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, PRESET, RUN, model_directory, print_json, print_table, run_directory
+from pvnas.cli.shared import CONFIG, PRESET, RUN, model_directory, print_json, print_table, run_directory, speaks
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
@@ -55,10 +55,15 @@ def demo(args: Namespace) -> None:
     check_resumable(run_dir, config)
     from pvnas import pipeline
     from pvnas.data.shapes import write_shapes
+    from pvnas.runtime.distributed import joined_world
 
-    with Progress() as progress:
-        write_shapes(folder, seed=0, progress=progress)
-    _print_outcome(pipeline.run(config, run_dir), run_dir)
+    def write() -> None:
+        with Progress() as progress:
+            write_shapes(folder, seed=0, progress=progress)
+
+    with joined_world(config) as world:
+        world.first_does(write)
+        _print_outcome(pipeline.run(config, run_dir), run_dir)
 
 
 @command(
@@ -89,7 +94,8 @@ def search(args: Namespace) -> None:
     from pvnas import pipeline
 
     pipeline.search(config, run_dir)
-    print(f"genotype: {run_dir / 'genotype.json'}")
+    if speaks():
+        print(f"genotype: {run_dir / 'genotype.json'}")
 
 
 @command(
@@ -136,9 +142,9 @@ def test(args: Namespace) -> None:
     from pvnas import pipeline
 
     results = pipeline.test_on(config, run_dir, out) if args.out else pipeline.test(config, run_dir)
-    if args.json:
+    if args.json and speaks():
         print_json(results)
-    else:
+    elif not args.json:
         _print_outcome(results, out)
 
 
@@ -150,6 +156,9 @@ def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
 
 def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
     from pvnas.training.outcome import lacks, mean_class_name
+
+    if not speaks():
+        return
 
     names = {
         "top1": "top-1 (%)",

@@ -9,10 +9,11 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from filelock import lock_descriptor
@@ -36,7 +37,7 @@ from pvnas.runtime.progress import Progress, begin
 from pvnas.runtime.signals import Interrupted, StopRequest
 
 MIB = 1 << 20
-JOURNAL_NAME = "verdicts.journal"
+JOURNAL_NAME, JOURNAL_OF_PART = "verdicts.journal", "verdicts-{}-of-{}.journal"
 SYNC_SECONDS = 5.0  # what a power cut, but no kill, may lose
 
 
@@ -67,9 +68,13 @@ def check_videos(
     out: Path | None = None,
     progress: Progress | None = None,
     shortest_seconds: float = 0.0,
+    part: tuple[int, int] | None = None,
     stop: StopRequest | None = None,
 ) -> list[CheckResult]:
     """Decode each video and return what was found, in the catalog's order whatever the number of workers.
+
+    ``part`` (3, 16): only the third of sixteen parts of the files, beside others that check the other parts into the
+    same folder; the same call without a part then reads what is missing, and writes the lists.
 
     A file is decoded once for all of its segments. A video of one frame, or of less than `shortest_seconds` (a clip's
     window, say), is `short`. With a folder `out` the lists are written there, and of what an earlier check there has
@@ -77,9 +82,13 @@ def check_videos(
     UserError where `out` or workers cannot be had.
     """
     limits, rows = limits or Limits(), _rows_of_files(catalog.videos)
+    if part is not None:
+        rows = dict(list(rows.items())[part[0] - 1 :: part[1]])
+        catalog = catalog.take(sorted(chain.from_iterable(rows.values())))
+        rows = _rows_of_files(catalog.videos)
     videos = len(set(catalog.videos.names))
     results, memory = dict[str, CheckResult](), limits.memory_mib * MIB
-    with open_journal(out, limits) as journal, begin(progress, "checking videos", videos) as bar:
+    with open_journal(out, limits, part) as journal, begin(progress, "checking videos", videos) as bar:
 
         def add(found: list[CheckResult]) -> None:
             results.update({result.path: result for result in found})
@@ -98,9 +107,10 @@ def check_videos(
                     journal.add(result)
                 add(found)
         checked = [with_length(results[name], shortest_seconds) for name in catalog.videos.names]
-        if out is not None:
+        if out is not None and part is None:
             write_check_results(checked, out)
-            journal.path.unlink(missing_ok=True)  # all of it is in the list now
+            for path in (journal.path, *out.glob(JOURNAL_OF_PART.format("*", "*"))):
+                path.unlink(missing_ok=True)  # all of it is in the list now
     return checked
 
 
@@ -142,7 +152,10 @@ class Journal:
     ``limits`` are those a verdict may be owed to: one that time or memory decided counts only under the same.
     """
 
-    def __init__(self, limits: Limits, path: Path = Path(), file: io.FileIO | None = None) -> None:
+    def __init__(
+        self, limits: Limits, path: Path = Path(), file: io.FileIO | None = None, others: Sequence[io.FileIO] = ()
+    ) -> None:
+        """``others``: the journals of parts."""
         self.path, self._file, self._synced = path, file, time.monotonic()
         self._known: dict[str, CheckResult] = {}
         if file is not None:
@@ -150,7 +163,8 @@ class Journal:
             if finished.exists():
                 self._known = {v.path: v for v in read_check_results(finished) if not v.passing}
             under = [limits.deadline, limits.memory_mib]
-            self._known |= _replayed(file, under)
+            for journal in (*others, file):
+                self._known |= _replayed(journal, under)
             self._write({"limits": under})
 
     def known(self, name: str, stamp: tuple[int, int], frame_rate: float = DEFAULT_RATE) -> CheckResult | None:
@@ -178,15 +192,17 @@ class Journal:
 
 
 @contextmanager
-def open_journal(folder: Path | None, limits: Limits) -> Iterator[Journal]:
+def open_journal(folder: Path | None, limits: Limits, part: tuple[int, int] | None = None) -> Iterator[Journal]:
     """Yield the journal of a folder, which is made where it is missing; None: one that keeps nothing.
+
+    A part has one of its own; that of the whole knows what those of parts hold.
 
     Raises UserError where another check writes there, or what lies there is not ours.
     """
     if folder is None:
         yield Journal(limits)
         return
-    path = Path(folder) / JOURNAL_NAME
+    path = Path(folder) / (JOURNAL_NAME if part is None else JOURNAL_OF_PART.format(*part))
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = io.FileIO(path, "a+")
@@ -194,11 +210,18 @@ def open_journal(folder: Path | None, limits: Limits) -> Iterator[Journal]:
         with suppress(OSError):  # a file system without locks: two checks at once are then the person's own care
             if not lock_descriptor(file.fileno(), blocking=False):
                 raise UserError(f"{folder}: another check writes there; wait for it, or name another folder")
+        if part is not None:
+            yield Journal(limits, path, file)
+            return
         for name in (JSON_NAME, CSV_NAME):  # what a killed check was writing
             for half_written in path.parent.glob(f"{TEMPORARY}*-{name}"):
                 if not is_held(half_written):
                     half_written.unlink(missing_ok=True)
-        yield Journal(limits, path, file)
+        parts = sorted(folder.glob(JOURNAL_OF_PART.format("*", "*")))
+        if running := [path.name for path in parts if is_held(path)]:
+            raise UserError(f"{folder}: a part is still being checked ({running[0]}); wait for it")
+        with ExitStack() as opened:
+            yield Journal(limits, path, file, [opened.enter_context(io.FileIO(part, "r+")) for part in parts])
 
 
 def _replayed(file: io.FileIO, limits: list[float]) -> dict[str, CheckResult]:

@@ -48,6 +48,7 @@ from pvnas.runtime.files import (
     LOCK,
     TEMPORARY,
     explained,
+    is_held,
     make_folder,
     remove_folder,
     remove_strays,
@@ -58,7 +59,7 @@ from pvnas.runtime.progress import Progress, begin
 from pvnas.runtime.signals import Interrupted, StopRequest
 from pvnas.version import __version__
 
-LEFT_OUT, UNFINISHED, GOAL = "left_out.json", "unfinished", "goal.json"
+LEFT_OUT, UNFINISHED, GOAL, PART = "left_out.json", "unfinished", "goal.json", "part-{}-of-{}"
 
 
 def pack_videos(
@@ -72,10 +73,14 @@ def pack_videos(
     max_bad_share: float = 0.01,
     seed: int = 0,
     deadline: float = 60.0,
+    part: tuple[int, int] | None = None,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
-) -> PackInfo:
+) -> PackInfo | None:
     """Write a pack of the videos into a folder, or go on with one that was interrupted, and return what it holds.
+
+    ``part`` (3, 16): only the third of sixteen parts of its tar files, beside others that write the other parts at the
+    same time, and return None; the same call without a part then writes what is missing, and finishes the pack.
 
     Frames are scaled so that their shorter side has ``short_side`` pixels, never up. ``workers``: processes that
     decode; 0 decodes in this one. The bytes are the same for any number of them. A video that cannot be read, or that
@@ -92,8 +97,13 @@ def pack_videos(
     folder = Path(folder)
     with explained(folder):
         make_folder(folder)
+    goal = _goal(options, packed, catalog.classes)
+    if part is not None:
+        _write_part(folder, goal, options, jobs, part, workers, deadline, progress, stop or StopRequest())
+        return None
     with run_lock(folder):
-        info = _begin(folder, _goal(options, packed, catalog.classes))
+        _check_parts_ended(folder)
+        info = _begin(folder, goal)
         if info is None:
             with begin(progress, "packing videos", len(catalog.videos)) as bar:
                 records = _write_shards(folder, options, jobs, workers, deadline, bar.advance, stop or StopRequest())
@@ -103,6 +113,38 @@ def pack_videos(
                 remove_folder(folder / UNFINISHED)
         (folder / LEFT_OUT).unlink(missing_ok=True)
         return info
+
+
+def _write_part(
+    folder: Path,
+    goal: dict[str, Any],
+    options: PackOptions,
+    jobs: Sequence[PackShardJob],
+    part: tuple[int, int],
+    workers: int,
+    deadline: float,
+    progress: Progress | None,
+    stop: StopRequest,
+) -> None:
+    """Write the tar files of a part, and the records that the whole will be made of. Raises as ``pack_videos``."""
+    number, parts = part
+    mine, place = jobs[number - 1 :: parts], folder / UNFINISHED / PART.format(number, parts)
+    if is_held(folder / LOCK):
+        raise UserError(f"{folder}: the whole pack is being written; wait for it")
+    if _begin(folder, goal) is not None:
+        return
+    with explained(place):
+        make_folder(place)
+    videos = sum(len(job.catalog.videos) for job in mine)
+    with run_lock(place), begin(progress, f"packing part {number} of {parts}", videos) as bar:
+        _write_shards(folder, options, mine, workers, deadline, bar.advance, stop, alone=False)
+
+
+def _check_parts_ended(folder: Path) -> None:
+    """Raise UserError where a part of the pack is still being written."""
+    for lock in sorted((folder / UNFINISHED).glob(f"{PART.format('*', '*')}/{LOCK}")):
+        if is_held(lock):
+            raise UserError(f"{folder}: {lock.parent.name} is still being written; wait for it")
 
 
 def _check_options(options: PackOptions, catalog: Catalog) -> None:
@@ -232,8 +274,12 @@ def _write_shards(
     deadline: float,
     advance: Callable[[int], None],
     stop: StopRequest,
+    *,
+    alone: bool = True,
 ) -> list[PackShardRecord]:
     """Return the records of all tar files in the order of the jobs, writing those that are not there yet.
+
+    ``alone`` False: other processes write into the folder at the same time.
 
     A tar file is begun again without a video that took too long. Raises UserError for a full disk, and for a worker
     that died, naming the video it was at; Interrupted when a stop is asked for.
@@ -269,7 +315,8 @@ def _write_shards(
                     again.append(job._replace(late=(*job.late, (number, answer.seconds))))
             todo = again
     finally:
-        remove_strays(folder)  # what ended processes have written half
+        if alone:
+            remove_strays(folder)  # what ended processes have written half
     return [records[job.name] for job in jobs]
 
 

@@ -1,0 +1,56 @@
+"""Real processes that join each other as torchrun's would."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+PREAMBLE = """
+import os, sys, time
+import torch
+from pvnas.config import RunConfig
+from pvnas.errors import LostProcessError, UserError
+from pvnas.runtime.distributed import joined_world
+from pvnas.runtime.signals import Interrupted
+from pvnas.runtime.tree_sum import TreeSum
+
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+config = RunConfig()
+"""
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def place(rank: int, size: int, port: int) -> dict[str, str]:
+    """Return the variables that torchrun gives a process."""
+    where = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+    return {name: str(value) for name, value in where.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def joined(code: str, size: int = 2, seconds: float = 60) -> list[subprocess.CompletedProcess[str]]:
+    """Run a program in processes of one world, and return how each ended."""
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)],
+            env=os.environ | place(rank, size, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    ended = []
+    for process in started:
+        out, err = process.communicate(timeout=seconds)
+        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return ended
