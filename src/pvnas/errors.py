@@ -12,6 +12,7 @@ class LostProcessError(Exception):
     """One of the processes that make a run together has died or hangs: which one, in one line. Exit code 69."""
 
     exit_code = 69  # EX_UNAVAILABLE of sysexits.h: the same command goes on from the last checkpoint
+    said_elsewhere = False
 
 
 NOT_ON_WINDOWS = "pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)"

@@ -9,6 +9,7 @@ import io
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from pvnas.runtime.progress import clean
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+SECONDS_FOR_THE_FIRST = 1.0
+"""What a process of several leaves the one that speaks: whoever has started them ends all when the first has ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        return EXIT_USER_ERROR if _is_said_elsewhere(error) else _fail(str(error))
+        if not _is_said_elsewhere(error):
+            return _fail(str(error))
+        time.sleep(SECONDS_FOR_THE_FIRST)
+        return EXIT_USER_ERROR
     except LostProcessError as lost:
-        _fail(f"{lost}; the same command goes on from the last checkpoint")
+        if not lost.said_elsewhere:
+            _fail(f"{lost}; the same command goes on from the last checkpoint")
         return lost.exit_code
     except BrokenPipeError:
         # Python flushes stdout once more at its end: give it somewhere to write to.
@@ -85,6 +92,7 @@ def _run(arguments: list[str]) -> int:
         return command.run(parsed) or 0
     except Interrupted as stop:
         if stop.said_elsewhere:
+            time.sleep(SECONDS_FOR_THE_FIRST)
             return stop.exit_code
         same = "pvnas " + shlex.join(arguments)
         reason = clean(stop) or "stopped"

@@ -69,8 +69,7 @@ class World:
         if self.size == 1:
             return list(are_so)
         flags = torch.tensor(are_so, dtype=torch.uint8)
-        with self.names_the_lost():
-            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.patient if patient else None)
+        self._call(dist.all_reduce, flags, dist.ReduceOp.MAX, patient=patient)
         return [bool(flag) for flag in flags]
 
     def together(self, function: Callable[[], Result], *, patient: bool = False) -> Result:
@@ -105,14 +104,12 @@ class World:
         """Return the tensor (on the CPU) of every process, in the order of their ranks; first sides may differ."""
         if self.size == 1:
             return [tensor]
-        group = self.patient if patient else None
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with self.names_the_lost():
-            dist.all_gather(lengths, torch.tensor([len(tensor)]), group=group)
-            padded = tensor.new_zeros(max(map(int, lengths)), *tensor.shape[1:])
-            padded[: len(tensor)] = tensor
-            parts = [torch.empty_like(padded) for _ in range(self.size)]
-            dist.all_gather(parts, padded, group=group)
+        self._call(dist.all_gather, lengths, torch.tensor([len(tensor)]), patient=patient)
+        padded = tensor.new_zeros(max(map(int, lengths)), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        self._call(dist.all_gather, parts, padded, patient=patient)
         return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
     def from_first(self, content: bytes | None) -> bytes:
@@ -120,10 +117,9 @@ class World:
         if self.size == 1:
             return content or b""
         length = torch.tensor([len(content or b"")])
-        with self.names_the_lost():
-            dist.broadcast(length, 0, group=self.patient)
-            received = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
-            dist.broadcast(received, 0, group=self.patient)
+        self._call(dist.broadcast, length, 0, patient=True)
+        received = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
+        self._call(dist.broadcast, received, 0, patient=True)
         return received.numpy().tobytes()
 
     def _raise_first(self, endings: Sequence[dict[str, str] | None], own: BaseException | None) -> None:
@@ -135,6 +131,14 @@ class World:
                 raised.said_elsewhere = not self.is_first  # type: ignore[union-attr]
                 raise raised  # type: ignore[misc]
 
+    def _call(self, collective: Callable[..., Any], *arguments: Any, patient: bool) -> None:
+        """Make a call that all processes make; a patient one lets signals in while it waits."""
+        with self.names_the_lost():
+            work = collective(*arguments, group=self.patient if patient else None, async_op=True)
+            while patient and not work.is_completed():
+                time.sleep(0.002)
+            work.wait()
+
     @contextmanager
     def names_the_lost(self) -> Iterator[None]:
         """Turn the error of a call that other processes did not answer into one that says which ones."""
@@ -143,10 +147,10 @@ class World:
         except RuntimeError as error:
             if is_want_of_memory(error):
                 raise
-            raise LostProcessError(self._who_is_lost(error)) from None
+            raise self._lost(error) from None
 
-    def _who_is_lost(self, error: RuntimeError) -> str:
-        """Return one line about the processes that do not answer a roll call."""
+    def _lost(self, error: RuntimeError) -> LostProcessError:
+        """Return the error that names who does not answer a roll call; the first of the others will say it."""
         with suppress(RuntimeError):
             dist.destroy_process_group()  # so that who waits for this process sees that something is wrong
         others = [rank for rank in range(self.size) if rank != self.rank]
@@ -159,8 +163,11 @@ class World:
                 time.sleep(0.05)
         except RuntimeError:  # nobody keeps the words any more
             others = [0]
-        lost = " and ".join(self.names[rank] for rank in others) or f"one of the {self.size} processes"
-        return f"{lost} was lost, or did not answer in time ({str(error).splitlines()[0]:.160})"
+        names = self.names or [f"process {rank}" for rank in range(self.size)]
+        lost = " and ".join(names[rank] for rank in others) or f"one of the {self.size} processes"
+        named = LostProcessError(f"{lost} was lost, or did not answer in time ({str(error).splitlines()[0]:.160})")
+        named.said_elsewhere = self.rank != min(set(range(self.size)) - set(others))
+        return named
 
 
 ALONE = World()
