@@ -174,9 +174,14 @@ def _processes() -> Finding:
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-c", MEETING, f"file://{place}/meeting"]
         started = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
-        errors = [process.communicate(timeout=SECONDS_TO_MEET)[1] for process in started]
-    failed = next((error for process, error in zip(started, errors, strict=True) if process.returncode), "")
-    problem = f"--processes will not work: {failed.strip().splitlines()[-1]}" if failed else ""
+        try:
+            errors = [process.communicate(timeout=SECONDS_TO_MEET)[1].strip() for process in started]
+        finally:
+            for process in started:
+                process.kill()
+    codes = [process.returncode for process in started]
+    said = (next(filter(None, errors), "") or f"exit codes {codes}").splitlines()[-1]
+    problem = f"--processes will not work: {said}" if any(codes) else ""
     return Finding("processes", "two of them meet over gloo", problem)
 
 

@@ -28,7 +28,7 @@ from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
-from pvnas.data.readable import Videos, check_once, load_videos
+from pvnas.data.readable import Videos, check_once, checked_before, load_videos
 from pvnas.deploy.model import Model, load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
@@ -39,7 +39,7 @@ from pvnas.report.record import AUGMENTED, TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint, shared_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.distributed import ALONE, World, joined_world
-from pvnas.runtime.drift import check_drift, drift_of, read_environment
+from pvnas.runtime.drift import check_alike, check_drift, drift_of, read_environment, threads_for_each
 from pvnas.runtime.files import run_lock, write_atomic
 from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
@@ -180,35 +180,40 @@ def _session(
                 progress.line(f"note: {remark}")
             write_atomic(run_dir / CONFIG_NAME, dump_config(config))
 
-        def prepare_machine() -> tuple[torch.device, dict[str, Any]]:
+        def prepare_machine() -> dict[str, Any]:
             if not (run_dir / CONFIG_NAME).exists():
                 raise UserError(
                     f"{run_dir} is not there on {socket.gethostname()}, where process {world.rank} of {world.size} "
                     "runs; put the run on a file system that all hosts share"
                 )
-            device = choose_device(config.device, world.local_rank)
-            set_threads(config.threads or threads, world.local_size)
+            set_threads(threads)
             keep_freed_memory()
             adapt_spinning()
             with ends_waits():  # kernels may have to be compiled and tested
-                return device, kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+                kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+            together = {"device": device.type, "processes": world.size, "sums": config.determinism}
+            return describe_machine() | together | kernels
 
         def write_environment() -> None:
             about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
-            environment = describe_machine() | {"processes": world.size, "sums": config.determinism} | kernels
-            if goes_on:
-                changes = drift_of(before, environment, strict=config.determinism == "strict")
+            if before:
+                changes = drift_of(before, environment)
                 check_drift(run_dir, changes, accepted=config.accept_drift)
-                environment["drift"] = [*before.get("drift", []), *changes]
+                about["drift"] = [*before.get("drift", []), *changes]
             write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment | about, indent=1) + "\n")
 
+        device = world.together(lambda: choose_device(config.device, world.local_rank))
         world.first_does(take_directory)
-        # A finished network may be tested anywhere; a training goes on as it was begun.
-        goes_on = learnt is not None and "train" in splits and not world.first_does((run_dir / WEIGHTS).exists)
+        # A finished network may be tested anywhere, and its page goes on saying how it was made; what is not finished
+        # goes on as it was begun.
+        is_finished = world.first_does((run_dir / WEIGHTS).exists)
+        goes_on = learnt is not None and "train" in splits and not is_finished
         before = world.first_does(lambda: read_environment(run_dir / ENVIRONMENT_NAME)) if goes_on else {}
-        threads = int(before.get("threads") or 0)
-        device, kernels = world.together(prepare_machine, patient=True)
-        world.first_does(write_environment)
+        threads = config.threads or before.get("threads") or threads_for_each(world)
+        environment = world.together(prepare_machine, patient=True)
+        check_alike(world, environment)
+        if learnt is None or not is_finished:
+            world.first_does(write_environment)
         yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir, world)
 
         def report() -> None:
@@ -239,7 +244,7 @@ class Session:
         config, run_dir, opened, learnt = self.config, self.run_dir, self.opened, self.learnt
         if learnt is None and self.world.size > 1:  # the first checks them, the others read what it has found
             self.world.first_does(lambda: bool(check_once(opened, config, run_dir, self.progress)))
-            opened, learnt = self.world.together(lambda: open_learnt(config, run_dir, self.splits), patient=True)
+            learnt = self.world.together(lambda: checked_before(opened, run_dir), patient=True)
         return load_videos(opened, config, run_dir, self.progress, self.device, learnt, self.splits, self.world)
 
     @cached_property

@@ -62,9 +62,9 @@ def _undisturbed(run_dir: Path) -> Iterator[bool]:
 
 
 def _stretch(run_dir: Path, stage: str) -> list[Path]:
-    """Return the two newest checkpoints of a stage, the older first; nothing where there are fewer."""
-    newest = valid_checkpoints(run_dir / "checkpoints" / stage)
-    return newest[-2:] if len(newest) > 1 else []
+    """Return the two newest checkpoints of a stage, the older first; nothing where no step lies between two."""
+    newest = valid_checkpoints(run_dir / "checkpoints" / stage)[-2:]
+    return newest if len({path.name.partition("-")[2] for path in newest}) > 1 else []
 
 
 def _replayed(run_dir: Path, stage: str, config: RunConfig, world: World) -> Replayed:

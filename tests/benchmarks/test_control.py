@@ -85,7 +85,7 @@ def test_a_stopped_control_ends_in_the_bits_of_an_uninterrupted_one(tiny_shapes,
     assert whole["macs_per_view"] == cost == json.loads((tmp_path / "whole/control.json").read_text())["macs_per_view"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "StopRequest", lambda: nullcontext(stop_after(5)))
+        patch.setattr(pipeline, "StopRequest", lambda **_: nullcontext(stop_after(5)))
         with pytest.raises(Interrupted):
             run(tiny_shapes, tmp_path / "stopped", *RANDOM)
     resumed = run(tiny_shapes, tmp_path / "stopped", *RANDOM)

@@ -52,7 +52,7 @@ def test_what_a_check_has_found_is_believed_and_what_is_decoded_is_counted(catal
     lying = dataset(catalog, (40 * SHORT + LONG // 2) / GIB, v20=Shape(8, 28, 28))
     said = io.StringIO()
     assert not lying.prepare_cache(progress=Progress(said))
-    assert lying._cache is None
+    assert lying.cached is None
     assert said.getvalue().splitlines()[-1] == (
         "decoded, the videos take more than the 3.0 MiB that data.cache_gib allows: they are not kept in memory; "
         "a pack is faster: pvnas data pack d PACK"
@@ -68,7 +68,7 @@ def test_all_splits_share_the_room_and_a_line_says_what_is_kept(catalog: Catalog
         assert keep_decoded(parts, progress=Progress(said)) is kept
         last = said.getvalue().splitlines()[-1]
         assert last == "827 KiB of videos are kept in memory" if kept else "data.cache_gib allows" in last
-        assert [part._cache is not None for part in parts] == [kept] * 3
+        assert [part.cached is not None for part in parts] == [kept] * 3
     assert dataset(few, alone).prepare_cache()
 
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from pvnas.cli.launched import end_with_launcher
 from pvnas.errors import NOT_ON_WINDOWS, LostProcessError, UserError
 from pvnas.runtime.progress import clean
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and sys.getfilesystemencoding() != "utf-8":
         # Where Python takes file names for ASCII or Latin-1, those of lists are others than those on the disk.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
+    end_with_launcher()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what the console's encoding lacks is shown as '?'
         sys.stdout.reconfigure(errors="replace")
@@ -105,7 +107,9 @@ def _run(arguments: list[str]) -> int:
 
 def _is_said_elsewhere(error: UserError) -> bool:
     """Return whether another process says it: before they have joined, all on a host make the same mistakes."""
-    return error.said_elsewhere if error.said_elsewhere is not None else os.environ.get("LOCAL_RANK", "0") != "0"
+    if error.said_elsewhere is not None:
+        return error.said_elsewhere
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0"
 
 
 def _fail(text: str) -> int:

@@ -5,15 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from pvnas.cli.launched import STARTED_BY
 from pvnas.errors import LostProcessError
 from pvnas.runtime.progress import clean
-from pvnas.runtime.signals import EXIT_CODE, end_with_parent
+from pvnas.runtime.signals import EXIT_CODE
 
 RESTARTS = 3
-STARTED_BY = "PVNAS_STARTED_BY"
-"""Holds the process that has started this one, in the environment."""
 SECONDS_TO_STOP = "600"
 
 
@@ -24,20 +23,26 @@ def launch(processes: int, words: Sequence[str]) -> int:
     checkpoint. A signal is handed on to all of them.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it in one line
+    for name, logger in logging.root.manager.loggerDict.items():  # each has a level of its own; we say it in one line
+        if name.startswith("torch.distributed") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.CRITICAL)
     os.environ |= {STARTED_BY: str(os.getpid()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": SECONDS_TO_STOP}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
+        run_id=f"pvnas-{os.getpid()}",
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        signals_to_handle="SIGTERM,SIGUSR1",
     )
+    _ctrl_c_hands_on_and_then_leaves()
     for restart in range(RESTARTS + 1):
         try:
             elastic_launch(config, sys.executable)("-m", "pvnas", *words)
@@ -55,17 +60,25 @@ def launch(processes: int, words: Sequence[str]) -> int:
     return LostProcessError.exit_code
 
 
+def _ctrl_c_hands_on_and_then_leaves() -> None:
+    """Let the first Ctrl-C stop all processes as SIGTERM does, and the second leave at once, and them with it."""
+
+    def leave(*_: object) -> NoReturn:
+        os._exit(128 + signal.SIGINT)
+
+    def hand_on(*_: object) -> None:
+        signal.signal(signal.SIGINT, leave)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, hand_on)
+
+
 def _in_words(failures: Mapping[int, Any]) -> str:
-    """Return which processes ended, and how; those that a signal has ended, where there are any."""
-    killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
+    """Return which processes ended, and how: not those that were ended because of them, where there are others."""
+    ended = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
+    killed = {rank: failure for rank, failure in ended.items() if failure.exitcode != -signal.SIGTERM}
     parts = []
-    for rank, failure in sorted((killed or failures).items()):
+    for rank, failure in sorted((killed or ended or failures).items()):
         by = f"was ended by {signal.Signals(-failure.exitcode).name}" if failure.exitcode < 0 else "lost another one"
         parts.append(f"process {rank} (pid {failure.pid}) {by}")
     return ", ".join(parts)
-
-
-def ends_with_launcher() -> None:
-    """Let this process end when the one that has started it for ``--processes`` ends, however that does."""
-    if parent := os.environ.pop(STARTED_BY, ""):
-        end_with_parent(int(parent))

@@ -52,12 +52,19 @@ def keep_decoded(
     cache = datasets[0].config.cache if any(map(len, datasets)) else "none"
     if cache == "none":
         return False
-    if world is None or world.local_size == 1 or cache == "gpu" or not hasattr(os, "memfd_create"):
+    if world is None or world.size == 1:
         return _keep(datasets, device, progress)
-    shared = SharedFrames() if world.local_rank == 0 else None
-    world.together(lambda: shared is not None and _keep(datasets, device, progress, shared), patient=True)
-    described = world.exchange(shared and shared.described())[world.rank - world.local_rank]
-    world.together(lambda: shared is None and _take(datasets, described, device, progress), patient=True)
+    # The same calls in all processes, whatever each has to do in them.
+    shares = cache != "gpu" and world.local_size > 1 and hasattr(os, "memfd_create")
+    leads = not shares or world.local_rank == 0
+    shared = SharedFrames() if shares and leads else None
+    try:
+        world.together(lambda: leads and _keep(datasets, device, progress, shared), patient=True)
+        described = world.exchange(None if shared is None else shared.described())
+        world.together(lambda: leads or _take(datasets, described, device, progress), patient=True)
+    finally:
+        if shared is not None:
+            shared.close()
     return datasets[0].cached is not None
 
 
@@ -92,11 +99,15 @@ def _keep(
 def _take(
     datasets: Sequence[VideoDataset], described: Any, device: torch.device | None, progress: Progress | None
 ) -> bool:
-    """Keep what another process of this host has decoded, if it has; where it is out of reach, decode it here."""
-    if described is None or described["videos"] is None:
+    """Keep what another process of this host has decoded, if it has; where it is out of reach, decode it here.
+
+    ``described``: by all processes, None by those that have decoded nothing for others.
+    """
+    here = next((each for each in described if each is not None and each["host"] == socket.gethostname()), None)
+    if here is not None and here["videos"] is None:  # there was no room
         return False
     try:
-        videos = iter(SharedFrames.of(described))
+        videos = iter(SharedFrames.of(here))
     except OSError:
         return _keep(datasets, device, progress)
     for dataset in datasets:
@@ -188,11 +199,15 @@ class SharedFrames:
         path = f"/proc/{os.getpid()}/fd/{self._file}"
         return {"host": socket.gethostname(), "path": path, "videos": self._sizes if self._complete else None}
 
+    def close(self) -> None:
+        """Let go of the file; what is mapped of it stays."""
+        os.close(self._file)
+
     @staticmethod
-    def of(described: dict[str, Any]) -> list[DecodedVideo]:
-        """Return the videos of another process of this host. Raises OSError where it is another host."""
-        if described["host"] != socket.gethostname():
-            raise FileNotFoundError(described["host"])
+    def of(described: dict[str, Any] | None) -> list[DecodedVideo]:
+        """Return the videos of another process of this host. Raises OSError where they are out of reach."""
+        if described is None:
+            raise FileNotFoundError
         file = os.open(described["path"], os.O_RDWR | os.O_CLOEXEC)
         try:
             return _mapped(file, described["videos"])

@@ -34,7 +34,7 @@ SECONDS_TO_DIE = 5.0
 TRIES = 5
 BARREN_STARTS = 3  # of each worker; fewer than tries, so that a machine's fault is not taken for the files'
 # A scheduler ends a job by signalling all of its processes; 255: the process that forks the workers has been ended.
-ENDED_FROM_OUTSIDE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 255})
+ENDED_FROM_OUTSIDE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGUSR1, 255})
 ENDED_OFTEN = f"its process was ended {TRIES} times"
 PR_SET_PDEATHSIG = 1
 

@@ -21,8 +21,9 @@ from pvnas.data.clips.augment import flip_message
 from pvnas.data.clips.mirrored_views import mirror_message
 from pvnas.data.clips.sampling import repetition_notes
 from pvnas.data.dataset import OpenedVideos, Shape, VideoDataset
-from pvnas.data.identity import LearntVideos, learnt_of, write_learnt
+from pvnas.data.identity import LearntVideos, learnt_of, read_learnt, write_learnt
 from pvnas.data.memory_cache import keep_decoded
+from pvnas.errors import UserError
 from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.progress import Progress
@@ -72,8 +73,11 @@ def load_videos(
     """
     if learnt is None:
         learnt = check_once(opened, config, run_dir, progress)
-    elif world.is_first:
+    elif world.size == 1:
         write_learnt(run_dir, learnt)
+    else:
+        known = learnt
+        world.first_does(lambda: write_learnt(run_dir, known))
     good, excluded = learnt.catalog, [video.split for video in learnt.left_out]
     checked = _results_by_name(run_dir) if opened.info is None else {}
     repetitions = _repetition_notes(opened, good, checked, config.clip)
@@ -129,6 +133,15 @@ def check_once(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress:
     learnt = _checked(opened, config, run_dir, progress)
     write_learnt(run_dir, learnt)
     return learnt
+
+
+def checked_before(opened: OpenedVideos, run_dir: Path) -> LearntVideos:
+    """Return what ``check_once`` has written in another process. Raises UserError where that cannot be read."""
+    learnt = learnt_of(opened, opened.catalog, ()) if opened.info is not None else read_learnt(run_dir)
+    if learnt is None:
+        raise UserError(f"{run_dir} does not hold yet what the first process has written there: do all hosts share it?")
+    catalog = replace(learnt.catalog, root=opened.catalog.root, remarks=opened.catalog.remarks)
+    return replace(learnt, catalog=replace(catalog, unlabelled=opened.catalog.unlabelled))
 
 
 def _checked(opened: OpenedVideos, config: RunConfig, run_dir: Path, progress: Progress) -> LearntVideos:

@@ -31,7 +31,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise UserError(f"device {name!r}: there are auto, cpu and cuda; type --device auto")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch sees no GPU here; type --device cpu, or install torch's CUDA build")
-    if name == "cuda" and local_rank:
+    if name == "cuda" and local_rank and torch.cuda.device_count() > 1:  # else it is shown a GPU of its own
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"{torch.cuda.device_count()} GPUs are seen on a host with {local_rank + 1} processes or more; "
@@ -41,14 +41,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(name)
 
 
-def set_threads(n: int, processes: int = 1) -> int:
-    """Let torch use ``n`` CPU threads and return their number.
-
-    0: one per core that this process may use; ``processes`` on this host share them.
-    """
+def set_threads(n: int) -> int:
+    """Let torch use ``n`` CPU threads (0: one per core that this process may use) and return their number."""
     if n < 0:
         raise UserError(f"threads {n}: must be 0 (one per core) or more")
-    threads = n or max(1, usable_cores() // processes)
+    threads = n or usable_cores()
     torch.set_num_threads(threads)
     return threads
 

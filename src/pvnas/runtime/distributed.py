@@ -29,10 +29,12 @@ from pvnas.runtime.device import is_want_of_memory
 from pvnas.runtime.signals import Interrupted
 
 Result = TypeVar("Result")
+Ending = TypeVar("Ending", UserError, Interrupted)
 PATIENCE = timedelta(days=7)
 """How long the others wait while one prepares what all of them need. That one dies is seen at once."""
+ALARM, LOOK_SECONDS = "alarm", 1.0
 ROLL_CALL_SECONDS = 3.0
-"""How long the living have to answer when one of them has seen that another is lost."""
+"""How long the living have to answer when one of them has seen that another is lost: they look each second."""
 ENDINGS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (UserError, Interrupted, FloatingPointError)}
 """What ends all processes when it ends one, by name."""
 
@@ -69,7 +71,7 @@ class World:
         if self.size == 1:
             return list(are_so)
         flags = torch.tensor(are_so, dtype=torch.uint8)
-        self._call(dist.all_reduce, flags, dist.ReduceOp.MAX, patient=patient)
+        self.call(dist.all_reduce, flags, dist.ReduceOp.MAX, patient=patient)
         return [bool(flag) for flag in flags]
 
     def together(self, function: Callable[[], Result], *, patient: bool = False) -> Result:
@@ -93,6 +95,12 @@ class World:
         self._raise_first([described], ending)
         return result
 
+    def alike(self, ending: Ending) -> Ending:
+        """Return an ending that all processes raise alike, marked as said by the first one alone."""
+        if self.size > 1:
+            ending.said_elsewhere = not self.is_first
+        return ending
+
     def exchange(self, value: Any, *, patient: bool = False) -> list[Any]:
         """Return the JSON data of every process, in the order of their ranks."""
         if self.size == 1:
@@ -105,11 +113,11 @@ class World:
         if self.size == 1:
             return [tensor]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        self._call(dist.all_gather, lengths, torch.tensor([len(tensor)]), patient=patient)
+        self.call(dist.all_gather, lengths, torch.tensor([len(tensor)]), patient=patient)
         padded = tensor.new_zeros(max(map(int, lengths)), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        self._call(dist.all_gather, parts, padded, patient=patient)
+        self.call(dist.all_gather, parts, padded, patient=patient)
         return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
     def from_first(self, content: bytes | None) -> bytes:
@@ -117,9 +125,9 @@ class World:
         if self.size == 1:
             return content or b""
         length = torch.tensor([len(content or b"")])
-        self._call(dist.broadcast, length, 0, patient=True)
+        self.call(dist.broadcast, length, 0, patient=True)
         received = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
-        self._call(dist.broadcast, received, 0, patient=True)
+        self.call(dist.broadcast, received, 0, patient=True)
         return received.numpy().tobytes()
 
     def _raise_first(self, endings: Sequence[dict[str, str] | None], own: BaseException | None) -> None:
@@ -131,12 +139,22 @@ class World:
                 raised.said_elsewhere = not self.is_first  # type: ignore[union-attr]
                 raise raised  # type: ignore[misc]
 
-    def _call(self, collective: Callable[..., Any], *arguments: Any, patient: bool) -> None:
-        """Make a call that all processes make; a patient one lets signals in while it waits."""
+    def call(self, collective: Callable[..., Any], *arguments: Any, patient: bool = False) -> None:
+        """Make a call of torch.distributed that all processes make. Raises LostProcessError.
+
+        While it waits it lets signals in, and looks now and then whether another process has found one lost: most calls
+        are answered by neighbours, who may live.
+        """
         with self.names_the_lost():
             work = collective(*arguments, group=self.patient if patient else None, async_op=True)
-            while patient and not work.is_completed():
-                time.sleep(0.002)
+            started = looked = time.monotonic()
+            while not work.is_completed():
+                waited = time.monotonic() - started
+                time.sleep(min(0.0001 + waited / 50, 0.05))  # short for a step's sums, long for long waits
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    if self.store is not None and self.store.check([ALARM]):
+                        raise RuntimeError("another process has found one lost")
             work.wait()
 
     @contextmanager
@@ -151,12 +169,11 @@ class World:
 
     def _lost(self, error: RuntimeError) -> LostProcessError:
         """Return the error that names who does not answer a roll call; the first of the others will say it."""
-        with suppress(RuntimeError):
-            dist.destroy_process_group()  # so that who waits for this process sees that something is wrong
         others = [rank for rank in range(self.size) if rank != self.rank]
         # The first one stays a little longer: the words of all are left with it.
         until = time.monotonic() + ROLL_CALL_SECONDS * (1.5 if self.is_first else 1.0)
         try:
+            self.store.set(ALARM, str(self.rank))  # for those whose own call has not noticed anything yet
             self.store.set(f"here/{self.rank}", "yes")
             while others and time.monotonic() < until:
                 others = [rank for rank in others if not self.store.check([f"here/{rank}"])]
@@ -165,7 +182,8 @@ class World:
             others = [0]
         names = self.names or [f"process {rank}" for rank in range(self.size)]
         lost = " and ".join(names[rank] for rank in others) or f"one of the {self.size} processes"
-        named = LostProcessError(f"{lost} was lost, or did not answer in time ({str(error).splitlines()[0]:.160})")
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        named = LostProcessError(f"{lost} was lost, or did not answer in time ({why:.160})")
         named.said_elsewhere = self.rank != min(set(range(self.size)) - set(others))
         return named
 
@@ -254,7 +272,7 @@ def joined_world(config: RunConfig) -> Iterator[World]:
         raise
     finally:
         _joined.clear()
-        with suppress(RuntimeError):  # the others may be gone
+        with suppress(RuntimeError, AssertionError):  # the others may be gone
             dist.destroy_process_group()
 
 

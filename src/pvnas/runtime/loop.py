@@ -128,7 +128,7 @@ def run_epochs(
     (of the last whole step, where that ends a wait for videos); the last raises Interrupted. Raises UserError where a
     stage diverges (training.divergence) or asks for more memory than there is; no checkpoint holds such a step.
     """
-    world, run = stage.world, _Run(stage, folder, checkpoint)
+    world, run, minutes = stage.world, _Run(stage, folder, checkpoint), checkpoint_minutes
     while run.epoch < stage.epochs and (run.epoch, run.step) != until:
         title = f"{stage.name} epoch {run.epoch + 1}/{stage.epochs}"
         task_of_epoch = progress.task(title, total=stage.steps(), completed=run.step, summary=False)
@@ -136,16 +136,15 @@ def run_epochs(
             batches = stage.batches(run.epoch, run.step)
             while run.step < stage.steps() and (run.epoch, run.step) != until:
                 batch = world.together(partial(run.next_batch, batches))
-                # Asked once, of all: a signal may come at any time, to any process, and all must do the same.
-                stopping, saving = world.any(
-                    batch is None or stop.requested, world.is_first and run.minutes_unsaved() > checkpoint_minutes
-                )
+                # A signal may come at any time, to any process: asked once, of all, since all must do the same.
+                stopping, saving = *world.any(batch is None), False
+                if not stopping:
+                    task.advance(clips=run.make_step(batch) * world.size)
+                    stopping, saving = world.any(stop.requested, world.is_first and run.minutes_unsaved() > minutes)
                 if stopping or saving:
                     run.save()
                 if stopping:
-                    where = f"epoch {run.epoch + 1} after step {run.step}"
-                    raise Interrupted(f"{stage.name}: stopped in {where}; nothing is lost")
-                task.advance(clips=run.make_step(batch) * world.size)
+                    raise world.alike(Interrupted(_stopped(stage, f"in epoch {run.epoch + 1} after step {run.step}")))
         if (run.epoch, run.step) == until:
             run.save()
             return
@@ -154,10 +153,14 @@ def run_epochs(
                 run.end_epoch()
             except Interrupted:  # in a wait of the validation
                 run.save()
-                where = f"validation after epoch {run.epoch + 1}"
-                raise Interrupted(f"{stage.name}: stopped in the {where}; nothing is lost") from None
+                where = f"in the validation after epoch {run.epoch + 1}"
+                raise world.alike(Interrupted(_stopped(stage, where))) from None
         if world.any(stop.requested)[0] and run.epoch < stage.epochs:
-            raise Interrupted(f"{stage.name}: stopped after epoch {run.epoch}; nothing is lost")
+            raise world.alike(Interrupted(_stopped(stage, f"after epoch {run.epoch}")))
+
+
+def _stopped(stage: Stage, where: str) -> str:
+    return f"{stage.name}: stopped {where}; nothing is lost"
 
 
 class _Run:
@@ -233,9 +236,7 @@ def _explained(stage: Stage) -> Iterator[None]:
     except FloatingPointError as error:
         # All processes have the same numbers and are here; each names its own videos.
         text = stage.world.exchange(str(error))[error.rank if isinstance(error, DivergedInError) else 0]
-        diverged = UserError(f"{stage.name} diverged: {text}; {stage.lower_rate}")
-        diverged.said_elsewhere = not stage.world.is_first
-        raise diverged from None
+        raise stage.world.alike(UserError(f"{stage.name} diverged: {text}; {stage.lower_rate}")) from None
     except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise

@@ -1,6 +1,5 @@
 """A stop that loses nothing: a signal asks, the loop answers at its next step, and a wait ends at once."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -11,7 +10,6 @@ from types import FrameType
 from typing import Any, ClassVar, Self
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 
 
@@ -77,14 +75,6 @@ class StopRequest:
         if self.waiting:
             self.waiting = False  # once: what follows may be the saving of a checkpoint
             raise Interrupted("stopped")
-
-
-def end_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however that ends; on Linux alone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended before
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

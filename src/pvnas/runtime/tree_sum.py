@@ -62,8 +62,7 @@ class TreeSum:
         world = self._world
         if not world.strict:
             (total,) = _joined(nodes)
-            with world.names_the_lost():
-                dist.all_reduce(total)
+            world.call(dist.all_reduce, total)
             return total
         values = torch.stack([node.tensors[0] for node in nodes])
         length = values.shape[1]
@@ -75,11 +74,10 @@ class TreeSum:
         counts = [len(_places(range(rank * shards, (rank + 1) * shards))) for rank in range(world.size)]
         received = sent.new_empty(len(places), part)
         total = sent.new_empty(world.size * part)
-        with world.names_the_lost():
-            sizes = [count * part for count in counts]
-            dist.all_to_all_single(received.view(-1), sent.view(-1), sizes, [len(nodes) * part] * world.size)
-            summed = _joined(_pushed(_Node(*place, [row]) for place, row in zip(places, received, strict=True)))
-            dist.all_gather_into_tensor(total, summed[0].contiguous())
+        sizes = [count * part for count in counts]
+        world.call(dist.all_to_all_single, received.view(-1), sent.view(-1), sizes, [len(nodes) * part] * world.size)
+        (summed,) = _joined(_pushed(_Node(*place, [row]) for place, row in zip(places, received, strict=True)))
+        world.call(dist.all_gather_into_tensor, total, summed.contiguous())
         return total[:length]
 
 

@@ -92,7 +92,7 @@ def score_views(
 
     world.together(score_here, patient=True)
     average.join(rows, world)
-    return average.scores(names=[video.name for video in catalog.videos])
+    return world.together(lambda: average.scores(names=[video.name for video in catalog.videos]))
 
 
 def score_table(scores_VK: Tensor, labels_V: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

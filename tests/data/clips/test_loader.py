@@ -126,7 +126,7 @@ def test_with_every_augmentation_two_processes_see_the_clips_of_one(source: Vide
 
 def test_a_still_video_stays_still_under_every_augmentation_of_one_clip(source: VideoDataset) -> None:
     source.prepare_cache()
-    for video in source._cache or ():
+    for video in source.cached or ():
         video.frames_TCHW.copy_(video.frames_TCHW[:1].clone().expand_as(video.frames_TCHW))
     (first, *_) = training_batches(source, RunConfig(clip=BOTH), replace(STAGE, augment=full_size(EVERYTHING)), 0)
     assert first.clips_NCTHW.shape == (6, 3, 8, 24, 24)

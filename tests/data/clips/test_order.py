@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pvnas.config import BatchConfig
 from pvnas.data.clips.loader import WINDOW_STEPS, epoch_order, positions, steps_per_epoch
 from pvnas.errors import UserError
+from pvnas.runtime.distributed import World
 
 
 def in_shards(videos: int, size: int = 7) -> np.ndarray:
@@ -76,11 +77,11 @@ def test_all_shards_come_in_another_order_each_epoch() -> None:
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
 def test_parts_are_whole_shards_and_make_up_the_batch(processes: int) -> None:
     batch = BatchConfig(shards=8, clips_per_shard=3)
-    parts = [positions(batch, number, processes) for number in range(processes)]
+    parts = [positions(batch, World(number, processes)) for number in range(processes)]
     assert [position for part in parts for position in part] == list(range(24))
     assert all(len(part) % 3 == 0 for part in parts)
 
 
 def test_processes_that_do_not_divide_the_shards_are_refused() -> None:
     with pytest.raises(UserError, match="8 logical shards cannot be dealt out to 3 processes"):
-        positions(BatchConfig(shards=8), 0, 3)
+        positions(BatchConfig(shards=8), World(0, 3))

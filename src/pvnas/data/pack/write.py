@@ -129,15 +129,20 @@ def _write_part(
     """Write the tar files of a part, and the records that the whole will be made of. Raises as ``pack_videos``."""
     number, parts = part
     mine, place = jobs[number - 1 :: parts], folder / UNFINISHED / PART.format(number, parts)
-    if is_held(folder / LOCK):
-        raise UserError(f"{folder}: the whole pack is being written; wait for it")
+    _check_whole_not_written(folder)
     if _begin(folder, goal) is not None:
         return
     with explained(place):
         make_folder(place)
     videos = sum(len(job.catalog.videos) for job in mine)
     with run_lock(place), begin(progress, f"packing part {number} of {parts}", videos) as bar:
+        _check_whole_not_written(folder)  # each looks for the other once it has its own lock
         _write_shards(folder, options, mine, workers, deadline, bar.advance, stop, alone=False)
+
+
+def _check_whole_not_written(folder: Path) -> None:
+    if is_held(folder / LOCK):
+        raise UserError(f"{folder}: the whole pack is being written; wait for it")
 
 
 def _check_parts_ended(folder: Path) -> None:
