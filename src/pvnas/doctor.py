@@ -37,6 +37,7 @@ dist.init_process_group("gloo", init_method=sys.argv[1], world_size=2, rank=int(
 total = torch.ones(1)
 dist.all_reduce(total)
 assert total.item() == 2
+dist.destroy_process_group()
 """
 
 
