@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -14,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import pvnas
+from pvnas.api import run_of
+from pvnas.errors import UserError
 from pvnas.pipeline import run_digest
 from pvnas.training.log import read_metrics
 
@@ -52,15 +54,32 @@ def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
     return ranks
 
 
-def wait_for(launcher: subprocess.Popen[str], run_dir: Path, stage: str, checkpoints: int = 1) -> dict[int, int]:
-    """Wait until a stage has saved so often, and return the processes by rank."""
-    folder, until = run_dir / "checkpoints" / stage, time.monotonic() + 120
+def saved(run_dir: Path, stage: str) -> int:
+    """Return how often a stage has been saved."""
+    return max((int(path.name[:6]) for path in (run_dir / "checkpoints" / stage).glob("0*-*")), default=0)
+
+
+def wait_for(launcher: subprocess.Popen[str], run_dir: Path, stage: str, before: int = 0) -> dict[int, int]:
+    """Wait until a stage is saved once more than before, and return the processes by rank."""
+    until = time.monotonic() + 120
     while time.monotonic() < until and launcher.poll() is None:
-        numbers = [int(path.name[:6]) for path in folder.glob("0*-*")] if folder.is_dir() else []
-        if numbers and max(numbers) >= checkpoints and (ranks := ranks_of(launcher)):
+        if saved(run_dir, stage) > before and (ranks := ranks_of(launcher)):
             return ranks
         time.sleep(0.02)
     raise AssertionError(f"no checkpoint of the {stage} in time: {finish(launcher)}")
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process ends within seconds; one that nobody has waited for has, too."""
+    until, stat = time.monotonic() + 10, Path(f"/proc/{pid}/stat")
+    while time.monotonic() < until:
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +91,18 @@ def alone(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_any_number_of_processes_makes_the_bits_of_one(
-    processes: int, alone: Path, tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_two_processes_make_the_bits_of_one(alone: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    code, out, err = finish(start(tiny_shapes, run_dir, processes))
+    code, out, err = finish(start(tiny_shapes, run_dir, 2))
     assert code == 0, err
     assert run_digest(run_dir) == run_digest(alone)
     assert (run_dir / "predictions.csv").read_bytes() == (alone / "predictions.csv").read_bytes()
     assert out.count("report:") == 1
     assert err.count("search epoch 1:") == err.count("test: top-1") == 1
-    assert json.loads((run_dir / "environment.json").read_bytes())["processes"] == processes
+    environment = json.loads((run_dir / "environment.json").read_bytes())
+    assert (environment["processes"], environment["sums"]) == (2, "strict")
+    page = re.sub(r"<[^>]*>", " ", (run_dir / "report.html").read_text(encoding="utf-8"))
+    assert re.search(r"processes\s+2\s+sums\s+strict", page)
     for line, expected in zip(
         read_metrics(run_dir / "metrics.jsonl"), read_metrics(alone / "metrics.jsonl"), strict=True
     ):
@@ -91,52 +110,44 @@ def test_any_number_of_processes_makes_the_bits_of_one(
             assert line[name] == expected[name]
 
 
-def test_kills_of_any_process_and_other_numbers_of_them_change_no_bit(
+def test_kills_and_signals_to_any_process_of_any_number_of_them_change_no_bit(
     alone: Path, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    run_dir, draw = tmp_path / "run", random.Random(5)
-    for kill, stage in enumerate(("search", "train")):
-        launcher = start(tiny_shapes, run_dir, (2, 4)[kill])
-        ranks = wait_for(launcher, run_dir, stage, 2 + 3 * kill)
-        rank = draw.choice(sorted(ranks))
-        os.kill(ranks[rank], signal.SIGKILL)
-        line = next(line for line in launcher.stderr if "starting all" in line)  # it starts all of them again
-        assert f"process {rank} (pid {ranks[rank]}) was ended by SIGKILL" in line
-        again = wait_for(launcher, run_dir, stage)
-        launcher.kill()  # and then it is killed itself, and its processes end with it
-        finish(launcher)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in (*ranks.values(), *again.values()))
+    run_dir = tmp_path / "run"
+
+    launcher = start(tiny_shapes, run_dir, 4)
+    ranks = wait_for(launcher, run_dir, "search")
+    os.kill(ranks[2], signal.SIGKILL)
+    assert launcher.stderr is not None
+    line = next(line for line in launcher.stderr if "starting all" in line)
+    assert f"process 2 (pid {ranks[2]}) was ended by SIGKILL; starting all 4 again" in line
+    assert all(map(has_ended, ranks.values()))
+    again = wait_for(launcher, run_dir, "search", saved(run_dir, "search"))
+    launcher.kill()  # its processes end with it
+    finish(launcher)
+    assert all(map(has_ended, again.values()))
+
+    for processes, stage, number, whom in (
+        (2, "search", signal.SIGUSR1, 1),
+        (2, "train", signal.SIGINT, 0),
+        (4, "train", signal.SIGTERM, None),  # to the command itself
+    ):
+        before = saved(run_dir, stage)
+        launcher = start(tiny_shapes, run_dir, processes)
+        ranks = wait_for(launcher, run_dir, stage, before)
+        if whom == 1:  # and meanwhile nobody else gets the directory
+            code, _, err = finish(start(tiny_shapes, run_dir, 1))
+            assert (code, err.count("\n"), "is running in this directory" in err) == (2, 1, True), err
+        os.kill(launcher.pid if whom is None else ranks[whom], number)
+        code, _, err = finish(launcher)
+        assert code == 75, err
+        assert err.count("nothing is lost; to go on from here type the same command") == 1, err
+        assert "resumes after" in err
+        assert all(map(has_ended, ranks.values()))
+
     code, _, err = finish(start(tiny_shapes, run_dir, 1))
     assert code == 0, err
     assert run_digest(run_dir) == run_digest(alone)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_to_one_process_stops_all_at_the_same_step(
-    number: signal.Signals, alone: Path, tiny_shapes: Path, tmp_path: Path
-) -> None:
-    run_dir = tmp_path / "run"
-    launcher = start(tiny_shapes, run_dir, 2)
-    ranks = wait_for(launcher, run_dir, "search")
-    os.kill(ranks[1], number)
-    code, _, err = finish(launcher)
-    assert code == 75, err
-    assert err.count("nothing is lost; to go on from here type the same command") == 1
-    code, _, err = finish(start(tiny_shapes, run_dir, 4))
-    assert code == 0, err
-    assert err.count("search: resumes after") == 1
-    assert run_digest(run_dir) == run_digest(alone)
-
-
-def test_a_signal_to_the_command_stops_its_processes(tiny_shapes: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    launcher = start(tiny_shapes, run_dir, 2)
-    ranks = wait_for(launcher, run_dir, "search")
-    launcher.send_signal(signal.SIGTERM)
-    code, _, err = finish(launcher)
-    assert code == 75, err
-    assert "nothing is lost" in err
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
 
 
 def test_a_world_that_the_shards_do_not_fit_is_refused_in_one_line(tiny_shapes: Path, tmp_path: Path) -> None:
@@ -146,24 +157,11 @@ def test_a_world_that_the_shards_do_not_fit_is_refused_in_one_line(tiny_shapes: 
     assert "search.batch.shards is 4, which 3 processes cannot share evenly: 1 or 2 or 4 can" in line
 
 
-def test_hours_are_for_one_process(tiny_shapes: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pvnas", "run", str(tiny_shapes), "--hours", "1", "--dir", str(tmp_path / "run")]
-    ended = subprocess.run([*command, "--processes", "2"], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
-    assert "hours are planned by one process" in line
-
-
-def test_a_second_run_in_the_same_directory_is_refused(tiny_shapes: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    first = start(tiny_shapes, run_dir, 2)
-    wait_for(first, run_dir, "search")
-    code, _, err = finish(start(tiny_shapes, run_dir, 2))
-    assert code == 2
-    (line,) = err.splitlines()
-    assert "is running in this directory" in line
-    first.send_signal(signal.SIGTERM)
-    assert finish(first)[0] == 75
+def test_hours_are_for_one_process(tiny_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="hours are planned by one process"):
+        run_of(tiny_shapes, hours=1.0)
 
 
 def test_what_diverges_in_one_process_ends_all_and_names_it(tiny_shapes: Path, tmp_path: Path) -> None:
@@ -175,22 +173,22 @@ def test_what_diverges_in_one_process_ends_all_and_names_it(tiny_shapes: Path, t
     )
 
 
-def test_fast_sums_are_noted(tiny_shapes: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    code, _, err = finish(start(tiny_shapes, run_dir, 2, "--determinism=fast"))
-    assert code == 0, err
-    environment = json.loads((run_dir / "environment.json").read_bytes())
-    assert (environment["sums"], environment["processes"]) == ("fast", 2)
-    page = (run_dir / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"sums\W+(<[^>]*>\W*)*fast", page)
-
-
 def test_another_set_is_tested_alike(alone: Path, tiny_shapes: Path, tmp_path: Path) -> None:
-    for processes in (1, 2):
-        command = [sys.executable, "-m", "pvnas", "test", str(tiny_shapes), "--dir", str(alone)]
-        more = ["--out", str(tmp_path / str(processes)), "--processes", str(processes), "--data.workers=1"]
-        ended = subprocess.run([*command, *more], capture_output=True, text=True, timeout=120)
-        assert ended.returncode == 0, ended.stderr
-    first, second = (tmp_path / str(processes) / "predictions.csv" for processes in (1, 2))
+    pvnas.test(alone, tiny_shapes, out=tmp_path / "1")
+    command = [
+        sys.executable,
+        "-m",
+        "pvnas",
+        "test",
+        str(tiny_shapes),
+        "--dir",
+        str(alone),
+        "--out",
+        str(tmp_path / "2"),
+    ]
+    more = ["--processes", "2", "--data.workers=1"]
+    ended = subprocess.run([*command, *more], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    first, second = (tmp_path / processes / "predictions.csv" for processes in "12")
     assert len(first.read_text(encoding="utf-8").splitlines()) == 1 + 48
     assert first.read_bytes() == second.read_bytes()

@@ -24,14 +24,14 @@ CARD = (
     Fault(
         "SIGKILL of any process of several, or of the command that has started them",
         f"the others end within seconds, a line names the lost one, all are started again; {SAME_BITS}",
-        ("tests/test_several_processes.py::test_kills_of_any_process_and_other_numbers_of_them_change_no_bit",),
+        ("tests/test_several_processes.py::test_kills_and_signals_to_any_process_of_any_number_of_them_change_no_bit",),
     ),
     Fault(
         "another number of processes at each start",
         SAME_BITS,
         (
-            "tests/test_several_processes.py::test_any_number_of_processes_makes_the_bits_of_one",
-            "tests/test_several_processes.py::test_kills_of_any_process_and_other_numbers_of_them_change_no_bit",
+            "tests/test_several_processes.py::test_two_processes_make_the_bits_of_one",
+            "tests/test_several_processes.py::test_kills_and_signals_to_any_process_of_any_number_of_them_change_no_bit",
         ),
     ),
     Fault(
@@ -43,7 +43,7 @@ CARD = (
         "SIGTERM, SIGINT or SIGUSR1, to any process, in a step, a save or a validation",
         f"a checkpoint at a whole step, exit code 75; {SAME_BITS}; a second Ctrl-C leaves at once",
         (
-            "tests/test_several_processes.py::test_a_signal_to_one_process_stops_all_at_the_same_step",
+            "tests/test_several_processes.py::test_kills_and_signals_to_any_process_of_any_number_of_them_change_no_bit",
             "tests/runtime/test_signals.py::test_a_signal_in_the_middle_of_a_save_leaves_a_whole_checkpoint",
             "tests/training/test_training_stage.py::test_a_stop_in_a_wait_for_videos_ends_it_and_loses_nothing",
             "tests/runtime/test_signals.py::test_a_second_ctrl_c_leaves_at_once_even_in_a_long_call",
@@ -101,7 +101,7 @@ CARD = (
         "the second is refused and told who is first",
         (
             "tests/runtime/test_lock.py::test_the_second_process_is_refused_and_told_who_is_first",
-            "tests/test_several_processes.py::test_a_second_run_in_the_same_directory_is_refused",
+            "tests/test_several_processes.py::test_kills_and_signals_to_any_process_of_any_number_of_them_change_no_bit",
         ),
     ),
     Fault(
