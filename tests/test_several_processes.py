@@ -154,7 +154,11 @@ def test_a_world_that_the_shards_do_not_fit_is_refused_in_one_line(tiny_shapes: 
     code, _, err = finish(start(tiny_shapes, tmp_path / "run", 3))
     assert code == 2
     (line,) = err.splitlines()
-    assert "search.batch.shards is 4, which 3 processes cannot share evenly: 1 or 2 or 4 can" in line
+    assert (
+        "search.batch.shards is 4 and train.batch.shards is 4, which 3 processes cannot share evenly (1 or 2 or 4 can); "
+        "for 3 of them begin another run with --search.batch.shards 3 --search.batch.clips_per_shard 1 "
+        "--train.batch.shards 3 --train.batch.clips_per_shard 1"
+    ) in line
 
 
 def test_hours_are_for_one_process(tiny_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

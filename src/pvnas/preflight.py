@@ -1,6 +1,7 @@
 """What can be known before hours of work is said before them: of networks, report, run directory and disk."""
 
 import importlib
+import math
 import os
 import shutil
 import tempfile
@@ -93,15 +94,21 @@ def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = 
 
 def check_shards(config: RunConfig, processes: int) -> None:
     """Raise UserError where the logical shards of a batch cannot be dealt out to so many processes evenly."""
-    for stage, batch in (("search", config.search.batch), ("train", config.train.batch)):
-        if batch.shards % processes:
-            may = [str(n) for n in range(1, batch.shards + 1) if batch.shards % n == 0]
-            clips = max(1, batch.clips // processes)
-            raise UserError(
-                f"{stage}.batch.shards is {batch.shards}, which {processes} processes cannot share evenly: "
-                f"{' or '.join(may)} can; for {processes} of them begin a run with --{stage}.batch.shards {processes} "
-                f"--{stage}.batch.clips_per_shard {clips}"
-            )
+    batches = {"search": config.search.batch, "train": config.train.batch}
+    uneven = {stage: batch for stage, batch in batches.items() if batch.shards % processes}
+    if not uneven:
+        return
+    common = math.gcd(*(batch.shards for batch in batches.values()))
+    may = " or ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+    named = " and ".join(f"{stage}.batch.shards is {batch.shards}" for stage, batch in uneven.items())
+    options = " ".join(
+        f"--{stage}.batch.shards {processes} --{stage}.batch.clips_per_shard {max(1, batch.clips // processes)}"
+        for stage, batch in uneven.items()
+    )
+    raise UserError(
+        f"{named}, which {processes} processes cannot share evenly ({may} can); for {processes} of them begin another "
+        f"run with {options}"
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 PREAMBLE = """
 import os, sys, time
@@ -18,7 +19,7 @@ from pvnas.runtime.signals import Interrupted
 from pvnas.runtime.tree_sum import TreeSum
 
 torch.set_num_threads(1)
-rank = int(os.environ["RANK"])
+rank = int(os.environ.get("RANK") or os.environ["SLURM_PROCID"])
 config = RunConfig()
 """
 
@@ -36,7 +37,18 @@ def place(rank: int, size: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in where.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def joined(code: str, size: int = 2, seconds: float = 60) -> list[subprocess.CompletedProcess[str]]:
+def place_by_slurm(rank: int, size: int, port: int) -> dict[str, str]:
+    """Return the variables that srun gives a task of a job on one node."""
+    where = {"PROCID": rank, "LOCALID": rank, "NODEID": 0, "STEP_NUM_TASKS": size, "STEP_TASKS_PER_NODE": size}
+    return {f"SLURM_{name}": str(value) for name, value in where.items()} | {
+        "SLURM_JOB_ID": str(port),
+        "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
+    }
+
+
+def joined(
+    code: str, size: int = 2, seconds: float = 60, place: Callable[[int, int, int], dict[str, str]] = place
+) -> list[subprocess.CompletedProcess[str]]:
     """Run a program in processes of one world, and return how each ended."""
     port = free_port()
     started = [

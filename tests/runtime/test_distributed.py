@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import joined
+from processes import joined, place_by_slurm
 
 from pvnas.errors import UserError
 from pvnas.runtime.distributed import ALONE, World, place_of
@@ -98,6 +98,17 @@ def test_two_processes_tell_each_other_everything() -> None:
     """)
     assert [e.returncode for e in ended] == [0, 0], ended
     assert ended[0].stdout.startswith("process 1 (pid ")
+
+
+def test_tasks_of_slurm_find_each_other_by_its_variables_alone() -> None:
+    ended = joined(
+        """
+        with joined_world(config) as world:
+            print(world.exchange(rank), world.local_rank, world.local_size)
+        """,
+        place=place_by_slurm,
+    )
+    assert [e.stdout.strip() for e in ended] == ["[0, 1] 0 2", "[0, 1] 1 2"], ended
 
 
 def test_sums_over_two_processes_are_those_of_one_to_the_bit() -> None:
