@@ -155,7 +155,8 @@ def test_a_world_that_the_shards_do_not_fit_is_refused_in_one_line(tiny_shapes: 
     assert code == 2
     (line,) = err.splitlines()
     assert (
-        "search.batch.shards is 4 and train.batch.shards is 4, which 3 processes cannot share evenly (1 or 2 or 4 can); "
+        "search.batch.shards is 4 and train.batch.shards is 4, which 3 processes cannot share evenly "
+        "(1 or 2 or 4 can); "
         "for 3 of them begin another run with --search.batch.shards 3 --search.batch.clips_per_shard 1 "
         "--train.batch.shards 3 --train.batch.clips_per_shard 1"
     ) in line

@@ -169,12 +169,13 @@ class World:
 
     def _lost(self, error: RuntimeError) -> LostProcessError:
         """Return the error that names who does not answer a roll call; the first of the others will say it."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
+        others = [rank for rank in range(self.size) if rank != self.rank and self.store is not None]
         # The first one stays a little longer: the words of all are left with it.
         until = time.monotonic() + ROLL_CALL_SECONDS * (1.5 if self.is_first else 1.0)
         try:
-            self.store.set(ALARM, str(self.rank))  # for those whose own call has not noticed anything yet
-            self.store.set(f"here/{self.rank}", "yes")
+            if others:
+                self.store.set(ALARM, "yes")  # for those whose own call has not noticed anything yet
+                self.store.set(f"here/{self.rank}", "yes")
             while others and time.monotonic() < until:
                 others = [rank for rank in others if not self.store.check([f"here/{rank}"])]
                 time.sleep(0.05)
@@ -263,9 +264,11 @@ def joined_world(config: RunConfig) -> Iterator[World]:
             "start them together, with torchrun or srun"
         ) from None
     try:
-        world = replace(place, patient=patient, store=store, strict=config.determinism == "strict")
+        world = replace(place, patient=patient, strict=config.determinism == "strict")
         names = world.exchange(f"process {place.rank} (pid {os.getpid()} on {socket.gethostname()})")
-        _joined.append(replace(world, names=tuple(names)))
+        # By these names, since a store may outlive processes that were lost, and the words that they have left there.
+        store = dist.PrefixStore(json.dumps(names), store)
+        _joined.append(replace(world, names=tuple(names), store=store))
         yield _joined[-1]
     except UserError as error:
         error.said_elsewhere = bool(error.said_elsewhere)
