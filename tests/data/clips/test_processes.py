@@ -32,8 +32,8 @@ def digests_of(path: str, order: str, number: int, count: int, workers: int, fir
         shards = len(found.paths) // batch.clips_per_shard
         parts = zip(found.clips_NCTHW.chunk(shards), found.labels_N.chunk(shards), strict=True)
         contents = [
-            c.numpy().tobytes() + l.numpy().tobytes() + repr(found.paths[2 * k : 2 * k + 2]).encode()
-            for k, (c, l) in enumerate(parts)
+            clips.numpy().tobytes() + labels.numpy().tobytes() + repr(found.paths[2 * k : 2 * k + 2]).encode()
+            for k, (clips, labels) in enumerate(parts)
         ]
         steps.append([hashlib.sha256(content).hexdigest() for content in contents])
     return steps
@@ -75,7 +75,7 @@ def test_any_number_of_processes_and_workers_sees_the_same_batches(kind: str, ti
     whole = epoch(path, order)
     assert [len(step) for step in whole] == [4] * 4  # 32 videos, 8 clips a step
     assert len({digest for step in whole for digest in step}) == 16
-    for processes, workers in ((1, 4), (4, 0)):
+    for processes, workers in ((1, 2), (4, 0)):
         assert epoch(path, order, processes=processes, workers=workers) == whole, (processes, workers)
     assert real_processes(path, order, processes=2) == whole
     assert epoch(path, order, processes=2, first_step=3) == whole[3:]
