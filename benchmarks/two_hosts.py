@@ -91,7 +91,8 @@ def torchrun(name: str, videos: Path, run_dir: Path) -> subprocess.Popen[bytes]:
     """Start a torchrun with one process on a host."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS['first']}:{PORT}", "--rdzv-id", "two-hosts"]
     engine = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting]
-    engine += ["--max-restarts", "5", "--local-addr", HOSTS[name]]
+    # torchrun knows its own host by the name; here both have the same one
+    engine += ["--max-restarts", "5", "--local-addr", HOSTS[name], "--rdzv-conf", f"is_host={int(name == 'first')}"]
     command = [*engine, "-m", "pvnas", "run", str(videos), "--dir", str(run_dir), *OPTIONS]
     return subprocess.Popen(
         ["ip", "netns", "exec", f"pvnas-{name}", *command],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvnas.runtime.distributed import ALONE, World
+
+
+# Its name until PyTorch 2.12.
+all_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class TreeSum:
         sizes = [count * part for count in counts]
         world.call(dist.all_to_all_single, received.view(-1), sent.view(-1), sizes, [len(nodes) * part] * world.size)
         (summed,) = _joined(_pushed(_Node(*place, [row]) for place, row in zip(places, received, strict=True)))
-        world.call(dist.all_gather_into_tensor, total, summed.contiguous())
+        world.call(all_gather, total, summed.contiguous())
         return total[:length]
 
 
