@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pvnas.runtime.distributed import ALONE, World
 
-
-# Its name until PyTorch 2.12.
+# PyTorch 2.13 has given it the new name.
 all_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
