@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import joined, place_by_slurm
 
+from processes import joined, place_by_slurm
 from pvnas.errors import UserError
 from pvnas.runtime.distributed import ALONE, World, place_of
 from pvnas.runtime.tree_sum import TreeSum, _joined, _pushed

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import joined
 
+from processes import joined
 from pvnas import pipeline
 from pvnas.config import RunConfig, tiny
 from pvnas.errors import UserError
