@@ -15,10 +15,11 @@ from contextlib import suppress
 from itertools import islice
 from multiprocessing import TimeoutError as PoolTimeoutError
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pvnas.config import DataConfig
 from pvnas.data.cache_room import room_for
 from pvnas.data.video.decode import DecodedVideo
 from pvnas.errors import UserError
@@ -30,15 +31,35 @@ from pvnas.runtime.signals import ends_waits
 if TYPE_CHECKING:
     import torch
 
-    from pvnas.data.dataset import VideoDataset
     from pvnas.runtime.distributed import World
 
 CACHE_THREADS = 2
 WAKE_SECONDS = 0.2
 
 
+class Videos(Protocol):
+    """What is asked of a data set of videos here."""
+
+    cached: list[DecodedVideo] | None
+    config: DataConfig
+    pack: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames are."""
+
+    def __len__(self) -> int:
+        """Return how many videos there are."""
+
+    def whole(self, index: int) -> DecodedVideo:
+        """Return a video, decoded."""
+
+    def decoded_bytes(self, index: int) -> float:
+        """Return the memory that it takes then."""
+
+
 def keep_decoded(
-    datasets: Sequence[VideoDataset],
+    datasets: Sequence[Videos],
     device: torch.device | None = None,
     progress: Progress | None = None,
     world: World | None = None,
@@ -69,7 +90,7 @@ def keep_decoded(
 
 
 def _keep(
-    datasets: Sequence[VideoDataset],
+    datasets: Sequence[Videos],
     device: torch.device | None,
     progress: Progress | None,
     shared: SharedFrames | None = None,
@@ -96,9 +117,7 @@ def _keep(
     return False
 
 
-def _take(
-    datasets: Sequence[VideoDataset], described: Any, device: torch.device | None, progress: Progress | None
-) -> bool:
+def _take(datasets: Sequence[Videos], described: Any, device: torch.device | None, progress: Progress | None) -> bool:
     """Keep what another process of this host has decoded, if it has; where it is out of reach, decode it here.
 
     ``described``: by all processes, None by those that have decoded nothing for others.
@@ -115,7 +134,7 @@ def _take(
     return True
 
 
-def _bytes_up_to(limit: float, datasets: Sequence[VideoDataset]) -> float:
+def _bytes_up_to(limit: float, datasets: Sequence[Videos]) -> float:
     """Return what the decoded videos take, with those that are being decoded; counted no further than the limit."""
     total = largest = 0.0
     for dataset in datasets:
@@ -128,7 +147,7 @@ def _bytes_up_to(limit: float, datasets: Sequence[VideoDataset]) -> float:
 
 
 def _decode_all(
-    datasets: Sequence[VideoDataset],
+    datasets: Sequence[Videos],
     limit: float,
     device: torch.device | None,
     progress: Progress | None,

@@ -35,6 +35,8 @@ PATIENCE = timedelta(days=7)
 ALARM, LOOK_SECONDS = "alarm", 1.0
 ROLL_CALL_SECONDS = 3.0
 """How long the living have to answer when one of them has seen that another is lost: they look each second."""
+LOSS_OF_PROCESS = "loss_of_process"
+"""A measure that several processes have beside the others: the losses of each one's shards, to name where it fails."""
 ENDINGS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (UserError, Interrupted, FloatingPointError)}
 """What ends all processes when it ends one, by name."""
 

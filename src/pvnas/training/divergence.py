@@ -5,9 +5,9 @@ import math
 from torch import Tensor
 
 from pvnas.config import WeightOptimizerConfig
+from pvnas.runtime.distributed import LOSS_OF_PROCESS
 from pvnas.runtime.gpu import FiniteCheck
 from pvnas.runtime.loop import DivergedInError
-from pvnas.training.step import LOSS_OF_PROCESS
 
 DIVERGED_NATS = 1000.0
 """How far above guessing the mean loss of a batch means divergence.

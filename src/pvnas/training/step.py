@@ -15,12 +15,9 @@ from pvnas.config import ClipConfig
 from pvnas.data.clips.loader import NO_EXTRAS, Extras
 from pvnas.data.clips.network_input import network_input
 from pvnas.fast.flow import optical_flow
-from pvnas.runtime.distributed import ALONE, World
+from pvnas.runtime.distributed import ALONE, LOSS_OF_PROCESS, World
 from pvnas.runtime.random import key, seed_all
 from pvnas.runtime.tree_sum import TreeSum
-
-LOSS_OF_PROCESS = "loss_of_process"
-"""A measure that several processes have beside the others: the losses of each one's shards, to name where it fails."""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
