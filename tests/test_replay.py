@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -64,8 +63,6 @@ def test_the_command_names_what_differs(finished: Path, tmp_path: Path) -> None:
     assert "search: from the end of epoch 1 to the end of epoch 2: the same digest" in ended.stdout
     assert "train: from the end of epoch 1 to the end of epoch 2: other bits" in ended.stdout
     assert f"{name} differ" in ended.stderr
-    rows = json.loads(subprocess.run([*command, "--json"], capture_output=True, timeout=120).stdout)
-    assert [row["differing"] for row in rows] == [[], [name]]
 
 
 def test_a_run_with_one_checkpoint_has_nothing_to_replay(finished: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_process_that_is_lost_is_named_within_the_deadline(how: str) -> None:
                 print(time.monotonic() - started < 10, flush=True)
                 raise
     """,
-        size=5,
+        size=3,
     )
     for rank, process in enumerate(ended):
         if rank == 1:
