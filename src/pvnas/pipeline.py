@@ -170,6 +170,7 @@ def _session(
         progress = held.enter_context(Progress() if world.is_first else Progress(io.StringIO()))
 
         def take_directory() -> None:
+            """Hold the directory, if this run may have it, and say and write what is run."""
             make_run_directory(run_dir)
             held.enter_context(run_lock(run_dir))
             check_resumable(run_dir, config)  # once more: another process may have been at it until now
@@ -180,28 +181,6 @@ def _session(
                 progress.line(f"note: {remark}")
             write_atomic(run_dir / CONFIG_NAME, dump_config(config))
 
-        def prepare_machine() -> dict[str, Any]:
-            if not (run_dir / CONFIG_NAME).exists():
-                raise UserError(
-                    f"{run_dir} is not there on {socket.gethostname()}, where process {world.rank} of {world.size} "
-                    "runs; put the run on a file system that all hosts share"
-                )
-            set_threads(threads)
-            keep_freed_memory()
-            adapt_spinning()
-            with ends_waits():  # kernels may have to be compiled and tested
-                kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
-            together = {"device": device.type, "processes": world.size, "sums": config.determinism}
-            return describe_machine() | together | kernels
-
-        def write_environment() -> None:
-            about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
-            if before:
-                changes = drift_of(before, environment)
-                check_drift(run_dir, changes, accepted=config.accept_drift)
-                about["drift"] = [*before.get("drift", []), *changes]
-            write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment | about, indent=1) + "\n")
-
         device = world.together(lambda: choose_device(config.device, world.local_rank))
         world.first_does(take_directory)
         # A finished network may be tested anywhere, and its page goes on saying how it was made; what is not finished
@@ -210,10 +189,10 @@ def _session(
         goes_on = learnt is not None and "train" in splits and not is_finished
         before = world.first_does(lambda: read_environment(run_dir / ENVIRONMENT_NAME)) if goes_on else {}
         threads = config.threads or before.get("threads") or threads_for_each(world)
-        environment = world.together(prepare_machine, patient=True)
+        environment = world.together(lambda: _prepare_machine(config, run_dir, device, threads, world), patient=True)
         check_alike(world, environment)
         if learnt is None or not is_finished:
-            world.first_does(write_environment)
+            world.first_does(lambda: _write_environment(run_dir, environment, before, config.accept_drift))
         yield Session(config, run_dir, opened, device, progress, stop, learnt, splits, run_dir, world)
 
         def report() -> None:
@@ -221,6 +200,40 @@ def _session(
                 write_report(run_dir, progress)
 
         world.first_does(report)
+
+
+def _prepare_machine(
+    config: RunConfig, run_dir: Path, device: torch.device, threads: int, world: World
+) -> dict[str, Any]:
+    """Set up threads, memory and kernels of this process, and return what environment.json says of them.
+
+    Raises UserError where this process does not see the run directory of the first.
+    """
+    if not (run_dir / CONFIG_NAME).exists():
+        raise UserError(
+            f"{run_dir} is not there on {socket.gethostname()}, where process {world.rank} of {world.size} runs; put "
+            "the run on a file system that all hosts share"
+        )
+    set_threads(threads)
+    keep_freed_memory()
+    adapt_spinning()
+    with ends_waits():  # kernels may have to be compiled and tested
+        kernels = kernel_facts(device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+    shared = {"device": device.type, "processes": world.size, "sums": config.determinism}
+    return describe_machine() | shared | kernels
+
+
+def _write_environment(run_dir: Path, environment: dict[str, Any], before: dict[str, Any], accept_drift: bool) -> None:
+    """Write environment.json; ``before``: what it said when the run began, if it goes on.
+
+    Raises UserError where what changes bits is another one now, unless that is accepted; then the file keeps it.
+    """
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv}
+    if before:
+        changes = drift_of(before, environment)
+        check_drift(run_dir, changes, accepted=accept_drift)
+        about["drift"] = [*before.get("drift", []), *changes]
+    write_atomic(run_dir / ENVIRONMENT_NAME, json.dumps(environment | about, indent=1) + "\n")
 
 
 @dataclass
