@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from pvnas.errors import UserError
-from pvnas.runtime.signals import ends_waits
+from pvnas.runtime.signals import end_with_parent, ends_waits
 
 PRELOADED = ["av", "numpy", "pvnas.data.check.examine", "pvnas.data.pack.shard"]  # by what forks the workers
 JOBS_PER_WORKER = 1000  # then it is replaced, whatever its libraries have leaked
@@ -36,7 +36,6 @@ BARREN_STARTS = 3  # of each worker; fewer than tries, so that a machine's fault
 # A scheduler ends a job by signalling all of its processes; 255: the process that forks the workers has been ended.
 ENDED_FROM_OUTSIDE = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGUSR1, 255})
 ENDED_OFTEN = f"its process was ended {TRIES} times"
-PR_SET_PDEATHSIG = 1
 
 BYTES_PER_DEADLINE = 60 << 20
 SECONDS_PER_DEADLINE = 60.0
@@ -313,7 +312,7 @@ def _prepare(memory: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform != "linux":  # elsewhere no limit counts what malloc takes
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    end_with_parent()
     # RLIMIT_DATA counts what is written to; RLIMIT_AS would count room that is only reserved, too.
     idle = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if memory and idle is not None:

@@ -1,5 +1,6 @@
 """A stop that loses nothing: a signal asks, the loop answers at its next step, and a wait ends at once."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from types import FrameType
 from typing import Any, ClassVar, Self
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 
 
@@ -75,6 +77,12 @@ class StopRequest:
         if self.waiting:
             self.waiting = False  # once: what follows may be the saving of a checkpoint
             raise Interrupted("stopped")
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that does; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 @contextmanager
