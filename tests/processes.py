@@ -47,9 +47,15 @@ def place_by_slurm(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def joined(
-    code: str, size: int = 2, seconds: float = 60, place: Callable[[int, int, int], dict[str, str]] = place
+    code: str,
+    size: int = 2,
+    seconds: float = 60,
+    place: Callable[[int, int, int], dict[str, str]] = place,
+    without: int | None = None,
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Run a program in processes of one world, and return how each ended."""
+    """Run a program in processes of one world, and return how each ended; ``without``: one that the others do not wait
+    for, and that is killed when they have ended.
+    """
     port = free_port()
     started = [
         subprocess.Popen(
@@ -61,8 +67,11 @@ def joined(
         )
         for rank in range(size)
     ]
-    ended = []
-    for process in started:
+    ended = {}
+    for rank in sorted(range(size), key=lambda rank: rank == without):  # that one last
+        process = started[rank]
+        if rank == without:
+            process.kill()
         out, err = process.communicate(timeout=seconds)
-        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return ended
+        ended[rank] = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return [ended[rank] for rank in range(size)]

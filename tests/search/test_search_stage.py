@@ -245,10 +245,10 @@ def result(stage):
     ],
 )
 def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, sources, tmp_path, stop_after):
-    config = small_config(**search)
+    config = small_config(**search, batch=BatchConfig(shards=2, clips_per_shard=4))
     whole = run(config, sources, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(config, sources, tmp_path / "parts", stop_after(5))
+        run(config, sources, tmp_path / "parts", stop_after(3))
     checkpoint = load_checkpoint(tmp_path / "parts" / "checkpoints")
     assert checkpoint.state["step"] > 0
     resumed = run(config, sources, tmp_path / "parts")
@@ -294,7 +294,7 @@ def raise_(error):
 
 def test_a_checkpointed_search_ends_in_the_same_bits(sources, tmp_path):
     plain, checkpointed = (
-        run(small_config(checkpointing=each), sources, tmp_path / str(each)) for each in (False, True)
+        run(small_config(checkpointing=each, epochs=1), sources, tmp_path / str(each)) for each in (False, True)
     )
     assert all(cell.checkpointing for cell in checkpointed.network.cells)
     expected = plain.tensors()

@@ -125,7 +125,8 @@ def test_a_worker_that_lacks_open_files_says_so_by_its_end() -> None:
 
 
 HANGS = """
-    import os, sys
+    import os, sys, torch
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # what a worker that hangs is given to end by itself, in s
     from pvnas.data.clips.loader import load
     from pvnas.runtime.signals import Interrupted, StopRequest
 
@@ -156,6 +157,7 @@ def test_a_stop_request_ends_the_wait_for_a_worker_that_hangs(number: signal.Sig
 
 GROUP = """
     import os, sys, torch
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # what a worker that hangs is given to end by itself, in s
     from pvnas.data.clips.loader import load
     from pvnas.runtime.signals import Interrupted, StopRequest
 
