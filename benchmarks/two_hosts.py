@@ -96,7 +96,9 @@ def torchrun(name: str, videos: Path, run_dir: Path) -> subprocess.Popen[bytes]:
     command = [*engine, "-m", "pvnas", "run", str(videos), "--dir", str(run_dir), *OPTIONS]
     return subprocess.Popen(
         ["ip", "netns", "exec", f"pvnas-{name}", *command],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": f"cable-{name}", "OMP_NUM_THREADS": "1"},
+        # A torchrun that comes back can't find the store that the others still share from before (pytorch #135712).
+        env=os.environ
+        | {"GLOO_SOCKET_IFNAME": f"cable-{name}", "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         start_new_session=True,
     )
 
