@@ -14,11 +14,19 @@ from pvnas.cli.command import Argument
 from pvnas.config import PRESETS, DataConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
-from pvnas.settings import CONFIG_NAME, all_fields, shown
+from pvnas.settings import CONFIG_NAME, all_fields, checked_hours, shown
 
 JSON = Argument("--json", "print JSON", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
 CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
+HOURS = Argument(
+    "--hours",
+    "choose all that a preset holds by the videos and this machine's speed, to be done in so long; as --preset auto, "
+    "which is an hour",
+    None,
+    metavar="H",
+    convert=checked_hours,
+)
 RUN = Argument("run", "run directory", metavar="RUN")
 DEADLINE = Argument(
     "--deadline", "time for one video, and as much again for each minute and each 60 MiB of it", 60.0, metavar="SECONDS"
@@ -59,6 +67,14 @@ def clip_shape(text: str) -> tuple[int, int, int]:
 
 
 CLIP = partial(Argument, "--clip", metavar="TxHxW", convert=clip_shape)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return number and parts out of a text such as 3/16. UserError for any other."""
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts) <= 100_000):
+        raise UserError(f"--part takes a number of so many parts, such as 3/16, not {shown(text)}")
+    return int(number), int(parts)
 
 
 def run_directory(path: str, instead: str = "make one with: pvnas run DATA") -> Path:

@@ -1,0 +1,85 @@
+"""``pvnas study``: the paper's experiments, each one command, on any videos."""
+
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import Literal
+
+from pvnas.api import config_of, default_run_dir
+from pvnas.cli.command import Argument, command
+from pvnas.cli.shared import CONFIG, HOURS, PRESET, part_of
+from pvnas.errors import UserError
+
+NAMES = Literal["schedules", "stops", "widths", "random", "peers", "transfer", "all"]
+
+
+@command(
+    "study",
+    Argument("name", "which one, or all", kind=NAMES, metavar="NAME"),
+    Argument("folder", "folder of labelled videos", metavar="DATA"),
+    Argument("--dir", "folder of the study; what is done there is kept", None, metavar="DIR"),
+    Argument("--seeds", "runs of each kind, from --seed on", 3, least=1),
+    Argument("--searched-on", "another set of videos, for transfer", None, metavar="DATA"),
+    PRESET,
+    CONFIG,
+    HOURS,
+    Argument("--jobs", "runs at a time, of one thread each unless --threads says more, or of a GPU each", 1, least=1),
+    Argument(
+        "--part",
+        "every Nth run from the Kth, and what they need, beside other workers",
+        None,
+        metavar="K/N",
+        convert=part_of,
+    ),
+    Argument(
+        "--only", "runs whose names fit such patterns, and what they need", None, kind=str, metavar="NAME", many=True
+    ),
+    Argument("--list", "print one command for each run, and run nothing", False),
+    takes_config=True,
+    example="pvnas study random my_videos --seeds 5 --hours 0.5 --jobs 2\n"
+    "pvnas study all my_videos --searched-on other_videos --list",
+)
+def study(args: Namespace) -> None:
+    """Make one of the paper's experiments: train what it compares, and say what the numbers do and do not show."""
+    if args.name == "transfer" and not args.searched_on:
+        raise UserError("transfer searches on another set, too: name it, with --searched-on OTHER_VIDEOS")
+    if args.part and args.only:
+        raise UserError("--part and --only both choose runs: type one of them")
+    what = f"study-{args.hours:g}h" if args.hours else f"study-{args.preset or 'laptop'}"
+    first = config_of(args.folder, None, None, {n: v for n, v in args.overrides.items() if n.startswith("data.")})
+    folder = Path(args.dir) if args.dir else default_run_dir(first, what)
+    other = str(Path(args.searched_on).absolute()) if args.searched_on else None
+    from pvnas.studies.experiments import Setting
+    from pvnas.studies.make import Wish, begin, make, parts_of, studies_of
+
+    folder = folder.absolute()
+    config = begin(folder, Wish(args.folder, args.preset, args.config, args.overrides, args.hours))
+    setting = Setting(folder, config, tuple(range(config.seed, config.seed + args.seeds)), other)
+    studies = studies_of(args.name, setting)
+    parts = parts_of(studies, args.only or (), args.part)
+    typed = _typed(args)
+    if args.list:
+        for part in parts:
+            print(
+                shlex.join(
+                    ["pvnas", "study", args.name, args.folder, *typed, "--dir", str(folder), "--only", part.name]
+                )
+            )
+        return
+    shown = shlex.join(["pvnas", "study", args.name, Path(args.folder).name, *typed])
+    for page in make(studies, parts, folder, args.jobs, shown):
+        print(page.read_text(encoding="utf-8"))
+        print(f"page: {page}")
+
+
+def _typed(args: Namespace) -> list[str]:
+    """Return the options that make a study what it is."""
+    words = ["--seeds", str(args.seeds)]
+    for name in ("searched_on", "preset", "config", "hours"):
+        if (value := getattr(args, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words + [
+        word
+        for name, value in args.overrides.items()
+        for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
+    ]
