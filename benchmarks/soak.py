@@ -38,6 +38,9 @@ OPTIONS = (
 )
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+CODES = (0, 69, 75, 130)
+"""Of a run that is done, lost a process, was stopped, or was left by Ctrl-C before there was anything to save."""
+
 
 def main() -> None:
     """Soak, and print how many faults and runs it were."""
@@ -81,8 +84,7 @@ def soaked(videos: Path, run_dir: Path, draw: random.Random) -> list[dict[str, A
             process.wait(300)
         fault = {"signal": number.name, "seconds": round(seconds, 1)} if whom != "nobody" else {}
         starts.append({"processes": processes, "to": whom, **fault, "code": process.returncode})
-        # 130: Ctrl-C before there is anything to save.
-        if process.returncode not in (0, 69, 75, 130, -signal.SIGKILL, -signal.SIGUSR1, -signal.SIGINT, -signal.SIGTERM):
+        if process.returncode not in (*CODES, *(-number for number in SIGNALS)):
             raise SystemExit(f"exit code {process.returncode} after {starts[-1]}")
     return starts
 

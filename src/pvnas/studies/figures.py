@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pvnas.report.style import INK, MUTED
 from pvnas.studies.experiments import Study
@@ -55,6 +55,9 @@ def _against_cost(ax: Axes, names: Sequence[str], runs: Sequence[Outcome], colou
         areas = [20 + 180 * run.results["params"] / largest for run in own]
         ax.scatter(costs, [run.results["top1"] for run in own], areas, color=colours[name], alpha=0.6, label=name)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlabel("multiply-accumulates of a view (G)")
     ax.set_ylabel("top-1 (%)")
     ax.set_title("Accuracy and cost; circles by parameters")

@@ -148,9 +148,9 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [_line(head), _line(["---"] * len(head))]
     for row in rows:
         macs, views = row["gmacs_per_view"], row["views"]
-        video = f"{macs * views:.4g}" if macs and views else "–"
+        video = f"{macs * views:,.0f}" if macs and views else "–"
         numbers = [_number(row["params_m"]), _number(macs), f"× {views}" if views else "–", video]
-        accuracy = f"{row['top1']} / {_number(row['top5'])}"
+        accuracy = f"{_number(row['top1'])} / {_number(row['top5'])}"
         lines.append(_line([row["network"], row["set"], accuracy, *numbers, row["source"]]))
     return lines
 

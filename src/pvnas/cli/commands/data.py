@@ -238,6 +238,7 @@ def verify(args: Namespace) -> None:
     "data shapes",
     Argument("folder", "new or empty folder", metavar="DIR"),
     Argument("--seed", "the same seed draws the same videos", 0),
+    Argument("--videos-per-class", "of 8 classes; 100 : 15 : 25 of them are for training, validation and test", 140),
     example="pvnas data shapes shapes",
 )
 def shapes(args: Namespace) -> None:
@@ -245,5 +246,5 @@ def shapes(args: Namespace) -> None:
     from pvnas.data.shapes import write_shapes
 
     with Progress() as progress:
-        write_shapes(Path(args.folder), seed=args.seed, progress=progress)
+        write_shapes(Path(args.folder), videos_per_class=args.videos_per_class, seed=args.seed, progress=progress)
     print(args.folder)

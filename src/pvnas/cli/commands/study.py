@@ -9,6 +9,7 @@ from pvnas.api import config_of, default_run_dir
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, HOURS, PRESET, part_of
 from pvnas.errors import UserError
+from pvnas.settings import plain
 
 NAMES = Literal["schedules", "stops", "widths", "random", "peers", "transfer", "all"]
 
@@ -57,29 +58,26 @@ def study(args: Namespace) -> None:
     setting = Setting(folder, config, tuple(range(config.seed, config.seed + args.seeds)), other)
     studies = studies_of(args.name, setting)
     parts = parts_of(studies, args.only or (), args.part)
-    typed = _typed(args)
     if args.list:
         for part in parts:
-            print(
-                shlex.join(
-                    ["pvnas", "study", args.name, args.folder, *typed, "--dir", str(folder), "--only", part.name]
-                )
-            )
+            print(shlex.join([*_typed(args, is_shown=False), "--dir", str(folder), "--only", part.name]))
         return
-    shown = shlex.join(["pvnas", "study", args.name, Path(args.folder).name, *typed])
-    for page in make(studies, parts, folder, args.jobs, shown):
+    for page in make(studies, parts, folder, args.jobs, shlex.join(_typed(args, is_shown=True))):
         print(page.read_text(encoding="utf-8"))
         print(f"page: {page}")
 
 
-def _typed(args: Namespace) -> list[str]:
-    """Return the options that make a study what it is."""
-    words = ["--seeds", str(args.seeds)]
-    for name in ("searched_on", "preset", "config", "hours"):
-        if (value := getattr(args, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
-    return words + [
-        word
-        for name, value in args.overrides.items()
-        for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))
-    ]
+def _typed(args: Namespace, *, is_shown: bool) -> list[str]:
+    """Return the words that make a study what it is; ``is_shown``: with names in place of this machine's paths."""
+
+    def path(text: str) -> str:
+        return Path(text).name if is_shown else text
+
+    words = ["pvnas", "study", args.name, path(args.folder), "--seeds", str(args.seeds)]
+    words += ["--searched-on", path(args.searched_on)] if args.searched_on else []
+    words += ["--preset", args.preset] if args.preset else []
+    words += ["--config", path(args.config)] if args.config else []
+    words += ["--hours", f"{args.hours:g}"] if args.hours else []
+    for name, value in args.overrides.items():
+        words += [f"--{name}", plain(value)]
+    return words
