@@ -342,6 +342,16 @@ class TestConfig:
 
 
 @dataclass
+class BudgetConfig:
+    """The most that the derived network may cost: the cells are then the best ones within it, exactly."""
+
+    params: int = 0
+    """Most parameters, such as 3M; 0: any number."""
+    macs: int = 0
+    """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
+
+
+@dataclass
 class RunConfig:
     """A whole run: search, derivation, training, test and report."""
 
@@ -371,6 +381,7 @@ class RunConfig:
     """Write TensorBoard scalars where the tensorboard package is installed."""
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)

@@ -129,6 +129,18 @@ def _departures(record: RunRecord) -> Iterator[str]:
     if _temperatures(record) is not None:
         first, last = map(record.setting, TEMPERATURES)
         yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
+    budget = genotype.about.get("budget") if (genotype := record.genotype) else None
+    if isinstance(budget, dict):
+        limits = " and ".join(
+            f"{number(budget[name])} {what}"
+            for name, what in (("params", "parameters"), ("macs", "multiply-accumulates of a view"))
+            if name in budget
+        )
+        lost = budget["log_score_without"] - budget["log_score"]
+        yield (
+            f"The cells are the best ones within {limits}: {budget['edges_changed']} of 32 edges are others than "
+            f"without it, at {lost:.3g} of the sum of log scores."
+        )
     if is_number(mean_of) and mean_of > 1 and is_number(stopped):
         since = max(1, int(stopped) + 1 - int(mean_of))
         yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."

@@ -1,7 +1,7 @@
 """The best genotype within a budget, exactly: no penalty to tune, no weight between accuracy and cost.
 
-Every network of a config costs a constant and the sum of its kept edges (``pvnas.space.cost_table``), and the score of a
-genotype is the sum of its edges' log scores. So the best one within limits on parameters and multiply-accumulates is a
+Every network of a config costs a constant and the sum of its kept edges (``pvnas.space.cost_table``), and a genotype's
+score is the sum of its edges' log scores. So the best one within limits on parameters and multiply-accumulates is a
 knapsack with a choice at each node, which a dynamic program solves: node by node it keeps what no other choice beats in
 both costs and in score. Pure: alphas, prices and limits in, a genotype out.
 """
@@ -34,9 +34,21 @@ class Limits:
     macs: int | None = None
     """Of one view."""
 
+    @property
+    def given(self) -> dict[str, int]:
+        """The limits that there are, by name."""
+        limits = {"params": self.params, "macs": self.macs}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self.given)
+
     def allow(self, price: Price) -> bool:
         """Return whether a network of this price is within them."""
-        return all(limit is None or cost <= limit for limit, cost in zip((self.params, self.macs), price, strict=True))
+        costs = price._asdict()
+        return all(costs[name] <= limit for name, limit in self.given.items())
 
 
 class Scores:
@@ -159,6 +171,5 @@ def _too_small(table: CostTable, choices: Sequence[_Options], limits: Limits) ->
     """Return what to say of limits that no network is within."""
     params, macs = (_least(choices) + np.array(table.constant)).tolist()
     least = {"params": params, "macs": macs}
-    asked = {name: limit for name, limit in (("params", limits.params), ("macs", limits.macs)) if limit is not None}
-    lacking = [f"--budget.{name} {limit:,} (the least is {least[name]:,})" for name, limit in asked.items()]
-    return f"no network of this layout, width and clip is within {' and '.join(lacking)}; allow more, or narrow it"
+    lacking = [f"budget.{name} {limit:,} (the least there is: {least[name]:,})" for name, limit in limits.given.items()]
+    return f"no network of this layout, width and clip is within {' and '.join(lacking)}"
