@@ -36,7 +36,7 @@ from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.peers import peer
 from pvnas.preflight import check_before_start, check_place, check_shards, make_run_directory
 from pvnas.report.page import write_report
-from pvnas.report.record import AUGMENTED, TESTED
+from pvnas.report.record import AUGMENTED, PEER, TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors, save_tensors, shared_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.distributed import ALONE, World, joined_world
@@ -57,7 +57,7 @@ from pvnas.training.outcome import summary
 from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage, derived_network, peer_network
 
-GENOTYPE, PEER, WEIGHTS, RESULTS = "genotype.json", "peer.json", "model.safetensors", "results.json"
+GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 
 
 def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:

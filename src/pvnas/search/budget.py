@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import NamedTuple
@@ -73,23 +73,50 @@ class Scores:
 def derive_within(alphas: Mapping[str, Tensor], table: CostTable, limits: Limits) -> Genotype:
     """Return the genotype of the highest sum of log scores whose network is within all limits.
 
-    Without limits, or where they allow it, it is what ``derive`` returns. Of equal ones the first: by category, node,
-    predecessors and operations. Raises UserError, with the least that there is, where not even the cheapest is within.
+    Without limits, or where they allow it, it is what ``derive`` returns. Of equal ones the cheaper stays, then the
+    first by category, node, predecessors and operations. Raises UserError, with the least that there is, where not even
+    the cheapest is within.
     """
     best = derive(alphas)
     if limits.allow(table.of(best)):
         return best
-    choices = [_choices(category, node, Scores(alphas), table) for category in best.cells for node in _NODES]
+    front, genotypes = _front(alphas, table, limits)
+    return genotypes(int(np.argmax(front.scores)))
+
+
+class Point(NamedTuple):
+    """A genotype that no other one beats in both costs and in score."""
+
+    price: Price
+    log_score: float
+    genotype: Genotype
+
+
+def pareto_front(alphas: Mapping[str, Tensor], table: CostTable) -> list[Point]:
+    """Return all genotypes that no other one beats in both costs and in log score, the cheapest first."""
+    front, genotypes = _front(alphas, table, Limits())
+    order = np.lexsort((front.costs_N2[:, 0], front.costs_N2[:, 1]))
+    return [Point(Price(*front.costs_N2[i].tolist()), float(front.scores[i]), genotypes(i)) for i in order.tolist()]
+
+
+def _front(alphas: Mapping[str, Tensor], table: CostTable, limits: Limits) -> tuple[_Front, Callable[[int], Genotype]]:
+    """Return the front within the limits over all nodes, and what makes the genotype of one of its points."""
+    places = [(category, node) for category in alphas for node in _NODES]
+    scores = Scores(alphas)
+    choices = [_choices(category, node, scores, table) for category, node in places]
     front = _Front.empty(table.constant, len(choices))
     for number, options in enumerate(choices):
         front = front.with_node(number, options, limits, _least(choices[number + 1 :]))
         if not len(front.scores):
             raise UserError(_too_small(table, choices, limits))
-    chosen = front.picks[int(np.argmax(front.scores))]
-    cells: dict[str, list[tuple[Edge, Edge]]] = {category: [] for category in best.cells}
-    for (category, _), options, pick in zip(product(best.cells, _NODES), choices, chosen, strict=True):
-        cells[category].append(options.edges[pick])
-    return Genotype.from_cells(cells)
+
+    def genotype(point: int) -> Genotype:
+        cells: dict[str, list[tuple[Edge, Edge]]] = {category: [] for category in alphas}
+        for (category, _), options, pick in zip(places, choices, front.picks[point].tolist(), strict=True):
+            cells[category].append(options.edges[pick])
+        return Genotype.from_cells(cells)
+
+    return front, genotype
 
 
 _NODES = range(INPUTS, INPUTS + NODES)
