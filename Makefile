@@ -3,7 +3,7 @@
 # make quick      lint, types, contract and the fastest tests, in under a minute
 # make test-avx2  the numerical tests with all vectors held to AVX2
 # make soak       twenty minutes of random kills and numbers of processes; the bits must be those of one process
-# make studies-small  all six experiments of the paper on generated videos, three seeds, in under two hours
+# make studies-small  all six experiments of the paper on generated videos, three seeds
 # make docs       the documentation as a site, build/docs/index.html
 # Each sets up .venv first and does so again only when what it is made from has changed.
 

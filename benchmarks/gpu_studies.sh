@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All studies on JHMDB at 112 pixels on one GPU, three seeds: sh benchmarks/gpu_studies.sh JHMDB OUT [SHAPES]
+# All studies on JHMDB at 112 pixels on one GPU, three seeds: bash benchmarks/gpu_studies.sh JHMDB OUT [SHAPES]
 # Nine minutes at most; type it again until it ends with 0 (75: stopped, there is more to do).
 # SMALL=1: a few steps of everything, to see on a CPU that all of it runs.
 set -euo pipefail
@@ -12,4 +12,4 @@ if [ -n "${SMALL:-}" ]; then
     options=(--preset tiny --seeds 1 --dir "$out" --search.width 2 --train.width 2 --tensorboard false)
 fi
 if [ -n "$other" ]; then options+=(--searched-on "$other"); fi
-exec timeout --signal TERM 540 "${PYTHON:-python}" -m pvnas study all "$data" "${options[@]}"
+exec timeout --preserve-status --signal TERM 540 "${PYTHON:-python}" -m pvnas study all "$data" "${options[@]}"

@@ -12,7 +12,15 @@ import pvnas
 from pvnas.cli import main
 from pvnas.space.genotype import Genotype
 
-OPTIONS = {"tensorboard": False, "clip.frames": 2, "search.width": 2, "train.epochs": 1}
+OPTIONS = {
+    "tensorboard": False,
+    "clip.frames": 2,
+    "search.width": 2,
+    "search.epochs": 1,
+    "train.epochs": 1,
+    "search.batch.clips_per_shard": 8,
+    "train.batch.clips_per_shard": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,7 @@ def test_cells_within_a_budget_need_no_new_search(
     assert main(["derive", str(run_dir), "--budget.macs", str(limit), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"\d+ of 32 edges are others, at [\d.e-]+ of the sum of log scores:", said)
-    assert f"train it: pvnas train DATA --genotype {out} --dir RUN" in said
+    assert f"--config {run_dir}/config.yaml --genotype {out} --dir NEW_RUN" in said
     genotype = Genotype.load(out)
     assert genotype != Genotype.load(run_dir / "genotype.json")
     assert genotype.about["budget"]["cost"]["macs"] <= limit
@@ -58,9 +66,9 @@ def test_a_run_with_a_budget_keeps_it_and_its_page_says_so(tiny_shapes: Path, ru
     ("words", "says"),
     [
         (["--budget.macs", "10"], "no network of this layout, width and clip is within budget.macs 10 (the least"),
-        (["--budget.macs", "5x"], "budget.macs takes a whole number, or one with k, M, G or T, such as 3M, not '5x'"),
-        (["--budget.params", "0"], "budget.params must be at least 1, not 0"),
-        (["--epoch", "9"], "has epochs 1 to 2"),
+        (["--budget.macs", "5x"], "a cost is a number of at least 1, such as 0.3G or 3M, not '5x'"),
+        (["--budget.params", "0"], "a cost is a number of at least 1, such as 0.3G or 3M, not '0'"),
+        (["--epoch", "9"], "has epochs 1 to 1"),
     ],
 )
 def test_mistakes_are_one_line(run_dir: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

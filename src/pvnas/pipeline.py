@@ -58,6 +58,8 @@ from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage, derived_network, peer_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
+MACS_NEAR = 0.1
+"""By this share a network to compare with may miss the multiply-accumulates that were asked for without a word."""
 
 
 def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
@@ -103,6 +105,8 @@ def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | 
     the network is. Return what results.json holds.
     """
     found = peer(name)
+    if config.budget.params or config.budget.macs:
+        raise UserError("a budget is for cells; --macs makes a network to compare with as wide as fits it")
     with open_session(config, run_dir, is_peer=True) as session:
         world, weights = session.world, session.run_dir / WEIGHTS
         classes = session.opened.catalog.classes
@@ -110,6 +114,11 @@ def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | 
         clip = (config.clip.frames, config.test.crop, config.test.crop)
         cost = Cost(count_parameters(network), *count_macs(network, clip), clip)
         description = {"network": name, "width": network.width, "macs_asked": macs, "macs_per_view": cost.macs}
+        if macs is not None and abs(cost.macs - macs) > MACS_NEAR * macs:
+            session.progress.line(
+                f"note: {name} of width {network.width} has {cost.macs:,} multiply-accumulates a view, which is the "
+                f"nearest to {macs:,.0f} that there is"
+            )
         world.first_does(lambda: _keep_peer(session.run_dir, description))
         if world.first_does((session.run_dir / RESULTS).exists):
             return session.results_before()

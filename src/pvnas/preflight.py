@@ -66,9 +66,9 @@ def check_before_start(
     if not trains or (run_dir / "model.safetensors").exists():  # nothing is left to train
         return
     found = run_dir / "genotype.json"
-    check_budget(config, classes)
     if genotype is None and found.exists():
         genotype = Genotype.load(found)
+    check_budget(config, classes, genotype)
     parameters = check_networks(config, classes, genotype)
     copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
     check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
@@ -97,10 +97,19 @@ def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = 
     return counts
 
 
-def check_budget(config: RunConfig, classes: int) -> None:
-    """Raise UserError where no network is within the budget, with the largest width of which one is."""
+def check_budget(config: RunConfig, classes: int, genotype: Genotype | None = None) -> None:
+    """Raise UserError where the network of a genotype is not within the budget, or without a genotype no network is."""
     limits = limits_of(config)
     if not limits.any:
+        return
+    if genotype is not None:
+        price = price_table(config, classes).of(genotype)
+        if not limits.allow(price):
+            over = [f"{n} {getattr(price, n):,} (budget.{n}: {limit:,})" for n, limit in limits.given.items()]
+            raise UserError(
+                f"the network of the genotype has {' and '.join(over)}; derive cells within the budget (pvnas derive "
+                "RUN --budget.macs N), or leave it away"
+            )
         return
     try:
         cheapest_within(config, classes, limits)

@@ -263,6 +263,7 @@ _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _LARGE, BELOW_ONE = 10**6, 0.9999999
 _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, 2**63 - 1): "seed params macs",
+    (-1, 2**63 - 1): "split_seed",
     (0, 1024): "workers",
     (0, 1000): "initial_std",
     (0, 1): "max_bad_share step_factor final_factor brightness contrast saturation grey static drop_rgb",

@@ -157,3 +157,39 @@ def test_mistakes_are_one_line(
     assert err.count("\n") == 1
     assert says in err
     assert not os.listdir(tmp_path)
+
+
+def test_seeds_share_one_test_where_no_list_names_it(tiny_shapes: Path, tmp_path: Path) -> None:
+    """What is held out hangs on the first seed, so that runs can be compared video by video."""
+    videos = tmp_path / "videos"
+    for video in sorted(tiny_shapes.rglob("*.mp4")):
+        (videos / video.parent.name).mkdir(parents=True, exist_ok=True)
+        (videos / video.parent.name / video.name).write_bytes(video.read_bytes())
+    options = [*OPTIONS, "--seeds", "2", "--only", "random/drawn/*", "--data.workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "pvnas",
+        "study",
+        "random",
+        str(videos),
+        "--dir",
+        str(tmp_path / "study"),
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    tested = {
+        path.read_text().split("\n", 1)[0]
+        + str(sorted(line.split(",")[0] for line in path.read_text().splitlines()[1:]))
+        for path in (tmp_path / "study").rglob("predictions.csv")
+    }
+    assert len(tested) == 1
+    assert "Not measured yet: searched cells are better than random ones" in done.stdout
+
+    other = tmp_path / "other"
+    other.mkdir()
+    again = [*command[:5], str(other), *command[6:]]
+    refused = subprocess.run(again, capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert f"holds a study on {videos}, not on {other}; name another --dir" in refused.stderr

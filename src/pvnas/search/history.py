@@ -14,6 +14,7 @@ from pvnas.search.derive import collapse_record, derive, effective_alphas
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import Genotype
+from pvnas.space.operations import operations_of
 
 HISTORY = "alphas.safetensors"
 
@@ -44,7 +45,14 @@ def alphas_of_epoch(
     epochs = range(max(1, epoch + 1 - search.derive_epochs), epoch + 1)
     if missing := [each for each in epochs if any(alpha_name(each, name) not in history for name in categories)]:
         mean_of = f", which search.derive_epochs {search.derive_epochs} needs" if len(epochs) > 1 else ""
-        raise UserError(f"{HISTORY} lacks epoch {missing[0]}{mean_of}; search anew in another --dir")
+        raise UserError(
+            f"{HISTORY} lacks epoch {missing[0]}{mean_of}; a search that is not finished goes on with its own command, "
+            "of another one search anew in another --dir"
+        )
+    if other := [n for n in categories if history[alpha_name(epoch, n)].shape[-1] != len(operations_of(n))]:
+        raise UserError(
+            f"{HISTORY}: {other[0]} was searched with other operations than there are; register those that it had"
+        )
     by_epoch = [{name: history[alpha_name(each, name)] for name in categories} for each in epochs]
     return effective_alphas(by_epoch, [temperature_at(search.alphas, each, search.epochs) for each in epochs])
 

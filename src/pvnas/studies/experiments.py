@@ -7,8 +7,9 @@ arm is said to be better than which). A new one is a function here, with ``study
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +72,10 @@ class Setting:
     seeds: tuple[int, ...]
     other: str | None = None
     """Another set of videos, to search on (transfer)."""
+    harmless: Mapping[str, object] = field(default_factory=dict)
+    """Fields that change no number, such as a number of workers, as they were typed now."""
+    moved: Mapping[str, object] = field(default_factory=dict)
+    """Fields that say where the videos lie, as they were typed now."""
 
     def searched(self, seed: int) -> Part:
         """Return the run that all studies compare with: searched, trained and tested as the config says."""
@@ -82,12 +87,12 @@ class Setting:
 
     def training(self, name: str, seed: int, genotype: Path, needs: Sequence[Part] = (), **fields: object) -> Part:
         """Return the training and test of a genotype."""
-        words = ("train", *self._words(seed, fields), "--genotype", str(genotype))
+        words = ("train", *self._words(seed, fields | self._no_budget), "--genotype", str(genotype))
         return Part(self.folder, f"{name}/seed-{seed}", words, tuple(needs))
 
     def peer(self, name: str, seed: int, peer: str, macs_of: Part | None = None) -> Part:
         """Return the training and test of a published network, of its own width or with another run's MACs."""
-        words = ("train", *self._words(seed, {}), "--peer", peer)
+        words = ("train", *self._words(seed, self._no_budget), "--peer", peer)
         if macs_of is None:
             return Part(self.folder, f"{name}/seed-{seed}", words)
         return Part(self.folder, f"{name}/seed-{seed}", (*words, "--macs-of", str(macs_of.run_dir)), (macs_of,))
@@ -104,10 +109,18 @@ class Setting:
         words = ("search", *self._words(seed, as_found, self.other))
         return Part(self.folder, f"{name}/seed-{seed}", words, ends_in=GENOTYPE)
 
+    @property
+    def _no_budget(self) -> dict[str, object]:
+        """What takes the budget, of what is searched, from a network that is given."""
+        budget = self.config.budget
+        return {f"budget__{name}": 0 for name in ("params", "macs") if getattr(budget, name)}
+
     def _words(self, seed: int, fields: Mapping[str, object], videos: str = "") -> tuple[str, ...]:
         config = str(self.folder / CONFIG_NAME)
-        more = [f"--{name.replace('__', '.')}={plain(value)}" for name, value in fields.items()]
-        return (videos or self.config.data.path, "--config", config, "--seed", str(seed), *more)
+        own = {name.replace("__", "."): value for name, value in fields.items()}
+        own |= {**self.harmless, **({} if videos else self.moved)}
+        options = [f"--{name}={plain(value)}" for name, value in own.items()]
+        return (videos or self.config.data.path, "--config", config, "--seed", str(seed), *options)
 
 
 STUDIES: dict[str, Callable[[Setting], Study]] = {}
@@ -238,7 +251,7 @@ def transfer(setting: Setting) -> Study:
     drawn = next(arm for arm in random(setting).arms if arm.name == "drawn")
     arms = (
         _searched(setting, "searched here"),
-        Arm("transferred", f"searched on {Path(setting.other).name}", transferred),
+        Arm("transferred", f"searched on {in_a_line(Path(setting.other).name)}", transferred),
         drawn,
     )
     claims = (
@@ -246,6 +259,11 @@ def transfer(setting: Setting) -> Study:
         Claim("cells searched here are better than those of another set", "searched", "transferred"),
     )
     return Study("transfer", "Cells of another set", arms, claims)
+
+
+def in_a_line(name: str) -> str:
+    """Return a name as Markdown shows it, with nothing in it that would end a line, a cell or a piece of code."""
+    return re.sub(r"[\s`|<>\[\]*_\\]+", " ", name).strip() or "videos"
 
 
 def _searched(setting: Setting, what: str) -> Arm:

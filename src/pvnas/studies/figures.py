@@ -76,9 +76,10 @@ def _counts(ax: Axes, names: Sequence[str], runs: Sequence[Outcome], colours: di
             counts_SP = np.array([search[:epochs] for search in searches])
             ax.plot(np.arange(1, epochs + 1), counts_SP.mean(0), "-o", color=colours[name], label=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_ylim(0, 32)
+    operations = max(run.operations for run in runs)
+    ax.set_ylim(0, operations)
     ax.set_xlabel("epoch of the search")
-    ax.set_ylabel("of 32 operations kept", color=MUTED)
+    ax.set_ylabel(f"of {operations} operations kept", color=MUTED)
     ax.set_title("Operations without parameters")
     if names:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

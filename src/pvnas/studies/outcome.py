@@ -29,7 +29,9 @@ class Outcome:
     group_of: Mapping[str, str]
     """By the name of a test video, the videos that go with it (one film, one person): else itself."""
     parameter_free: int | None
-    """Operations without parameters among the 32 of its cells; None for a network of no genotype."""
+    """Operations without parameters in its cells; None for a network of no genotype."""
+    operations: int
+    """Of its cells; 0 for a network of no genotype."""
     by_epoch: tuple[int, ...]
     """The same after each epoch of its search, where it has one."""
     train_top1: float | None
@@ -39,20 +41,21 @@ class Outcome:
 
 
 def outcomes(study: Study) -> list[Outcome]:
-    """Return the finished runs of a study, arm by arm."""
-    return [
+    """Return the finished runs of a study that have a test, arm by arm."""
+    runs = [
         _outcome(arm.name, seed, part.run_dir, part.name)
         for arm in study.arms
         for seed, part in arm.parts.items()
         if part.is_done() and part.ends_in == RESULTS
     ]
+    return [run for run in runs if run.right]
 
 
 def _outcome(arm: str, seed: int, run_dir: Path, name: str) -> Outcome:
     metrics = read_metrics(run_dir / "metrics.jsonl")
     trained = [line["top1"] for line in metrics if line["stage"] == "train"]
     searched = [line["parameter_free"]["total"] for line in metrics if line["stage"] == "search"]
-    genotype = run_dir / GENOTYPE
+    genotype = Genotype.load(run_dir / GENOTYPE) if (run_dir / GENOTYPE).exists() else None
     with (run_dir / "predictions.csv").open(newline="", encoding="utf-8") as stream:
         right = {row["path"]: row["correct"] == "1" for row in csv.DictReader(stream)}
     return Outcome(
@@ -61,7 +64,8 @@ def _outcome(arm: str, seed: int, run_dir: Path, name: str) -> Outcome:
         json.loads((run_dir / RESULTS).read_bytes()),
         right,
         _groups(run_dir, right),
-        Genotype.load(genotype).parameter_free()["total"] if genotype.exists() else None,
+        genotype.parameter_free()["total"] if genotype else None,
+        len(list(genotype.edges())) if genotype else 0,
         tuple(searched),
         trained[-1] if trained else None,
         json.loads((run_dir / ENVIRONMENT_NAME).read_bytes()),

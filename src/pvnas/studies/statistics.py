@@ -51,10 +51,10 @@ def paired_difference(
     ``ours[s]`` and ``theirs[s]`` are runs of one seed, by video. The interval is the percentile bootstrap (Efron, 1979)
     over both kinds of chance: in each draw seeds are drawn with replacement, and groups of videos, with all videos of
     each. Of very few seeds a bootstrap knows little: with one it is the chance of the videos alone. Raises ValueError
-    for runs that were tested on different videos.
+    for runs that were tested on different videos, or on none.
     """
     names = sorted(ours[0])
-    if any(sorted(run) != names for run in (*ours, *theirs)) or len(ours) != len(theirs):
+    if not names or any(sorted(run) != names for run in (*ours, *theirs)) or len(ours) != len(theirs):
         raise ValueError("paired runs are of the same seeds and the same test videos")
     gains_SV = np.array([[float(a[v]) - float(b[v]) for v in names] for a, b in zip(ours, theirs, strict=True)])
     groups, group_V = np.unique([group_of[name] for name in names], return_inverse=True)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
@@ -65,7 +66,8 @@ def differences(study: Study, runs: Sequence[Outcome]) -> dict[int, Difference]:
         better, than = by_arm.get(claim.better, {}), by_arm.get(claim.than, {})
         if seeds := sorted(better.keys() & than.keys()):
             ours, theirs = ([arm[seed].right for seed in seeds] for arm in (better, than))
-            found[number] = paired_difference(ours, theirs, better[seeds[0]].group_of)
+            with suppress(ValueError):  # tested on different videos: nothing can be said
+                found[number] = paired_difference(ours, theirs, better[seeds[0]].group_of)
     return found
 
 
@@ -93,14 +95,15 @@ def page(study: Study, runs: Sequence[Outcome], found: Mapping[int, Difference],
     """Return the study as Markdown: arms, what they show, what was published."""
     lines = [f"## {study.title}", "", _made_by(runs, command), ""]
     head = ["arm", "runs", "top-1, mean ± sd (each)", "M parameters", "GFLOPs per view", "× views", "per video"]
-    head += ["operations without parameters"] if study.counts else []
+    operations = max((run.operations for run in runs), default=0)
+    head += [f"without parameters, of {operations} operations"] if study.counts else []
     lines += [_line(head), _line(["---"] * len(head))]
     lines += [_line(_arm_row(study, arm, [run for run in runs if run.arm == arm.name])) for arm in study.arms]
     lines += ["", *(f"- {in_words(study.claims[number].text, found[number])}" for number in found)]
     if missing := [claim.text for number, claim in enumerate(study.claims) if number not in found]:
         lines += [f"- Not measured yet: {'; '.join(missing)}."]
     if rows := [row for row in published()["rows"] if study.name in row["studies"]]:
-        lines += ["", "Published:", "", *_published(rows)]
+        lines += ["", f"Published ({published()['counting']}):", "", *_published(rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -129,7 +132,7 @@ def _arm_row(study: Study, arm: Arm, runs: Sequence[Outcome]) -> list[str]:
     if study.counts:
         counts = [run.parameter_free for run in runs if run.parameter_free is not None]
         number = spread(counts) if counts else None
-        row.append(f"{number.mean:.1f} of 32" if number else "–")
+        row.append(f"{number.mean:.1f}" if number else "–")
     return row
 
 

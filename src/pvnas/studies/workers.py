@@ -21,6 +21,9 @@ from pvnas.runtime.signals import EXIT_CODE, STARTED_BY, Interrupted, StopReques
 from pvnas.studies.parts import Part, with_needs
 
 POLL_SECONDS = 0.2
+SECONDS_TO_NEXT_TRY = 30.0
+"""After a run that found another one in its directory."""
+MISTAKE = "pvnas: error: "
 HELD = "is running in this directory"  # what a run says that finds another one in its directory (run_lock)
 
 
@@ -33,6 +36,8 @@ class Running:
     place: int
     """Which of the places of this worker it takes, 0 to jobs - 1: the number of its GPU, where there are some."""
     since: float
+    log_from: int
+    """Bytes of its log that were there before."""
 
 
 def make_parts(parts: Sequence[Part], jobs: int, progress: Progress) -> None:
@@ -42,25 +47,28 @@ def make_parts(parts: Sequence[Part], jobs: int, progress: Progress) -> None:
     the end UserError that names the parts that failed.
     """
     waiting, failed, running = with_needs(parts), dict[str, str](), list[Running]()
-    total = len(waiting)
+    total, not_before = len(waiting), dict[str, float]()
+
+    def fail(part: Part, reason: str) -> None:
+        waiting.remove(part)
+        failed[part.name] = reason
+        progress.line(f"{total - len(waiting)} of {total}: {part.name} failed: {reason}")
+
     with StopRequest() as stop, _ended(running):
         while waiting or running:
             for run in [each for each in running if each.process.poll() is not None]:
                 running.remove(run)
-                code = run.process.returncode
+                part, code, now = run.part, run.process.returncode, time.monotonic()
                 if code == EXIT_CODE or stop.requested:
                     raise Interrupted("stopped")
-                reason = _failure(run, code)
-                if reason == HELD:
-                    continue  # somebody was quicker: it is waited for
-                waiting.remove(run.part)
-                if reason:
-                    failed[run.part.name] = reason
-                minutes = (time.monotonic() - run.since) / 60
-                progress.line(
-                    f"{total - len(waiting)} of {total}: {run.part.name} "
-                    f"{f'failed: {reason}' if reason else 'is done'}, {minutes:.1f} min"
-                )
+                if part.is_done():
+                    waiting.remove(part)
+                    minutes = (now - run.since) / 60
+                    progress.line(f"{total - len(waiting)} of {total}: {part.name} is done, {minutes:.1f} min")
+                elif part.is_held() or HELD in (said := _said(run)):  # somebody was quicker
+                    not_before[part.name] = now + SECONDS_TO_NEXT_TRY
+                else:
+                    fail(part, _reason(code, said, part))
             if stop.requested:
                 raise Interrupted("stopped")
             here = {run.part.name for run in running}
@@ -68,11 +76,18 @@ def make_parts(parts: Sequence[Part], jobs: int, progress: Progress) -> None:
                 if part.is_done():
                     waiting.remove(part)
                 elif lacking := next((needed.name for needed in part.needs if needed.name in failed), None):
-                    waiting.remove(part)
-                    failed[part.name] = f"needs {lacking}"
-                elif len(running) < jobs and all(needed.is_done() for needed in part.needs) and not part.is_held():
+                    fail(part, f"needs {lacking}")
+                elif (
+                    len(running) < jobs
+                    and time.monotonic() >= not_before.get(part.name, 0.0)
+                    and all(needed.is_done() for needed in part.needs)
+                    and not part.is_held()
+                ):
                     place = min(set(range(jobs)) - {run.place for run in running})
-                    running.append(Running(part, _start(part, place, jobs), place, time.monotonic()))
+                    try:
+                        running.append(_started(part, place, jobs))
+                    except (UserError, OSError) as error:
+                        fail(part, str(error))
             time.sleep(POLL_SECONDS)
     if failed:
         first = next(iter(failed))
@@ -94,20 +109,21 @@ def _ended(running: list[Running]) -> Iterator[None]:
             run.process.wait()
 
 
-def _start(part: Part, place: int, jobs: int) -> subprocess.Popen[bytes]:
-    """Start a part: its log goes on, and it ends with this process."""
+def _started(part: Part, place: int, jobs: int) -> Running:
+    """Start a part: its log goes on, and it ends with this process. Raises UserError and OSError where it cannot."""
     if part.prepare is not None:
         part.prepare()
     part.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {STARTED_BY: str(os.getpid())} | _gpu(place, jobs)
     with part.log.open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pvnas", *part.command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
         )
+        return Running(part, process, place, time.monotonic(), log.tell())
 
 
 def _gpu(place: int, jobs: int) -> dict[str, str]:
@@ -121,12 +137,16 @@ def _gpu(place: int, jobs: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible[place % len(visible)]}
 
 
-def _failure(run: Running, code: int) -> str:
-    """Return why a part has failed, HELD where another process makes it, empty where it is done."""
-    if code == 0 and run.part.is_done():
-        return ""
+def _said(run: Running) -> str:
+    """Return what was said in a part's log since it was started here."""
+    with run.part.log.open("rb") as log:
+        log.seek(run.log_from)
+        return log.read().decode("utf-8", "replace")
+
+
+def _reason(code: int, said: str, part: Part) -> str:
+    """Return why a part has failed: its own words where it has any."""
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
-    lines = [line for line in run.part.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else f"exit code {code}, see {run.part.log}"
-    return HELD if HELD in last else last.removeprefix("pvnas: error: ")
+    mistakes = [line for line in said.splitlines() if line.startswith(MISTAKE)]
+    return mistakes[-1].removeprefix(MISTAKE) if mistakes else f"exit code {code}, see {part.log}"

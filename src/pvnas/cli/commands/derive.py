@@ -1,22 +1,15 @@
 """``pvnas derive``: the cells of a finished search once more: within a budget, or of another epoch."""
 
 import json
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON, RUN, print_json, print_table, run_directory
+from pvnas.cli.shared import JSON, RUN, checked_cost, print_json, print_table, run_directory
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, all_fields, checked, load_config
-
-
-def _cost(text: str, name: str) -> int:
-    value = checked(all_fields()[name], text)
-    assert isinstance(value, int)
-    if value < 1:
-        raise UserError(f"{name} must be at least 1, not {text}")
-    return value
+from pvnas.settings import CONFIG_NAME, load_config
 
 
 def _classes(run_dir: Path) -> int:
@@ -35,21 +28,21 @@ def _classes(run_dir: Path) -> int:
         "most parameters, such as 3M",
         None,
         metavar="N",
-        convert=lambda text: _cost(text, "budget.params"),
+        convert=checked_cost,
     ),
     Argument(
         "--budget.macs",
         "most multiply-accumulates of a view of the test, such as 0.3G",
         None,
         metavar="N",
-        convert=lambda text: _cost(text, "budget.macs"),
+        convert=checked_cost,
     ),
     Argument("--width", "channels of the first cells [the run's]", None, kind=int, metavar="N", least=2),
     Argument("--epoch", "of the search [the one that the run took]", None, kind=int, metavar="N", least=1),
     Argument("--out", "write the genotype there", None, metavar="FILE"),
     JSON,
     example="pvnas derive runs/my_videos-1h --budget.macs 0.2G --out small.json\n"
-    "pvnas train my_videos --genotype small.json --dir runs/small",
+    "pvnas train my_videos --config runs/my_videos-1h/config.yaml --genotype small.json --dir runs/small",
 )
 def derive(args: Namespace) -> None:
     """Derive the best cells within a budget from a finished search, exactly; nothing is searched again."""
@@ -90,4 +83,6 @@ def derive(args: Namespace) -> None:
         edges = [(category, str(node), str(edge.predecessor), edge.operation) for category, node, edge in changes]
         print_table(["cell", "node", "from", "operation"], edges)
     if args.out:
-        print(f"train it: pvnas train DATA --genotype {args.out} --dir RUN")
+        same = shlex.join(["--config", str(run_dir / CONFIG_NAME), "--genotype", args.out])
+        wide = f" --train.width {args.width}" if args.width else ""
+        print(f"train it: pvnas train {shlex.quote(config.data.path)} {same}{wide} --dir NEW_RUN")

@@ -7,7 +7,18 @@ from typing import Any
 
 from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, HOURS, PRESET, RUN, model_directory, print_json, print_table, run_directory, speaks
+from pvnas.cli.shared import (
+    CONFIG,
+    HOURS,
+    PRESET,
+    RUN,
+    checked_cost,
+    model_directory,
+    print_json,
+    print_table,
+    run_directory,
+    speaks,
+)
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
@@ -94,7 +105,13 @@ def search(args: Namespace) -> None:
     *DATA_AND_CONFIG,
     Argument("--genotype", "genotype to train [the run's own]", None, metavar="FILE"),
     Argument("--peer", "train a published network in its place, by the same recipe: x3d-s, ...", None, metavar="NAME"),
-    Argument("--macs", "the peer as wide as has about so many a view [as published]", None, kind=float, metavar="N"),
+    Argument(
+        "--macs",
+        "the peer as wide as has about so many a view, such as 0.3G [as published]",
+        None,
+        metavar="N",
+        convert=checked_cost,
+    ),
     Argument("--macs-of", "the peer as wide as has about those of a tested run", None, metavar="RUN"),
     takes_config=True,
     example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again\n"

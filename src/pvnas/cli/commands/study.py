@@ -1,6 +1,8 @@
 """``pvnas study``: the paper's experiments, each one command, on any videos."""
 
+import os
 import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Literal
@@ -8,6 +10,7 @@ from typing import Literal
 from pvnas.api import config_of, default_run_dir
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import CONFIG, HOURS, PRESET, part_of
+from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS
 from pvnas.errors import UserError
 from pvnas.settings import plain
 
@@ -48,20 +51,28 @@ def study(args: Namespace) -> None:
         raise UserError("--part and --only both choose runs: type one of them")
     what = f"study-{args.hours:g}h" if args.hours else f"study-{args.preset or 'laptop'}"
     first = config_of(args.folder, None, None, {n: v for n, v in args.overrides.items() if n.startswith("data.")})
-    folder = Path(args.dir) if args.dir else default_run_dir(first, what)
-    other = str(Path(args.searched_on).absolute()) if args.searched_on else None
+    folder = (Path(args.dir) if args.dir else default_run_dir(first, what)).absolute()
+    args.folder = first.data.path
+    args.searched_on = config_of(args.searched_on).data.path if args.searched_on else None
+    args.config = os.path.abspath(args.config) if args.config else None
     from pvnas.studies.experiments import Setting
-    from pvnas.studies.make import Wish, begin, make, parts_of, studies_of
+    from pvnas.studies.make import ALL, Wish, begin, make, parts_of, studies_of
 
-    folder = folder.absolute()
-    config = begin(folder, Wish(args.folder, args.preset, args.config, args.overrides, args.hours))
-    setting = Setting(folder, config, tuple(range(config.seed, config.seed + args.seeds)), other)
+    config = begin(folder, Wish(args.folder, args.preset, args.config, args.overrides, args.hours, args.searched_on))
+    seeds = tuple(range(config.seed, config.seed + args.seeds))
+    harmless, moved = (
+        {name: value for name, value in args.overrides.items() if name in fields and name != "data.path"}
+        for fields in (HARMLESS_FIELDS, LOCATION_FIELDS)
+    )
+    setting = Setting(folder, config, seeds, args.searched_on, harmless, moved)
     studies = studies_of(args.name, setting)
     parts = parts_of(studies, args.only or (), args.part)
     if args.list:
         for part in parts:
             print(shlex.join([*_typed(args, is_shown=False), "--dir", str(folder), "--only", part.name]))
         return
+    if args.name == ALL and not args.searched_on:
+        print("note: without --searched-on OTHER_VIDEOS there is no transfer", file=sys.stderr)
     for page in make(studies, parts, folder, args.jobs, shlex.join(_typed(args, is_shown=True))):
         print(page.read_text(encoding="utf-8"))
         print(f"page: {page}")
@@ -70,14 +81,16 @@ def study(args: Namespace) -> None:
 def _typed(args: Namespace, *, is_shown: bool) -> list[str]:
     """Return the words that make a study what it is; ``is_shown``: with names in place of this machine's paths."""
 
+    from pvnas.studies.experiments import in_a_line
+
     def path(text: str) -> str:
-        return Path(text).name if is_shown else text
+        return in_a_line(Path(text).name) if is_shown else text
 
     words = ["pvnas", "study", args.name, path(args.folder), "--seeds", str(args.seeds)]
     words += ["--searched-on", path(args.searched_on)] if args.searched_on else []
     words += ["--preset", args.preset] if args.preset else []
     words += ["--config", path(args.config)] if args.config else []
-    words += ["--hours", f"{args.hours:g}"] if args.hours else []
+    words += ["--hours", plain(args.hours)] if args.hours else []
     for name, value in args.overrides.items():
-        words += [f"--{name}", plain(value)]
+        words += [f"--{name}", path(plain(value)) if name in LOCATION_FIELDS else plain(value)]
     return words
