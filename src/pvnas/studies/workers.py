@@ -21,7 +21,7 @@ from pvnas.runtime.signals import EXIT_CODE, STARTED_BY, Interrupted, StopReques
 from pvnas.studies.parts import Part, with_needs
 
 POLL_SECONDS = 0.2
-SECONDS_TO_NEXT_TRY = 30.0
+SECONDS_TO_NEXT_TRY = 5.0
 """After a run that found another one in its directory."""
 MISTAKE = "pvnas: error: "
 HELD = "is running in this directory"  # what a run says that finds another one in its directory (run_lock)
