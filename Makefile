@@ -3,6 +3,7 @@
 # make quick      lint, types, contract and the fastest tests, in under a minute
 # make test-avx2  the numerical tests with all vectors held to AVX2
 # make soak       twenty minutes of random kills and numbers of processes; the bits must be those of one process
+# make studies-small  all six experiments of the paper on generated videos, three seeds
 # make docs       the documentation as a site, build/docs/index.html
 # Each sets up .venv first and does so again only when what it is made from has changed.
 
@@ -21,7 +22,7 @@ QUICK := tests/runtime tests/data/listing tests/search/test_derive.py tests/sear
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PVNAS_CXXFLAGS=-mno-avx512f
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test quick checks test-avx2 soak docs clean
+.PHONY: demo test quick checks test-avx2 soak studies-small docs clean
 
 demo: $(READY)
 	$(BIN)/pvnas demo
@@ -50,6 +51,13 @@ test-avx2: $(READY)
 
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py build/soak
+
+studies-small: $(READY)
+	$(BIN)/pvnas data shapes build/studies/shapes --videos-per-class 84 --seed 0
+	$(BIN)/pvnas data shapes build/studies/other --videos-per-class 84 --seed 1
+	$(BIN)/pvnas study all build/studies/shapes --searched-on build/studies/other --dir build/studies/out --jobs 2 \
+	  --preset demo --search.epochs 4 --train.epochs 10 --only 'searched/*' 'schedules/*' 'stops/*' 'widths/*' 'random/*' \
+	  'transfer/*' 'peers/*-matched/*' 'peers/x3d-s/*'
 
 docs: $(READY)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky docs build/docs

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,6 @@ def command_line() -> str:
     """The command that was typed, with names in place of the machine's paths, for the record."""
     script, *words = (Path(word).name for word in sys.argv)
     return " ".join(["python", f"benchmarks/{script}", *words])
-
-
-def fields_typed(words: Sequence[str]) -> dict[str, object]:
-    """Return ``--field value`` and ``--field=value`` as fields by name. Raises UserError for other words."""
-    from pvnas.errors import UserError
-
-    fields, rest = dict[str, object](), list(words)
-    while rest:
-        name, is_whole, value = rest.pop(0).partition("=")
-        if not name.startswith("--") or not (is_whole or rest):
-            raise UserError(f"{name!r} is no field with a value; type fields of `pvnas run` as --train.epochs 30")
-        fields[name.removeprefix("--")] = value if is_whole else rest.pop(0)
-    return fields
 
 
 def in_one_line(main: Callable[[], None]) -> None:

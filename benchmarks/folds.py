@@ -3,11 +3,11 @@
     python benchmarks/folds.py DATA OUT --recipes recipes.yaml [--folds 3] [--seeds 0 1] [--out FILE.json]
 
 recipes.yaml names recipes, each the words of a command without DATA and --dir; the first is what others are compared
-with. A recipe is a search and a training (run), the training of a genotype (train), or the control:
+with. A recipe is a search and a training (run), or the training of a genotype or of a network to compare with (train):
 
     rgb:     train --genotype g.json --preset laptop --train.epochs 15
     motion:  train --genotype g.json --preset laptop --train.epochs 15 --clip.input motion
-    control: control --macs 0.29e9 --preset laptop --train.epochs 15 --clip.input motion
+    control: train --peer residual --macs 0.29e9 --preset laptop --train.epochs 15 --clip.input motion
 
 Every fold's films are the test of networks trained on all other folds (no validation: its films would be missed).
 Each run has a directory, OUT/runs/RECIPE/fold-F-seed-S, with what it said in log.txt; at most --at-once run, one
@@ -39,7 +39,7 @@ from pvnas.runtime.files import write_atomic
 from pvnas.settings import read_yaml
 from video_lists import Listed, list_options, listed_videos, write_list
 
-COMMANDS = ("run", "train", "control")
+COMMANDS = ("run", "train")
 COMMAND_FILE, LOG = "command.txt", "log.txt"
 
 
@@ -157,9 +157,8 @@ def make_run(folder: Path, data: Path, recipe: str, words: str, path: Path, fold
     """Return the training of a recipe on a fold."""
     run_dir = folder / "runs" / recipe / f"fold-{fold}-seed-{seed}"
     kind, *options = shlex.split(words)
-    script = [str(Path(__file__).with_name("control.py"))] if kind == "control" else ["-m", "pvnas", kind]
     ours = ["--seed", str(seed), "--threads", "1", *list_options(path)]
-    return Run(recipe, fold, seed, run_dir, [*script, str(data), "--dir", str(run_dir), *options, *ours])
+    return Run(recipe, fold, seed, run_dir, ["-m", "pvnas", kind, str(data), "--dir", str(run_dir), *options, *ours])
 
 
 def is_finished(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""PV-NAS-L beside R(2+1)D-18, SlowOnly-R50 and X3D-M: milliseconds of a forward pass and of a training step.
+"""PV-NAS-L beside R(2+1)D-18, SlowOnly-R50, X3D-M and TSM-R50: milliseconds of a forward pass and of a training step.
 
     python benchmarks/model_speed.py OUT [--genotype FILE] [--batches 1 8] [--training-batch 4] [--device cuda ...]
     python benchmarks/model_speed.py OUT --no-peers --width 24 --clip 8 72 72 --classes 20 --compile
@@ -21,14 +21,15 @@ from typing import Any, get_args
 
 from common import command_line, in_one_line
 from derived_network import ModelShape
-from peer_networks import PEERS
 from pvnas.bench.roofline import compare, measure_variants
 from pvnas.config import StemKind
+from pvnas.peers import PEERS
 from pvnas.runtime.device import describe_machine
 from pvnas.space.genotype import Genotype, random_genotype
 
 OURS = Path(__file__).with_name("derived_network.py")
-THEIRS = Path(__file__).with_name("peer_networks.py")
+THEIRS = Path(__file__).with_name("peer_network.py")
+BESIDE = ("r2plus1d-18", "slowonly-r50", "x3d-m", "tsm-r50")
 
 
 def main() -> None:
@@ -57,7 +58,9 @@ def main() -> None:
     cases += [(args.training_batch, True)] if args.training_batch else []
     result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe_machine()}
     result |= {"command": command_line(), "genotype": json.loads(genotype.to_json())}
-    result["peers"] = {name: {k: v for k, v in asdict(peer).items() if k != "build"} for name, peer in PEERS.items()}
+    result["peers"] = {
+        name: {k: v for k, v in asdict(peer).items() if k != "build"} for name, peer in PEERS.items() if name in BESIDE
+    }
     result["cases"] = []
     args.out.mkdir(parents=True, exist_ok=True)
     for batch, training in cases:
@@ -85,7 +88,7 @@ def case(args: argparse.Namespace, genotype: Genotype, batch: int, training: boo
         result |= {f"{name}_over_folded": over[name] for name in ("speedup", "memory_share")}
     settings = {"batch": batch, "training": training, "repeats": args.repeats, **machine}
     settings |= {"clip": args.clip} if args.clip else {}
-    peers = measure_variants(THEIRS, [] if args.no_peers else list(PEERS), settings, **turns)
+    peers = measure_variants(THEIRS, [] if args.no_peers else list(BESIDE), settings, **turns)
     return result | {"networks": {f"PV-NAS-L, {name}": measured for name, measured in ours.items()} | peers}
 
 

@@ -31,12 +31,15 @@ from pvnas.runtime.files import write_atomic
 
 OPTIONS = (
     *("--preset", "tiny", "--threads", "1", "--tensorboard", "false", "--checkpoint_minutes", "0.02"),
-    *("--search.epochs", "3", "--train.epochs", "4", "--train.ema", "0.9", "--train.balance", "batches"),
+    *("--search.epochs", "6", "--train.epochs", "24", "--train.ema", "0.9", "--train.balance", "batches"),
     *("--clip.input", "motion", "--train.augment.brightness", "0.3", "--train.augment.rotate", "10"),
     *("--search.batch.shards", "4", "--search.batch.clips_per_shard", "2"),
     *("--train.batch.shards", "4", "--train.batch.clips_per_shard", "2"),
 )
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+CODES = (0, 69, 75, 130)
+"""Of a run that is done, lost a process, was stopped, or was left by Ctrl-C before there was anything to save."""
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def main() -> None:
         digest = run_digest(run_dir)
         report["runs"].append({"starts": starts, "same": digest == report["digest"]})
         write_atomic(folder / "soak.json", json.dumps(report, indent=1) + "\n")
-        faults = sum(len(run["starts"]) - 1 for run in report["runs"])
+        faults = sum("signal" in start for run in report["runs"] for start in run["starts"])
         print(f"{len(report['runs'])} runs, {faults} faults, the same bits: {digest == report['digest']}", flush=True)
         if digest != report["digest"]:
             raise SystemExit(f"{run_dir} ended in other bits")
@@ -71,7 +74,7 @@ def soaked(videos: Path, run_dir: Path, draw: random.Random) -> list[dict[str, A
     """Make one run, disturbed at random, and return how each start of it went."""
     starts: list[dict[str, Any]] = []
     while not starts or starts[-1]["code"] != 0:
-        processes, number, seconds = draw.choice((1, 2, 4)), draw.choice(SIGNALS), draw.uniform(2.0, 25.0)
+        processes, number, seconds = draw.choice((1, 2, 4)), draw.choice(SIGNALS), draw.uniform(3.0, 15.0)
         process = start(videos, run_dir, processes)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
@@ -81,7 +84,7 @@ def soaked(videos: Path, run_dir: Path, draw: random.Random) -> list[dict[str, A
             process.wait(300)
         fault = {"signal": number.name, "seconds": round(seconds, 1)} if whom != "nobody" else {}
         starts.append({"processes": processes, "to": whom, **fault, "code": process.returncode})
-        if process.returncode not in (0, 69, 75, -signal.SIGKILL, -signal.SIGUSR1, -signal.SIGINT, -signal.SIGTERM):
+        if process.returncode not in (*CODES, *(-number for number in SIGNALS)):
             raise SystemExit(f"exit code {process.returncode} after {starts[-1]}")
     return starts
 

@@ -80,19 +80,30 @@ def train(
     run_dir: str | Path | None = None,
     *,
     genotype: "Genotype | str | Path | None" = None,
+    peer: str | None = None,
+    macs: float | None = None,
     preset: str | None = None,
     config: str | Path | None = None,
     overrides: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Only train and test, as ``pvnas train`` does, and return what results.json holds.
 
-    ``genotype``: the one to train, or its file; without it the run's own. Other arguments and errors as of ``run``.
+    ``genotype``: the one to train, or its file; without it the run's own. ``peer``: in its place a published network
+    of ``pvnas.peers``, such as x3d-s, of its own width or as wide as has about so many ``macs`` a view. Other arguments
+    and errors as of ``run``.
     """
+    if genotype is not None and peer is not None:
+        raise UserError("a genotype and a network to compare with: name one of them")
+    if macs is not None and peer is None:
+        raise UserError("macs make a network to compare with as wide as fits them: name it, such as residual or x3d-s")
     settings = config_of(data, preset, config, overrides)
     with _threads_as_before():
         from pvnas import pipeline
 
-        return pipeline.train(settings, _directory(run_dir, settings), genotype)
+        directory = _directory(run_dir, settings)
+        if peer is not None:
+            return pipeline.train_peer(settings, directory, peer, macs)
+        return pipeline.train(settings, directory, genotype)
 
 
 def test(

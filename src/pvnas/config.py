@@ -56,6 +56,8 @@ class DataConfig:
     """Share of each class held out for validation where the folder names no validation videos."""
     test_share: float = 0.2
     """Share of each class held out for the test where the folder names no test videos."""
+    split_seed: int = -1
+    """Seed of what is held out; -1: the run's seed. Runs of several seeds are compared on one test."""
     splits_of: str = ""
     """Run directory whose videos keep their splits; what it does not know is for training unless a list says else."""
     max_bad_share: float = 0.01
@@ -342,6 +344,16 @@ class TestConfig:
 
 
 @dataclass
+class BudgetConfig:
+    """The most that the derived network may cost: the cells are then the best ones within it, exactly."""
+
+    params: int = 0
+    """Most parameters, such as 3M; 0: any number."""
+    macs: int = 0
+    """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
+
+
+@dataclass
 class RunConfig:
     """A whole run: search, derivation, training, test and report."""
 
@@ -371,6 +383,7 @@ class RunConfig:
     """Write TensorBoard scalars where the tensorboard package is installed."""
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
@@ -379,6 +392,11 @@ class RunConfig:
     def decoded_short_side(self) -> int:
         """Length of the shorter side, in pixels, to which this run scales what it decodes."""
         return max(self.search.augment.short_side_max, self.train.augment.short_side_max, self.test.short_side)
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of what is held out for validation and test."""
+        return self.seed if self.data.split_seed < 0 else self.data.split_seed
 
     @property
     def network(self) -> NetworkConfig:

@@ -33,10 +33,11 @@ from pvnas.deploy.model import Model, load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
+from pvnas.peers import peer
 from pvnas.preflight import check_before_start, check_place, check_shards, make_run_directory
 from pvnas.report.page import write_report
-from pvnas.report.record import AUGMENTED, TESTED
-from pvnas.runtime.checkpoint import digest, load_checkpoint, shared_checkpoint
+from pvnas.report.record import AUGMENTED, PEER, TESTED
+from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors, save_tensors, shared_checkpoint
 from pvnas.runtime.device import choose_device, describe_machine, keep_freed_memory, set_threads
 from pvnas.runtime.distributed import ALONE, World, joined_world
 from pvnas.runtime.drift import check_alike, check_drift, drift_of, read_environment, threads_for_each
@@ -47,16 +48,18 @@ from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.stage import SearchStage
 from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt
-from pvnas.space.cost import network_cost
+from pvnas.space.cost import Cost, count_macs, count_parameters, network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.outcome import summary
 from pvnas.training.results import write_results
-from pvnas.training.stage import TrainStage, derived_network
+from pvnas.training.stage import TrainStage, derived_network, peer_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
+MACS_NEAR = 0.1
+"""By this share a network to compare with may miss the multiply-accumulates that were asked for without a word."""
 
 
 def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
@@ -94,6 +97,59 @@ def train(config: RunConfig, run_dir: str | Path, genotype: Genotype | str | Pat
         return session.test()
 
 
+def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | None = None) -> dict[str, Any]:
+    """Train, test and report a network of ``pvnas.peers`` by the code and the recipe of a derived one.
+
+    As wide as was published, or as has about so many ``macs`` of a test view. Fields that make a derived network say
+    nothing here. The directory holds what that of any run does, but no genotype and no model.json: peer.json says what
+    the network is. Return what results.json holds.
+    """
+    found = peer(name)
+    if config.budget.params or config.budget.macs:
+        raise UserError("a budget is for cells; --macs makes a network to compare with as wide as fits it")
+    with open_session(config, run_dir, is_peer=True) as session:
+        world, weights = session.world, session.run_dir / WEIGHTS
+        classes = session.opened.catalog.classes
+        network = peer_network(config, found, len(classes), macs)
+        clip = (config.clip.frames, config.test.crop, config.test.crop)
+        cost = Cost(count_parameters(network), *count_macs(network, clip), clip)
+        description = {"network": name, "width": network.width, "macs_asked": macs, "macs_per_view": cost.macs}
+        if macs is not None and abs(cost.macs - macs) > MACS_NEAR * macs:
+            session.progress.line(
+                f"note: {name} of width {network.width} has {cost.macs:,} multiply-accumulates a view, which is the "
+                f"nearest to {macs:,.0f} that there is"
+            )
+        world.first_does(lambda: _keep_peer(session.run_dir, description))
+        if world.first_does((session.run_dir / RESULTS).exists):
+            return session.results_before()
+        if not world.first_does(weights.exists):
+            trained = session.train_network(network)
+            world.first_does(lambda: save_tensors(weights, dict(trained.state_dict())))
+        network.load_state_dict(world.together(lambda: load_tensors(weights)))
+        views = cost.over_views(views_of_a_video(config.test, classes))
+        about = {field: views[field] for field in ("params", "activations", "macs_per_view", "macs_per_video", "clip")}
+        about |= {"digest": world.first_does(lambda: run_digest(session.run_dir)), "peer": name, "width": network.width}
+        return session.test_network(network.to(session.device).eval(), about | _about_the_test(config))
+
+
+def macs_of(run_dir: Path) -> float:
+    """Return the multiply-accumulates of a view of a tested run's network. Raises UserError for one without results."""
+    try:
+        return float(json.loads((run_dir / RESULTS).read_bytes())["macs_per_view"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{run_dir} holds no results with macs_per_view; name a tested run, or type --macs N") from None
+
+
+def _keep_peer(run_dir: Path, description: dict[str, Any]) -> None:
+    """Write peer.json. Raises UserError where the directory holds another network's."""
+    path = run_dir / PEER
+    if path.exists() and json.loads(path.read_bytes()) != description:
+        raise UserError(
+            f"{run_dir} holds another network (see {PEER}); type its --peer and --macs to go on, or name another --dir"
+        )
+    write_atomic(path, json.dumps(description, indent=1) + "\n")
+
+
 def test(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir, ["test"]) as session:
@@ -128,16 +184,24 @@ def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[
 
 @contextmanager
 def open_session(
-    config: RunConfig, run_dir: str | Path, splits: Collection[str] = SPLITS, genotype: Genotype | None = None
+    config: RunConfig,
+    run_dir: str | Path,
+    splits: Collection[str] = SPLITS,
+    genotype: Genotype | None = None,
+    is_peer: bool = False,
 ) -> Iterator[Session]:
     """Take the run directory, refuse another configuration or other videos in it, listen to signals; report at the end.
 
-    ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given.
+    ``splits``: of which every video is needed as it was when the run began; ``genotype``: the one to train, if given;
+    ``is_peer``: whether a network of no genotype is trained.
     """
     run_dir = Path(run_dir)
 
     def check_directory() -> bool:
         check_place(run_dir, config.data)
+        if (run_dir / (GENOTYPE if is_peer else PEER)).exists():
+            kind = "a network of a genotype" if is_peer else f"a network to compare with ({PEER})"
+            raise UserError(f"{run_dir} holds {kind}; name another --dir")
         check_resumable(run_dir, config)
         return has_learnt(run_dir)
 
@@ -338,14 +402,17 @@ class Session:
 
     def test(self, *, again: bool = False) -> dict[str, Any]:
         """Test the trained network over many views of each test video, and return what results.json holds."""
-        path = self.run_dir / RESULTS
-        if self.world.first_does(path.exists) and not again:
-            self.progress.line("test: finished before; its results are kept")
-            return self.world.first_does(lambda: _read_results(path))
+        if self.world.first_does((self.run_dir / RESULTS).exists) and not again:
+            return self.results_before()
         model = self.world.together(lambda: load_model(self.model_dir), patient=True)
         network = for_inference(model.network.to(self.device))  # says what is missing before reading
         about = self.world.first_does(lambda: describe_run(self.model_dir, self.config, model.genotype, model.classes))
         return self.test_network(network, about)
+
+    def results_before(self) -> dict[str, Any]:
+        """Return the results that are there."""
+        self.progress.line("test: finished before; its results are kept")
+        return self.world.first_does(lambda: _read_results(self.run_dir / RESULTS))
 
     def test_network(self, network: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
         """Test a network, of a genotype or not; write and return its results, and ``about`` among them."""
@@ -383,11 +450,13 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
         "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,
         "genotype_digest": digest({}, genotype.with_about().to_json()),
         **{name: getattr(network, name) for name in ("width", "repeat", "layout", "stem")},
-        "input": config.clip.input,
-        "sampling": config.clip.sampling,
-        "rule": test.rule,
-        "short_videos": config.clip.short_videos,
+        **_about_the_test(config),
     }
+
+
+def _about_the_test(config: RunConfig) -> dict[str, str]:
+    clip, rule = config.clip, config.test.rule
+    return {"input": clip.input, "sampling": clip.sampling, "rule": rule, "short_videos": clip.short_videos}
 
 
 def stage_seconds(run_dir: Path) -> dict[str, float]:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,10 +17,13 @@ from pvnas.data.clips.augment import smallest_size
 from pvnas.errors import UserError
 from pvnas.report.record import TESTED
 from pvnas.runtime.files import explained
-from pvnas.space.genotype import Genotype, is_reduction, random_genotype
+from pvnas.search.budget import Limits, derive_within
+from pvnas.search.history import limits_of, price_table
+from pvnas.space.genotype import EDGES, Genotype, is_reduction, random_genotype
 from pvnas.space.layers import PLAIN
 from pvnas.space.layout import cell_specs, parse_layout
 from pvnas.space.network import PVNASNetwork
+from pvnas.space.operations import operations_of
 from pvnas.space.search_cell import SearchCell
 from pvnas.space.stem import frames_after_stem, side_after_stem
 
@@ -64,6 +68,7 @@ def check_before_start(
     found = run_dir / "genotype.json"
     if genotype is None and found.exists():
         genotype = Genotype.load(found)
+    check_budget(config, classes, genotype)
     parameters = check_networks(config, classes, genotype)
     copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
     check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
@@ -90,6 +95,52 @@ def check_networks(config: RunConfig, classes: int, genotype: Genotype | None = 
             "set --search.layout or --train.layout"
         )
     return counts
+
+
+def check_budget(config: RunConfig, classes: int, genotype: Genotype | None = None) -> None:
+    """Raise UserError where the network of a genotype is not within the budget, or without a genotype no network is."""
+    limits = limits_of(config)
+    if not limits.any:
+        return
+    if genotype is not None:
+        price = price_table(config, classes).of(genotype)
+        if not limits.allow(price):
+            over = [f"{n} {getattr(price, n):,} (budget.{n}: {limit:,})" for n, limit in limits.given.items()]
+            raise UserError(
+                f"the network of the genotype has {' and '.join(over)}; derive cells within the budget (pvnas derive "
+                "RUN --budget.macs N), or leave it away"
+            )
+        return
+    try:
+        cheapest_within(config, classes, limits)
+    except UserError as error:
+        layout, width = config.train.layout, _widest_within(config, classes, limits)
+        narrower = f"--train.width {width} has one" if width else f"no width of {layout!r} has one"
+        raise UserError(f"{error}; {narrower}, or allow more") from None
+
+
+def cheapest_within(config: RunConfig, classes: int, limits: Limits) -> Genotype:
+    """Return any genotype within the limits. Raises UserError where there is none."""
+    categories = dict.fromkeys(parse_layout(config.train.layout, config.train.repeat))
+    undecided = {name: torch.zeros(len(EDGES), len(operations_of(name))) for name in categories}
+    return derive_within(undecided, price_table(config, classes), limits)
+
+
+def _widest_within(config: RunConfig, classes: int, limits: Limits) -> int:
+    """Return the largest width below the config's of which a network is within the limits; 0 where there is none."""
+
+    def has_one(width: int) -> bool:
+        narrow = replace(config, train=replace(config.train, width=width))
+        try:
+            return bool(cheapest_within(narrow, classes, limits))
+        except UserError:
+            return False
+
+    low, high = 1, config.train.width  # costs grow with the width
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if has_one(middle) else (low, middle)
+    return low if low > 1 else 0
 
 
 def check_shards(config: RunConfig, processes: int) -> None:

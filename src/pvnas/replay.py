@@ -18,6 +18,7 @@ import torch
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.pipeline import Session, open_session
+from pvnas.report.record import PEER
 from pvnas.runtime.checkpoint import Checkpoint, digest, load_checkpoint, valid_checkpoints
 from pvnas.runtime.distributed import World, joined_world
 from pvnas.runtime.files import run_lock
@@ -41,6 +42,8 @@ class Replayed(NamedTuple):
 
 def verify(run_dir: Path, overrides: dict[str, object] | None = None) -> list[Replayed]:
     """Replay the last stretch of each stage of a run. Raises UserError where no stage has two checkpoints."""
+    if (run_dir / PEER).exists():
+        raise UserError(f"{run_dir} holds a network to compare with ({PEER}), which is not replayed; train it again")
     config = load_config(file=run_dir / CONFIG_NAME, overrides=overrides)
     with joined_world(config) as world, ExitStack() as held:
         world.first_does(lambda: bool(held.enter_context(_undisturbed(run_dir))))

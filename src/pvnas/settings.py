@@ -9,6 +9,7 @@ import difflib
 import inspect
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -26,6 +27,8 @@ DEFAULT_PRESET = "laptop"
 AUTO = "auto"
 """The preset that is chosen for the videos and the time there is (pvnas.plan): ``--hours 1``."""
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
+BUDGET = "budget"
+"""The part whose numbers may have a unit: 3M, 0.3G."""
 MOST_HOURS = 10_000
 MOST_NAMED = 6
 """Fields that a message names; a preset forgotten on resuming changes dozens."""
@@ -50,6 +53,8 @@ class Field:
         """What a person may write for it, in words."""
         if get_origin(self.kind) is Literal:
             return "one of " + ", ".join(get_args(self.kind))
+        if self.section == BUDGET:
+            return "a whole number, or one with k, M, G or T, such as 3M"
         return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind]
 
 
@@ -232,6 +237,8 @@ def checked(field: Field, value: object, where: str = "") -> object:
         return value
     if text in get_args(kind):
         return text
+    if field.section == BUDGET and isinstance(value, str) and (cost := human_number(value)) is not None:
+        return cost
     if kind in (int, float) and isinstance(value, str | int | kind) and not isinstance(value, bool):
         try:
             number: int | float = kind(value)
@@ -243,10 +250,20 @@ def checked(field: Field, value: object, where: str = "") -> object:
     raise UserError(f"{where}{field.name} takes {field.takes}, not {shown(value)}{hint}")
 
 
+def human_number(text: str) -> int | None:
+    """The whole number that a text such as 3M, 0.3G or 1200k stands for; None for any other text."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)([kMGT])", text.strip())
+    return round(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
 # What a number may be, the limits included, by the last word of the field's name.
 _LARGE, BELOW_ONE = 10**6, 0.9999999
 _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
-    (0, 2**63 - 1): "seed",
+    (0, 2**63 - 1): "seed params macs",
+    (-1, 2**63 - 1): "split_seed",
     (0, 1024): "workers",
     (0, 1000): "initial_std",
     (0, 1): "max_bad_share step_factor final_factor brightness contrast saturation grey static drop_rgb",

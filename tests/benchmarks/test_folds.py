@@ -156,9 +156,8 @@ def test_a_directory_of_another_recipe_is_refused(tmp_path):
     other = folds.make_run(tmp_path, tmp_path, "base", "train --train.epochs 4", tmp_path / "split.csv", 0, 0)
     with pytest.raises(UserError, match=r"holds another recipe \(see command.txt\); name this one otherwise"):
         folds.is_finished(other)
-    control = folds.make_run(tmp_path, tmp_path, "base", "control --macs 1e6", tmp_path / "split.csv", 0, 0)
-    assert control.command[0].endswith("control.py")
-    assert control.command[-8:-6] == ["--threads", "1"]
+    assert run.command[:3] == ["-m", "pvnas", "train"]
+    assert run.command[-8:-6] == ["--threads", "1"]
 
 
 def test_the_first_run_that_fails_ends_the_others(tmp_path, capsys):
@@ -179,7 +178,7 @@ def test_recipes_of_another_kind_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"recipes.yaml.* (holds no recipes|is no recipe)"):
         folds.read_recipes(path)
-    path.write_text("a: run --preset tiny\nb: control --macs 1e6\n")
+    path.write_text("a: run --preset tiny\nb: train --peer residual --macs 1e6\n")
     assert list(folds.read_recipes(path)) == ["a", "b"]
 
 

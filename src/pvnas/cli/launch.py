@@ -7,10 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from pvnas.cli.launched import STARTED_BY
 from pvnas.errors import LostProcessError
 from pvnas.runtime.progress import clean
-from pvnas.runtime.signals import EXIT_CODE
+from pvnas.runtime.signals import EXIT_CODE, STARTED_BY
 
 RESTARTS = 3
 SECONDS_TO_STOP = "600"

@@ -14,11 +14,19 @@ from pvnas.cli.command import Argument
 from pvnas.config import PRESETS, DataConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
-from pvnas.settings import CONFIG_NAME, all_fields, shown
+from pvnas.settings import CONFIG_NAME, all_fields, checked_hours, human_number, shown
 
 JSON = Argument("--json", "print JSON", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
 CONFIG = Argument("--config", "YAML file with fields, over the preset", None, metavar="FILE")
+HOURS = Argument(
+    "--hours",
+    "choose all that a preset holds by the videos and this machine's speed, to be done in so long; as --preset auto, "
+    "which is an hour",
+    None,
+    metavar="H",
+    convert=checked_hours,
+)
 RUN = Argument("run", "run directory", metavar="RUN")
 DEADLINE = Argument(
     "--deadline", "time for one video, and as much again for each minute and each 60 MiB of it", 60.0, metavar="SECONDS"
@@ -61,6 +69,27 @@ def clip_shape(text: str) -> tuple[int, int, int]:
 CLIP = partial(Argument, "--clip", metavar="TxHxW", convert=clip_shape)
 
 
+def checked_cost(text: str) -> int:
+    """Return multiply-accumulates or parameters as a number: of 300000000, 0.3G or 3e8. UserError for other texts."""
+    number = human_number(text)
+    if number is None:
+        try:
+            number = round(float(text))
+        except (ValueError, OverflowError):
+            number = 0
+    if number < 1:
+        raise UserError(f"a cost is a number of at least 1, such as 0.3G or 3M, not {shown(text)}")
+    return number
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return number and parts out of a text such as 3/16. UserError for any other."""
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts) <= 100_000):
+        raise UserError(f"--part takes a number of so many parts, such as 3/16, not {shown(text)}")
+    return int(number), int(parts)
+
+
 def run_directory(path: str, instead: str = "make one with: pvnas run DATA") -> Path:
     """The directory of a run. UserError if it is none, with what to do ``instead``."""
     run_dir = Path(path)
@@ -75,6 +104,8 @@ def model_directory(path: str) -> Path:
     lacking = next((name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()), None)
     if lacking is None:
         return folder
+    if (folder / "peer.json").is_file():
+        raise UserError(f"{shown(path)} holds a network to compare with, which is not kept for predictions")
     if (folder / "config.yaml").is_file():
         raise UserError(
             f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"

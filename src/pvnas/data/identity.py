@@ -249,7 +249,7 @@ def open_to_learn(config: RunConfig) -> OpenedVideos:
     """
     earlier = config.data.splits_of
     if not earlier:
-        return open_videos(config.data, config.seed)
+        return open_videos(config.data, config.split_seed)
     learnt = read_learnt(Path(earlier))
     if learnt is None or names_pack(config.data):
         what = "is not read for a pack, which has its splits" if learnt else f"holds no {FILE}: name a run directory"
@@ -370,7 +370,11 @@ def _learnt_unrecorded(config: RunConfig, run_dir: Path, root: Path, entries: Se
     results = {result.path: result for result in read_check_results(run_dir / JSON_NAME)}
     known = [entry for entry in entries if entry.path in results]
     splits = dict(
-        zip((e.path for e in known), complete_splits(known, False, shares_of(config.data), config.seed), strict=True)
+        zip(
+            (e.path for e in known),
+            complete_splits(known, False, shares_of(config.data), config.split_seed),
+            strict=True,
+        )
     )
     labels = {entry.path: ids.get(class_key(entry.label)) for entry in known}
     foreign = next((entry for entry in known if labels[entry.path] is None), None)
@@ -412,7 +416,7 @@ def _open_learnt_pack(
     config: RunConfig, run_dir: Path, learnt: LearntVideos | None
 ) -> tuple[OpenedVideos, LearntVideos]:
     """Return the pack that a run has learnt from. Raises UserError for another one."""
-    opened = open_videos(config.data, config.seed)
+    opened = open_videos(config.data, config.split_seed)
     assert opened.info is not None
     now = learnt_of(opened, opened.catalog, {})
     if learnt is not None:

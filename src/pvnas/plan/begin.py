@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pvnas.config import RunConfig
+from pvnas.config import BudgetConfig, RunConfig
 from pvnas.data.cache_room import room_for
 from pvnas.data.check import Limits, check_videos
 from pvnas.data.check.results import CheckResult, usable
@@ -53,7 +53,7 @@ def planned_config(run_dir: Path, hours: float, wishes: Wishes) -> RunConfig:
     check_place(run_dir, config.data)
     make_run_directory(run_dir)
     with run_lock(run_dir), StopRequest() as stop, Progress() as progress:
-        check_before_start(config, run_dir, len(opened.catalog.classes))
+        check_before_start(replace(config, budget=BudgetConfig()), run_dir, len(opened.catalog.classes))
         device = choose_device(config.device)
         set_threads(config.threads)
         keep_freed_memory()

@@ -7,7 +7,7 @@ on in the values below.
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
+from pvnas.preflight import check_budget
 from pvnas.settings import all_fields, check_config, differences, get_field, plain, set_field
 
 AIM = 0.9
@@ -106,7 +107,7 @@ def choose(facts: Facts, speeds: Speeds, hours: float, wishes: Wishes) -> Plan:
     Raises UserError, with the least hours, where not even one epoch of each stage fits by far.
     """
     there = AIM * 3600 * hours
-    sizes = sizes_for(facts)
+    sizes = _within_budget(sizes_for(facts), facts, wishes)
     plans = [fitted(sized_config(facts, size, wishes), facts, speeds, there, wishes) for size in sizes]
     fitting = [
         (plan, plan.train_steps >= _needed_steps(size, plan.config, facts, wishes))
@@ -126,6 +127,22 @@ def choose(facts: Facts, speeds: Speeds, hours: float, wishes: Wishes) -> Plan:
 def sizes_for(facts: Facts) -> list[Size]:
     """Return the sizes that these videos have the pixels for, at least the first ones."""
     return [size for n, size in enumerate(SIZES) if n <= MEASURED_FIRST or size.crop <= CROP_OF_SIDE * facts.short_side]
+
+
+def _within_budget(sizes: Sequence[Size], facts: Facts, wishes: Wishes) -> list[Size]:
+    """Return the sizes of which a network keeps the budget. Raises UserError where none does."""
+
+    def keeps(size: Size) -> bool:
+        try:
+            check_budget(sized_config(facts, size, wishes), len(facts.classes))
+        except UserError:
+            return False
+        return True
+
+    kept = [size for size in sizes if keeps(size)]
+    if not kept:
+        check_budget(sized_config(facts, sizes[0], wishes), len(facts.classes))
+    return kept
 
 
 def _needed_steps(size: Size, config: RunConfig, facts: Facts, wishes: Wishes) -> int:

@@ -56,7 +56,7 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     macros: Any = environment.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
     if not record.searched:  # nothing decided here: the genotype was given
-        names = [name for name in names if name != "search"]
+        names = [name for name in names if name != "search" and not (record.peer and name == "cells")]
     if not record.augmented:  # of a run that has not trained yet, or a test on another set
         names.remove("augmented")
     if not record.samples:

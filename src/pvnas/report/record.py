@@ -19,7 +19,7 @@ from pvnas.report.text import clean
 from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
 MAX_FILE_BYTES = 64 << 20
-TESTED, AUGMENTED = "tested.json", "samples/augmented.png"
+TESTED, AUGMENTED, PEER = "tested.json", "samples/augmented.png", "peer.json"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     tested: dict[str, Any] = field(default_factory=dict)
     """Where a network of another directory was tested on another set: ``run`` and ``data``, where these lie."""
+    peer: dict[str, Any] = field(default_factory=dict)
+    """Where a network to compare with was trained in place of one of a genotype: its name as ``network``, its width."""
     missing: dict[str, str] = field(default_factory=dict)
     """Expected files that are not there, with what they would hold."""
     unreadable: list[str] = field(default_factory=list)
@@ -86,7 +88,7 @@ class RunRecord:
     @property
     def searched(self) -> bool:
         """Whether the cells were searched here, or will be: not those of `--genotype`, nor of a test on another set."""
-        return bool(self.search or self.alphas or self.genotype is None)
+        return not self.peer and bool(self.search or self.alphas or self.genotype is None)
 
     def setting(self, name: str) -> Any:
         """Return a setting by its dotted name, or None."""
@@ -142,6 +144,9 @@ def read_run(run_dir: str | Path) -> RunRecord:
     if (folder / TESTED).is_file():
         _read(record, TESTED, _field("tested", _read_object))
         record.missing = {}  # the rest is in the directory of the run
+    if (folder / PEER).is_file():
+        _read(record, PEER, _field("peer", _read_object))
+        record.missing.pop("genotype.json", None)
     if not record.searched:
         record.missing.pop("alphas.safetensors", None)
     return record

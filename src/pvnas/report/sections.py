@@ -129,9 +129,26 @@ def _departures(record: RunRecord) -> Iterator[str]:
     if _temperatures(record) is not None:
         first, last = map(record.setting, TEMPERATURES)
         yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
+    budget = genotype.about.get("budget") if (genotype := record.genotype) else None
+    if genotype and isinstance(budget, dict) and is_number(lost := _lost_score(budget)):
+        limits = " and ".join(
+            f"{number(budget[name])} {what}"
+            for name, what in (("params", "parameters"), ("macs", "multiply-accumulates of a view"))
+            if name in budget
+        )
+        yield (
+            f"The cells are the best ones within {limits}: {budget.get('edges_changed')} of "
+            f"{len(list(genotype.edges()))} edges are others than without it, at {lost:.3g} of the sum of log scores."
+        )
     if is_number(mean_of) and mean_of > 1 and is_number(stopped):
         since = max(1, int(stopped) + 1 - int(mean_of))
         yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."
+
+
+def _lost_score(budget: Mapping[str, Any]) -> float | None:
+    """Return what a budget has cost in log score, None where the notes do not say."""
+    without, within = budget.get("log_score_without"), budget.get("log_score")
+    return float(without - within) if is_number(without) and is_number(within) else None
 
 
 def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:

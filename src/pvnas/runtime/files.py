@@ -144,7 +144,9 @@ def is_held(path: Path) -> bool:
     """Return whether a living process is writing this file or folder."""
     if path.is_symlink() or not path.exists():
         return False
-    with opened(path) as descriptor, suppress(OSError):
+    # NFS locks only what is open for writing, and a folder cannot be.
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    with suppress(OSError), opened(path, flags) as descriptor:
         return not lock_descriptor(descriptor, blocking=False)
     return False
 

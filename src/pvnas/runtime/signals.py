@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Self
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
+STARTED_BY = "PVNAS_STARTED_BY"
+"""Of the environment: the process with which one that it has started is to end."""
 
 
 class Interrupted(BaseException):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
-from pvnas.search.derive import collapse_record, collapse_warning, derive, effective_alphas
-from pvnas.search.relaxation import has_temperature, relaxation_at, temperature_at
+from pvnas.search.derive import collapse_warning
+from pvnas.search.history import HISTORY, alpha_name, genotype_of_epoch, limits_of, price_table
+from pvnas.search.relaxation import relaxation_at
 from pvnas.search.step import StepBatches, search_step
+from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import Genotype
 from pvnas.space.layers import FOLDED, PLAIN
 from pvnas.space.supernet import Supernet, relaxed
@@ -164,32 +167,21 @@ class SearchStage(Stage):
         return dict(genotype.about["collapse"])
 
     def _derived(self, epoch: int, history: dict[str, Tensor]) -> Genotype:
-        """Return the genotype of this epoch, from the alphas of as many epochs as the config asks for."""
-        config, search = self.config, self.config.search
-        epochs = range(max(1, epoch + 1 - search.derive_epochs), epoch + 1)
-        if missing := [each for each in epochs if not any(name.startswith(alpha_name(each)) for name in history)]:
-            raise UserError(
-                f"{self.run_dir}/alphas.safetensors lacks epoch {missing[0]}, which search.derive_epochs "
-                f"{search.derive_epochs} needs; search anew in another --dir"
-            )
-        categories = self.network.architecture_parameters()
-        by_epoch = [{category: history[alpha_name(each, category)] for category in categories} for each in epochs]
-        temperatures = [temperature_at(search.alphas, each, self.epochs) for each in epochs]
-        alphas = effective_alphas(by_epoch, temperatures)
-        genotype = derive(alphas)
-        about: dict[str, Any] = {"epoch": epoch, "seed": config.seed, "preset": config.preset}
-        if search.derive_epochs > 1:
-            about["mean_of_epochs"] = list(epochs)
-        if has_temperature(search.alphas):
-            about["temperature"] = temperatures[-1]
-        return genotype.with_about(**about, collapse=collapse_record(alphas, genotype))
+        """Return the genotype of this epoch."""
+        categories = tuple(self.network.architecture_parameters())
+        return genotype_of_epoch(self.config, epoch, history, categories, self.prices, limits_of(self.config))
+
+    @cached_property
+    def prices(self) -> CostTable | None:
+        """What the edges of the derived network cost, where there is a budget."""
+        return price_table(self.config, len(self.weight_videos.catalog.classes)) if limits_of(self.config).any else None
 
     def _genotype_path(self, epoch: int) -> Path:
         return self.run_dir / "genotypes" / f"epoch_{epoch:03d}.json"
 
     def _write_alphas(self, epoch: int) -> dict[str, Tensor]:
         """Add this epoch's alphas to the history, in place of whatever an interrupted run left beyond it; return it."""
-        path = self.run_dir / "alphas.safetensors"
+        path = self.run_dir / HISTORY
         history = load_tensors(path) if path.exists() and epoch > 0 else {}
         earlier = {name: alpha for name, alpha in history.items() if name < alpha_name(epoch)}
         alphas = self.network.architecture_parameters()
@@ -208,11 +200,6 @@ class SearchStage(Stage):
         if not path.exists():
             raise UserError(f"search.stop_epoch is {epoch}, but the search has epochs 1 to {self.epochs}")
         return Genotype.load(path)
-
-
-def alpha_name(epoch: int, category: str = "") -> str:
-    """Return the name that alphas after an epoch have in the history."""
-    return f"epoch_{epoch:03d}/{category}"
 
 
 def split_for_objective(config: RunConfig, train: VideoDataset) -> tuple[VideoDataset, VideoDataset | None]:

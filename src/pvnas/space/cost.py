@@ -100,9 +100,10 @@ def network_cost(
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if math.prod(clip) <= LARGE_CLIP else "meta"):
         thin = PVNASNetwork(genotype, replace(config, width=2), num_classes=1)
     macs = activations = 0
-    for layer, positions in zip(_counted(network), _positions(thin, clip), strict=True):
-        activations += positions * len(layer.weight)
-        macs += positions * layer.weight.numel()
+    x_NCTHW = torch.zeros(1, _in_channels(thin), *clip, device=next(thin.parameters()).device)
+    for layer, number in zip(counted_layers(network), positions(thin, x_NCTHW), strict=True):
+        activations += number * len(layer.weight)
+        macs += number * layer.weight.numel()
     return Cost(count_parameters(network), macs, activations, clip)
 
 
@@ -111,24 +112,25 @@ def _in_channels(network: nn.Module) -> int:
     return int(getattr(network, "in_channels", 3))
 
 
-def _counted(network: nn.Module) -> list[nn.Conv3d | nn.Linear]:
+def counted_layers(network: nn.Module) -> list[nn.Conv3d | nn.Linear]:
+    """Return the layers whose multiply-accumulates count, in a fixed order."""
     return [module for module in network.modules() if isinstance(module, nn.Conv3d | nn.Linear)]
 
 
-def _positions(network: nn.Module, clip: tuple[int, int, int]) -> list[int]:
-    """Return how many positions (frames x height x width; 1 of a linear layer) each counted layer puts out."""
-    positions: dict[nn.Module, int] = {}
+def positions(network: nn.Module, x_NCTHW: Tensor) -> list[int]:
+    """Return how many positions (frames x height x width; 1 of a linear layer) each counted layer puts out for x."""
+    found: dict[nn.Module, int] = {}
 
     def note(layer: nn.Module, _: Any, output: Tensor) -> None:
-        positions[layer] = output[0, 0].numel()
+        found[layer] = output[0, 0].numel()
 
-    layers = _counted(network)
+    layers = counted_layers(network)
     hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
-        network.eval()(torch.zeros(1, _in_channels(network), *clip, device=next(network.parameters()).device))
+        network.eval()(x_NCTHW)
     for hook in hooks:
         hook.remove()
-    return [positions[layer] for layer in layers]
+    return [found[layer] for layer in layers]
 
 
 def measure_latency(

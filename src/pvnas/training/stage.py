@@ -12,6 +12,9 @@ from pvnas.data.balance import class_weights
 from pvnas.data.clips.loader import Batch, Extras, steps_per_epoch, training_batches
 from pvnas.data.dataset import VideoDataset
 from pvnas.fast.accelerate import accelerate_training
+from pvnas.peers import Peer, width_of
+from pvnas.peers.networks import PeerNetwork
+from pvnas.peers.residual import ResidualNetwork
 from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.gpu import Graphs
 from pvnas.runtime.loop import Stage, with_prefix
@@ -19,6 +22,7 @@ from pvnas.runtime.optimizers import weight_optimizer
 from pvnas.runtime.random import key, seed_all
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
+from pvnas.space.stem import time_stride
 from pvnas.training import divergence
 from pvnas.training.average import MovingAverage
 from pvnas.training.evaluate import validate
@@ -38,6 +42,17 @@ def derived_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNA
             drop_rate=config.train.dropout,
             drop_path_rate=config.train.drop_path,
         )
+
+
+def peer_network(config: RunConfig, peer: Peer, classes: int, macs: float | None) -> PeerNetwork | ResidualNetwork:
+    """Return a network to compare with as its training begins; its width is the published one, or that of ``macs``."""
+    options = {"num_classes": classes, "in_channels": config.clip.channels}
+    options |= {"time_stride": time_stride(config.stem)} if peer.strides_time else {}
+    clip = (config.clip.frames, config.test.crop, config.test.crop)
+    width = peer.width if macs is None else width_of(peer, macs, clip, **options)
+    rates = {"drop_rate": config.train.dropout, "drop_path_rate": config.train.drop_path}
+    with seed_all(key(config.seed, "network")):
+        return peer.build(width, **options, **rates)
 
 
 class TrainStage(Stage):

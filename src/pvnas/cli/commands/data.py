@@ -11,25 +11,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pvnas.api import config_of
 from pvnas.cli.command import Argument, Command, command
-from pvnas.cli.shared import CONFIG, DEADLINE, JSON, PRESET, VIDEOS, data_config, print_json, print_table
+from pvnas.cli.shared import CONFIG, DEADLINE, JSON, PRESET, VIDEOS, data_config, part_of, print_json, print_table
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
-from pvnas.settings import shown
 
 if TYPE_CHECKING:
     from pvnas.data.catalog import Catalog
 
 ODD_VIDEOS_SHOWN = 200
 MISSING_SHOWN = 20
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """Return number and parts out of a text such as 3/16. UserError for any other."""
-    number, slash, parts = text.partition("/")
-    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts) <= 100_000):
-        raise UserError(f"--part takes a number of so many parts, such as 3/16, not {shown(text)}")
-    return int(number), int(parts)
 
 
 PART = Argument(
@@ -247,6 +238,7 @@ def verify(args: Namespace) -> None:
     "data shapes",
     Argument("folder", "new or empty folder", metavar="DIR"),
     Argument("--seed", "the same seed draws the same videos", 0),
+    Argument("--videos-per-class", "of 8 classes; 100 : 15 : 25 of them are for training, validation and test", 140),
     example="pvnas data shapes shapes",
 )
 def shapes(args: Namespace) -> None:
@@ -254,5 +246,5 @@ def shapes(args: Namespace) -> None:
     from pvnas.data.shapes import write_shapes
 
     with Progress() as progress:
-        write_shapes(Path(args.folder), seed=args.seed, progress=progress)
+        write_shapes(Path(args.folder), videos_per_class=args.videos_per_class, seed=args.seed, progress=progress)
     print(args.folder)

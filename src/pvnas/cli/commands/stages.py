@@ -7,11 +7,22 @@ from typing import Any
 
 from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import CONFIG, PRESET, RUN, model_directory, print_json, print_table, run_directory, speaks
+from pvnas.cli.shared import (
+    CONFIG,
+    HOURS,
+    PRESET,
+    RUN,
+    checked_cost,
+    model_directory,
+    print_json,
+    print_table,
+    run_directory,
+    speaks,
+)
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
-from pvnas.settings import check_resumable, checked_hours, load_config
+from pvnas.settings import check_resumable, load_config
 
 PROCESSES = Argument(
     "--processes",
@@ -26,15 +37,6 @@ DATA_AND_CONFIG = (
     PRESET,
     CONFIG,
     PROCESSES,
-)
-
-HOURS = Argument(
-    "--hours",
-    "choose all that a preset holds by the videos and this machine's speed, to be done in so long; as --preset auto, "
-    "which is an hour",
-    None,
-    metavar="H",
-    convert=checked_hours,
 )
 
 
@@ -102,16 +104,36 @@ def search(args: Namespace) -> None:
     "train",
     *DATA_AND_CONFIG,
     Argument("--genotype", "genotype to train [the run's own]", None, metavar="FILE"),
+    Argument("--peer", "train a published network in its place, by the same recipe: x3d-s, ...", None, metavar="NAME"),
+    Argument(
+        "--macs",
+        "the peer as wide as has about so many a view, such as 0.3G [as published]",
+        None,
+        metavar="N",
+        convert=checked_cost,
+    ),
+    Argument("--macs-of", "the peer as wide as has about those of a tested run", None, metavar="RUN"),
     takes_config=True,
-    example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again",
+    example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again\n"
+    "pvnas train my_videos --peer x3d-s --macs 0.3e9 --dir runs/x3d-s",
 )
 def train(args: Namespace) -> None:
-    """Only train and test: the network of a genotype, from scratch."""
+    """Only train and test: the network of a genotype, or another to compare with, from scratch."""
+    if args.genotype and args.peer:
+        raise UserError("--genotype and --peer: name one of them")
+    if args.macs is not None and args.macs_of:
+        raise UserError("--macs and --macs-of: name one of them")
+    if (args.macs is not None or args.macs_of) and not args.peer:
+        raise UserError("--macs makes a network to compare with as wide as fits it: name it, as --peer residual")
     config, run_dir = _config_of(args)
     from pvnas import pipeline
 
-    genotype = Path(args.genotype) if args.genotype else None
-    _print_outcome(pipeline.train(config, run_dir, genotype), run_dir)
+    if args.peer:
+        macs = pipeline.macs_of(Path(args.macs_of)) if args.macs_of else args.macs
+        results = pipeline.train_peer(config, run_dir, args.peer, macs)
+    else:
+        results = pipeline.train(config, run_dir, Path(args.genotype) if args.genotype else None)
+    _print_outcome(results, run_dir)
 
 
 @command(

@@ -6,12 +6,9 @@ It has no part of the search space but the kinds of layers. Legend: N clips, C c
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvnas.space.cost import count_macs
 from pvnas.space.layers import FOLDED, to_channels_last
 from pvnas.space.network import drop_path
 
@@ -81,20 +78,3 @@ class ResidualNetwork(nn.Module):
         x_NC = self.blocks(self.stem(to_channels_last(x_NCTHW))).mean((2, 3, 4))
         scores_NK: Tensor = self.classifier(F.dropout(x_NC, self.drop_rate, self.training))
         return scores_NK
-
-
-def width_for(macs: float, depth: int, clip: tuple[int, int, int], **options: int) -> int:
-    """Return the width whose multiply-accumulates of one (T, H, W) view are nearest to ``macs``.
-
-    ``options``: ``num_classes``, ``in_channels`` and ``time_stride`` of the network.
-    They are a w^2 + b w of the width w, so that two thin networks say what a and b are.
-    """
-
-    def at(width: int) -> int:
-        return count_macs(ResidualNetwork(width, depth, **options), clip)[0]
-
-    one, two = at(1), at(2)
-    a = two / 2 - one
-    b = one - a
-    exact = (math.sqrt(b * b + 4 * a * macs) - b) / (2 * a)
-    return min((max(1, math.floor(exact)), math.ceil(exact)), key=lambda w: abs(a * w * w + b * w - macs))

@@ -1,0 +1,90 @@
+"""The alphas that a search leaves after each epoch, and the genotype that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pvnas.config import RunConfig
+from pvnas.errors import UserError
+from pvnas.search.budget import Limits, Scores, derive_within
+from pvnas.search.derive import collapse_record, derive, effective_alphas
+from pvnas.search.relaxation import has_temperature, temperature_at
+from pvnas.space.cost_table import CostTable
+from pvnas.space.genotype import Genotype
+from pvnas.space.operations import operations_of
+
+HISTORY = "alphas.safetensors"
+
+
+def alpha_name(epoch: int, category: str = "") -> str:
+    """Return the name that alphas after an epoch have in the history; 0: before the first."""
+    return f"epoch_{epoch:03d}/{category}"
+
+
+def limits_of(config: RunConfig) -> Limits:
+    """Return what the config's budget allows a network."""
+    return Limits(config.budget.params or None, config.budget.macs or None)
+
+
+def price_table(config: RunConfig, classes: int) -> CostTable:
+    """Return the prices of edges in the networks that a config derives, for one view of its test."""
+    return CostTable.made_for(config.network, (config.clip.frames, config.test.crop, config.test.crop), classes)
+
+
+def alphas_of_epoch(
+    config: RunConfig, epoch: int, history: Mapping[str, Tensor], categories: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return what the genotype of an epoch is derived from: of as many epochs as the config asks for.
+
+    ``history``: alphas by ``alpha_name``. Raises UserError where it lacks one.
+    """
+    search = config.search
+    epochs = range(max(1, epoch + 1 - search.derive_epochs), epoch + 1)
+    if missing := [each for each in epochs if any(alpha_name(each, name) not in history for name in categories)]:
+        mean_of = f", which search.derive_epochs {search.derive_epochs} needs" if len(epochs) > 1 else ""
+        raise UserError(
+            f"{HISTORY} lacks epoch {missing[0]}{mean_of}; a search that is not finished goes on with its own command, "
+            "of another one search anew in another --dir"
+        )
+    if other := [n for n in categories if history[alpha_name(epoch, n)].shape[-1] != len(operations_of(n))]:
+        raise UserError(
+            f"{HISTORY}: {other[0]} was searched with other operations than there are; register those that it had"
+        )
+    by_epoch = [{name: history[alpha_name(each, name)] for name in categories} for each in epochs]
+    return effective_alphas(by_epoch, [temperature_at(search.alphas, each, search.epochs) for each in epochs])
+
+
+def genotype_of_epoch(
+    config: RunConfig,
+    epoch: int,
+    history: Mapping[str, Tensor],
+    categories: Sequence[str],
+    table: CostTable | None = None,
+    limits: Limits | None = None,
+) -> Genotype:
+    """Return the genotype of an epoch by the paper's rule, or with a table of prices the best within the limits.
+
+    Its notes say where it is from, and what the limits have changed. Raises UserError where nothing is within them.
+    """
+    search = config.search
+    alphas = alphas_of_epoch(config, epoch, history, categories)
+    genotype = free = derive(alphas)
+    about: dict[str, Any] = {"epoch": epoch, "seed": config.seed, "preset": config.preset}
+    if search.derive_epochs > 1:
+        about["mean_of_epochs"] = list(range(max(1, epoch + 1 - search.derive_epochs), epoch + 1))
+    if has_temperature(search.alphas):
+        about["temperature"] = temperature_at(search.alphas, epoch, search.epochs)
+    if table is not None and limits is not None and limits.any:
+        genotype, scores = derive_within(alphas, table, limits), Scores(alphas)
+        about["budget"] = {
+            **limits.given,
+            "cost": table.of(genotype)._asdict(),
+            "cost_without": table.of(free)._asdict(),
+            "edges_changed": len(set(genotype.edges()) - set(free.edges())),
+            "log_score": scores.of(genotype),
+            "log_score_without": scores.of(free),
+        }
+    return genotype.with_about(**about, collapse=collapse_record(alphas, genotype))

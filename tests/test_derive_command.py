@@ -1,0 +1,78 @@
+"""`pvnas derive`: the cells of a finished search within a budget; and a run that was given one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import pvnas
+from pvnas.cli import main
+from pvnas.space.genotype import Genotype
+
+OPTIONS = {
+    "tensorboard": False,
+    "clip.frames": 2,
+    "search.width": 2,
+    "search.epochs": 1,
+    "train.epochs": 1,
+    "search.batch.clips_per_shard": 8,
+    "train.batch.clips_per_shard": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("derive") / "run"
+    pvnas.run(tiny_shapes, folder, preset="tiny", overrides=OPTIONS)
+    return folder
+
+
+def test_cells_within_a_budget_need_no_new_search(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = json.loads((run_dir / "results.json").read_text())
+    assert main(["derive", str(run_dir), "--json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free["cost"] == free["cost_without"] == {"params": cost["params"], "macs": cost["macs_per_view"]}
+    limit, out = int(0.8 * cost["macs_per_view"]), tmp_path / "small.json"
+    assert main(["derive", str(run_dir), "--budget.macs", str(limit), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ of 32 edges are others, at [\d.e-]+ of the sum of log scores:", said)
+    assert f"--config {run_dir}/config.yaml --genotype {out} --dir NEW_RUN" in said
+    genotype = Genotype.load(out)
+    assert genotype != Genotype.load(run_dir / "genotype.json")
+    assert genotype.about["budget"]["cost"]["macs"] <= limit
+    assert main(["derive", str(run_dir), "--epoch", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epoch"] == 1
+
+
+def test_a_run_with_a_budget_keeps_it_and_its_page_says_so(tiny_shapes: Path, run_dir: Path, tmp_path: Path) -> None:
+    macs = json.loads((run_dir / "results.json").read_text())["macs_per_view"]
+    kilo = f"{0.8 * macs / 1000:.1f}k"
+    results = pvnas.run(
+        tiny_shapes, tmp_path / "run", preset="tiny", overrides={**OPTIONS, "budget.macs": kilo, "seed": 0}
+    )
+    assert results["macs_per_view"] <= 0.8 * macs + 50
+    for path in (tmp_path / "run" / "genotypes").iterdir():
+        assert Genotype.load(path).about["budget"]["cost"]["macs"] <= 0.8 * macs + 50
+    page = re.sub(r"<[^>]*>", " ", (tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert re.search(r"The cells are the best ones within .* multiply-accumulates of a view: \d+ of 32 edges", page)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--budget.macs", "10"], "no network of this layout, width and clip is within budget.macs 10 (the least"),
+        (["--budget.macs", "5x"], "a cost is a number of at least 1, such as 0.3G or 3M, not '5x'"),
+        (["--budget.params", "0"], "a cost is a number of at least 1, such as 0.3G or 3M, not '0'"),
+        (["--epoch", "9"], "has epochs 1 to 1"),
+    ],
+)
+def test_mistakes_are_one_line(run_dir: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["derive", str(run_dir), *words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert says in err
