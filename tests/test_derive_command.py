@@ -49,6 +49,23 @@ def test_cells_within_a_budget_need_no_new_search(
     assert json.loads(capsys.readouterr().out)["epoch"] == 1
 
 
+def test_all_that_a_search_has_to_offer_is_listed_and_drawn(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pareto", str(run_dir), "--json", "--out", str(tmp_path / "front.csv")]) == 0
+    points = json.loads(capsys.readouterr().out)
+    assert len(points) > 20
+    assert [point["chosen"] for point in points].count(True) == 1
+    lines = (tmp_path / "front.csv").read_text().splitlines()
+    assert lines[0] == "MACs of a view,parameters,log score,chosen"
+    assert len(lines) == 1 + len(points)
+    assert main(["pareto", str(run_dir)]) == 0
+    assert f"{len(points)} in all; with --out FILE all of them" in capsys.readouterr().out
+    assert "What other budgets would cost" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert (run_dir / "figures" / "front.svg").exists()
+    assert main(["pareto", str(tmp_path)]) == 2
+
+
 def test_a_run_with_a_budget_keeps_it_and_its_page_says_so(tiny_shapes: Path, run_dir: Path, tmp_path: Path) -> None:
     macs = json.loads((run_dir / "results.json").read_text())["macs_per_view"]
     kilo = f"{0.8 * macs / 1000:.1f}k"

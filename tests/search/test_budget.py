@@ -15,7 +15,7 @@ from torch import Tensor
 from pvnas.config import PV_NAS_L, RunConfig, laptop, tiny
 from pvnas.errors import UserError
 from pvnas.preflight import check_budget
-from pvnas.search.budget import Limits, Scores, derive_within
+from pvnas.search.budget import Limits, Scores, derive_within, pareto_front
 from pvnas.search.derive import derive
 from pvnas.search.history import alpha_name, genotype_of_epoch, price_table
 from pvnas.space.cost import network_cost
@@ -130,6 +130,24 @@ def test_less_budget_never_scores_more_and_the_least_is_the_cheapest(paper: Cost
     assert paper.of(derive_within(alphas, paper, Limits(macs=least))).macs == least
     with pytest.raises(UserError):
         derive_within(alphas, paper, Limits(macs=least - 1))
+
+
+def test_the_front_has_what_a_budget_of_each_of_its_costs_finds(paper: CostTable) -> None:
+    alphas = alphas_of(2)
+    points = pareto_front(alphas, paper)
+    assert max(points, key=lambda point: point.log_score).genotype == derive(alphas)
+    assert [point.price.macs for point in points] == sorted(point.price.macs for point in points)
+    for point in points[:: len(points) // 12]:
+        assert paper.of(point.genotype) == point.price
+        assert Scores(alphas).of(point.genotype) == pytest.approx(point.log_score)
+        assert derive_within(alphas, paper, Limits(*point.price)) == point.genotype
+    for one, other in combinations(points, 2):
+        worse = (
+            one.price.params >= other.price.params,
+            one.price.macs >= other.price.macs,
+            one.log_score <= other.log_score,
+        )
+        assert not all(worse)
 
 
 def test_the_published_cost_as_a_budget_holds_by_another_count(paper: CostTable) -> None:

@@ -113,6 +113,14 @@ def model_directory(path: str) -> Path:
     raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
 
 
+def classes_of(run_dir: Path) -> int:
+    """Return the number of classes of a run. UserError where its files do not say."""
+    try:
+        return len(json.loads((run_dir / "catalog.json").read_bytes())["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{run_dir}/catalog.json does not say which classes the run has") from None
+
+
 def speaks() -> bool:
     """Whether this is the process that speaks, of those that share a run."""
     from pvnas.runtime.distributed import place_of

@@ -138,6 +138,22 @@ def _plot_categories(ax: Axes, search: Entries, key: str, cells: Collection[str]
     ax.legend(ncols=len(cells), loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
+def front_figure(macs_N: Sequence[float], scores_N: Sequence[float], chosen: tuple[float, float]) -> Figure:
+    """Return the log scores of the best genotypes against their multiply-accumulates, and the chosen one among them.
+
+    ``macs_N`` rise; a genotype that another one beats in both is left out.
+    """
+    figure = Figure(figsize=(10.4, 2.8), layout="constrained")
+    ax = figure.subplots()
+    best = np.maximum.accumulate(np.asarray(scores_N, dtype=np.float64))
+    ax.step(np.asarray(macs_N) / 1e9, best, where="post", color=VALIDATION_COLOUR)
+    ax.plot([chosen[0] / 1e9], [chosen[1]], "o", color=EXTRA_COLOUR, markersize=6, label="chosen")
+    ax.set_xlabel("multiply-accumulates of a view (G)")
+    ax.set_ylabel("sum of log scores")
+    ax.legend(loc="lower right")
+    return figure
+
+
 def entropy_figure(search: Entries, cells: Collection[str]) -> Figure:
     """Return the mean entropy of softmax(alpha) per category over the epochs, in nats."""
     figure, (ax,) = _panels(2.7, 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,8 +23,11 @@ from pvnas.report.cells import draw_cell, draw_legend
 from pvnas.report.record import RunRecord
 from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
+from pvnas.search.budget import Scores
 from pvnas.search.derive import OPERATIONS_PER_CELL, collapsed_cells
+from pvnas.search.history import alpha_name, alphas_of_epoch, front_of_epoch, price_table
 from pvnas.search.relaxation import has_temperature, temperature_at
+from pvnas.settings import CONFIG_NAME, load_config
 from pvnas.space.cost import network_cost
 from pvnas.space.genotype import CATEGORIES, Genotype
 
@@ -105,8 +109,32 @@ def search(record: RunRecord, draw: Draw) -> dict[str, Any]:
         "parameter_free": parameter_free,
         "entropy": entropy,
         "alphas": alphas,
+        "front": _front(record, draw),
         "notes": list(_departures(record)),
     }
+
+
+def _front(record: RunRecord, draw: Draw) -> Markup | None:
+    """Return the figure of what cells of any cost score; None where the files do not say all that it takes."""
+    genotype, classes = record.genotype, record.catalog.get("classes")
+    epoch = genotype.about.get("epoch") if genotype else None
+    if genotype is None or not isinstance(epoch, int) or not isinstance(classes, list) or not record.alphas:
+        return None
+    try:
+        config = load_config(file=record.folder / CONFIG_NAME)
+        history = {
+            alpha_name(each, category): torch.from_numpy(alpha_PEO[row])
+            for category, alpha_PEO in record.alphas.items()
+            for row, each in enumerate(record.alpha_epochs)
+        }
+        points = front_of_epoch(config, epoch, history, tuple(genotype.cells), len(classes))
+        own = price_table(config, len(classes)).of(genotype).macs
+        score = Scores(alphas_of_epoch(config, epoch, history, tuple(genotype.cells))).of(genotype)
+    except UserError:
+        return None
+    macs, scores = [point.price.macs for point in points], [point.log_score for point in points]
+    title = f"Log score of the best cells of any cost: {len(points)} of them, and the chosen ones"
+    return draw("front", title, figures.front_figure, macs, scores, (own, score))
 
 
 def _temperatures(record: RunRecord) -> NDArray[Any] | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
-from pvnas.search.budget import Limits, Scores, derive_within
+from pvnas.search.budget import Limits, Point, Scores, derive_within, pareto_front
 from pvnas.search.derive import collapse_record, derive, effective_alphas
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost_table import CostTable
@@ -88,3 +88,10 @@ def genotype_of_epoch(
             "log_score_without": scores.of(free),
         }
     return genotype.with_about(**about, collapse=collapse_record(alphas, genotype))
+
+
+def front_of_epoch(
+    config: RunConfig, epoch: int, history: Mapping[str, Tensor], categories: Sequence[str], classes: int
+) -> list[Point]:
+    """Return the genotypes of an epoch that no other one beats in both costs and in log score, the cheapest first."""
+    return pareto_front(alphas_of_epoch(config, epoch, history, categories), price_table(config, classes))

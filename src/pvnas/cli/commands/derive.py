@@ -1,23 +1,14 @@
 """``pvnas derive``: the cells of a finished search once more: within a budget, or of another epoch."""
 
-import json
 import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON, RUN, checked_cost, print_json, print_table, run_directory
+from pvnas.cli.shared import JSON, RUN, checked_cost, classes_of, print_json, print_table, run_directory
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, load_config
-
-
-def _classes(run_dir: Path) -> int:
-    """Return the number of classes of a run."""
-    try:
-        return len(json.loads((run_dir / "catalog.json").read_bytes())["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run_dir}/catalog.json does not say which classes the run has") from None
 
 
 @command(
@@ -63,7 +54,7 @@ def derive(args: Namespace) -> None:
         raise UserError(f"--epoch {epoch}: the search of {run_dir} has epochs 1 to {config.search.epochs}")
     categories = tuple(dict.fromkeys(name.partition("/")[2] for name in alphas))
     limits = Limits(asked["budget.params"], asked["budget.macs"])
-    table = price_table(config, _classes(run_dir))
+    table = price_table(config, classes_of(run_dir))
     genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits)
     free = genotype_of_epoch(config, epoch, alphas, categories)
     if args.out:
