@@ -25,6 +25,7 @@ from pvnas.plan.choose import (
 )
 from pvnas.plan.expect import enough_hours, expectations, reasons, spoken
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
+from pvnas.preflight import check_budget
 from pvnas.settings import check_config, differences, dump_config, get_field
 
 
@@ -85,6 +86,17 @@ def test_more_time_gives_steps_first_then_width_and_pixels() -> None:
     plans = [sizes_and_steps(JHMDB, hours) for hours in (0.1, 0.4, 1, 4)]
     assert [plan[:2] for plan in plans] == [(12, 56), (16, 72), (16, 72), (24, 96)]
     assert [plan[3] >= size.steps for plan, size in zip(plans, (SIZES[1], SIZES[2], SIZES[2], SIZES[4]), strict=True)]
+
+
+def test_a_budget_leaves_out_the_sizes_of_which_no_network_keeps_it() -> None:
+    assert sizes_and_steps(JHMDB, 4)[:2] == (24, 96)
+    small = {"budget.macs": "60M"}
+    width, crop, *_ = sizes_and_steps(JHMDB, 4, small)
+    assert (width, crop) == (12, 56)
+    check_budget(choose(JHMDB, speeds(JHMDB), 4, small).config, 21)
+    assert sizes_and_steps(JHMDB, 4, {"budget.macs": "90G"})[:2] == (24, 96)
+    with pytest.raises(UserError, match=r"within budget\.macs 1,000 \(the least there is: "):
+        choose(JHMDB, speeds(JHMDB), 4, {"budget.macs": "1k"})
 
 
 def test_few_videos_get_more_epochs_and_none_gets_them_without_end() -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
-from pvnas.config import RunConfig
+from pvnas.config import NetworkConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.search.budget import Limits, Point, Scores, derive_within, pareto_front
 from pvnas.search.derive import collapse_record, derive, effective_alphas
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import Genotype
-from pvnas.space.operations import operations_of
+from pvnas.space.operations import operations_of, registered_operations
 
 HISTORY = "alphas.safetensors"
 
@@ -31,7 +32,14 @@ def limits_of(config: RunConfig) -> Limits:
 
 def price_table(config: RunConfig, classes: int) -> CostTable:
     """Return the prices of edges in the networks that a config derives, for one view of its test."""
-    return CostTable.made_for(config.network, (config.clip.frames, config.test.crop, config.test.crop), classes)
+    clip = (config.clip.frames, config.test.crop, config.test.crop)
+    return _table(config.network, clip, classes, tuple(registered_operations()))
+
+
+@lru_cache(maxsize=32)
+def _table(network: NetworkConfig, clip: tuple[int, int, int], classes: int, operations: tuple[str, ...]) -> CostTable:
+    """Return the table, made once for the same operations: a plan asks for it again and again."""
+    return CostTable.made_for(network, clip, classes)
 
 
 def alphas_of_epoch(
