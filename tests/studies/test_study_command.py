@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,12 @@ def wait_for(path: Path, pattern: str, *processes: subprocess.Popen[str]) -> Non
 def runs_of(process: subprocess.Popen[str], part: str) -> list[int]:
     """Return the processes that a study has started for a part."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children if part in Path(f"/proc/{child}/cmdline").read_text()]
+    found = []
+    for child in children:
+        with suppress(OSError):  # it has just ended
+            if part in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
 
 
 def gone(pids: list[int]) -> bool:
