@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 PREAMBLE = """
 import os, sys, time
@@ -44,6 +46,24 @@ def place_by_slurm(rank: int, size: int, port: int) -> dict[str, str]:
         "SLURM_JOB_ID": str(port),
         "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
     }
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that one has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process ends within seconds; one that nobody has waited for has, too."""
+    until, stat = time.monotonic() + 10, Path(f"/proc/{pid}/stat")
+    while time.monotonic() < until:
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def joined(

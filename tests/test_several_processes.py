@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pvnas
+from processes import children_of, has_ended
 from pvnas.api import run_of
 from pvnas.errors import UserError
 from pvnas.pipeline import run_digest
@@ -42,15 +43,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
     """Return the living processes that a launcher has started, by rank."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     ranks = {}
-    for child in children:
+    for child in children_of(launcher.pid):
         try:
             environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
         found = [int(entry[5:]) for entry in environment if entry.startswith(b"RANK=")]
-        ranks |= {rank: int(child) for rank in found}
+        ranks |= dict.fromkeys(found, child)
     return ranks
 
 
@@ -67,19 +67,6 @@ def wait_for(launcher: subprocess.Popen[str], run_dir: Path, stage: str, before:
             return ranks
         time.sleep(0.02)
     raise AssertionError(f"no checkpoint of the {stage} in time: {finish(launcher)}")
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process ends within seconds; one that nobody has waited for has, too."""
-    until, stat = time.monotonic() + 10, Path(f"/proc/{pid}/stat")
-    while time.monotonic() < until:
-        try:
-            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture(scope="module")

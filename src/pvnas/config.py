@@ -394,6 +394,11 @@ class RunConfig:
         return max(self.search.augment.short_side_max, self.train.augment.short_side_max, self.test.short_side)
 
     @property
+    def view(self) -> tuple[int, int, int]:
+        """Frames, height and width of what the network sees of a video at once in the test: what its costs are of."""
+        return self.clip.frames, self.test.crop, self.test.crop
+
+    @property
     def split_seed(self) -> int:
         """The seed of what is held out for validation and test."""
         return self.seed if self.data.split_seed < 0 else self.data.split_seed

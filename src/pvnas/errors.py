@@ -16,3 +16,7 @@ class LostProcessError(Exception):
 
 
 NOT_ON_WINDOWS = "pvnas runs on Linux and macOS, not on Windows; use the Windows Subsystem for Linux (WSL 2)"
+
+
+MISTAKE = "pvnas: error: "
+"""What the line of a UserError begins with on stderr."""

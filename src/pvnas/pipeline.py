@@ -111,8 +111,7 @@ def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | 
         world, weights = session.world, session.run_dir / WEIGHTS
         classes = session.opened.catalog.classes
         network = peer_network(config, found, len(classes), macs)
-        clip = (config.clip.frames, config.test.crop, config.test.crop)
-        cost = Cost(count_parameters(network), *count_macs(network, clip), clip)
+        cost = Cost(count_parameters(network), *count_macs(network, config.view), config.view)
         description = {"network": name, "width": network.width, "macs_asked": macs, "macs_per_view": cost.macs}
         if macs is not None and abs(cost.macs - macs) > MACS_NEAR * macs:
             session.progress.line(
@@ -444,7 +443,7 @@ def _read_results(path: Path) -> dict[str, Any]:
 def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: Sequence[str]) -> dict[str, Any]:
     """Return cost, geometry and digests of a run, as results.json holds them."""
     test, network = config.test, config.network
-    cost = network_cost(genotype, network, clip=(config.clip.frames, test.crop, test.crop), classes=len(classes))
+    cost = network_cost(genotype, network, clip=config.view, classes=len(classes))
     views = cost.over_views(views_of_a_video(test, classes))
     return {name: views[name] for name in ("params", "activations", "macs_per_view", "macs_per_video", "clip")} | {
         "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,

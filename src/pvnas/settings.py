@@ -186,15 +186,22 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
     refused = Path(run_dir, ENVIRONMENT_NAME).exists() and not has_learnt(run_dir)
     if refused or not file.exists():
         return
-    changes = differences(load_config(file=file), config)
-    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS | LOCATION_FIELDS]
-    if changed:
-        named, more = changed[:MOST_NAMED], len(changed) - MOST_NAMED
-        fields = "; ".join([*named, *([f"{more} fields more"] if more > 0 else [])])
+    if fields := changed_fields(load_config(file=file), config):
         raise UserError(
             f"{run_dir} holds a run of another config ({fields}); "
             "to resume it type the old values, for a new run name another --dir"
         )
+
+
+def changed_fields(old: RunConfig, new: RunConfig) -> str:
+    """The fields that would change numbers and are others now, in words; empty where there are none.
+
+    Harmless fields are left out, and where the videos lie.
+    """
+    changes = differences(old, new)
+    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS | LOCATION_FIELDS]
+    more = len(changed) - MOST_NAMED
+    return "; ".join([*changed[:MOST_NAMED], *([f"{more} fields more"] if more > 0 else [])])
 
 
 def plain(value: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import children_of, has_ended
 from pvnas.cli import main
 from pvnas.runtime.progress import Progress
 from pvnas.studies import workers
@@ -53,22 +54,12 @@ def wait_for(path: Path, pattern: str, *processes: subprocess.Popen[str]) -> Non
 
 def runs_of(process: subprocess.Popen[str], part: str) -> list[int]:
     """Return the processes that a study has started for a part."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     found = []
-    for child in children:
+    for child in children_of(process.pid):
         with suppress(OSError):  # it has just ended
             if part in Path(f"/proc/{child}/cmdline").read_text():
-                found.append(int(child))
+                found.append(child)
     return found
-
-
-def gone(pids: list[int]) -> bool:
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux alone")
@@ -87,7 +78,7 @@ def test_a_stop_and_the_kill_of_one_of_two_workers_repeat_and_lose_nothing(tiny_
     (killed,) = [process for process, runs in searching.items() if runs]
     killed.kill()
     finish(killed)
-    assert gone(searching[killed]), "a run outlived the study that had started it"
+    assert all(map(has_ended, searching[killed])), "a run outlived the study that had started it"
     (other,) = [process for process in both if process is not killed]
     code, _, err = finish(other)  # which takes over what the killed one was at
     assert code == 0, err

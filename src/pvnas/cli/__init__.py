@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pvnas.cli.launched import end_with_launcher
-from pvnas.errors import NOT_ON_WINDOWS, LostProcessError, UserError
+from pvnas.errors import MISTAKE, NOT_ON_WINDOWS, LostProcessError, UserError
 from pvnas.runtime.progress import clean
 
 EXIT_USER_ERROR = 2
@@ -113,7 +113,7 @@ def _is_said_elsewhere(error: UserError) -> bool:
 
 
 def _fail(text: str) -> int:
-    print(f"pvnas: error: {clean(text)}", file=sys.stderr)
+    print(f"{MISTAKE}{clean(text)}", file=sys.stderr)
     return EXIT_USER_ERROR
 
 

@@ -72,7 +72,7 @@ def planned_config(run_dir: Path, hours: float, wishes: Wishes) -> RunConfig:
 
 def _resumed(run_dir: Path, hours: float, wishes: Wishes) -> RunConfig:
     """Return the config of a run that has begun, with what is wished now; whether that may be is asked as always."""
-    planned = _hours_of(run_dir)
+    planned = hours_of(run_dir)
     if planned is None:
         raise UserError(
             f"{run_dir} holds a run that was not planned by --hours; to go on with it type its own command, for a "
@@ -86,7 +86,7 @@ def _resumed(run_dir: Path, hours: float, wishes: Wishes) -> RunConfig:
     return load_config(file=run_dir / CONFIG_NAME, overrides=wishes)
 
 
-def _hours_of(run_dir: Path) -> float | None:
+def hours_of(run_dir: Path) -> float | None:
     """Return the hours that a run was planned for, None where it was not."""
     try:
         plan = json.loads((run_dir / NAME).read_bytes())

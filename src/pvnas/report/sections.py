@@ -23,9 +23,9 @@ from pvnas.report.cells import draw_cell, draw_legend
 from pvnas.report.record import RunRecord
 from pvnas.report.style import category_name
 from pvnas.report.text import clean, is_number, number, percent, scaled
-from pvnas.search.budget import Scores
+from pvnas.search.budget import Scores, pareto_front
 from pvnas.search.derive import OPERATIONS_PER_CELL, collapsed_cells
-from pvnas.search.history import alpha_name, alphas_of_epoch, front_of_epoch, price_table
+from pvnas.search.history import alpha_name, alphas_of_epoch, price_table
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.settings import CONFIG_NAME, load_config
 from pvnas.space.cost import network_cost
@@ -127,14 +127,15 @@ def _front(record: RunRecord, draw: Draw) -> Markup | None:
             for category, alpha_PEO in record.alphas.items()
             for row, each in enumerate(record.alpha_epochs)
         }
-        points = front_of_epoch(config, epoch, history, tuple(genotype.cells), len(classes))
-        own = price_table(config, len(classes)).of(genotype).macs
-        score = Scores(alphas_of_epoch(config, epoch, history, tuple(genotype.cells))).of(genotype)
+        alphas = alphas_of_epoch(config, epoch, history, tuple(genotype.cells))
+        table = price_table(config, len(classes))
+        points = pareto_front(alphas, table)
     except UserError:
         return None
     macs, scores = [point.price.macs for point in points], [point.log_score for point in points]
     title = f"Log score of the best cells of any cost: {len(points)} of them, and the chosen ones"
-    return draw("front", title, figures.front_figure, macs, scores, (own, score))
+    chosen = table.of(genotype).macs, Scores(alphas).of(genotype)
+    return draw("front", title, figures.front_figure, macs, scores, chosen)
 
 
 def _temperatures(record: RunRecord) -> NDArray[Any] | None:

@@ -20,6 +20,7 @@ from filelock import lock_descriptor, unlock_descriptor
 from pvnas.errors import UserError
 
 TEMPORARY, LOCK = ".tmp-", ".lock"
+IS_RUNNING_THERE = "is running in this directory"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -191,9 +192,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
                 f"{run_dir}: its file system has no locks ({error.strerror}); put the run on another one"
             ) from error
         if not locked:
-            raise UserError(
-                f"{run_dir}: {_holder(path)} is running in this directory; wait for it, or name another directory"
-            )
+            raise UserError(f"{run_dir}: {_holder(path)} {IS_RUNNING_THERE}; wait for it, or name another directory")
         # A forked worker must not keep the lock when this process is killed.
         os.register_at_fork(after_in_child=stack.close)
         owner = os.getpid()

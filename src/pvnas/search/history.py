@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pvnas.config import NetworkConfig, RunConfig
 from pvnas.errors import UserError
-from pvnas.search.budget import Limits, Point, Scores, derive_within, pareto_front
+from pvnas.search.budget import Limits, Scores, derive_within
 from pvnas.search.derive import collapse_record, derive, effective_alphas
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost_table import CostTable
@@ -32,8 +32,7 @@ def limits_of(config: RunConfig) -> Limits:
 
 def price_table(config: RunConfig, classes: int) -> CostTable:
     """Return the prices of edges in the networks that a config derives, for one view of its test."""
-    clip = (config.clip.frames, config.test.crop, config.test.crop)
-    return _table(config.network, clip, classes, tuple(registered_operations()))
+    return _table(config.network, config.view, classes, tuple(registered_operations()))
 
 
 @lru_cache(maxsize=32)
@@ -96,10 +95,3 @@ def genotype_of_epoch(
             "log_score_without": scores.of(free),
         }
     return genotype.with_about(**about, collapse=collapse_record(alphas, genotype))
-
-
-def front_of_epoch(
-    config: RunConfig, epoch: int, history: Mapping[str, Tensor], categories: Sequence[str], classes: int
-) -> list[Point]:
-    """Return the genotypes of an epoch that no other one beats in both costs and in log score, the cheapest first."""
-    return pareto_front(alphas_of_epoch(config, epoch, history, categories), price_table(config, classes))

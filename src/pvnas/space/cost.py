@@ -7,6 +7,7 @@ batch 1; BN, pooling and sums are not counted. PyTorch's own flop counter counts
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -55,25 +56,8 @@ def count_macs(network: nn.Module, clip: tuple[int, int, int]) -> tuple[int, int
 
     Give a network on the meta device to count without computing.
     """
-    macs = activations = 0
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal macs, activations
-        per_element = module.weight[0].numel()  # type: ignore[index]
-        macs += output.numel() * per_element
-        activations += output.numel()
-
-    counted = [m for m in network.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
-    hooks = [module.register_forward_hook(count) for module in counted]
-    training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(torch.empty(1, _in_channels(network), *clip, device=next(network.parameters()).device))
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
-    return macs, activations
+    x_NCTHW = torch.empty(1, _in_channels(network), *clip, device=next(network.parameters()).device)
+    return _sums(counted_layers(network), positions(network, x_NCTHW))
 
 
 def network_cost(
@@ -99,12 +83,14 @@ def network_cost(
     # network, which runs in a tenth of a second. On meta the first pass takes two: for large clips.
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if math.prod(clip) <= LARGE_CLIP else "meta"):
         thin = PVNASNetwork(genotype, replace(config, width=2), num_classes=1)
-    macs = activations = 0
     x_NCTHW = torch.zeros(1, _in_channels(thin), *clip, device=next(thin.parameters()).device)
-    for layer, number in zip(counted_layers(network), positions(thin, x_NCTHW), strict=True):
-        activations += number * len(layer.weight)
-        macs += number * layer.weight.numel()
-    return Cost(count_parameters(network), macs, activations, clip)
+    return Cost(count_parameters(network), *_sums(counted_layers(network), positions(thin, x_NCTHW)), clip)
+
+
+def _sums(layers: Sequence[nn.Conv3d | nn.Linear], positions: Sequence[int]) -> tuple[int, int]:
+    """Return (MACs, activations) of layers that put out so many positions."""
+    pairs = list(zip(layers, positions, strict=True))
+    return sum(n * layer.weight.numel() for layer, n in pairs), sum(n * len(layer.weight) for layer, n in pairs)
 
 
 def _in_channels(network: nn.Module) -> int:
@@ -124,13 +110,16 @@ def positions(network: nn.Module, x_NCTHW: Tensor) -> list[int]:
     def note(layer: nn.Module, _: Any, output: Tensor) -> None:
         found[layer] = output[0, 0].numel()
 
-    layers = counted_layers(network)
+    layers, training = counted_layers(network), network.training
     hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
-        network.eval()(x_NCTHW)
-    for hook in hooks:
-        hook.remove()
-    return [found[layer] for layer in layers]
+    try:
+        with torch.no_grad():
+            network.eval()(x_NCTHW)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [found.get(layer, 0) for layer in layers]  # 0: not asked by this pass
 
 
 def measure_latency(

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from pvnas.api import Videos, config_of, run_of
-from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS, RunConfig
+from pvnas.config import RunConfig
 from pvnas.errors import UserError
-from pvnas.plan.begin import NAME as PLAN_NAME
+from pvnas.plan.begin import hours_of
 from pvnas.report.style import drawing, save_figure
 from pvnas.runtime.files import make_folder, write_atomic
 from pvnas.runtime.progress import Progress
-from pvnas.settings import CONFIG_NAME, differences, dump_config, fields_of_file, load_config
+from pvnas.settings import CONFIG_NAME, changed_fields, dump_config, fields_of_file, load_config
 from pvnas.studies import tables
 from pvnas.studies.experiments import STUDIES, Setting, Study
 from pvnas.studies.figures import study_figure
@@ -66,10 +66,13 @@ def begin(folder: Path, wish: Wish) -> RunConfig:
             config, _ = run_of(wish.data, folder, wish.preset, wish.config, overrides, wish.hours)
         if config.data.split_seed < 0:
             config.data.split_seed = config.seed
-        if path.exists():
-            _check_same(folder, load_config(file=path), config)
-        else:
+        if not path.exists():
             write_atomic(path, dump_config(config))
+        elif fields := changed_fields(load_config(file=path), config):
+            raise UserError(
+                f"{folder} holds a study of another config ({fields}); to go on with it type the old values, for a "
+                "new one name another --dir"
+            )
     return config
 
 
@@ -83,23 +86,9 @@ def _check_videos(folder: Path, now: dict[str, str | None]) -> None:
     write_atomic(path, json.dumps({**before, **{n: v for n, v in now.items() if v}}, indent=1) + "\n")
 
 
-def _check_same(folder: Path, before: RunConfig, now: RunConfig) -> None:
-    """Raise UserError with the fields that would change numbers and are others now."""
-    changes = differences(before, now)
-    changed = [f"{name}: {change}" for name, change in changes.items() if name not in HARMLESS_FIELDS | LOCATION_FIELDS]
-    if changed:
-        more = f"; {len(changed) - 6} fields more" if len(changed) > 6 else ""
-        raise UserError(
-            f"{folder} holds a study of another config ({'; '.join(changed[:6])}{more}); to go on with it type the "
-            "old values, for a new one name another --dir"
-        )
-
-
 def _check_hours(folder: Path, hours: float | None) -> None:
-    try:
-        planned = json.loads((folder / PLAN_NAME).read_bytes())["hours"]
-    except (OSError, ValueError, KeyError, TypeError):
-        planned = None
+    """Raise UserError where a study was planned for other hours."""
+    planned = hours_of(folder)
     if planned != hours:
         was = f"planned for {planned} hours" if planned is not None else "not planned by --hours"
         raise UserError(f"{folder} holds a study that was {was}; type that again, or name another --dir")

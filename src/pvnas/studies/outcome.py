@@ -33,7 +33,7 @@ class Outcome:
     operations: int
     """Of its cells; 0 for a network of no genotype."""
     by_epoch: tuple[int, ...]
-    """The same after each epoch of its search, where it has one."""
+    """Operations without parameters after each epoch of its search, where it has one."""
     train_top1: float | None
     """Percent, in the last epoch of its training."""
     machine: Mapping[str, Any]

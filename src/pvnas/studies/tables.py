@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
@@ -15,25 +16,13 @@ from pvnas.studies.experiments import Arm, Study
 from pvnas.studies.outcome import Outcome
 from pvnas.studies.statistics import Difference, in_words, paired_difference, spread
 
+MACHINE = ("cpu", "gpu", "threads", "pvnas", "torch", "date")
 RUNS = (
-    *(
-        "study",
-        "arm",
-        "seed",
-        "top1",
-        "top5",
-        "mean_class",
-        "n_videos",
-        "train_top1",
-        "params",
-        "macs_per_view",
-        "views",
-    ),
-    *("macs_per_video", "parameter_free", "parameter_free_by_epoch", "seconds", "digest", "run"),
-    *("cpu", "gpu", "threads", "pvnas", "torch", "date"),
+    *("study", "arm", "seed", "top1", "top5", "mean_class", "n_videos", "train_top1", "params"),
+    *("macs_per_view", "views", "macs_per_video", "parameter_free", "parameter_free_by_epoch"),
+    *("seconds", "digest", "run", *MACHINE),
 )
 DIFFERENCES = ("study", "claim", "better", "than", "points", "low", "high", "seeds", "videos", "groups")
-MACHINE = ("cpu", "gpu", "threads", "pvnas", "torch", "date")
 
 
 def runs_csv(study: Study, runs: Sequence[Outcome]) -> str:
@@ -131,8 +120,7 @@ def _arm_row(study: Study, arm: Arm, runs: Sequence[Outcome]) -> list[str]:
     row.append(_range([run.results["macs_per_video"] / 1e9 for run in runs]))
     if study.counts:
         counts = [run.parameter_free for run in runs if run.parameter_free is not None]
-        number = spread(counts) if counts else None
-        row.append(f"{number.mean:.1f}" if number else "–")
+        row.append(f"{statistics.fmean(counts):.1f}" if counts else "–")
     return row
 
 

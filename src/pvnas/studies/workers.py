@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pvnas.errors import UserError
+from pvnas.errors import MISTAKE, UserError
+from pvnas.runtime.files import IS_RUNNING_THERE
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import EXIT_CODE, STARTED_BY, Interrupted, StopRequest
 from pvnas.studies.parts import Part, with_needs
@@ -23,8 +24,6 @@ from pvnas.studies.parts import Part, with_needs
 POLL_SECONDS = 0.2
 SECONDS_TO_NEXT_TRY = 5.0
 """After a run that found another one in its directory."""
-MISTAKE = "pvnas: error: "
-HELD = "is running in this directory"  # what a run says that finds another one in its directory (run_lock)
 
 
 @dataclass
@@ -65,7 +64,7 @@ def make_parts(parts: Sequence[Part], jobs: int, progress: Progress) -> None:
                     waiting.remove(part)
                     minutes = (now - run.since) / 60
                     progress.line(f"{total - len(waiting)} of {total}: {part.name} is done, {minutes:.1f} min")
-                elif part.is_held() or HELD in (said := _said(run)):  # somebody was quicker
+                elif part.is_held() or IS_RUNNING_THERE in (said := _said(run)):  # somebody was quicker
                     not_before[part.name] = now + SECONDS_TO_NEXT_TRY
                 else:
                     fail(part, _reason(code, said, part))

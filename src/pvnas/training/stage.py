@@ -48,8 +48,7 @@ def peer_network(config: RunConfig, peer: Peer, classes: int, macs: float | None
     """Return a network to compare with as its training begins; its width is the published one, or that of ``macs``."""
     options = {"num_classes": classes, "in_channels": config.clip.channels}
     options |= {"time_stride": time_stride(config.stem)} if peer.strides_time else {}
-    clip = (config.clip.frames, config.test.crop, config.test.crop)
-    width = peer.width if macs is None else width_of(peer, macs, clip, **options)
+    width = peer.width if macs is None else width_of(peer, macs, config.view, **options)
     rates = {"drop_rate": config.train.dropout, "drop_path_rate": config.train.drop_path}
     with seed_all(key(config.seed, "network")):
         return peer.build(width, **options, **rates)
@@ -135,6 +134,7 @@ class TrainStage(Stage):
         return training_batches(self.videos, self.config, self.config.train, epoch, first_step, world=self.world)
 
     def end_epoch(self, epoch: int, sums: dict[str, Tensor], times: dict[str, float]) -> None:
+        """Validate where it is due, write the epoch's metrics, and warn of a loss that stays high."""
         train, measures = self.config.train, {}
         if epoch % train.validate_every == 0 or epoch == self.epochs:
             measures = validate(self.trained, self.validation, self.config, train.augment, self.device, self.world)

@@ -14,13 +14,7 @@ from pvnas.settings import CONFIG_NAME, load_config
 @command(
     "derive",
     RUN,
-    Argument(
-        "--budget.params",
-        "most parameters, such as 3M",
-        None,
-        metavar="N",
-        convert=checked_cost,
-    ),
+    Argument("--budget.params", "most parameters, such as 3M", None, metavar="N", convert=checked_cost),
     Argument(
         "--budget.macs",
         "most multiply-accumulates of a view of the test, such as 0.3G",
@@ -67,10 +61,10 @@ def derive(args: Namespace) -> None:
     cost, before = about["cost"], about["cost_without"]
     rows = [("parameters", before["params"], cost["params"]), ("MACs of a view", before["macs"], cost["macs"])]
     print_table(["cost", "without a budget", "within it"], rows)
-    changes = [(c, n, e) for c, n, e in genotype.edges() if (c, n, e) not in set(free.edges())]
-    if changes:
+    before_edges = set(free.edges())
+    if changes := [place for place in genotype.edges() if place not in before_edges]:
         lost = about["log_score_without"] - about["log_score"]
-        print(f"{len(changes)} of {len(list(free.edges()))} edges are others, at {lost:.4g} of the sum of log scores:")
+        print(f"{len(changes)} of {len(before_edges)} edges are others, at {lost:.4g} of the sum of log scores:")
         edges = [(category, str(node), str(edge.predecessor), edge.operation) for category, node, edge in changes]
         print_table(["cell", "node", "from", "operation"], edges)
     if args.out:

@@ -23,15 +23,17 @@ def pareto(args: Namespace) -> None:
     run_dir = run_directory(args.run)
     from pvnas.runtime.checkpoint import load_tensors
     from pvnas.runtime.files import write_atomic
-    from pvnas.search.history import HISTORY, front_of_epoch
+    from pvnas.search.budget import pareto_front
+    from pvnas.search.history import HISTORY, alphas_of_epoch, price_table
     from pvnas.space.genotype import Genotype
 
     config, found = load_config(file=run_dir / CONFIG_NAME), run_dir / "genotype.json"
     if not (run_dir / HISTORY).is_file() or not found.is_file():
         raise UserError(f"{run_dir} holds no finished search; go on with it: pvnas search DATA --dir {run_dir}")
-    genotype, alphas = Genotype.load(found), load_tensors(run_dir / HISTORY)
+    genotype = Genotype.load(found)
     epoch = config.search.stop_epoch or config.search.epochs
-    points = front_of_epoch(config, epoch, alphas, tuple(genotype.cells), classes_of(run_dir))
+    alphas = alphas_of_epoch(config, epoch, load_tensors(run_dir / HISTORY), tuple(genotype.cells))
+    points = pareto_front(alphas, price_table(config, classes_of(run_dir)))
     rows = [(p.price.macs, p.price.params, round(p.log_score, 4), p.genotype == genotype) for p in points]
     columns = ["MACs of a view", "parameters", "log score", "chosen"]
     if args.out:
