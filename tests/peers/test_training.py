@@ -55,6 +55,7 @@ def test_a_run_says_what_the_network_is_and_holds_what_any_run_does(whole: Path)
     assert len((whole / "predictions.csv").read_text().splitlines()) == 1 + results["n_videos"]
     assert [json.loads(line)["stage"] for line in (whole / "metrics.jsonl").open()] == ["train"]
     page = re.sub(r"<[^>]*>", " ", (whole / "report.html").read_text(encoding="utf-8"))
+    assert re.search(rf"Network\s+residual, width {results['width']}\s", page)
     assert "The network residual, trained to compare with, names the right one of 8 classes" in page
     assert not re.search("found by the search|The cells of the network|How the search decided|not complete", page)
     assert not (whole / "genotype.json").exists()

@@ -109,6 +109,7 @@ def test_page_shows_every_part_and_every_section_says_what_to_see(finished: Path
     assert "✗ wrong" in page.text
     assert "preset: demo" in page.text
     assert "The network found by the search names the right one" in page.text
+    assert re.search(r"Network width \d+, K = \d", page.text)  # and nothing before the width
 
 
 def test_hostile_class_names_are_inert(finished: Path) -> None:
