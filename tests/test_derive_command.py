@@ -79,9 +79,36 @@ def test_a_run_with_a_budget_keeps_it_and_its_page_says_so(tiny_shapes: Path, ru
     assert re.search(r"The cells are the best ones within .* multiply-accumulates of a view: \d+ of 32 edges", page)
 
 
+def test_a_budget_of_time_is_kept_by_what_is_measured(
+    tiny_shapes: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    command = ["run", str(tiny_shapes), "--preset", "tiny", *config, "--budget.latency_ms"]
+    assert main([*command, "0.001", "--dir", str(tmp_path / "none")]) == 2
+    err = capsys.readouterr().err
+    assert re.search(
+        r"is known to keep budget\.latency_ms 0\.001, .*takes [\d.]+ ms for a clip on the CPU, .*; allow", err
+    )
+    assert not (tmp_path / "none" / "alphas.safetensors").exists()  # before the search
+    assert main([*command, "60000", "--budget.latency_threads", "1", "--dir", str(tmp_path / "run")]) == 0
+    genotype = Genotype.load(tmp_path / "run" / "genotype.json")
+    assert genotype == Genotype.load(run_dir / "genotype.json")
+    budget = genotype.about["budget"]
+    assert 0 < budget["latency"]["median_ms"] < 60000
+    assert (budget["latency_of"], budget["edges_changed"]) == ("a clip on the CPU, one thread", 0)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (tmp_path / "run" / "report.html").read_text(encoding="utf-8")))
+    assert "60,000.00 milliseconds for a clip on the CPU, one thread: 0 of 32 edges" in page
+    assert re.search(r"the network took [\d.,]+ milliseconds, in the median of 30 runs in a process of its own", page)
+    capsys.readouterr()
+    assert main(["derive", str(run_dir), "--budget.latency_ms", "60000", "--threads", "1"]) == 0
+    assert re.search(r"ms of a clip on the CPU, one thread +[\d.]+ +[\d.]+", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["--budget.latency_ms", "0.001"], "is known to keep budget.latency_ms 0.001"),
+        (["--budget.latency_ms", "-1"], "--budget.latency_ms must be above 0, not -1"),
         (["--budget.macs", "10"], "no network of this layout, width and clip is within budget.macs 10 (the least"),
         (["--budget.macs", "5x"], "a cost is a number of at least 1, such as 0.3G or 3M, not '5x'"),
         (["--budget.params", "0"], "a cost is a number of at least 1, such as 0.3G or 3M, not '0'"),

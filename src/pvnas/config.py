@@ -345,12 +345,26 @@ class TestConfig:
 
 @dataclass
 class BudgetConfig:
-    """The most that the derived network may cost: the cells are then the best ones within it, exactly."""
+    """The most that the derived network may cost: the cells are then the best ones within it, exactly; their time is
+    measured."""
 
     params: int = 0
     """Most parameters, such as 3M; 0: any number."""
     macs: int = 0
     """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
+    latency_ms: float = 0.0
+    """Most milliseconds for views of the test, in the median, as measured where the search ends; 0: any time."""
+    latency_batch: int = 1
+    """Views that the network is given at once when it is measured."""
+    latency_threads: int = 0
+    """CPU threads then; 0: those of the run."""
+    latency_device: Literal["run", "cpu", "cuda"] = "run"
+    """Where it is measured; run: where the run is."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self.params or self.macs or self.latency_ms)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn, open_whole
 from pvnas.data.readable import Videos, check_once, checked_before, load_videos
+from pvnas.deploy.latency import clock_of
 from pvnas.deploy.model import Model, load_model, save_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
@@ -105,7 +106,7 @@ def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | 
     the network is. Return what results.json holds.
     """
     found = peer(name)
-    if config.budget.params or config.budget.macs:
+    if config.budget.any:
         raise UserError("a budget is for cells; --macs makes a network to compare with as wide as fits it")
     with open_session(config, run_dir, is_peer=True) as session:
         world, weights = session.world, session.run_dir / WEIGHTS
@@ -336,8 +337,19 @@ class Session:
             return self._genotype()
         stage = self.search_stage()
         self.run_stage(stage)
-        world.first_does(lambda: write_atomic(path, stage.genotype().to_json()))
+        world.first_does(lambda: write_atomic(path, self._derived_by(stage).to_json()))
         return self._genotype()
+
+    def _derived_by(self, stage: SearchStage) -> Genotype:
+        """Return what a finished search has found; with a budget of time networks are measured for it."""
+        if not (most_ms := self.config.budget.latency_ms):
+            return stage.genotype()
+        clock = clock_of(self.config, len(self._classes))
+        self.progress.line(f"search: measuring networks; one is to take at most {most_ms:g} ms for {clock.where}")
+        genotype = stage.genotype_in_time(most_ms, clock)
+        measured = genotype.about["budget"]["latency"]["median_ms"]
+        self.progress.line(f"search: the network takes {measured:.3g} ms for {clock.where}")
+        return genotype
 
     def search_stage(self) -> SearchStage:
         """Return the search as it begins."""

@@ -8,17 +8,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from pvnas.config import AugmentConfig, BatchConfig, DataConfig, RunConfig
 from pvnas.data.clips.augment import smallest_size
+from pvnas.deploy.latency import ProcessClock, clock_of
 from pvnas.errors import UserError
 from pvnas.report.record import TESTED
 from pvnas.runtime.files import explained
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.history import limits_of, price_table
+from pvnas.search.latency import ACCEPTED, RUNS, Timing, cheapest, too_slow
 from pvnas.space.genotype import EDGES, Genotype, is_reduction, random_genotype
 from pvnas.space.layers import PLAIN
 from pvnas.space.layout import cell_specs, parse_layout
@@ -69,6 +72,8 @@ def check_before_start(
     if genotype is None and found.exists():
         genotype = Genotype.load(found)
     check_budget(config, classes, genotype)
+    if not found.exists():  # else what is there has been measured
+        check_latency(config, classes, genotype)
     parameters = check_networks(config, classes, genotype)
     copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
     check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
@@ -124,6 +129,33 @@ def cheapest_within(config: RunConfig, classes: int, limits: Limits) -> Genotype
     categories = dict.fromkeys(parse_layout(config.train.layout, config.train.repeat))
     undecided = {name: torch.zeros(len(EDGES), len(operations_of(name))) for name in categories}
     return derive_within(undecided, price_table(config, classes), limits)
+
+
+def check_latency(config: RunConfig, classes: int, genotype: Genotype | None = None) -> None:
+    """Raise UserError where the network of a genotype is too slow for the budget, or without one every network is.
+
+    Measures one, of the fewest multiply-accumulates where there is no genotype.
+    """
+    if not (most_ms := config.budget.latency_ms):
+        return
+    clock = clock_of(config, classes)
+    if genotype is None:
+        categories = dict.fromkeys(parse_layout(config.train.layout, config.train.repeat))
+        undecided = {name: torch.zeros(len(EDGES), len(operations_of(name))) for name in categories}
+        genotype = cheapest(price_table(config, classes), undecided, limits_of(config))
+        if (timing := _timed(clock, genotype)).median_ms > ACCEPTED * most_ms:
+            raise UserError(too_slow(timing, most_ms, clock))
+    elif (timing := _timed(clock, genotype)).median_ms > most_ms:
+        raise UserError(
+            f"the network of the genotype takes {timing.median_ms:.3g} ms for {clock.where} (budget.latency_ms: "
+            f"{most_ms:g}); derive cells within the budget (pvnas derive RUN --budget.latency_ms N), or leave it away"
+        )
+
+
+@lru_cache(maxsize=32)
+def _timed(clock: ProcessClock, genotype: Genotype) -> Timing:
+    """Return how long a network takes, measured once: a plan asks for it again and again."""
+    return clock([genotype], RUNS)[0]
 
 
 def _widest_within(config: RunConfig, classes: int, limits: Limits) -> int:

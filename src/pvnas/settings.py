@@ -27,7 +27,7 @@ DEFAULT_PRESET = "laptop"
 AUTO = "auto"
 """The preset that is chosen for the videos and the time there is (pvnas.plan): ``--hours 1``."""
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
-BUDGET = "budget"
+COSTS = ("budget.params", "budget.macs")
 """The part whose numbers may have a unit: 3M, 0.3G."""
 MOST_HOURS = 10_000
 MOST_NAMED = 6
@@ -53,7 +53,7 @@ class Field:
         """What a person may write for it, in words."""
         if get_origin(self.kind) is Literal:
             return "one of " + ", ".join(get_args(self.kind))
-        if self.section == BUDGET:
+        if self.name in COSTS:
             return "a whole number, or one with k, M, G or T, such as 3M"
         return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind]
 
@@ -244,7 +244,7 @@ def checked(field: Field, value: object, where: str = "") -> object:
         return value
     if text in get_args(kind):
         return text
-    if field.section == BUDGET and isinstance(value, str) and (cost := human_number(value)) is not None:
+    if field.name in COSTS and isinstance(value, str) and (cost := human_number(value)) is not None:
         return cost
     if kind in (int, float) and isinstance(value, str | int | kind) and not isinstance(value, bool):
         try:
@@ -277,7 +277,7 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0.001, 60): "motion_seconds",
     (1, 4): "aspect",
     (0, 8192): "first_crop",
-    (0, 4096): "threads first_frames",
+    (0, 4096): "threads latency_threads first_frames",
     (0, 45): "shear",
     (0, 180): "rotate",
     (0.1, 10): "window_min window_max",
@@ -288,13 +288,14 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (0, BELOW_ONE): "momentum beta1 beta2 dropout drop_path label_smoothing ema",
     (0, 0.9): "validation_share test_share",
     (0.01, 0.99): "bilevel_share",
-    (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch start_epoch",
+    (0, _LARGE): "checkpoint_minutes cache_gib warmup_epochs lr weight_decay clip_gradient stop_epoch start_epoch "
+    "latency_ms",
     (1e-6, _LARGE): "step_epochs deadline",
     (1, _LARGE): "window lr_clips epochs derive_epochs validate_every",
     (1, 65_536): "shards clips_per_shard width",
     (10, _LARGE): "lost_after",
     (1, 4096): "frames",
-    (1, 1000): "repeat temporal_views",
+    (1, 1000): "repeat temporal_views latency_batch",
     (1, 3): "split spatial_views",
     (0.01, 10_000): "window_rate frame_rate",
     (8, 8192): "short_side_min short_side_max short_side crop",

@@ -48,6 +48,21 @@ def test_scores_are_those_of_evaluation_mode(first, stem, size, batch):
         torch.testing.assert_close(fused(x), expected, rtol=1e-9, atol=1e-10)  # nothing it works in place on is lost
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("stem", ["stride2-time", "stride2-time2", "stride4-time2"])
+@pytest.mark.parametrize("frames, size", [(2, 33), (16, 32)])
+def test_a_single_clip_is_enough(stem, frames, size, threads):
+    """Of so few pictures PyTorch's convolutions leave the memory format, which the kernels need."""
+    network, before = trained(with_every_operation(0), stem=stem).float(), torch.get_num_threads()
+    x = torch.randn(1, 3, frames, size, size)
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            torch.testing.assert_close(for_inference(network)(x), network(x), rtol=1e-3, atol=1e-3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_six_channels_go_through_folded_layers_and_kernels_alike():
     network = trained(with_every_operation(0), in_channels=6).float()
     x = torch.randn(2, 6, 3, 20, 20)

@@ -14,7 +14,7 @@ from pvnas.cli.command import Argument
 from pvnas.config import PRESETS, DataConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
-from pvnas.settings import CONFIG_NAME, all_fields, checked_hours, human_number, shown
+from pvnas.settings import CONFIG_NAME, Field, all_fields, checked, checked_hours, human_number, shown
 
 JSON = Argument("--json", "print JSON", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
@@ -80,6 +80,15 @@ def checked_cost(text: str) -> int:
     if number < 1:
         raise UserError(f"a cost is a number of at least 1, such as 0.3G or 3M, not {shown(text)}")
     return number
+
+
+def checked_milliseconds(text: str) -> float:
+    """Return milliseconds as a number above 0. UserError for other texts."""
+    milliseconds = checked(Field("--budget.latency_ms", float, ""), text)
+    assert isinstance(milliseconds, float)
+    if milliseconds <= 0:
+        raise UserError(f"--budget.latency_ms must be above 0, not {milliseconds:g}")
+    return milliseconds
 
 
 def part_of(text: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.errors import UserError
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
-from pvnas.preflight import check_budget
+from pvnas.preflight import check_budget, check_latency
 from pvnas.settings import all_fields, check_config, differences, get_field, plain, set_field
 
 AIM = 0.9
@@ -134,14 +134,18 @@ def _within_budget(sizes: Sequence[Size], facts: Facts, wishes: Wishes) -> list[
 
     def keeps(size: Size) -> bool:
         try:
-            check_budget(sized_config(facts, size, wishes), len(facts.classes))
+            check(sized_config(facts, size, wishes))
         except UserError:
             return False
         return True
 
+    def check(config: RunConfig) -> None:
+        check_budget(config, len(facts.classes))
+        check_latency(config, len(facts.classes))
+
     kept = [size for size in sizes if keeps(size)]
     if not kept:
-        check_budget(sized_config(facts, sizes[0], wishes), len(facts.classes))
+        check(sized_config(facts, sizes[0], wishes))
     return kept
 
 

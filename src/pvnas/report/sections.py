@@ -160,15 +160,26 @@ def _departures(record: RunRecord) -> Iterator[str]:
         yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
     budget = genotype.about.get("budget") if (genotype := record.genotype) else None
     if genotype and isinstance(budget, dict) and is_number(lost := _lost_score(budget)):
+        latency = f"milliseconds for {budget.get('latency_of')}"
         limits = " and ".join(
             f"{number(budget[name])} {what}"
-            for name, what in (("params", "parameters"), ("macs", "multiply-accumulates of a view"))
+            for name, what in {
+                "params": "parameters",
+                "macs": "multiply-accumulates of a view",
+                "latency_ms": latency,
+            }.items()
             if name in budget
         )
         yield (
             f"The cells are the best ones within {limits}: {budget.get('edges_changed')} of "
             f"{len(list(genotype.edges()))} edges are others than without it, at {lost:.3g} of the sum of log scores."
         )
+        if isinstance(timing := budget.get("latency"), dict):
+            yield (
+                f"When they were chosen the network took {number(timing.get('median_ms'))} milliseconds, in the median "
+                f"of {number(timing.get('runs'))} runs in a process of its own; of twenty runs one took longer than "
+                f"{number(timing.get('p95_ms'))}."
+            )
     if is_number(mean_of) and mean_of > 1 and is_number(stopped):
         since = max(1, int(stopped) + 1 - int(mean_of))
         yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."

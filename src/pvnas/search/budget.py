@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pvnas.errors import UserError
 from pvnas.search.derive import derive
-from pvnas.space.cost_table import CostTable, Price
+from pvnas.space.cost_table import CostTable, Kind, Price, kind_of
 from pvnas.space.genotype import EDGES, INPUTS, NODES, ZERO, Edge, Genotype, operations_of
 
 
@@ -52,9 +52,14 @@ class Limits:
 
 
 class Scores:
-    """Log scores of operations: log softmax over all operations of an edge, zero included, as ``derive`` has it."""
+    """Log scores of operations: log softmax over all operations of an edge, zero included, as ``derive`` has it.
 
-    def __init__(self, alphas: Mapping[str, Tensor]) -> None:
+    ``charges``: what is taken off the score of each edge of a kind.
+    """
+
+    def __init__(self, alphas: Mapping[str, Tensor], charges: Mapping[Kind, float] | None = None) -> None:
+        self.categories, self._charges = tuple(alphas), charges or {}
+        self._columns = {name: {each: n for n, each in enumerate(operations_of(name))} for name in alphas}
         self._by_category = {
             category: alpha.detach().to("cpu", torch.float64).log_softmax(-1).numpy()
             for category, alpha in alphas.items()
@@ -62,25 +67,26 @@ class Scores:
 
     def of_edge(self, category: str, node: int, edge: Edge) -> float:
         """Return the log score of an operation on an edge."""
-        row, column = EDGES.index((node, edge.predecessor)), operations_of(category).index(edge.operation)
-        return float(self._by_category[category][row, column])
+        row, column = EDGES.index((node, edge.predecessor)), self._columns[category][edge.operation]
+        return float(self._by_category[category][row, column]) - self._charges.get(kind_of(category, edge), 0.0)
 
     def of(self, genotype: Genotype) -> float:
         """Return a genotype's: the sum over its edges."""
         return math.fsum(self.of_edge(*place) for place in genotype.edges())
 
 
-def derive_within(alphas: Mapping[str, Tensor], table: CostTable, limits: Limits) -> Genotype:
-    """Return the genotype of the highest sum of log scores whose network is within all limits.
+def derive_within(
+    alphas: Mapping[str, Tensor], table: CostTable, limits: Limits, charges: Mapping[Kind, float] | None = None
+) -> Genotype:
+    """Return the genotype of the highest sum of log scores, less charges, whose network is within all limits.
 
-    Without limits, or where they allow it, it is what ``derive`` returns. Of equal ones the cheaper stays, then the
-    first by category, node, predecessors and operations. Raises UserError, with the least that there is, where not even
-    the cheapest is within.
+    Without limits, or where they allow it, it is what ``derive`` returns, unless kinds of edges are charged for. Of
+    equal ones the one that costs less of what is limited stays, then the first by category, node, predecessors and
+    operations. Raises UserError, with the least that there is, where not even the cheapest is within.
     """
-    best = derive(alphas)
-    if limits.allow(table.of(best)):
+    if not charges and limits.allow(table.of(best := derive(alphas))):
         return best
-    front, genotypes = _front(alphas, table, limits)
+    front, genotypes = _front(Scores(alphas, charges), table, limits, list(limits.given))
     return genotypes(int(np.argmax(front.scores)))
 
 
@@ -94,24 +100,29 @@ class Point(NamedTuple):
 
 def pareto_front(alphas: Mapping[str, Tensor], table: CostTable) -> list[Point]:
     """Return all genotypes that no other one beats in both costs and in log score, the cheapest first."""
-    front, genotypes = _front(alphas, table, Limits())
+    front, genotypes = _front(Scores(alphas), table, Limits(), Price._fields)
     order = np.lexsort((front.costs_N2[:, 0], front.costs_N2[:, 1]))
     return [Point(Price(*front.costs_N2[i].tolist()), float(front.scores[i]), genotypes(i)) for i in order.tolist()]
 
 
-def _front(alphas: Mapping[str, Tensor], table: CostTable, limits: Limits) -> tuple[_Front, Callable[[int], Genotype]]:
-    """Return the front within the limits over all nodes, and what makes the genotype of one of its points."""
-    places = [(category, node) for category in alphas for node in _NODES]
-    scores = Scores(alphas)
-    choices = [_choices(category, node, scores, table) for category, node in places]
-    front = _Front.empty(table.constant, len(choices))
+def _front(
+    scores: Scores, table: CostTable, limits: Limits, compared: Sequence[str]
+) -> tuple[_Front, Callable[[int], Genotype]]:
+    """Return the front within the limits over all nodes, and what makes the genotype of one of its points.
+
+    ``compared``: the costs that it is about; the others count as nothing.
+    """
+    places = [(category, node) for category in scores.categories for node in _NODES]
+    counts_2 = np.array([name in compared for name in Price._fields], dtype=np.int64)
+    choices = [_choices(category, node, scores, table, counts_2) for category, node in places]
+    front = _Front.empty(np.array(table.constant) * counts_2, len(choices))
     for number, options in enumerate(choices):
         front = front.with_node(number, options, limits, _least(choices[number + 1 :]))
         if not len(front.scores):
             raise UserError(_too_small(table, choices, limits))
 
     def genotype(point: int) -> Genotype:
-        cells: dict[str, list[tuple[Edge, Edge]]] = {category: [] for category in alphas}
+        cells: dict[str, list[tuple[Edge, Edge]]] = {name: [] for name in scores.categories}
         for (category, _), options, pick in zip(places, choices, front.picks[point].tolist(), strict=True):
             cells[category].append(options.edges[pick])
         return Genotype.from_cells(cells)
@@ -130,18 +141,20 @@ class _Options(NamedTuple):
     scores_N: NDArray[np.float64]
 
 
-def _choices(category: str, node: int, scores: Scores, table: CostTable) -> _Options:
+def _choices(category: str, node: int, scores: Scores, table: CostTable, counts_2: NDArray[np.int64]) -> _Options:
     operations = [name for name in operations_of(category) if name != ZERO]
+    edges = [Edge(before, name) for before in range(node) for name in operations]
+    costs_E2 = np.array([table.of_edge(category, edge) for edge in edges], dtype=np.int64) * counts_2
+    scores_E = np.array([scores.of_edge(category, node, edge) for edge in edges])
     pairs = [
-        (Edge(first, one), Edge(second, other))
-        for first, second in combinations(range(node), 2)
-        for one, other in product(operations, repeat=2)
+        (before * len(operations) + one, other_before * len(operations) + other)
+        for before, other_before in combinations(range(node), 2)
+        for one, other in product(range(len(operations)), repeat=2)
     ]
-    costs = [table.of_edge(category, one).plus(table.of_edge(category, other)) for one, other in pairs]
-    sums = [scores.of_edge(category, node, one) + scores.of_edge(category, node, other) for one, other in pairs]
-    costs_N2, scores_N = np.array(costs, dtype=np.int64), np.array(sums)
+    first_N, second_N = np.array(pairs).T
+    costs_N2, scores_N = costs_E2[first_N] + costs_E2[second_N], scores_E[first_N] + scores_E[second_N]
     kept = _unbeaten(costs_N2, scores_N)
-    return _Options([pairs[i] for i in kept], costs_N2[kept], scores_N[kept])
+    return _Options([(edges[pairs[i][0]], edges[pairs[i][1]]) for i in kept], costs_N2[kept], scores_N[kept])
 
 
 def _least(choices: Sequence[_Options]) -> NDArray[np.int64]:
@@ -157,8 +170,8 @@ class _Front(NamedTuple):
     picks: NDArray[np.int32]
 
     @classmethod
-    def empty(cls, constant: Price, nodes: int) -> _Front:
-        return cls(np.array([constant], dtype=np.int64), np.zeros(1), np.zeros((1, nodes), dtype=np.int32))
+    def empty(cls, constant_2: NDArray[np.int64], nodes: int) -> _Front:
+        return cls(constant_2[None], np.zeros(1), np.zeros((1, nodes), dtype=np.int32))
 
     def with_node(self, number: int, options: _Options, limits: Limits, rest_2: NDArray[np.int64]) -> _Front:
         """Return the front with one node more; ``rest_2``: the least that the nodes behind it cost."""

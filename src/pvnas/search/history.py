@@ -12,6 +12,7 @@ from pvnas.config import NetworkConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.search.budget import Limits, Scores, derive_within
 from pvnas.search.derive import collapse_record, derive, effective_alphas
+from pvnas.search.latency import Clock, derive_in_time
 from pvnas.search.relaxation import has_temperature, temperature_at
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import Genotype
@@ -71,10 +72,13 @@ def genotype_of_epoch(
     categories: Sequence[str],
     table: CostTable | None = None,
     limits: Limits | None = None,
+    most_ms: float = 0.0,
+    clock: Clock | None = None,
 ) -> Genotype:
     """Return the genotype of an epoch by the paper's rule, or with a table of prices the best within the limits.
 
-    Its notes say where it is from, and what the limits have changed. Raises UserError where nothing is within them.
+    With a clock also of those that it measures at no more than ``most_ms``. The genotype's notes say where it is from,
+    and what the limits have changed. Raises UserError where nothing is within them.
     """
     search = config.search
     alphas = alphas_of_epoch(config, epoch, history, categories)
@@ -84,10 +88,15 @@ def genotype_of_epoch(
         about["mean_of_epochs"] = list(range(max(1, epoch + 1 - search.derive_epochs), epoch + 1))
     if has_temperature(search.alphas):
         about["temperature"] = temperature_at(search.alphas, epoch, search.epochs)
-    if table is not None and limits is not None and limits.any:
-        genotype, scores = derive_within(alphas, table, limits), Scores(alphas)
+    if table is not None and limits is not None and (limits.any or clock):
+        scores, measured = Scores(alphas), dict[str, Any]()
+        if clock:
+            genotype, measured = derive_in_time(alphas, table, limits, most_ms, clock)
+        else:
+            genotype = derive_within(alphas, table, limits)
         about["budget"] = {
             **limits.given,
+            **measured,
             "cost": table.of(genotype)._asdict(),
             "cost_without": table.of(free)._asdict(),
             "edges_changed": len(set(genotype.edges()) - set(free.edges())),

@@ -24,6 +24,7 @@ from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.search.derive import collapse_warning
 from pvnas.search.history import HISTORY, alpha_name, genotype_of_epoch, limits_of, price_table
+from pvnas.search.latency import Clock
 from pvnas.search.relaxation import relaxation_at
 from pvnas.search.step import StepBatches, search_step
 from pvnas.space.cost_table import CostTable
@@ -193,9 +194,21 @@ class SearchStage(Stage):
         """Write the initial alphas of a new search."""
         self._write_alphas(0)
 
+    def genotype_in_time(self, most_ms: float, clock: Clock) -> Genotype:
+        """Return the genotype of the epoch that the config asks for, within its budget and the milliseconds."""
+        self.genotype()  # which says where there is no such epoch
+        epoch, categories = self._last_epoch, tuple(self.network.architecture_parameters())
+        table = price_table(self.config, len(self.weight_videos.catalog.classes))
+        history = load_tensors(self.run_dir / HISTORY)
+        return genotype_of_epoch(self.config, epoch, history, categories, table, limits_of(self.config), most_ms, clock)
+
+    @property
+    def _last_epoch(self) -> int:
+        return self.config.search.stop_epoch or self.epochs
+
     def genotype(self) -> Genotype:
         """Return the genotype of the epoch that the config asks for (the last one by default)."""
-        epoch = self.config.search.stop_epoch or self.epochs
+        epoch = self._last_epoch
         path = self._genotype_path(epoch)
         if not path.exists():
             raise UserError(f"search.stop_epoch is {epoch}, but the search has epochs 1 to {self.epochs}")

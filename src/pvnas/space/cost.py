@@ -1,12 +1,10 @@
-"""What a network costs: parameters, multiply-accumulates, activations, milliseconds.
+"""What a network costs: parameters, multiply-accumulates, activations.
 
 As everywhere in this field, "GFLOPs" are multiply-accumulates (MACs) of convolutions and the classifier for ONE view at
 batch 1; BN, pooling and sums are not counted. PyTorch's own flop counter counts 2 per MAC.
 """
 
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -120,27 +118,3 @@ def positions(network: nn.Module, x_NCTHW: Tensor) -> list[int]:
         for hook in hooks:
             hook.remove()
     return [found.get(layer, 0) for layer in layers]  # 0: not asked by this pass
-
-
-def measure_latency(
-    network: nn.Module, clip: tuple[int, int, int], *, batch: int = 1, repeats: int = 10, warmup: int = 3
-) -> dict[str, float]:
-    """Return the measured time of a forward pass in evaluation mode, in milliseconds: median, minimum, maximum."""
-    device = next(network.parameters()).device
-    x_NCTHW = torch.rand(batch, _in_channels(network), *clip, device=device)
-    times: list[float] = []
-    network.eval()
-    with torch.inference_mode():
-        for _ in range(warmup + repeats):
-            _synchronise(device)
-            start = time.perf_counter()
-            network(x_NCTHW)
-            _synchronise(device)
-            times.append(1000 * (time.perf_counter() - start))
-    times = times[warmup:]
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -34,6 +34,14 @@ class Price(NamedTuple):
 
 FREE = Price(0, 0)
 
+Kind = tuple[str, bool, str]
+"""What a kept edge costs by: category, whether it halves height and width, operation."""
+
+
+def kind_of(category: str, edge: Edge) -> Kind:
+    """Return the kind of an edge of a category's cells."""
+    return category, is_reduction(category) and edge.predecessor < INPUTS, edge.operation
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -41,13 +49,12 @@ class CostTable:
 
     constant: Price
     """Of all that no genotype changes: stem, the cells' inputs, classifier."""
-    operations: Mapping[tuple[str, bool, str], Price]
-    """By category, whether the edge halves height and width, and operation; over all cells of the category."""
+    operations: Mapping[Kind, Price]
+    """Over all cells of the category."""
 
     def of_edge(self, category: str, edge: Edge) -> Price:
         """Return what a kept edge costs; nothing where the layout has no such cell."""
-        halves = is_reduction(category) and edge.predecessor < INPUTS
-        return self.operations.get((category, halves, edge.operation), FREE)
+        return self.operations.get(kind_of(category, edge), FREE)
 
     def of(self, genotype: Genotype) -> Price:
         """Return what the network of a genotype costs: what ``network_cost`` counts."""
@@ -61,7 +68,7 @@ class CostTable:
         """Count every operation at the sizes that it has in the networks of a config, for views (T, H, W)."""
         frames = frames_after_stem(config.stem, clip[0])
         sides = [side_after_stem(config.stem, side) for side in clip[1:]]
-        operations: dict[tuple[str, bool, str], Price] = {}
+        operations: dict[Kind, Price] = {}
         for spec in cell_specs(parse_layout(config.layout, config.repeat), config.width):
             before, reduces = (frames, *sides), is_reduction(spec.category)
             sides = [-(-side // 2) for side in sides] if reduces else sides

@@ -41,6 +41,7 @@ class FoldedConv(nn.Conv3d):
     def forward(self, x: Tensor, picked: bool = False) -> Tensor:
         """Return the convolution of (N, C, T, H, W) clips, in channels_last_3d memory.
 
+        That PyTorch leaves where it has few pictures, see ``pointwise``: then what it returns is copied.
         ``picked``: ``x`` is what a convolution of stride 2 reads, every other pixel alone.
         """
         if self.kernel_size[0] > 1:
@@ -57,7 +58,7 @@ class FoldedConv(nn.Conv3d):
             y = _dilated_on_phases(folded, weight, self.groups)
         else:
             y = F.conv2d(folded, weight, self.bias, stride, padding, dilation, self.groups)
-        return unfold_time(y, x.shape[2])
+        return to_channels_last(unfold_time(y, x.shape[2]))
 
     def _temporal(self, x: Tensor) -> Tensor:
         if self.stride[1] == 2:
@@ -66,7 +67,7 @@ class FoldedConv(nn.Conv3d):
         y = F.conv2d(
             x.flatten(3), self.weight.squeeze(-1), self.bias, stride, padding, 1, self.groups
         )  # (N, C, T, H*W)
-        return y.unflatten(3, x.shape[3:])
+        return to_channels_last(y.unflatten(3, x.shape[3:]))
 
 
 def pointwise(x_FCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

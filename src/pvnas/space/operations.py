@@ -183,3 +183,7 @@ def _temporal(channels: int, stride: int, kernel: int, layers: Layers, affine: b
     )
     temporal = layers.conv(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
     return Rectified(nn.ReLU(), spatial, temporal, layers.norm(channels, affine=affine))
+
+
+BUILT_IN = frozenset(_OPERATIONS)
+"""Those above; others are registered by whoever wants more."""

@@ -113,7 +113,7 @@ class Setting:
     def _no_budget(self) -> dict[str, object]:
         """What takes the budget, of what is searched, from a network that is given."""
         budget = self.config.budget
-        return {f"budget__{name}": 0 for name in ("params", "macs") if getattr(budget, name)}
+        return {f"budget__{name}": 0 for name in ("params", "macs", "latency_ms") if getattr(budget, name)}
 
     def _words(self, seed: int, fields: Mapping[str, object], videos: str = "") -> tuple[str, ...]:
         config = str(self.folder / CONFIG_NAME)

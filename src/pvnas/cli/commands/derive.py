@@ -3,10 +3,19 @@
 import shlex
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import JSON, RUN, checked_cost, classes_of, print_json, print_table, run_directory
+from pvnas.cli.shared import (
+    JSON,
+    RUN,
+    checked_cost,
+    checked_milliseconds,
+    classes_of,
+    print_json,
+    print_table,
+    run_directory,
+)
 from pvnas.errors import UserError
 from pvnas.settings import CONFIG_NAME, load_config
 
@@ -22,6 +31,16 @@ from pvnas.settings import CONFIG_NAME, load_config
         metavar="N",
         convert=checked_cost,
     ),
+    Argument(
+        "--budget.latency_ms",
+        "most milliseconds for views of the test, measured here and now",
+        None,
+        metavar="MS",
+        convert=checked_milliseconds,
+    ),
+    Argument("--batch", "views at once, for --budget.latency_ms [the run's budget.latency_batch]", None, int, "N", 1),
+    Argument("--threads", "CPU threads, for --budget.latency_ms [the run's]", None, int, "N", 1),
+    Argument("--device", "where to measure [the run's]", None, Literal["cpu", "cuda"], "cpu|cuda"),
     Argument("--width", "channels of the first cells [the run's]", None, kind=int, metavar="N", least=2),
     Argument("--epoch", "of the search [the one that the run took]", None, kind=int, metavar="N", least=1),
     Argument("--out", "write the genotype there", None, metavar="FILE"),
@@ -30,8 +49,9 @@ from pvnas.settings import CONFIG_NAME, load_config
     "pvnas train my_videos --config runs/my_videos-1h/config.yaml --genotype small.json --dir runs/small",
 )
 def derive(args: Namespace) -> None:
-    """Derive the best cells within a budget from a finished search, exactly; nothing is searched again."""
+    """Derive the best cells within a budget from a finished search; nothing is searched again."""
     run_dir, asked = run_directory(args.run), vars(args)
+    from pvnas.deploy.latency import clock_of
     from pvnas.runtime.checkpoint import load_tensors
     from pvnas.runtime.files import write_atomic
     from pvnas.search.budget import Limits
@@ -47,9 +67,13 @@ def derive(args: Namespace) -> None:
     if epoch > config.search.epochs:
         raise UserError(f"--epoch {epoch}: the search of {run_dir} has epochs 1 to {config.search.epochs}")
     categories = tuple(dict.fromkeys(name.partition("/")[2] for name in alphas))
-    limits = Limits(asked["budget.params"], asked["budget.macs"])
-    table = price_table(config, classes_of(run_dir))
-    genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits)
+    limits, most_ms = Limits(asked["budget.params"], asked["budget.macs"]), asked["budget.latency_ms"] or 0.0
+    classes, budget = classes_of(run_dir), config.budget
+    budget.latency_batch = args.batch or budget.latency_batch
+    budget.latency_threads = args.threads or budget.latency_threads
+    budget.latency_device = args.device or budget.latency_device
+    table, clock = price_table(config, classes), clock_of(config, classes) if most_ms > 0 else None
+    genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits, most_ms, clock)
     free = genotype_of_epoch(config, epoch, alphas, categories)
     if args.out:
         write_atomic(Path(args.out), genotype.to_json())
@@ -60,6 +84,8 @@ def derive(args: Namespace) -> None:
         return
     cost, before = about["cost"], about["cost_without"]
     rows = [("parameters", before["params"], cost["params"]), ("MACs of a view", before["macs"], cost["macs"])]
+    if clock:
+        rows += [(f"ms of {clock.where}", about["latency_without"]["median_ms"], about["latency"]["median_ms"])]
     print_table(["cost", "without a budget", "within it"], rows)
     before_edges = set(free.edges())
     if changes := [place for place in genotype.edges() if place not in before_edges]:

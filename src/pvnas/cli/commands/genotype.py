@@ -23,13 +23,16 @@ from pvnas.config import PAPER_LAYOUT, ClipConfig, NetworkConfig, StemKind
     Argument(
         "--input", "what the network sees (clip.input)", "rgb", Literal["rgb", "motion", "both", "flow", "flow+rgb"]
     ),
-    Argument("--latency", "also measure a forward pass on this machine", False),
+    Argument("--latency", "also measure how long a view takes on this machine, in a fresh process", False),
+    Argument("--batch", "views at once, for --latency", 1, least=1),
+    Argument("--threads", "CPU threads, for --latency", 1, least=1),
+    Argument("--device", "where to measure --latency", "cpu", Literal["cpu", "cuda"]),
     JSON,
     example="pvnas cost genotype.json --width 64 --repeat 1 --clip 8x224x224 --classes 400",
 )
 def cost(args: Namespace) -> None:
     """Print parameters and multiply-accumulates of a genotype's network."""
-    from pvnas.space.cost import measure_latency, network_cost
+    from pvnas.space.cost import network_cost
     from pvnas.space.genotype import Genotype
 
     genotype = Genotype.load(args.genotype)
@@ -39,11 +42,14 @@ def cost(args: Namespace) -> None:
     costs = network_cost(genotype, network_config, clip=args.clip, classes=args.classes).over_views(args.views)
     costs |= {"classes": args.classes, **shape, "input": args.input}
     if args.latency:
-        from pvnas.fast.inference import for_inference
-        from pvnas.space.network import PVNASNetwork
+        from pvnas.deploy.latency import ProcessClock, Use
+        from pvnas.runtime.device import choose_device
+        from pvnas.search.latency import RUNS
 
-        network = PVNASNetwork(genotype, network_config, num_classes=args.classes)
-        costs["latency"] = measure_latency(for_inference(network), args.clip)
+        device = choose_device(args.device).type
+        use = Use(network_config, args.clip, args.classes, device, args.threads, args.batch)
+        [timing] = ProcessClock(use)([genotype], RUNS)
+        costs["latency"] = timing._asdict() | {"of": use.where}
     if args.json:
         print_json(costs)
         return
@@ -53,7 +59,9 @@ def cost(args: Namespace) -> None:
         (f"MACs of a video of {args.views} views", costs["macs_per_video"]),
         ("activations of a view", costs["activations"]),
     ]
-    rows += [(f"{name.removesuffix('_ms')} milliseconds", value) for name, value in costs.get("latency", {}).items()]
+    if latency := costs.get("latency"):
+        rows += [(f"milliseconds of {latency['of']}, median", latency["median_ms"])]
+        rows += [(f"milliseconds that one of twenty exceeds, of {latency['runs']} runs", latency["p95_ms"])]
     print_table(["cost", "value"], rows)
 
 
