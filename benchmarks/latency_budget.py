@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common import command_line, describe_machine, now
 from pvnas.deploy.latency import clock_of
 from pvnas.runtime.checkpoint import load_tensors
