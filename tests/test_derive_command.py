@@ -10,7 +10,10 @@ import pytest
 
 import pvnas
 from pvnas.cli import main
+from pvnas.errors import UserError
+from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
+from pvnas.training.log import read_metrics
 
 OPTIONS = {
     "tensorboard": False,
@@ -102,6 +105,54 @@ def test_a_budget_of_time_is_kept_by_what_is_measured(
     capsys.readouterr()
     assert main(["derive", str(run_dir), "--budget.latency_ms", "60000", "--threads", "1"]) == 0
     assert re.search(r"ms of a clip on the CPU, one thread +[\d.]+ +[\d.]+", capsys.readouterr().out)
+
+
+def test_a_width_is_found_by_short_trainings_and_a_run_goes_on_with_it(tiny_shapes: Path, tmp_path: Path) -> None:
+    fields = {**OPTIONS, "train.epochs": 16, "budget.macs": "700k", "budget.width": "fit", "train.width": 2}
+    found = pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)
+    config = load_config(file=tmp_path / "run" / "config.yaml")
+    tried = Genotype.load(tmp_path / "run" / "genotype.json").about["widths"]
+    assert len(tried) == 2 + 1 or len(tried) > 3
+    last = [each for each in tried if each["share"] == tried[-1]["share"]]
+    best = max(last, key=lambda each: (each["top1"], -each["macs"]))
+    assert (
+        (config.train.width, config.train.repeat)
+        == (best["width"], best["repeat"])
+        == (found["width"], found["repeat"])
+    )
+    assert best["macs"] <= found["macs_per_view"] <= 700_000
+    assert found["width"] > 2
+    for each in tried:
+        epochs = max(1, round(each["share"] * 16))
+        name = f"width-{each['width']}-repeat-{each['repeat']}-epochs-{epochs}"
+        lines = read_metrics(tmp_path / "run" / "candidates" / name / "metrics.jsonl")
+        assert [line["epoch"] for line in lines] == list(range(1, epochs + 1))
+        assert lines[-1]["val_top1"] == each["top1"]
+    # The command that began it goes on with the width that was found, and finds it again where that was all it had.
+    for name in ("genotype.json", "model.safetensors", "results.json"):
+        (tmp_path / "run" / name).unlink()
+    assert pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)["digest"] == found["digest"]
+    page = re.sub(r"<[^>]*>", " ", (tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert f"Width {best['width']} and repeat {best['repeat']} were chosen by short trainings" in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"budget.width": "fit"}, "budget.width fit goes by budget.macs and budget.params alone"),
+        (
+            {"budget.width": "fit", "budget.macs": 1000},
+            "no network of this layout, width and clip is within budget.macs",
+        ),
+    ],
+)
+def test_a_width_that_cannot_be_found_is_said_before(
+    tiny_shapes: Path, tmp_path: Path, fields: dict[str, object], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=OPTIONS | fields)
+    with pytest.raises(UserError, match=r"hours and budget\.width fit would both choose the width"):
+        pvnas.run(tiny_shapes, tmp_path / "run", hours=1, overrides=fields)
 
 
 @pytest.mark.parametrize(

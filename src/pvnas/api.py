@@ -158,6 +158,8 @@ def run_of(
             raise UserError(
                 f"hours {hours:g} and preset {shown(named)}: hours choose a preset's values; leave one away"
             )
+    if wishes.get("budget.width", "given") != "given":
+        raise UserError("hours and budget.width fit would both choose the width; leave one away")
     if isinstance(data, RunConfig):
         raise UserError("a whole config leaves nothing to choose for hours; give the videos, and fields as overrides")
     config = config_of(data, "laptop", None, {name: wishes[name] for name in wishes if name.startswith("data.")})

@@ -352,6 +352,8 @@ class BudgetConfig:
     """Most parameters, such as 3M; 0: any number."""
     macs: int = 0
     """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
+    width: Literal["given", "fit"] = "given"
+    """fit: train.width and train.repeat are chosen among those that keep params and macs, by short trainings."""
     latency_ms: float = 0.0
     """Most milliseconds for views of the test, in the median, as measured where the search ends; 0: any time."""
     latency_batch: int = 1

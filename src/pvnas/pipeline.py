@@ -47,8 +47,10 @@ from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
+from pvnas.search.candidates import Candidate, best_of, candidates, sized, tried_for
+from pvnas.search.history import limits_of
 from pvnas.search.stage import SearchStage
-from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt
+from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt, with_fitted_size
 from pvnas.space.cost import Cost, count_macs, count_parameters, network_cost
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
@@ -59,6 +61,9 @@ from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage, derived_network, peer_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
+CANDIDATES = "candidates"
+"""Folder of the short trainings that decide on the width."""
+
 MACS_NEAR = 0.1
 """By this share a network to compare with may miss the multiply-accumulates that were asked for without a word."""
 
@@ -196,6 +201,7 @@ def open_session(
     ``is_peer``: whether a network of no genotype is trained.
     """
     run_dir = Path(run_dir)
+    config = with_fitted_size(config, run_dir)
 
     def check_directory() -> bool:
         check_place(run_dir, config.data)
@@ -335,21 +341,51 @@ class Session:
         if world.first_does(path.exists):
             self.progress.line("search: finished before; its genotype is kept")
             return self._genotype()
+        if self.config.budget.width == "fit" and not len(self.videos.validation):
+            raise UserError("budget.width fit decides by validation videos, and there are none; list some as val")
         stage = self.search_stage()
         self.run_stage(stage)
-        world.first_does(lambda: write_atomic(path, self._derived_by(stage).to_json()))
+        genotype = self._derived_by(stage)
+        world.first_does(lambda: write_atomic(path, genotype.to_json()))
         return self._genotype()
 
     def _derived_by(self, stage: SearchStage) -> Genotype:
-        """Return what a finished search has found; with a budget of time networks are measured for it."""
+        """Return what a finished search has found; with a budget of time networks are measured for it, by the first."""
+        if self.config.budget.width == "fit":
+            return self._fitted(stage)
         if not (most_ms := self.config.budget.latency_ms):
             return stage.genotype()
         clock = clock_of(self.config, len(self._classes))
         self.progress.line(f"search: measuring networks; one is to take at most {most_ms:g} ms for {clock.where}")
-        genotype = stage.genotype_in_time(most_ms, clock)
+        found = self.world.first_does(lambda: stage.genotype_within(self.config, most_ms, clock).to_json())
+        genotype = Genotype.from_json(found)
         measured = genotype.about["budget"]["latency"]["median_ms"]
         self.progress.line(f"search: the network takes {measured:.3g} ms for {clock.where}")
         return genotype
+
+    def _fitted(self, stage: SearchStage) -> Genotype:
+        """Return the cells of the candidate that short trainings find best; the run has its size from now on."""
+        found = candidates(self.config, len(self._classes), stage.final_alphas(), limits_of(self.config))
+        sizes = ", ".join(f"{each.width} (repeat {each.repeat})" for each in found)
+        self.progress.line(f"search: widths within the budget: {sizes}; short trainings decide")
+        best, tried = best_of(found, self._validated)
+        self.config = sized(self.config, best.width, best.repeat)
+        shown = ", ".join(f"{each.top1:.1f} % with {each.width} (repeat {each.repeat})" for each in tried)
+        self.progress.line(f"search: width {best.width}, repeat {best.repeat}; validation: {shown or 'the only one'}")
+        self.world.first_does(lambda: write_atomic(self.run_dir / CONFIG_NAME, dump_config(self.config)))
+        genotype = stage.genotype_within(self.config)
+        return genotype.with_about(**genotype.about, widths=[each._asdict() for each in tried])
+
+    def _validated(self, candidate: Candidate, share: float) -> float:
+        """Train a candidate for a share of the epochs, or go on, and return its validation top-1 (percent)."""
+        config = tried_for(sized(self.config, candidate.width, candidate.repeat), share)
+        folder = self.run_dir / CANDIDATES / f"{candidate.name}-epochs-{config.train.epochs}"
+        log = EpochLog(folder, self.progress, tensorboard=False)
+        network = derived_network(config, candidate.genotype, len(self._classes))
+        videos = self.videos
+        stage = TrainStage(config, network, videos.train, videos.validation, self.device, log, self.world)
+        self.run_stage(stage, folder=folder, log=log)
+        return float(self.world.first_does(lambda: read_metrics(log.path)[-1]["val_top1"]))
 
     def search_stage(self) -> SearchStage:
         """Return the search as it begins."""
@@ -400,12 +436,22 @@ class Session:
             with ends_waits():
                 write_sheet(path, videos, self.config, self.config.train)
 
-    def run_stage(self, stage: SearchStage | TrainStage, until: tuple[int, int] | None = None) -> None:
-        """Run a stage from its last checkpoint, or from the start, to its end or ``until`` an epoch and step."""
-        folder, minutes = self.run_dir / "checkpoints" / stage.name, self.config.checkpoint_minutes
+    def run_stage(
+        self,
+        stage: SearchStage | TrainStage,
+        until: tuple[int, int] | None = None,
+        folder: Path | None = None,
+        log: EpochLog | None = None,
+    ) -> None:
+        """Run a stage from its last checkpoint, or from the start, to its end or ``until`` an epoch and step.
+
+        In ``folder``, by the ``log`` of it, where it is not the run's own.
+        """
+        folder, log = (folder or self.run_dir) / "checkpoints" / stage.name, log or self.log
+        minutes = self.config.checkpoint_minutes
         checkpoint = shared_checkpoint(folder, self.world)
         rewound_to = checkpoint.state["epoch"] if checkpoint else 0
-        self.world.first_does(lambda: self.log.rewind(stage.name, rewound_to))
+        self.world.first_does(lambda: log.rewind(stage.name, rewound_to))
         if checkpoint:
             epoch, step = checkpoint.state["epoch"], checkpoint.state["step"]
             self.progress.line(f"{stage.name}: resumes after epoch {epoch}, step {step}")

@@ -20,6 +20,7 @@ from pvnas.errors import UserError
 from pvnas.report.record import TESTED
 from pvnas.runtime.files import explained
 from pvnas.search.budget import Limits, derive_within
+from pvnas.search.candidates import STEP, sized
 from pvnas.search.history import limits_of, price_table
 from pvnas.search.latency import ACCEPTED, RUNS, Timing, cheapest, too_slow
 from pvnas.space.genotype import EDGES, Genotype, is_reduction, random_genotype
@@ -107,6 +108,8 @@ def check_budget(config: RunConfig, classes: int, genotype: Genotype | None = No
     limits = limits_of(config)
     if not limits.any:
         return
+    if config.budget.width == "fit" and genotype is None:
+        config = sized(config, STEP, 1)
     if genotype is not None:
         price = price_table(config, classes).of(genotype)
         if not limits.allow(price):

@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -193,6 +193,17 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
         )
 
 
+def with_fitted_size(config: RunConfig, run_dir: str | Path) -> RunConfig:
+    """Return the config of a run that goes on, with the width and depth that it has found where it looks for them."""
+    file = Path(run_dir) / CONFIG_NAME
+    if config.budget.width != "fit" or not file.exists() or not has_learnt(run_dir):
+        return config
+    before = load_config(file=file)
+    if before.budget.width != "fit":
+        return config
+    return replace(config, train=replace(config.train, width=before.train.width, repeat=before.train.repeat))
+
+
 def changed_fields(old: RunConfig, new: RunConfig) -> str:
     """The fields that would change numbers and are others now, in words; empty where there are none.
 
@@ -334,6 +345,9 @@ def check_config(config: RunConfig) -> None:
         a, b = get_field(config, left), get_field(config, right)
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
+    budget = config.budget
+    if budget.width == "fit" and (budget.latency_ms or not (budget.macs or budget.params)):
+        raise UserError("budget.width fit goes by budget.macs and budget.params alone; set --budget.macs, such as 0.3G")
     for stage in ("search", "train"):
         balance = get_field(config, f"{stage}.balance")
         if config.data.order == "shards" and balance in ("batches", "groups"):

@@ -180,6 +180,17 @@ def _departures(record: RunRecord) -> Iterator[str]:
                 f"of {number(timing.get('runs'))} runs in a process of its own; of twenty runs one took longer than "
                 f"{number(timing.get('p95_ms'))}."
             )
+    widths = genotype.about.get("widths") if genotype else None
+    if isinstance(widths, list) and all(isinstance(each, dict) for each in widths):
+        tried = "; ".join(
+            f"width {each.get('width')}, repeat {each.get('repeat')}, {number(each.get('macs'))} multiply-accumulates: "
+            f"{percent(each.get('top1'))} after {percent(100 * each.get('share', 0))} of the epochs"
+            for each in widths
+        )
+        yield (
+            f"Width {record.setting('train.width')} and repeat {record.setting('train.repeat')} were chosen by short "
+            f"trainings within the budget, by top-1 on validation ({tried or 'nothing else was within it'})."
+        )
     if is_number(mean_of) and mean_of > 1 and is_number(stopped):
         since = max(1, int(stopped) + 1 - int(mean_of))
         yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."

@@ -23,7 +23,7 @@ from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.search.derive import collapse_warning
-from pvnas.search.history import HISTORY, alpha_name, genotype_of_epoch, limits_of, price_table
+from pvnas.search.history import HISTORY, alpha_name, alphas_of_epoch, genotype_of_epoch, limits_of, price_table
 from pvnas.search.latency import Clock
 from pvnas.search.relaxation import relaxation_at
 from pvnas.search.step import StepBatches, search_step
@@ -169,13 +169,13 @@ class SearchStage(Stage):
 
     def _derived(self, epoch: int, history: dict[str, Tensor]) -> Genotype:
         """Return the genotype of this epoch."""
-        categories = tuple(self.network.architecture_parameters())
-        return genotype_of_epoch(self.config, epoch, history, categories, self.prices, limits_of(self.config))
+        return genotype_of_epoch(self.config, epoch, history, self._categories, self.prices, limits_of(self.config))
 
     @cached_property
     def prices(self) -> CostTable | None:
-        """What the edges of the derived network cost, where there is a budget."""
-        return price_table(self.config, len(self.weight_videos.catalog.classes)) if limits_of(self.config).any else None
+        """What the edges of the derived network cost, where there is a budget and the network's size is known."""
+        priced = limits_of(self.config).any and self.config.budget.width == "given"
+        return price_table(self.config, len(self.weight_videos.catalog.classes)) if priced else None
 
     def _genotype_path(self, epoch: int) -> Path:
         return self.run_dir / "genotypes" / f"epoch_{epoch:03d}.json"
@@ -194,13 +194,20 @@ class SearchStage(Stage):
         """Write the initial alphas of a new search."""
         self._write_alphas(0)
 
-    def genotype_in_time(self, most_ms: float, clock: Clock) -> Genotype:
-        """Return the genotype of the epoch that the config asks for, within its budget and the milliseconds."""
-        self.genotype()  # which says where there is no such epoch
-        epoch, categories = self._last_epoch, tuple(self.network.architecture_parameters())
-        table = price_table(self.config, len(self.weight_videos.catalog.classes))
+    def final_alphas(self) -> dict[str, Tensor]:
+        """Return what the genotype of a finished search is derived from."""
         history = load_tensors(self.run_dir / HISTORY)
-        return genotype_of_epoch(self.config, epoch, history, categories, table, limits_of(self.config), most_ms, clock)
+        return alphas_of_epoch(self.config, self._last_epoch, history, self._categories)
+
+    def genotype_within(self, config: RunConfig, most_ms: float = 0.0, clock: Clock | None = None) -> Genotype:
+        """Return the genotype of a finished search within the budget of a config, and the milliseconds by a clock."""
+        table, limits = price_table(config, len(self.weight_videos.catalog.classes)), limits_of(config)
+        history = load_tensors(self.run_dir / HISTORY)
+        return genotype_of_epoch(config, self._last_epoch, history, self._categories, table, limits, most_ms, clock)
+
+    @property
+    def _categories(self) -> tuple[str, ...]:
+        return tuple(self.network.architecture_parameters())
 
     @property
     def _last_epoch(self) -> int:

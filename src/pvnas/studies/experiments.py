@@ -113,7 +113,8 @@ class Setting:
     def _no_budget(self) -> dict[str, object]:
         """What takes the budget, of what is searched, from a network that is given."""
         budget = self.config.budget
-        return {f"budget__{name}": 0 for name in ("params", "macs", "latency_ms") if getattr(budget, name)}
+        limits = {f"budget__{name}": 0 for name in ("params", "macs", "latency_ms") if getattr(budget, name)}
+        return limits | ({"budget__width": "given"} if budget.width != "given" else {})
 
     def _words(self, seed: int, fields: Mapping[str, object], videos: str = "") -> tuple[str, ...]:
         config = str(self.folder / CONFIG_NAME)
