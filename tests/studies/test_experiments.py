@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from pvnas.cli.commands.study import NAMES
 from pvnas.config import RunConfig, laptop, tiny
 from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import save_tensors
+from pvnas.search.budget import Limits, derive_within
+from pvnas.search.derive import derive
+from pvnas.search.history import HISTORY, alpha_name, price_table
 from pvnas.settings import load_config
 from pvnas.space.cost import network_cost
-from pvnas.space.genotype import Genotype, random_genotype
-from pvnas.studies import experiments
-from pvnas.studies.experiments import STUDIES, Setting, genotype_of_cost
+from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, random_genotype
+from pvnas.space.operations import operations_of
+from pvnas.studies import genotypes
+from pvnas.studies.experiments import BUDGETS, STUDIES, Setting
+from pvnas.studies.genotypes import Budget, genotype_of_cost
 from pvnas.studies.make import ALL, parts_of, studies_of
 from pvnas.studies.parts import with_needs
 
@@ -126,9 +133,47 @@ def test_matched_genotypes_have_the_cost_and_each_seed_has_others(
         assert abs(network_cost(genotype, config.network, clip=clip, classes=classes).macs - asked) <= 0.05 * asked
     assert drawn[0] == genotype_of_cost(config, base, 0)
     (base.run_dir / "results.json").write_text(json.dumps(results | {"macs_per_view": 10 * asked}))
-    monkeypatch.setattr(experiments, "MOST_DRAWS", 3)
+    monkeypatch.setattr(genotypes, "MOST_DRAWS", 3)
     with pytest.raises(UserError, match="of 3 random genotypes none has its multiply-accumulates"):
         genotype_of_cost(config, base, 0)
+
+
+def test_budgets_have_searched_and_random_cells_of_each_share(setting: Setting) -> None:
+    study = STUDIES["budgets"](setting)
+    assert [arm.name for arm in study.arms[:2]] == ["searched", "matched"]
+    assert [arm.name for arm in study.arms[2:]] == [f"{kind}-{s}" for s in BUDGETS for kind in ("searched", "random")]
+    assert "budgets" not in [each.name for each in studies_of(ALL, setting)]
+    command = words(setting, "budgets")["budgets/random-50/seed-4"]
+    assert command[command.index("--config") + 1] == str(setting.folder / "genotypes" / "within-50-seed-4.yaml")
+    assert command[command.index("--genotype") + 1] == str(setting.folder / "genotypes" / "random-50-seed-4.json")
+
+
+@pytest.mark.parametrize("share", [25, 50, 75, 90])
+def test_cells_within_a_share_are_the_best_ones_and_random_ones_cost_as_much(tmp_path: Path, share: int) -> None:
+    config, classes, noise = laptop(), 3, torch.Generator().manual_seed(1)
+    base = Setting(tmp_path, config, (0,)).searched(0)
+    alphas = {name: torch.randn(len(EDGES), len(operations_of(name)), generator=noise) for name in CATEGORIES}
+    free = derive(alphas)
+    macs = price_table(config, classes).of(free).macs
+    base.run_dir.mkdir(parents=True)
+    history = {alpha_name(config.search.epochs, name): alpha for name, alpha in alphas.items()}
+    save_tensors(base.run_dir / HISTORY, history)
+    base.genotype.write_text(free.to_json())
+    results = {"macs_per_view": macs, "clip": list(config.view), "classes": ["a", "b", "c"]}
+    (base.run_dir / "results.json").write_text(json.dumps(results))
+    budget = Budget(config, base, share, tmp_path / "genotypes")
+    budget.write_random(0)
+    within, found = Genotype.load(budget.genotype), load_config(file=budget.file)
+    cost = network_cost(within, found.network, clip=config.view, classes=classes).macs  # an independent count
+    assert 0.6 * share / 100 * macs < cost <= share / 100 * macs
+    if share == 90:
+        assert within == derive_within(alphas, price_table(config, classes), Limits(macs=macs * share // 100))
+        assert found.train.width == config.train.width
+    if share == 25:  # which no cells of that width have
+        assert found.train.width < config.train.width
+    drawn = Genotype.load(budget.random)
+    assert drawn != within
+    assert network_cost(drawn, found.network, clip=config.view, classes=classes).macs == pytest.approx(cost, rel=0.1)
 
 
 def test_a_genotype_that_was_drawn_before_stays(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_part_that_fails_is_named_with_its_reason_and_the_others_are_made(
     ("words", "says"),
     [
         ("study", "pvnas study needs NAME and DATA"),
-        ("study everything .", "name takes one of schedules, stops, widths, random, peers, transfer, all"),
+        ("study everything .", "name takes one of schedules, stops, widths, random, budgets, peers, transfer, all"),
         ("study transfer .", "transfer searches on another set, too: name it, with --searched-on OTHER_VIDEOS"),
         ("study random . --part 1/2 --only x", "--part and --only both choose runs: type one of them"),
         ("study random nowhere", "no folder 'nowhere'"),

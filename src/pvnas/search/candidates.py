@@ -137,10 +137,10 @@ class Tried(NamedTuple):
     """On validation, percent."""
 
 
-def largest(keeps: Callable[[int], bool]) -> int:
+def largest(keeps: Callable[[int], bool], step: int = STEP) -> int:
     """Return the largest width in steps that keeps what narrower ones keep too; 0 where not even the least does."""
-    low, high = 0, WIDEST // STEP + 1
+    low, high = 0, WIDEST // step + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if keeps(middle * STEP) else (low, middle)
-    return low * STEP
+        low, high = (middle, high) if keeps(middle * step) else (low, middle)
+    return low * step

@@ -1,4 +1,4 @@
-"""The six studies: what each one trains, and what the paper claims of it.
+"""The seven studies: what each one trains, and what the paper, or this project, claims of it.
 
 A study is a function of a setting that returns its arms (what is compared, a run for each seed) and its claims (which
 arm is said to be better than which). A new one is a function here, with ``study`` above it.
@@ -6,7 +6,6 @@ arm is said to be better than which). A new one is a function here, with ``study
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +15,14 @@ from pathlib import Path
 from pvnas.config import LOCATION_FIELDS, DataConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.peers import PEERS
-from pvnas.pipeline import GENOTYPE, RESULTS
-from pvnas.runtime.files import write_atomic
+from pvnas.pipeline import GENOTYPE
 from pvnas.settings import CONFIG_NAME, get_field, plain
-from pvnas.space.cost_table import CostTable
-from pvnas.space.genotype import Genotype, random_genotype
+from pvnas.space.genotype import random_genotype
+from pvnas.studies.genotypes import Budget, genotype_of_cost, write_drawn
 from pvnas.studies.parts import Part
 
 MIN_CONVOLUTIONS = 4  # in every cell of a random genotype (table 3)
-MACS_WITHIN = 0.05
-MOST_DRAWS = 20_000
+BUDGETS = (25, 50, 75)  # percent
 COMPARED_PEERS = ("residual", "r2plus1d-18", "slowonly-r50", "x3d-s", "tsm-r50")
 
 
@@ -85,9 +82,17 @@ class Setting:
         """Return a search with what follows it, with other values of some fields (``search__width=8``)."""
         return Part(self.folder, f"{name}/seed-{seed}", ("run", *self._words(seed, fields)))
 
-    def training(self, name: str, seed: int, genotype: Path, needs: Sequence[Part] = (), **fields: object) -> Part:
-        """Return the training and test of a genotype."""
-        words = ("train", *self._words(seed, fields | self._no_budget), "--genotype", str(genotype))
+    def training(
+        self,
+        name: str,
+        seed: int,
+        genotype: Path,
+        needs: Sequence[Part] = (),
+        file: Path | None = None,
+        **fields: object,
+    ) -> Part:
+        """Return the training and test of a genotype; ``file``: with the config, where it is not that of all runs."""
+        words = ("train", *self._words(seed, fields | self._no_budget, file=file), "--genotype", str(genotype))
         return Part(self.folder, f"{name}/seed-{seed}", words, tuple(needs))
 
     def peer(self, name: str, seed: int, peer: str, macs_of: Part | None = None) -> Part:
@@ -116,8 +121,10 @@ class Setting:
         limits = {f"budget__{name}": 0 for name in ("params", "macs", "latency_ms") if getattr(budget, name)}
         return limits | ({"budget__width": "given"} if budget.width != "given" else {})
 
-    def _words(self, seed: int, fields: Mapping[str, object], videos: str = "") -> tuple[str, ...]:
-        config = str(self.folder / CONFIG_NAME)
+    def _words(
+        self, seed: int, fields: Mapping[str, object], videos: str = "", file: Path | None = None
+    ) -> tuple[str, ...]:
+        config = str(file or self.folder / CONFIG_NAME)
         own = {name.replace("__", "."): value for name, value in fields.items()}
         own |= {**self.harmless, **({} if videos else self.moved)}
         options = [f"--{name}={plain(value)}" for name, value in own.items()]
@@ -125,6 +132,8 @@ class Setting:
 
 
 STUDIES: dict[str, Callable[[Setting], Study]] = {}
+OURS = ("budgets",)
+"""Those that are not about a claim of the paper."""
 
 
 def study(function: Callable[[Setting], Study]) -> Callable[[Setting], Study]:
@@ -208,11 +217,11 @@ def random(setting: Setting) -> Study:
         base, folder = setting.searched(seed), setting.folder / "genotypes"
         genotype = folder / f"random-seed-{seed}.json"
         part = setting.training("random/drawn", seed, genotype)
-        drawn[seed] = _prepared(part, partial(_write, genotype, partial(random_genotype, seed, MIN_CONVOLUTIONS)))
+        drawn[seed] = _prepared(part, partial(write_drawn, genotype, partial(random_genotype, seed, MIN_CONVOLUTIONS)))
         genotype = folder / f"matched-seed-{seed}.json"
         part = setting.training("random/matched", seed, genotype, [base])
         draw = partial(genotype_of_cost, setting.config, base, seed)
-        matched[seed] = _prepared(part, partial(_write, genotype, draw))
+        matched[seed] = _prepared(part, partial(write_drawn, genotype, draw))
     convolutions = f"at least {MIN_CONVOLUTIONS} convolutions in every cell"
     arms = (
         _searched(setting, "searched"),
@@ -224,6 +233,29 @@ def random(setting: Setting) -> Study:
         Claim("searched cells are better than random ones of the same cost", "searched", "matched"),
     )
     return Study("random", "Searched against random cells", arms, claims)
+
+
+@study
+def budgets(setting: Setting) -> Study:
+    """The searched cells within shares of their multiply-accumulates, beside random ones of the same cost (ours)."""
+    matched = next(arm for arm in random(setting).arms if arm.name == "matched")
+    arms, claims = [_searched(setting, "searched, without a budget"), matched], list[Claim]()
+    for share in BUDGETS:
+        within, drawn = {}, {}
+        for seed in setting.seeds:
+            base, folder = setting.searched(seed), setting.folder / "genotypes"
+            budget = Budget(setting.config, base, share, folder)
+            part = setting.training(f"budgets/searched-{share}", seed, budget.genotype, [base], budget.file)
+            within[seed] = _prepared(part, budget.write)
+            part = setting.training(f"budgets/random-{share}", seed, budget.random, [base], budget.file)
+            drawn[seed] = _prepared(part, partial(budget.write_random, seed))
+        what = f"{share} % of the searched ones' multiply-accumulates"
+        arms.append(Arm(f"searched-{share}", f"the best cells by the search within {what}", within))
+        arms.append(Arm(f"random-{share}", f"random cells of about {what}", drawn))
+        text = f"within {share} % of their cost searched cells are better than random ones of the same cost"
+        claims.append(Claim(text, f"searched-{share}", f"random-{share}"))
+    claims.append(Claim("searched cells are better than random ones of the same cost", "searched", "matched"))
+    return Study("budgets", "Within a budget", tuple(arms), tuple(claims))
 
 
 @study
@@ -273,28 +305,3 @@ def _searched(setting: Setting, what: str) -> Arm:
 
 def _prepared(part: Part, prepare: Callable[[], None]) -> Part:
     return Part(part.folder, part.name, part.words, part.needs, part.ends_in, prepare)
-
-
-def _write(path: Path, draw: Callable[[], Genotype]) -> None:
-    """Write a genotype where none lies."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, draw().to_json())
-
-
-def genotype_of_cost(config: RunConfig, base: Part, seed: int) -> Genotype:
-    """Return the first of a seed's random genotypes whose MACs are within 5 % of those of a tested run's network.
-
-    Of any number of convolutions: what is searched may be cheaper than any network with four in every cell. Each seed
-    draws genotypes that no other does. Raises UserError where MOST_DRAWS have none.
-    """
-    results = json.loads((base.run_dir / RESULTS).read_bytes())
-    clip, classes, asked = tuple(results["clip"]), len(results["classes"]), results["macs_per_view"]
-    table = CostTable.made_for(config.network, clip, classes)
-    for draw in range(MOST_DRAWS):
-        genotype = random_genotype(MOST_DRAWS * (seed + 1) + draw)
-        if abs(table.of(genotype).macs - asked) <= MACS_WITHIN * asked:
-            return genotype
-    raise UserError(
-        f"{base.run_dir}: of {MOST_DRAWS} random genotypes none has its multiply-accumulates ({asked:,}) within 5 %"
-    )

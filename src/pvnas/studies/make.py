@@ -19,7 +19,7 @@ from pvnas.runtime.files import make_folder, write_atomic
 from pvnas.runtime.progress import Progress
 from pvnas.settings import CONFIG_NAME, changed_fields, dump_config, fields_of_file, load_config
 from pvnas.studies import tables
-from pvnas.studies.experiments import STUDIES, Setting, Study
+from pvnas.studies.experiments import OURS, STUDIES, Setting, Study
 from pvnas.studies.figures import study_figure
 from pvnas.studies.outcome import outcomes
 from pvnas.studies.parts import Part, with_needs
@@ -95,10 +95,11 @@ def _check_hours(folder: Path, hours: float | None) -> None:
 
 
 def studies_of(name: str, setting: Setting) -> list[Study]:
-    """Return one study, or all that can be made: transfer needs another set."""
+    """Return one study, or all of the paper's that can be made: transfer needs another set."""
     if name != ALL:
         return [STUDIES[name](setting)]
-    return [make(setting) for each, make in STUDIES.items() if each != "transfer" or setting.other is not None]
+    left_out = {*OURS, *(() if setting.other is not None else ("transfer",))}
+    return [make(setting) for each, make in STUDIES.items() if each not in left_out]
 
 
 def parts_of(studies: Sequence[Study], only: Sequence[str] = (), share: tuple[int, int] | None = None) -> list[Part]:

@@ -14,12 +14,12 @@ from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS
 from pvnas.errors import UserError
 from pvnas.settings import plain
 
-NAMES = Literal["schedules", "stops", "widths", "random", "peers", "transfer", "all"]
+NAMES = Literal["schedules", "stops", "widths", "random", "budgets", "peers", "transfer", "all"]
 
 
 @command(
     "study",
-    Argument("name", "which one, or all", kind=NAMES, metavar="NAME"),
+    Argument("name", "which one, or all of the paper's", kind=NAMES, metavar="NAME"),
     Argument("folder", "folder of labelled videos", metavar="DATA"),
     Argument("--dir", "folder of the study; what is done there is kept", None, metavar="DIR"),
     Argument("--seeds", "runs of each kind, from --seed on", 3, least=1),
