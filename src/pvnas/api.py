@@ -80,6 +80,7 @@ def train(
     run_dir: str | Path | None = None,
     *,
     genotype: "Genotype | str | Path | None" = None,
+    origin: str | Path | None = None,
     peer: str | None = None,
     macs: float | None = None,
     preset: str | None = None,
@@ -88,22 +89,25 @@ def train(
 ) -> dict[str, Any]:
     """Only train and test, as ``pvnas train`` does, and return what results.json holds.
 
-    ``genotype``: the one to train, or its file; without it the run's own. ``peer``: in its place a published network
-    of ``pvnas.peers``, such as x3d-s, of its own width or as wide as has about so many ``macs`` a view. Other arguments
-    and errors as of ``run``.
+    ``genotype``: the one to train, or its file; without it the run's own. ``origin``: folder of a trained network whose
+    body the training begins with; genotype, geometry and clips are then its own. ``peer``: in its place a published
+    network of ``pvnas.peers``, such as x3d-s, of its own width or as wide as has about so many ``macs`` a view. Other
+    arguments and errors as of ``run``.
     """
     if genotype is not None and peer is not None:
         raise UserError("a genotype and a network to compare with: name one of them")
     if macs is not None and peer is None:
         raise UserError("macs make a network to compare with as wide as fits them: name it, such as residual or x3d-s")
-    settings = config_of(data, preset, config, overrides)
+    if origin is not None and (genotype is not None or peer is not None):
+        raise UserError("an origin brings its own genotype and is no network to compare with: name one of them")
+    settings = config_of(data, preset, config, overrides, origin)
     with _threads_as_before():
         from pvnas import pipeline
 
-        directory = _directory(run_dir, settings)
+        directory = _directory(run_dir, settings, what_from(origin))
         if peer is not None:
             return pipeline.train_peer(settings, directory, peer, macs)
-        return pipeline.train(settings, directory, genotype)
+        return pipeline.train(settings, directory, genotype, origin)
 
 
 def test(
@@ -175,8 +179,12 @@ def config_of(
     preset: str | None = None,
     file: str | Path | None = None,
     overrides: Mapping[str, object] | None = None,
+    origin: str | Path | None = None,
 ) -> RunConfig:
-    """Return the checked config that arguments ask for, its paths absolute. Raises UserError."""
+    """Return the checked config that arguments ask for, its paths absolute. Raises UserError.
+
+    ``origin``: folder of a trained network, from which geometry and clips come.
+    """
     if isinstance(data, RunConfig):
         if preset is not None or file is not None:
             raise UserError("a whole config needs no preset and no file of fields; give the one or the others")
@@ -189,6 +197,12 @@ def config_of(
         if data is not None and (overrides or {}).get("data.path", os.fspath(data)) != os.fspath(data):
             raise UserError(f"two folders of videos, {shown(os.fspath(data))} and --data.path; name one of them")
         config.data.path = os.fspath(data) if data is not None else config.data.path
+    if origin is not None:
+        from pvnas.deploy.model import load_model
+        from pvnas.deploy.origin import fine_tuned_config
+
+        config = fine_tuned_config(config, load_model(Path(origin)), dict(overrides or {}))
+        check_config(config)
     make_paths_absolute(config)
     return config
 
@@ -239,8 +253,13 @@ def default_run_dir(config: RunConfig, what: str = "") -> Path:
     return Path("runs") / f"{name or Path(config.data.path).resolve().name or 'videos'}-{what or config.preset}"
 
 
-def _directory(run_dir: str | Path | None, config: RunConfig) -> Path:
-    return Path(run_dir) if run_dir is not None else default_run_dir(config)
+def what_from(origin: str | Path | None) -> str:
+    """What the default directory of a training is named after the videos that begins with a trained network."""
+    return f"from-{Path(origin).resolve().name}" if origin is not None else ""
+
+
+def _directory(run_dir: str | Path | None, config: RunConfig, what: str = "") -> Path:
+    return Path(run_dir) if run_dir is not None else default_run_dir(config, what)
 
 
 @contextmanager

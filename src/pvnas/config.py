@@ -291,6 +291,11 @@ class TrainConfig:
     """Dropout before the classifier (P: 0.4)."""
     ema: float = 0.0
     """Decay per step of the moving average of weights and BN statistics that is validated, kept and tested; 0: none."""
+    freeze: Literal["none", "norms", "body"] = "none"
+    """Of a network that begins with a trained one's body (pvnas train --from): what of the body keeps still; norms: its
+    batch norms, statistics too; body: all of it, so that the classifier alone is trained."""
+    body_lr: float = 1.0
+    """Of such a network: factor on the learning rate of the body; the new classifier has the whole one."""
     final_on: Literal["train", "train+validation"] = "train"
     """Videos that the network is trained on; with those of validation nothing is left to validate it on."""
     validate_every: int = 1

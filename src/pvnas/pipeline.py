@@ -31,6 +31,7 @@ from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_lear
 from pvnas.data.readable import Videos, check_once, checked_before, load_videos
 from pvnas.deploy.latency import clock_of
 from pvnas.deploy.model import Model, load_model, save_model
+from pvnas.deploy.origin import ORIGIN, keep_origin, load_origin, with_body
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
@@ -70,6 +71,7 @@ MACS_NEAR = 0.1
 
 def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
     """Search, derive, train, test and report; return what results.json holds."""
+    _check_body(config, run_dir)
     with open_session(config, run_dir) as session:
         session.search()
         session.train()
@@ -82,9 +84,21 @@ def search(config: RunConfig, run_dir: str | Path) -> Genotype:
         return session.search()
 
 
-def train(config: RunConfig, run_dir: str | Path, genotype: Genotype | str | Path | None = None) -> dict[str, Any]:
-    """Train, test and report the network of a genotype or its file, or of the one that the run directory holds."""
+def train(
+    config: RunConfig,
+    run_dir: str | Path,
+    genotype: Genotype | str | Path | None = None,
+    origin: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train, test and report the network of a genotype or its file, or of the one that the run directory holds.
+
+    ``origin``: folder of a trained network, whose genotype it is and whose body the training begins with.
+    """
+    model = load_model(Path(origin)) if origin is not None else None
+    if model is None:
+        _check_body(config, run_dir)
     given = genotype if isinstance(genotype, Genotype | None) else Genotype.load(genotype)
+    given = model.genotype.with_about(origin=Path(origin or "").resolve().name) if model else given
     path = Path(run_dir) / GENOTYPE
     if given is None and not path.exists():
         raise UserError(
@@ -99,8 +113,24 @@ def train(config: RunConfig, run_dir: str | Path, genotype: Genotype | str | Pat
 
     with open_session(config, run_dir, genotype=given) as session:
         session.world.first_does(keep_given)
+        if model is not None and origin is not None:
+            taken = session.world.first_does(lambda: _keep_origin(session, model, Path(origin)))
+            session.progress.line(f"train: {taken}")
         session.train()
         return session.test()
+
+
+def _check_body(config: RunConfig, run_dir: str | Path) -> None:
+    """Raise UserError where the config speaks of a trained body, and the run has none."""
+    train = config.train
+    if (train.freeze != "none" or train.body_lr != 1.0) and not Path(run_dir, ORIGIN).exists():
+        raise UserError("train.freeze and train.body_lr are for a body that was trained: pvnas train DATA --from RUN")
+
+
+def _keep_origin(session: Session, model: Model, folder: Path) -> str:
+    if load_origin(session.run_dir) is None and has_learnt(session.run_dir):
+        raise UserError(f"{session.run_dir} holds a training from scratch; name another --dir")
+    return keep_origin(session.run_dir, model, folder)
 
 
 def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | None = None) -> dict[str, Any]:
@@ -111,6 +141,7 @@ def train_peer(config: RunConfig, run_dir: str | Path, name: str, macs: float | 
     the network is. Return what results.json holds.
     """
     found = peer(name)
+    _check_body(config, run_dir)
     if config.budget.any:
         raise UserError("a budget is for cells; --macs makes a network to compare with as wide as fits it")
     with open_session(config, run_dir, is_peer=True) as session:
@@ -407,7 +438,9 @@ class Session:
 
     def network_to_train(self) -> PVNASNetwork:
         """Return the network of the run's genotype as its training begins."""
-        return derived_network(self.config, self._genotype(), len(self._classes))
+        network = derived_network(self.config, self._genotype(), len(self._classes))
+        origin = load_origin(self.run_dir)
+        return network if origin is None else with_body(network, origin)
 
     @property
     def _classes(self) -> tuple[str, ...]:
@@ -506,6 +539,7 @@ def describe_run(run_dir: Path, config: RunConfig, genotype: Genotype, classes: 
     return {name: views[name] for name in ("params", "activations", "macs_per_view", "macs_per_video", "clip")} | {
         "digest": run_digest(run_dir) if (run_dir / "checkpoints").is_dir() else None,
         "genotype_digest": digest({}, genotype.with_about().to_json()),
+        **({"origin": origin.name, "origin_digest": origin.digest} if (origin := load_origin(run_dir)) else {}),
         **{name: getattr(network, name) for name in ("width", "repeat", "layout", "stem")},
         **_about_the_test(config),
     }
@@ -533,5 +567,7 @@ def run_digest(run_dir: Path) -> str:
             tensors |= {f"{stage}/{k}": v for k, v in checkpoint.tensors.items() if not k.startswith(SUMS)}
     if not tensors:
         raise UserError(f"{run_dir}: not a run directory, or nothing is saved in it yet")
+    if origin := load_origin(run_dir):
+        tensors |= {f"origin/{name}": tensor for name, tensor in origin.body.items()}
     path = run_dir / GENOTYPE
     return digest(tensors, Genotype.load(path).with_about().to_json() if path.exists() else None)

@@ -284,7 +284,7 @@ _NAMES_BY_RANGE: dict[tuple[float, float], str] = {
     (-1, 2**63 - 1): "split_seed",
     (0, 1024): "workers",
     (0, 1000): "initial_std",
-    (0, 1): "max_bad_share step_factor final_factor brightness contrast saturation grey static drop_rgb",
+    (0, 1): "max_bad_share step_factor final_factor brightness contrast saturation grey static drop_rgb body_lr",
     (0.001, 60): "motion_seconds",
     (1, 4): "aspect",
     (0, 8192): "first_crop",

@@ -65,10 +65,14 @@ class Stage(ABC):
         for optimizer in self.optimizers.values():
             optimizer.set_epoch(epoch + step / self.steps(), self.epochs)
         if not self.network.training:  # asked, since setting it walks over hundreds of layers
-            self.network.train()
+            self.begin_training()
         who = f"{self.world.names[self.world.rank]}, " if self.world.size > 1 else ""
         self.finite.step = f"epoch {epoch + 1}, step {step + 1} ({who}videos {', '.join(batch.paths[:4])}, ...)"
         return self.update(batch.to(self.device), key(self.seed, self.name, epoch, step))
+
+    def begin_training(self) -> None:
+        """Set the network's layers to training."""
+        self.network.train()
 
     def start(self) -> None:  # noqa: B027 (most stages have nothing to write)
         """Write what a new stage begins with."""

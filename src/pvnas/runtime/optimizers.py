@@ -48,7 +48,7 @@ SGD, Adam = without_compiler(torch.optim.SGD), without_compiler(torch.optim.Adam
 
 
 class ScheduledOptimizer:
-    """An optimiser of named parameters, in one group or more of one learning rate, with the schedule of that rate."""
+    """An optimiser of named parameters, in one group or more, with the schedule of their learning rates."""
 
     def __init__(
         self, optimizer: Optimizer, names: Sequence[str], schedule: ScheduleConfig, *, clip_gradient: float = 0.0
@@ -59,17 +59,17 @@ class ScheduledOptimizer:
         self.optimizer, self.schedule, self.clip_gradient = optimizer, schedule, clip_gradient
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self._named = dict(zip(names, self.parameters, strict=True))
-        self._peak = self.lr
+        self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step, of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_epoch(self, epoch: float, epochs: int) -> None:
-        """Set the learning rate after ``epoch`` (a fraction within an epoch) of ``epochs`` epochs."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._peak * schedule_factor(self.schedule, epoch, epochs)
+        """Set the learning rates after ``epoch`` (a fraction within an epoch) of ``epochs`` epochs."""
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * schedule_factor(self.schedule, epoch, epochs)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Make one step with these gradients, in the order of ``parameters``, and leave no gradient behind."""
@@ -133,26 +133,28 @@ def _other_network(what: str) -> UserError:
 
 
 def weight_optimizer(
-    parameters: Mapping[str, nn.Parameter], config: WeightOptimizerConfig, batch: BatchConfig
+    parameters: Mapping[str, nn.Parameter],
+    config: WeightOptimizerConfig,
+    batch: BatchConfig,
+    factors: Mapping[str, float] | None = None,
 ) -> ScheduledOptimizer:
     """Return SGD for a network's weights, at the rate of this global batch: linear in its clips (`0.1 per GPU`).
 
     With ``decay_on`` kernels in two groups: the kernels of convolutions and classifier, then biases and what batch
-    norms scale and shift by, which do not decay.
+    norms scale and shift by, which do not decay. ``factors``: on the rate of parameters, by name (1 unless named), in
+    groups of their own, the highest first.
     """
-    kernels = {name: p for name, p in parameters.items() if config.decay_on == "all" or p.dim() > 1}
-    vectors = {name: p for name, p in parameters.items() if name not in kernels}
-    groups: list[dict[str, Any]] = [{"params": list(kernels.values())}]
-    if vectors:
-        groups.append({"params": list(vectors.values()), "weight_decay": 0.0})
-    sgd = SGD(
-        groups,
-        lr=config.lr * batch.clips / config.lr_clips,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-    )
-    names = [*kernels, *vectors]
+    lr, factors = config.lr * batch.clips / config.lr_clips, factors or {}
+    groups, names = list[dict[str, Any]](), list[str]()
+    for factor in sorted({factors.get(name, 1.0) for name in parameters}, reverse=True):
+        of_factor = {name: p for name, p in parameters.items() if factors.get(name, 1.0) == factor}
+        kernels = {name: p for name, p in of_factor.items() if config.decay_on == "all" or p.dim() > 1}
+        vectors = {name: p for name, p in of_factor.items() if name not in kernels}
+        groups.append({"params": list(kernels.values()), "lr": factor * lr})
+        if vectors:
+            groups.append({"params": list(vectors.values()), "lr": factor * lr, "weight_decay": 0.0})
+        names += [*kernels, *vectors]
+    sgd = SGD(groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov)
     return ScheduledOptimizer(sgd, names, config.schedule, clip_gradient=config.clip_gradient)
 
 

@@ -30,6 +30,8 @@ from pvnas.training.log import EpochLog
 from pvnas.training.step import loss_gradients
 
 AVERAGE = "average/"
+HEAD = "classifier."
+"""What the names of the parameters behind the body begin with."""
 
 
 def derived_network(config: RunConfig, genotype: Genotype, classes: int) -> PVNASNetwork:
@@ -54,6 +56,19 @@ def peer_network(config: RunConfig, peer: Peer, classes: int, macs: float | None
         return peer.build(width, **options, **rates)
 
 
+def frozen_layers(network: nn.Module, freeze: str) -> list[nn.Module]:
+    """Return the layers that keep still, and let their parameters ask for no gradient.
+
+    ``freeze``: none, norms (all batch norms) or body (all but the classifier).
+    """
+    body = [layer for name, layer in network.named_children() if not HEAD.startswith(name)]
+    norms: list[nn.Module] = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm3d)]
+    layers = norms if freeze == "norms" else body if freeze == "body" else []
+    for layer in layers:
+        layer.requires_grad_(False)
+    return layers
+
+
 class TrainStage(Stage):
     """The training as ``runtime.loop`` runs it."""
 
@@ -75,14 +90,24 @@ class TrainStage(Stage):
         weighted = config.train.balance == "weights"
         self.class_weights_K = class_weights(train.catalog).to(device) if weighted else None
         network = (accelerate_training(network) if isinstance(network, PVNASNetwork) else network).to(device)
-        self.optimizer = weight_optimizer(dict(network.named_parameters()), config.train.weights, config.train.batch)
+        self.frozen = frozen_layers(network, config.train.freeze)
+        parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        factors = {name: config.train.body_lr for name in parameters if not name.startswith(HEAD)}
+        self.optimizer = weight_optimizer(parameters, config.train.weights, config.train.batch, factors)
         self.lower_rate = divergence.advice(self.name, config.train.weights)
         optimizers = {"optimizer": self.optimizer}
         super().__init__(network, optimizers, epochs=config.train.epochs, seed=config.seed, device=device, world=world)
+        self.begin_training()  # a new network says that it is in training, frozen layers included
         self.average = MovingAverage(network, config.train.ema) if config.train.ema > 0 else None
         # A shard draws from a random stream of its own, which is begun before a graph and not in it.
         recorded = config.train.graphs and device.type == "cuda" and config.train.batch.shards == 1
         self.graphs = Graphs() if recorded else None
+
+    def begin_training(self) -> None:
+        """Set the network's layers to training, but for those that keep still."""
+        super().begin_training()
+        for layer in self.frozen:
+            layer.eval()
 
     @property
     def trained(self) -> nn.Module:

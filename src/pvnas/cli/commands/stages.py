@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config
+from pvnas.api import config_of, default_run_dir, make_paths_absolute, run_of, tested_config, what_from
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import (
     CONFIG,
@@ -104,6 +104,12 @@ def search(args: Namespace) -> None:
     "train",
     *DATA_AND_CONFIG,
     Argument("--genotype", "genotype to train [the run's own]", None, metavar="FILE"),
+    Argument(
+        "--from",
+        "fine-tune a trained network: genotype, geometry, clips and all but the classifier are its own",
+        None,
+        metavar="RUN",
+    ),
     Argument("--peer", "train a published network in its place, by the same recipe: x3d-s, ...", None, metavar="NAME"),
     Argument(
         "--macs",
@@ -115,24 +121,29 @@ def search(args: Namespace) -> None:
     Argument("--macs-of", "the peer as wide as has about those of a tested run", None, metavar="RUN"),
     takes_config=True,
     example="pvnas train my_videos --genotype runs/my_videos-laptop/genotype.json --dir runs/again\n"
+    "pvnas train my_videos --from runs/their_videos-1h --train.epochs 40 --train.body_lr 0.1\n"
     "pvnas train my_videos --peer x3d-s --macs 0.3e9 --dir runs/x3d-s",
 )
 def train(args: Namespace) -> None:
-    """Only train and test: the network of a genotype, or another to compare with, from scratch."""
+    """Only train and test: the network of a genotype, or another to compare with, from scratch or fine-tuned."""
+    origin = model_directory(vars(args)["from"]) if vars(args)["from"] else None
+    if origin and (args.genotype or args.peer):
+        raise UserError("--from brings its own genotype and is no network to compare with: name one of them")
     if args.genotype and args.peer:
         raise UserError("--genotype and --peer: name one of them")
     if args.macs is not None and args.macs_of:
         raise UserError("--macs and --macs-of: name one of them")
     if (args.macs is not None or args.macs_of) and not args.peer:
         raise UserError("--macs makes a network to compare with as wide as fits it: name it, as --peer residual")
-    config, run_dir = _config_of(args)
+    config = config_of(args.folder, args.preset, args.config, args.overrides, origin)
+    run_dir = Path(args.dir) if args.dir else default_run_dir(config, what_from(origin))
     from pvnas import pipeline
 
     if args.peer:
         macs = pipeline.macs_of(Path(args.macs_of)) if args.macs_of else args.macs
         results = pipeline.train_peer(config, run_dir, args.peer, macs)
     else:
-        results = pipeline.train(config, run_dir, Path(args.genotype) if args.genotype else None)
+        results = pipeline.train(config, run_dir, Path(args.genotype) if args.genotype else None, origin)
     _print_outcome(results, run_dir)
 
 
