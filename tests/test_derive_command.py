@@ -44,7 +44,7 @@ def test_cells_within_a_budget_need_no_new_search(
     assert main(["derive", str(run_dir), "--budget.macs", str(limit), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"\d+ of 32 edges are others, at [\d.e-]+ of the sum of log scores:", said)
-    assert f"--config {run_dir}/config.yaml --genotype {out} --dir NEW_RUN" in said
+    assert f"--config {run_dir}/config.yaml --genotype {out} --budget.macs={limit} --dir NEW_RUN" in said
     genotype = Genotype.load(out)
     assert genotype != Genotype.load(run_dir / "genotype.json")
     assert genotype.about["budget"]["cost"]["macs"] <= limit
@@ -111,28 +111,34 @@ def test_a_width_is_found_by_short_trainings_and_a_run_goes_on_with_it(tiny_shap
     fields = {**OPTIONS, "train.epochs": 16, "budget.macs": "700k", "budget.width": "fit", "train.width": 2}
     found = pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)
     config = load_config(file=tmp_path / "run" / "config.yaml")
-    tried = Genotype.load(tmp_path / "run" / "genotype.json").about["widths"]
-    assert len(tried) == 2 + 1 or len(tried) > 3
-    last = [each for each in tried if each["share"] == tried[-1]["share"]]
+    about = Genotype.load(tmp_path / "run" / "genotype.json").about
+    tried = about["tried"]
+    first, last = ([each for each in tried if each["epochs"] == epochs] for epochs in (1, 2))
+    assert len(last) == min(3, len(first))
+    assert len(first) + len(last) == len(tried) > 3
     best = max(last, key=lambda each: (each["top1"], -each["macs"]))
-    assert (
-        (config.train.width, config.train.repeat)
-        == (best["width"], best["repeat"])
-        == (found["width"], found["repeat"])
-    )
-    assert best["macs"] <= found["macs_per_view"] <= 700_000
+    size = {"width": best["width"], "repeat": best["repeat"]}
+    assert about["fitted"] == size == {name: getattr(config.train, name) for name in size}
+    assert size == {name: found[name] for name in size}
+    assert best["macs"] == found["macs_per_view"] <= 700_000
     assert found["width"] > 2
     for each in tried:
-        epochs = max(1, round(each["share"] * 16))
-        name = f"width-{each['width']}-repeat-{each['repeat']}-epochs-{epochs}"
+        name = f"width-{each['width']}-repeat-{each['repeat']}-epochs-{each['epochs']}"
         lines = read_metrics(tmp_path / "run" / "candidates" / name / "metrics.jsonl")
-        assert [line["epoch"] for line in lines] == list(range(1, epochs + 1))
+        assert [line["epoch"] for line in lines] == list(range(1, each["epochs"] + 1))
         assert lines[-1]["val_top1"] == each["top1"]
+        assert not (tmp_path / "run" / "candidates" / name / "checkpoints").exists()
     # The command that began it goes on with the width that was found, and finds it again where that was all it had.
     for name in ("genotype.json", "model.safetensors", "results.json"):
         (tmp_path / "run" / name).unlink()
     assert pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)["digest"] == found["digest"]
     page = re.sub(r"<[^>]*>", " ", (tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    # Its cells bring their size along, and cells of no size are refused where one was to be found.
+    cells, trained = tmp_path / "run" / "genotype.json", {**fields, "train.epochs": 1}
+    again = pvnas.train(tiny_shapes, tmp_path / "again", genotype=cells, preset="tiny", overrides=trained)
+    assert (again["width"], again["repeat"]) == (found["width"], found["repeat"])
+    with pytest.raises(UserError, match=r"name one: --budget\.width given --train\.width N"):
+        pvnas.train(tiny_shapes, tmp_path / "no", genotype=pvnas.random_genotype(0), preset="tiny", overrides=trained)
     assert f"Width {best['width']} and repeat {best['repeat']} were chosen by short trainings" in page
 
 

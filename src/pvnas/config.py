@@ -350,17 +350,17 @@ class TestConfig:
 
 @dataclass
 class BudgetConfig:
-    """The most that the derived network may cost: the cells are then the best ones within it, exactly; their time is
-    measured."""
+    """The most that the derived network may cost: its cells are then the best ones within that."""
 
     params: int = 0
     """Most parameters, such as 3M; 0: any number."""
     macs: int = 0
     """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
     width: Literal["given", "fit"] = "given"
-    """fit: train.width and train.repeat are chosen among those that keep params and macs, by short trainings."""
+    """fit: train.width and train.repeat are found among those that keep params and macs, by short trainings."""
     latency_ms: float = 0.0
-    """Most milliseconds for views of the test, in the median, as measured where the search ends; 0: any time."""
+    """Most milliseconds in which the network answers (of pixels, decoded: flow counts, reading does not), in the median, as
+    measured where the search ends; 0: any time."""
     latency_batch: int = 1
     """Views that the network is given at once when it is measured."""
     latency_threads: int = 0

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.peers import peer
-from pvnas.preflight import check_before_start, check_place, check_shards, make_run_directory
+from pvnas.preflight import check_before_start, check_fit, check_place, check_shards, make_run_directory
 from pvnas.report.page import write_report
 from pvnas.report.record import AUGMENTED, PEER, TESTED
 from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors, save_tensors, shared_checkpoint
@@ -49,10 +50,18 @@ from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
 from pvnas.search.candidates import Candidate, best_of, candidates, sized, tried_for
-from pvnas.search.history import limits_of
+from pvnas.search.history import (
+    final_alphas,
+    final_epoch,
+    genotype_of_epoch,
+    limits_of,
+    price_table,
+    read_history,
+)
 from pvnas.search.stage import SearchStage
 from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, check_resumable, dump_config, has_learnt, with_fitted_size
 from pvnas.space.cost import Cost, count_macs, count_parameters, network_cost
+from pvnas.space.cost_table import Price
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import score_views
@@ -99,6 +108,8 @@ def train(
         _check_body(config, run_dir)
     given = genotype if isinstance(genotype, Genotype | None) else Genotype.load(genotype)
     given = model.genotype.with_about(origin=Path(origin or "").resolve().name) if model else given
+    if given is not None and config.budget.width == "fit":
+        config = _fitted_before(config, given)
     path = Path(run_dir) / GENOTYPE
     if given is None and not path.exists():
         raise UserError(
@@ -118,6 +129,17 @@ def train(
             session.progress.line(f"train: {taken}")
         session.train()
         return session.test()
+
+
+def _fitted_before(config: RunConfig, genotype: Genotype) -> RunConfig:
+    """Return a config with the size that was found for a genotype. UserError where none was."""
+    size = genotype.about.get("fitted")
+    if not isinstance(size, dict) or not all(isinstance(size.get(name), int) for name in ("width", "repeat")):
+        raise UserError(
+            "budget.width fit finds a width where it searches, and none was found for this genotype; name one: "
+            "--budget.width given --train.width N"
+        )
+    return sized(config, size["width"], size["repeat"])
 
 
 def _check_body(config: RunConfig, run_dir: str | Path) -> None:
@@ -232,7 +254,6 @@ def open_session(
     ``is_peer``: whether a network of no genotype is trained.
     """
     run_dir = Path(run_dir)
-    config = with_fitted_size(config, run_dir)
 
     def check_directory() -> bool:
         check_place(run_dir, config.data)
@@ -250,6 +271,8 @@ def open_session(
 
     with joined_world(config) as world:
         begun = world.first_does(check_directory)
+        train = world.first_does(lambda: asdict(with_fitted_size(config, run_dir).train))
+        config = sized(config, train["width"], train["repeat"])
         config, opened, learnt = world.together(open_there, patient=True)
         with _session(config, run_dir, opened, world, learnt, splits, genotype) as session:
             yield session
@@ -278,6 +301,7 @@ def _session(
             check_before_start(config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits)
             if "train" in splits:
                 check_shards(config, world.size)
+                check_fit(config, opened.catalog)
             for remark in opened.catalog.remarks:
                 progress.line(f"note: {remark}")
             write_atomic(run_dir / CONFIG_NAME, dump_config(config))
@@ -372,50 +396,79 @@ class Session:
         if world.first_does(path.exists):
             self.progress.line("search: finished before; its genotype is kept")
             return self._genotype()
-        if self.config.budget.width == "fit" and not len(self.videos.validation):
-            raise UserError("budget.width fit decides by validation videos, and there are none; list some as val")
-        stage = self.search_stage()
-        self.run_stage(stage)
-        genotype = self._derived_by(stage)
-        world.first_does(lambda: write_atomic(path, genotype.to_json()))
-        return self._genotype()
+        self.run_stage(self.search_stage())  # which nothing holds on to: what follows may need its memory
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        genotype = self._fitted() if self.config.budget.width == "fit" else self._derived()
 
-    def _derived_by(self, stage: SearchStage) -> Genotype:
-        """Return what a finished search has found; with a budget of time networks are measured for it, by the first."""
-        if self.config.budget.width == "fit":
-            return self._fitted(stage)
-        if not (most_ms := self.config.budget.latency_ms):
-            return stage.genotype()
-        clock = clock_of(self.config, len(self._classes))
-        self.progress.line(f"search: measuring networks; one is to take at most {most_ms:g} ms for {clock.where}")
-        found = self.world.first_does(lambda: stage.genotype_within(self.config, most_ms, clock).to_json())
-        genotype = Genotype.from_json(found)
-        measured = genotype.about["budget"]["latency"]["median_ms"]
-        self.progress.line(f"search: the network takes {measured:.3g} ms for {clock.where}")
+        def keep() -> None:
+            write_atomic(path, genotype.to_json())
+            for folder in (self.run_dir / CANDIDATES).glob("*/checkpoints"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+        world.first_does(keep)
         return genotype
 
-    def _fitted(self, stage: SearchStage) -> Genotype:
+    def _derived(self) -> Genotype:
+        """Return what a finished search has found; with a budget of time the first process measures networks for it."""
+        clock = None
+        if self.config.budget.latency_ms:
+            advice = (
+                f"the search is kept: see what it has with pvnas derive {self.run_dir} --budget.latency_ms N --out "
+                "CELLS, and train that with pvnas train DATA --genotype CELLS"
+            )
+            clock = clock_of(self.config, len(self._classes), torch.get_num_threads(), advice)
+            wanted = f"one is to take at most {clock.most_ms:g} ms for {clock.where}"
+            self.progress.line(f"search: measuring networks; {wanted}")
+
+        def derive_here() -> str:
+            table = price_table(self.config, len(self._classes))
+            epoch, history = final_epoch(self.config), read_history(self.run_dir)
+            return genotype_of_epoch(self.config, epoch, *history, table, limits_of(self.config), clock).to_json()
+
+        genotype = Genotype.from_json(self.world.first_does(derive_here))
+        if clock is not None:
+            timing = genotype.about["budget"]["latency"]
+            self.progress.line(f"search: the network takes {timing['median_ms']:.3g} ms for {clock.where}")
+        return genotype
+
+    def _fitted(self) -> Genotype:
         """Return the cells of the candidate that short trainings find best; the run has its size from now on."""
-        found = candidates(self.config, len(self._classes), stage.final_alphas(), limits_of(self.config))
+        classes, config = len(self._classes), self.config
+
+        def candidates_here() -> list[tuple[int, int, str, Price]]:
+            found = candidates(config, classes, final_alphas(config, self.run_dir), limits_of(config))
+            return [(each.width, each.repeat, each.genotype.to_json(), each.price) for each in found]
+
+        found = [
+            Candidate(width, repeat, Genotype.from_json(text), Price(*price))
+            for width, repeat, text, price in self.world.first_does(candidates_here)
+        ]
         sizes = ", ".join(f"{each.width} (repeat {each.repeat})" for each in found)
         self.progress.line(f"search: widths within the budget: {sizes}; short trainings decide")
-        best, tried = best_of(found, self._validated)
-        self.config = sized(self.config, best.width, best.repeat)
+        best, tried = best_of(found, config.train.epochs, self._validated)
         shown = ", ".join(f"{each.top1:.1f} % with {each.width} (repeat {each.repeat})" for each in tried)
         self.progress.line(f"search: width {best.width}, repeat {best.repeat}; validation: {shown or 'the only one'}")
-        self.world.first_does(lambda: write_atomic(self.run_dir / CONFIG_NAME, dump_config(self.config)))
-        genotype = stage.genotype_within(self.config)
-        return genotype.with_about(**genotype.about, widths=[each._asdict() for each in tried])
+        self.config = config = sized(config, best.width, best.repeat)
+        self.world.first_does(lambda: write_atomic(self.run_dir / CONFIG_NAME, dump_config(config)))
+        genotype = self._derived()
+        size = {"width": best.width, "repeat": best.repeat}
+        return genotype.with_about(**genotype.about, fitted=size, tried=[each._asdict() for each in tried])
 
-    def _validated(self, candidate: Candidate, share: float) -> float:
-        """Train a candidate for a share of the epochs, or go on, and return its validation top-1 (percent)."""
-        config = tried_for(sized(self.config, candidate.width, candidate.repeat), share)
-        folder = self.run_dir / CANDIDATES / f"{candidate.name}-epochs-{config.train.epochs}"
+    def _validated(self, candidate: Candidate, epochs: int) -> float:
+        """Train a candidate for some epochs, or go on, and return its validation top-1 (percent)."""
+        config = tried_for(sized(self.config, candidate.width, candidate.repeat), epochs)
+        folder = self.run_dir / CANDIDATES / f"{candidate.name}-epochs-{epochs}"
         log = EpochLog(folder, self.progress, tensorboard=False)
         network = derived_network(config, candidate.genotype, len(self._classes))
         videos = self.videos
         stage = TrainStage(config, network, videos.train, videos.validation, self.device, log, self.world)
-        self.run_stage(stage, folder=folder, log=log)
+        self.progress.line(f"search: {epochs} epochs of width {candidate.width}, repeat {candidate.repeat}")
+        try:
+            self.run_stage(stage, folder=folder, log=log)
+        except UserError as error:  # it diverges, or asks for more memory than there is
+            self.progress.line(f"search: width {candidate.width}, repeat {candidate.repeat} is left out: {error}")
+            return 0.0
         return float(self.world.first_does(lambda: read_metrics(log.path)[-1]["val_top1"]))
 
     def search_stage(self) -> SearchStage:

@@ -5,15 +5,15 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from pvnas.config import AugmentConfig, BatchConfig, DataConfig, RunConfig
+from pvnas.data.catalog import Catalog
 from pvnas.data.clips.augment import smallest_size
 from pvnas.deploy.latency import ProcessClock, clock_of
 from pvnas.errors import UserError
@@ -22,7 +22,8 @@ from pvnas.runtime.files import explained
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.candidates import STEP, sized
 from pvnas.search.history import limits_of, price_table
-from pvnas.search.latency import ACCEPTED, RUNS, Timing, cheapest, too_slow
+from pvnas.search.latency import RUNS, Timing, cheapest, too_slow
+from pvnas.settings import has_learnt
 from pvnas.space.genotype import EDGES, Genotype, is_reduction, random_genotype
 from pvnas.space.layers import PLAIN
 from pvnas.space.layout import cell_specs, parse_layout
@@ -31,7 +32,16 @@ from pvnas.space.operations import operations_of
 from pvnas.space.search_cell import SearchCell
 from pvnas.space.stem import frames_after_stem, side_after_stem
 
-FOLDERS = ("checkpoints", "checkpoints/search", "checkpoints/train", "genotypes", "tensorboard", "samples", "figures")
+FOLDERS = (
+    "checkpoints",
+    "checkpoints/search",
+    "checkpoints/train",
+    "genotypes",
+    "tensorboard",
+    "samples",
+    "figures",
+    "candidates",
+)
 FILES = (
     *("config.yaml", "environment.json", "catalog.json", "verdicts.json", "verdicts.csv", "metrics.jsonl"),
     *("genotype.json", "alphas.safetensors", "model.json", "model.safetensors", "results.json", "predictions.csv"),
@@ -72,10 +82,10 @@ def check_before_start(
     found = run_dir / "genotype.json"
     if genotype is None and found.exists():
         genotype = Genotype.load(found)
-    check_budget(config, classes, genotype)
-    if not found.exists():  # else what is there has been measured
-        check_latency(config, classes, genotype)
     parameters = check_networks(config, classes, genotype)
+    check_budget(config, classes, genotype)
+    if not found.exists() and not has_learnt(run_dir):  # a run that was begun is not refused by a busy moment
+        check_latency(config, classes, genotype)
     copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
     check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
 
@@ -124,6 +134,7 @@ def check_budget(config: RunConfig, classes: int, genotype: Genotype | None = No
     except UserError as error:
         layout, width = config.train.layout, _widest_within(config, classes, limits)
         narrower = f"--train.width {width} has one" if width else f"no width of {layout!r} has one"
+        narrower = "narrower ones are not tried" if config.budget.width == "fit" else narrower
         raise UserError(f"{error}; {narrower}, or allow more") from None
 
 
@@ -134,10 +145,22 @@ def cheapest_within(config: RunConfig, classes: int, limits: Limits) -> Genotype
     return derive_within(undecided, price_table(config, classes), limits)
 
 
-def check_latency(config: RunConfig, classes: int, genotype: Genotype | None = None) -> None:
+def timed(clock: ProcessClock, genotype: Genotype) -> Timing:
+    """Return how long a network takes, measured now."""
+    return clock([genotype], RUNS)[0]
+
+
+def check_latency(
+    config: RunConfig,
+    classes: int,
+    genotype: Genotype | None = None,
+    share: float = 1.0,
+    measure: Callable[[ProcessClock, Genotype], Timing] = timed,
+) -> None:
     """Raise UserError where the network of a genotype is too slow for the budget, or without one every network is.
 
-    Measures one, of the fewest multiply-accumulates where there is no genotype.
+    Measures one, of the fewest multiply-accumulates where there is no genotype; ``share``: of the limit, that it may
+    take.
     """
     if not (most_ms := config.budget.latency_ms):
         return
@@ -146,19 +169,13 @@ def check_latency(config: RunConfig, classes: int, genotype: Genotype | None = N
         categories = dict.fromkeys(parse_layout(config.train.layout, config.train.repeat))
         undecided = {name: torch.zeros(len(EDGES), len(operations_of(name))) for name in categories}
         genotype = cheapest(price_table(config, classes), undecided, limits_of(config))
-        if (timing := _timed(clock, genotype)).median_ms > ACCEPTED * most_ms:
-            raise UserError(too_slow(timing, most_ms, clock))
-    elif (timing := _timed(clock, genotype)).median_ms > most_ms:
+        if (timing := measure(clock, genotype)).median_ms > share * most_ms:
+            raise UserError(too_slow(timing, clock))
+    elif (timing := measure(clock, genotype)).median_ms > most_ms:
         raise UserError(
             f"the network of the genotype takes {timing.median_ms:.3g} ms for {clock.where} (budget.latency_ms: "
             f"{most_ms:g}); derive cells within the budget (pvnas derive RUN --budget.latency_ms N), or leave it away"
         )
-
-
-@lru_cache(maxsize=32)
-def _timed(clock: ProcessClock, genotype: Genotype) -> Timing:
-    """Return how long a network takes, measured once: a plan asks for it again and again."""
-    return clock([genotype], RUNS)[0]
 
 
 def _widest_within(config: RunConfig, classes: int, limits: Limits) -> int:
@@ -176,6 +193,15 @@ def _widest_within(config: RunConfig, classes: int, limits: Limits) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if has_one(middle) else (low, middle)
     return low if low > 1 else 0
+
+
+def check_fit(config: RunConfig, catalog: Catalog) -> None:
+    """Raise UserError where a width is to be found by validation videos, and there are none."""
+    if config.budget.width == "fit" and not len(catalog.select("val").videos):
+        raise UserError(
+            "budget.width fit decides by validation videos, and there are none: list some as val, or set "
+            "--data.validation_share"
+        )
 
 
 def check_shards(config: RunConfig, processes: int) -> None:

@@ -28,7 +28,7 @@ AUTO = "auto"
 """The preset that is chosen for the videos and the time there is (pvnas.plan): ``--hours 1``."""
 CONFIG_NAME, ENVIRONMENT_NAME = "config.yaml", "environment.json"
 COSTS = ("budget.params", "budget.macs")
-"""The part whose numbers may have a unit: 3M, 0.3G."""
+"""Fields whose numbers may have a unit: 3M, 0.3G."""
 MOST_HOURS = 10_000
 MOST_NAMED = 6
 """Fields that a message names; a preset forgotten on resuming changes dozens."""
@@ -182,7 +182,7 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
     Harmless fields aside, and where the videos lie: whether they are the same is asked of themselves. A run that was
     refused before it began is mended by another command; a config that no run has left there is the user's.
     """
-    file = Path(run_dir) / CONFIG_NAME
+    file, config = Path(run_dir) / CONFIG_NAME, with_fitted_size(config, run_dir)
     refused = Path(run_dir, ENVIRONMENT_NAME).exists() and not has_learnt(run_dir)
     if refused or not file.exists():
         return
@@ -196,7 +196,8 @@ def check_resumable(run_dir: str | Path, config: RunConfig) -> None:
 def with_fitted_size(config: RunConfig, run_dir: str | Path) -> RunConfig:
     """Return the config of a run that goes on, with the width and depth that it has found where it looks for them."""
     file = Path(run_dir) / CONFIG_NAME
-    if config.budget.width != "fit" or not file.exists() or not has_learnt(run_dir):
+    begun = has_learnt(run_dir) or Path(run_dir, "genotype.json").exists()
+    if config.budget.width != "fit" or not file.exists() or not begun:
         return config
     before = load_config(file=file)
     if before.budget.width != "fit":

@@ -5,18 +5,19 @@ import os
 import pytest
 import torch
 
-from pvnas.config import NetworkConfig, tiny
+from pvnas.config import ClipConfig, NetworkConfig, tiny
 from pvnas.deploy.latency import ProcessClock, Use, clock_of
 from pvnas.errors import UserError
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, random_genotype
 from pvnas.space.layers import Layers
 from pvnas.space.operations import register_operation, unregister_operation
 
-NETWORK = NetworkConfig(width=4, stem="stride2-time2")
+CLIP = ClipConfig(frames=4, input="flow")
+NETWORK = NetworkConfig(width=4, stem="stride2-time2", in_channels=CLIP.channels)
 
 
 def test_each_network_is_timed_as_often_as_asked() -> None:
-    clock = ProcessClock(Use(NETWORK, (4, 16, 16), 3, "cpu", 1, 2))
+    clock = ProcessClock(Use(NETWORK, CLIP, (16, 16), 3, "cpu", 1, 2))
     timings = clock([random_genotype(0), random_genotype(1)], 4)
     assert [timing.runs for timing in timings] == [4, 4]
     assert all(0 < timing.median_ms <= timing.p95_ms for timing in timings)
@@ -27,9 +28,9 @@ def test_a_budget_says_of_what_and_where() -> None:
     config = tiny()
     config.threads, config.budget.latency_batch = 2, 4
     use = clock_of(config, 5).use
-    assert use == Use(config.network, config.view, 5, use.device, 2, 4)
+    assert use == Use(config.network, config.clip, config.view[1:], 5, use.device, 2, 4)
     config.budget.latency_threads, config.budget.latency_device = 1, "cpu"
-    assert clock_of(config, 5).use == Use(config.network, config.view, 5, "cpu", 1, 4)
+    assert clock_of(config, 5).use == Use(config.network, config.clip, config.view[1:], 5, "cpu", 1, 4)
 
 
 def test_operations_of_ones_own_are_timed_in_this_process() -> None:
@@ -44,7 +45,7 @@ def test_operations_of_ones_own_are_timed_in_this_process() -> None:
     try:
         nodes = tuple((Edge(0, "slow_identity"), Edge(1, "slow_identity")) for _ in range(4))
         genotype = Genotype(tuple((category, nodes) for category in CATEGORIES))
-        [timing] = ProcessClock(Use(NETWORK, (4, 16, 16), 3, "cpu", before + 1, 1))([genotype], 3)
+        [timing] = ProcessClock(Use(NETWORK, CLIP, (16, 16), 3, "cpu", before + 1, 1))([genotype], 3)
     finally:
         unregister_operation("slow_identity")
     assert timing.median_ms > 0
@@ -53,6 +54,7 @@ def test_operations_of_ones_own_are_timed_in_this_process() -> None:
 
 
 def test_what_cannot_be_timed_is_said_in_a_line() -> None:
-    clock = ProcessClock(Use(NETWORK, (64, 100_000, 100_000), 3, "cpu", 1, 1))
-    with pytest.raises(UserError, match=r"cannot be measured \(.+\); leave budget\.latency_ms away"):
-        clock([random_genotype(0)], 1)
+    clock = ProcessClock(Use(NETWORK, CLIP, (16, 16), 3, "cpu", 1, 1))
+    of_a_category = Genotype(tuple(item for item in random_genotype(0).items if item[0] == "S-NC"))
+    with pytest.raises(UserError, match=r"cannot be measured: .*no cell S-RC"):
+        clock([of_a_category], 1)

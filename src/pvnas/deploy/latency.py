@@ -6,17 +6,19 @@ A process that has trained holds memory and threads that one which only predicts
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pvnas.config import NetworkConfig, RunConfig
+from pvnas.config import ClipConfig, NetworkConfig, RunConfig
+from pvnas.data.clips.network_input import frames_read
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.runtime.device import choose_device, set_threads, usable_cores
@@ -25,6 +27,7 @@ from pvnas.search.latency import Timing
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.operations import BUILT_IN, registered_operations
+from pvnas.training.step import scores_of
 
 WARM_UP = 3
 
@@ -34,13 +37,15 @@ class Use:
     """How a network will be used: of what clips and classes, and where."""
 
     network: NetworkConfig
-    clip: tuple[int, int, int]
-    """Frames, height, width."""
+    clip: ClipConfig
+    crop: tuple[int, int]
+    """Height and width."""
     classes: int
     device: str
     threads: int
     batch: int
     """Clips at once."""
+    precision: str = "fp32"
 
     @property
     def where(self) -> str:
@@ -50,12 +55,7 @@ class Use:
         return f"{clips} on the {'GPU' if self.device == 'cuda' else f'CPU, {threads}'}"
 
 
-def clock_of(config: RunConfig, classes: int) -> ProcessClock:
-    """Return what measures networks as a config's budget says they will be used. UserError where no such device is."""
-    budget = config.budget
-    device = choose_device(config.device if budget.latency_device == "run" else budget.latency_device).type
-    threads = budget.latency_threads or config.threads or usable_cores()
-    return ProcessClock(Use(config.network, config.view, classes, device, threads, budget.latency_batch))
+ALLOW_MORE = "allow more, or take a smaller --train.width or --test.crop"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class ProcessClock:
     """Measures networks in a fresh process each time; those of operations of your own in this one."""
 
     use: Use
+    most_ms: float = math.inf
+    advice: str = ALLOW_MORE
 
     @property
     def where(self) -> str:
@@ -70,57 +72,66 @@ class ProcessClock:
         return self.use.where
 
     def __call__(self, genotypes: Sequence[Genotype], runs: int) -> list[Timing]:
-        """Measure the networks of genotypes, each so many times."""
-        return _in_a_process(self.use, genotypes, runs)
+        """Measure the networks of genotypes, each so many times. UserError where that cannot be done."""
+        with ends_waits():
+            if set(registered_operations()) - BUILT_IN:  # which another process does not know
+                threads = torch.get_num_threads()
+                try:
+                    return _measured(self.use, genotypes, runs)
+                finally:
+                    torch.set_num_threads(threads)
+            return _in_a_process(self.use, genotypes, runs)
+
+
+def clock_of(config: RunConfig, classes: int, threads: int = 0, advice: str = ALLOW_MORE) -> ProcessClock:
+    """Return what measures networks as a config's budget says they will be used.
+
+    ``threads``: those of the run, where the config names none. Raises UserError where there is no such device.
+    """
+    budget, view = config.budget, config.view
+    name = config.device if budget.latency_device == "run" else budget.latency_device
+    threads = budget.latency_threads or config.threads or threads or usable_cores()
+    use = Use(config.network, config.clip, view[1:], classes, choose_device(name).type, threads, budget.latency_batch)
+    return ProcessClock(replace(use, precision=config.precision), budget.latency_ms or math.inf, advice)
 
 
 def _in_a_process(use: Use, genotypes: Sequence[Genotype], runs: int) -> list[Timing]:
-    if set(registered_operations()) - BUILT_IN:  # which another process does not know
-        threads = torch.get_num_threads()
-        try:
-            return _measured(use, genotypes, runs)
-        finally:
-            torch.set_num_threads(threads)
     asked = json.dumps({"use": asdict(use), "genotypes": [each.to_json() for each in genotypes], "runs": runs})
-    command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipe, words = subprocess.PIPE, [sys.executable, "-m", __name__]
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace") as process:
         try:
-            with ends_waits():
-                out, errors = process.communicate(asked)
+            out, errors = process.communicate(asked)
         except BaseException:
             process.kill()
             raise
-    if process.returncode:
+    try:
+        return [Timing(*each) for each in json.loads(out.splitlines()[-1])]
+    except (ValueError, TypeError, IndexError):
         why = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        raise UserError(f"how long a network takes cannot be measured ({why[:200]}); leave budget.latency_ms away")
-    return [Timing(*each) for each in json.loads(out)]
+        raise UserError(f"how long a network takes cannot be measured: {why[:300]}") from None
 
 
 def _measured(use: Use, genotypes: Sequence[Genotype], runs: int) -> list[Timing]:
-    """Measure each network in this process."""
+    """Measure each network in this process, from the pixels of its clips on: their motion or flow is a part of it."""
     set_threads(use.threads)
-    device = torch.device(use.device)
-    timings = []
+    device, timings = torch.device(use.device), list[Timing]()
+    shape = (use.batch, use.clip.colours, frames_read(use.clip), *use.crop)
+    clips_NCTHW = torch.randint(256, shape, dtype=torch.uint8, device=device)
     for genotype in genotypes:
         network = PVNASNetwork(genotype, use.network, num_classes=use.classes).to(device)
-        timings.append(time_network(for_inference(network), use.network.in_channels, use.clip, use.batch, runs))
+        timings.append(time_network(for_inference(network.eval()), clips_NCTHW, use.clip, use.precision, runs))
     return timings
 
 
 def time_network(
-    network: nn.Module, channels: int, clip: tuple[int, int, int], batch: int = 1, runs: int = 30
+    network: nn.Module, clips_NCTHW: Tensor, clip: ClipConfig, precision: str = "fp32", runs: int = 30
 ) -> Timing:
-    """Measure so many forward passes of a network in evaluation mode, on its device, in this process."""
-    device = next(network.parameters()).device
-    clips_NCTHW = torch.rand(batch, channels, *clip, device=device)
+    """Measure so many passes of uint8 clips through a network in evaluation mode, on its device, in this process."""
     times: list[float] = []
-    network.eval()
     with torch.inference_mode():
         for _ in range(WARM_UP + runs):
             started = time.perf_counter()
-            scores_NK = network(clips_NCTHW)
+            scores_NK = scores_of(network, clips_NCTHW, precision, clip)
             scores_NK.cpu()  # waits for a GPU
             times.append(1000 * (time.perf_counter() - started))
     median, p95 = np.percentile(times[WARM_UP:], [50, 95])
@@ -132,7 +143,8 @@ def main() -> None:
     end_with_parent()
     asked = json.load(sys.stdin)
     use = asked["use"]
-    use = Use(**{**use, "network": NetworkConfig(**use["network"]), "clip": tuple(use["clip"])})
+    network, clip = NetworkConfig(**use["network"]), ClipConfig(**use["clip"])
+    use = Use(**{**use, "network": network, "clip": clip, "crop": tuple(use["crop"])})
     print(json.dumps(_measured(use, [Genotype.from_json(text) for text in asked["genotypes"]], asked["runs"])))
 
 

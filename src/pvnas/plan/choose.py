@@ -1,5 +1,7 @@
 """The choice of a config for videos, a machine and a number of hours: a function of numbers, which reads nothing.
 
+(But for a budget of milliseconds: then it measures a network of each size, once.)
+
 Learning needs a number of steps, not of epochs: few videos get more epochs than many. With more time come first enough
 steps at a small width, then more width and pixels. The recipe stands in ``config.laptop``, all else that a plan rests
 on in the values below.
@@ -9,16 +11,20 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from pvnas.config import LOCATION_FIELDS, AugmentConfig, RunConfig, laptop
 from pvnas.data.clips.augment import CROP_STEP, crop_of_epoch, frames_of_epoch
 from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
+from pvnas.deploy.latency import ProcessClock
 from pvnas.errors import UserError
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
-from pvnas.preflight import check_budget, check_latency
+from pvnas.preflight import check_budget, check_latency, timed
+from pvnas.search.latency import ACCEPTED, Timing
 from pvnas.settings import all_fields, check_config, differences, get_field, plain, set_field
+from pvnas.space.genotype import Genotype
 
 AIM = 0.9
 """Share of the hours that a plan fills."""
@@ -141,12 +147,18 @@ def _within_budget(sizes: Sequence[Size], facts: Facts, wishes: Wishes) -> list[
 
     def check(config: RunConfig) -> None:
         check_budget(config, len(facts.classes))
-        check_latency(config, len(facts.classes))
+        check_latency(config, len(facts.classes), share=ACCEPTED, measure=timed_once)
 
     kept = [size for size in sizes if keeps(size)]
     if not kept:
         check(sized_config(facts, sizes[0], wishes))
     return kept
+
+
+@lru_cache(maxsize=64)
+def timed_once(clock: ProcessClock, genotype: Genotype) -> Timing:
+    """Return how long a network takes; a plan asks for it again and again, and begins with an empty cache."""
+    return timed(clock, genotype)
 
 
 def _needed_steps(size: Size, config: RunConfig, facts: Facts, wishes: Wishes) -> int:

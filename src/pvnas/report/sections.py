@@ -160,6 +160,7 @@ def _departures(record: RunRecord) -> Iterator[str]:
         yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
     budget = genotype.about.get("budget") if (genotype := record.genotype) else None
     if genotype and isinstance(budget, dict) and is_number(lost := _lost_score(budget)):
+        found = "found " if "latency_ms" in budget else ""
         latency = f"milliseconds for {budget.get('latency_of')}"
         limits = " and ".join(
             f"{number(budget[name])} {what}"
@@ -171,7 +172,7 @@ def _departures(record: RunRecord) -> Iterator[str]:
             if name in budget
         )
         yield (
-            f"The cells are the best ones within {limits}: {budget.get('edges_changed')} of "
+            f"The cells are the best ones {found}within {limits}: {budget.get('edges_changed')} of "
             f"{len(list(genotype.edges()))} edges are others than without it, at {lost:.3g} of the sum of log scores."
         )
         if isinstance(timing := budget.get("latency"), dict):
@@ -180,11 +181,11 @@ def _departures(record: RunRecord) -> Iterator[str]:
                 f"of {number(timing.get('runs'))} runs in a process of its own; of twenty runs one took longer than "
                 f"{number(timing.get('p95_ms'))}."
             )
-    widths = genotype.about.get("widths") if genotype else None
+    widths = genotype.about.get("tried") if genotype else None
     if isinstance(widths, list) and all(isinstance(each, dict) for each in widths):
         tried = "; ".join(
             f"width {each.get('width')}, repeat {each.get('repeat')}, {number(each.get('macs'))} multiply-accumulates: "
-            f"{percent(each.get('top1'))} after {percent(100 * each.get('share', 0))} of the epochs"
+            f"{percent(each.get('top1'))} after {number(each.get('epochs'))} epochs"
             for each in widths
         )
         yield (
@@ -204,8 +205,8 @@ def _lost_score(budget: Mapping[str, Any]) -> float | None:
 
 def is_last_epoch(record: RunRecord, genotype: Genotype) -> bool:
     """Return whether the genotype is that of the last epoch of alpha: a search stopped earlier keeps other edges."""
-    last = record.epoch_genotypes.get(record.alpha_epochs[-1])
-    return last is None or last == genotype
+    last, epoch = record.alpha_epochs[-1], genotype.about.get("epoch")
+    return epoch == last if is_number(epoch) else record.epoch_genotypes.get(last, genotype) == genotype
 
 
 def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:

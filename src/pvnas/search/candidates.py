@@ -26,7 +26,7 @@ STEP, WIDEST = 4, 1024
 """Of widths: what lies between two, and the most."""
 REPEATS = (1, 2, 3)
 MOST = 6
-"""Candidates of a fit."""
+"""Candidates of a fit, beside the search's own cells."""
 WELL_USED = 0.85
 """Share of a budget below which a network is left out where the next width keeps it with cheaper cells."""
 
@@ -40,7 +40,7 @@ class Round(NamedTuple):
     """Of the epochs of the training."""
 
 
-ROUNDS = (Round(MOST, 1 / 16), Round(MOST // 2, 1 / 8))
+ROUNDS = (Round(MOST + 1, 1 / 16), Round(MOST // 2, 1 / 8))
 
 
 class Candidate(NamedTuple):
@@ -62,13 +62,15 @@ def sized(config: RunConfig, width: int, repeat: int) -> RunConfig:
     return replace(config, train=replace(config.train, width=width, repeat=repeat))
 
 
-def tried_for(config: RunConfig, share: float) -> RunConfig:
-    """Return the config of a short training: a share of the epochs, on the training videos alone, validated once."""
-    train = config.train
-    epochs = max(1, round(share * train.epochs))
-    schedule = train.weights.schedule
-    warmup_epochs = round(schedule.warmup_epochs * epochs / train.epochs, 2)
-    weights = replace(train.weights, schedule=replace(schedule, warmup_epochs=warmup_epochs))
+def tried_for(config: RunConfig, epochs: int) -> RunConfig:
+    """Return the config of a short training: so many epochs, on the training videos alone, validated once."""
+    train, schedule, shorter = config.train, config.train.weights.schedule, epochs / config.train.epochs
+    schedule = replace(
+        schedule,
+        warmup_epochs=round(shorter * schedule.warmup_epochs, 2),
+        step_epochs=shorter * schedule.step_epochs,
+    )
+    weights = replace(train.weights, schedule=schedule)
     train = replace(train, epochs=epochs, weights=weights, final_on="train", validate_every=epochs)
     return replace(config, train=train, tensorboard=False)
 
@@ -78,7 +80,8 @@ def candidates(
 ) -> list[Candidate]:
     """Return networks of several widths and depths within the limits, each of the best cells that keep them there.
 
-    Raises UserError where there is none.
+    Among them is one of the cells that are best without limits, where there is one: of those the most costly. Raises
+    UserError where nothing is within the limits.
     """
     free, found = derive(alphas), dict[tuple[int, int], Candidate]()
     repeats = REPEATS if "*K" in config.train.layout else (config.train.repeat,)
@@ -104,24 +107,33 @@ def candidates(
             if genotype := within(width, repeat):
                 price = price_table(sized(config, width, repeat), classes).of(genotype)
                 found[width, repeat] = Candidate(width, repeat, genotype, price)
+    if not any(each.genotype == free for each in found.values()):
+        sizes = [(largest(lambda width, repeat=repeat: within(width, repeat) == free), repeat) for repeat in repeats]  # type: ignore[misc]
+        width, repeat = max(sizes, key=lambda size: usage(*size))
+        if width:
+            price = price_table(sized(config, width, repeat), classes).of(free)
+            found[width, repeat] = Candidate(width, repeat, free, price)
     if not found:
         derive_within(alphas, price_table(sized(config, STEP, min(repeats)), classes), limits)  # which says why
     return list(found.values())
 
 
-def best_of(found: Sequence[Candidate], score: Callable[[Candidate, float], float]) -> tuple[Candidate, list[Tried]]:
+def best_of(
+    found: Sequence[Candidate], epochs: int, score: Callable[[Candidate, int], float]
+) -> tuple[Candidate, list[Tried]]:
     """Return the best candidate by rounds of short trainings, and what each has shown.
 
-    ``score``: trains a candidate for a share of the epochs and returns its validation top-1 in percent. Of equal ones
-    the cheaper is better.
+    ``epochs``: of the whole training; ``score``: trains a candidate for some epochs and returns its validation top-1 in
+    percent. Of equal ones the cheaper is better.
     """
-    left, tried = list(found), list[Tried]()
+    left, tried, before = list(found), list[Tried](), 0
     for each in ROUNDS:
-        left = left[: each.candidates]
-        if len(left) > 1:
-            scores = {candidate.name: score(candidate, each.share) for candidate in left}
-            tried += [Tried(c.width, c.repeat, c.price.macs, each.share, scores[c.name]) for c in left]
+        left, short = left[: each.candidates], max(1, round(each.share * epochs))
+        if len(left) > 1 and short > before:
+            scores = {candidate.name: score(candidate, short) for candidate in left}
+            tried += [Tried(c.width, c.repeat, c.price.macs, short, scores[c.name]) for c in left]
             left.sort(key=lambda candidate: (-scores[candidate.name], candidate.price.macs))
+        before = short
     return left[0], tried
 
 
@@ -131,10 +143,9 @@ class Tried(NamedTuple):
     width: int
     repeat: int
     macs: int
-    share: float
-    """Of the epochs of the training."""
+    epochs: int
     top1: float
-    """On validation, percent."""
+    """On validation, percent; 0 where it diverged or had too little memory."""
 
 
 def largest(keeps: Callable[[int], bool], step: int = STEP) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pvnas.config import NetworkConfig, RunConfig
 from pvnas.errors import UserError
+from pvnas.runtime.checkpoint import load_tensors
 from pvnas.search.budget import Limits, Scores, derive_within
 from pvnas.search.derive import collapse_record, derive, effective_alphas
 from pvnas.search.latency import Clock, derive_in_time
@@ -24,6 +26,28 @@ HISTORY = "alphas.safetensors"
 def alpha_name(epoch: int, category: str = "") -> str:
     """Return the name that alphas after an epoch have in the history; 0: before the first."""
     return f"epoch_{epoch:03d}/{category}"
+
+
+def final_epoch(config: RunConfig) -> int:
+    """Return the epoch whose alphas a search ends with: the last, or the one that the config names."""
+    return config.search.stop_epoch or config.search.epochs
+
+
+def read_history(run_dir: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the alphas of all epochs that a search has left, by ``alpha_name``, and the categories of its cells.
+
+    Raises UserError where it has left none.
+    """
+    path = run_dir / HISTORY
+    if not path.is_file():
+        raise UserError(f"{run_dir} holds no alphas of a search ({HISTORY}); search first: pvnas search DATA")
+    alphas = load_tensors(path)
+    return alphas, tuple(dict.fromkeys(name.partition("/")[2] for name in alphas))
+
+
+def final_alphas(config: RunConfig, run_dir: Path) -> dict[str, Tensor]:
+    """Return what the genotype of a finished search is derived from. Errors as of ``alphas_of_epoch``."""
+    return alphas_of_epoch(config, final_epoch(config), *read_history(run_dir))
 
 
 def limits_of(config: RunConfig) -> Limits:
@@ -72,12 +96,11 @@ def genotype_of_epoch(
     categories: Sequence[str],
     table: CostTable | None = None,
     limits: Limits | None = None,
-    most_ms: float = 0.0,
     clock: Clock | None = None,
 ) -> Genotype:
     """Return the genotype of an epoch by the paper's rule, or with a table of prices the best within the limits.
 
-    With a clock also of those that it measures at no more than ``most_ms``. The genotype's notes say where it is from,
+    With a clock, of those whose network it measures within its milliseconds. The genotype's notes say where it is from,
     and what the limits have changed. Raises UserError where nothing is within them.
     """
     search = config.search
@@ -91,7 +114,7 @@ def genotype_of_epoch(
     if table is not None and limits is not None and (limits.any or clock):
         scores, measured = Scores(alphas), dict[str, Any]()
         if clock:
-            genotype, measured = derive_in_time(alphas, table, limits, most_ms, clock)
+            genotype, measured = derive_in_time(alphas, table, limits, clock)
         else:
             genotype = derive_within(alphas, table, limits)
         about["budget"] = {

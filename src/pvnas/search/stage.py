@@ -23,8 +23,7 @@ from pvnas.runtime.loop import Stage
 from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.search.derive import collapse_warning
-from pvnas.search.history import HISTORY, alpha_name, alphas_of_epoch, genotype_of_epoch, limits_of, price_table
-from pvnas.search.latency import Clock
+from pvnas.search.history import HISTORY, alpha_name, genotype_of_epoch, limits_of, price_table
 from pvnas.search.relaxation import relaxation_at
 from pvnas.search.step import StepBatches, search_step
 from pvnas.space.cost_table import CostTable
@@ -194,32 +193,9 @@ class SearchStage(Stage):
         """Write the initial alphas of a new search."""
         self._write_alphas(0)
 
-    def final_alphas(self) -> dict[str, Tensor]:
-        """Return what the genotype of a finished search is derived from."""
-        history = load_tensors(self.run_dir / HISTORY)
-        return alphas_of_epoch(self.config, self._last_epoch, history, self._categories)
-
-    def genotype_within(self, config: RunConfig, most_ms: float = 0.0, clock: Clock | None = None) -> Genotype:
-        """Return the genotype of a finished search within the budget of a config, and the milliseconds by a clock."""
-        table, limits = price_table(config, len(self.weight_videos.catalog.classes)), limits_of(config)
-        history = load_tensors(self.run_dir / HISTORY)
-        return genotype_of_epoch(config, self._last_epoch, history, self._categories, table, limits, most_ms, clock)
-
     @property
     def _categories(self) -> tuple[str, ...]:
         return tuple(self.network.architecture_parameters())
-
-    @property
-    def _last_epoch(self) -> int:
-        return self.config.search.stop_epoch or self.epochs
-
-    def genotype(self) -> Genotype:
-        """Return the genotype of the epoch that the config asks for (the last one by default)."""
-        epoch = self._last_epoch
-        path = self._genotype_path(epoch)
-        if not path.exists():
-            raise UserError(f"search.stop_epoch is {epoch}, but the search has epochs 1 to {self.epochs}")
-        return Genotype.load(path)
 
 
 def split_for_objective(config: RunConfig, train: VideoDataset) -> tuple[VideoDataset, VideoDataset | None]:

@@ -16,6 +16,7 @@ from pvnas.config import LOCATION_FIELDS, DataConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.peers import PEERS
 from pvnas.pipeline import GENOTYPE
+from pvnas.search.history import final_epoch
 from pvnas.settings import CONFIG_NAME, get_field, plain
 from pvnas.space.genotype import random_genotype
 from pvnas.studies.genotypes import Budget, genotype_of_cost, write_drawn
@@ -118,8 +119,7 @@ class Setting:
     def _no_budget(self) -> dict[str, object]:
         """What takes the budget, of what is searched, from a network that is given."""
         budget = self.config.budget
-        limits = {f"budget__{name}": 0 for name in ("params", "macs", "latency_ms") if getattr(budget, name)}
-        return limits | ({"budget__width": "given"} if budget.width != "given" else {})
+        return {f"budget__{name}": 0 for name in ("params", "macs") if getattr(budget, name)}
 
     def _words(
         self, seed: int, fields: Mapping[str, object], videos: str = "", file: Path | None = None
@@ -174,7 +174,7 @@ def schedules(setting: Setting) -> Study:
 @study
 def stops(setting: Setting) -> Study:
     """Networks derived at a quarter, a half, three quarters and the end of one search, each trained (table 3)."""
-    last = setting.config.search.stop_epoch or setting.config.search.epochs
+    last = final_epoch(setting.config)
     arms = []
     for epoch in sorted({max(1, round(last * quarter / 4)) for quarter in (1, 2, 3)} - {last}):
         parts = {}

@@ -13,11 +13,10 @@ import torch
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
 from pvnas.pipeline import RESULTS
-from pvnas.runtime.checkpoint import load_tensors
 from pvnas.runtime.files import write_atomic
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.candidates import largest, sized
-from pvnas.search.history import HISTORY, alphas_of_epoch, price_table
+from pvnas.search.history import final_alphas, price_table
 from pvnas.settings import dump_config, load_config
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import EDGES, Genotype, random_genotype
@@ -102,9 +101,7 @@ class Budget:
             return
         results = _results(self.base)
         classes, limits = len(results["classes"]), Limits(macs=results["macs_per_view"] * self.share // 100)
-        free, history = Genotype.load(self.base.genotype), load_tensors(self.base.run_dir / HISTORY)
-        epoch = self.config.search.stop_epoch or self.config.search.epochs
-        alphas = alphas_of_epoch(self.config, epoch, history, tuple(free.cells))
+        free, alphas = Genotype.load(self.base.genotype), final_alphas(self.config, self.base.run_dir)
 
         def at(width: int) -> tuple[RunConfig, CostTable]:
             config = sized(self.config, width, self.config.train.repeat)

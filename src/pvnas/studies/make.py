@@ -64,6 +64,11 @@ def begin(folder: Path, wish: Wish) -> RunConfig:
             config.data.path = at_hand.data.path
         elif config is None:
             config, _ = run_of(wish.data, folder, wish.preset, wish.config, overrides, wish.hours)
+        if config.budget.width != "given" or config.budget.latency_ms:
+            raise UserError(
+                "a study compares networks of one size, alike on any machine; leave budget.width and budget.latency_ms "
+                "away"
+            )
         if config.data.split_seed < 0:
             config.data.split_seed = config.seed
         if not path.exists():

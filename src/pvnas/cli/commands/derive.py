@@ -17,7 +17,7 @@ from pvnas.cli.shared import (
     run_directory,
 )
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, load_config
+from pvnas.settings import CONFIG_NAME, differences, get_field, load_config, plain, set_field
 
 
 @command(
@@ -52,28 +52,24 @@ def derive(args: Namespace) -> None:
     """Derive the best cells within a budget from a finished search; nothing is searched again."""
     run_dir, asked = run_directory(args.run), vars(args)
     from pvnas.deploy.latency import clock_of
-    from pvnas.runtime.checkpoint import load_tensors
     from pvnas.runtime.files import write_atomic
-    from pvnas.search.budget import Limits
-    from pvnas.search.history import HISTORY, genotype_of_epoch, price_table
+    from pvnas.search.history import final_epoch, genotype_of_epoch, limits_of, price_table, read_history
 
     config = load_config(file=run_dir / CONFIG_NAME)
-    history = run_dir / HISTORY
-    if not history.is_file():
-        raise UserError(f"{run_dir} holds no alphas of a search ({HISTORY}); search first: pvnas search DATA")
-    alphas = load_tensors(history)
+    alphas, categories = read_history(run_dir)
     config.train.width = args.width or config.train.width
-    epoch = args.epoch or config.search.stop_epoch or config.search.epochs
+    epoch = args.epoch or final_epoch(config)
     if epoch > config.search.epochs:
         raise UserError(f"--epoch {epoch}: the search of {run_dir} has epochs 1 to {config.search.epochs}")
-    categories = tuple(dict.fromkeys(name.partition("/")[2] for name in alphas))
-    limits, most_ms = Limits(asked["budget.params"], asked["budget.macs"]), asked["budget.latency_ms"] or 0.0
-    classes, budget = classes_of(run_dir), config.budget
-    budget.latency_batch = args.batch or budget.latency_batch
-    budget.latency_threads = args.threads or budget.latency_threads
-    budget.latency_device = args.device or budget.latency_device
-    table, clock = price_table(config, classes), clock_of(config, classes) if most_ms > 0 else None
-    genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits, most_ms, clock)
+    limits = {name: asked[f"budget.{name}"] or 0 for name in ("params", "macs", "latency_ms")}
+    how = {"latency_batch": args.batch, "latency_threads": args.threads, "latency_device": args.device}
+    typed = limits | {name: value for name, value in how.items() if value} | {"width": "given"}
+    for name, value in typed.items():
+        set_field(config, f"budget.{name}", value)
+    classes, advice = classes_of(run_dir), "allow more, or take a smaller --width"
+    table = price_table(config, classes)
+    clock = clock_of(config, classes, advice=advice) if config.budget.latency_ms else None
+    genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits_of(config), clock)
     free = genotype_of_epoch(config, epoch, alphas, categories)
     if args.out:
         write_atomic(Path(args.out), genotype.to_json())
@@ -94,6 +90,7 @@ def derive(args: Namespace) -> None:
         edges = [(category, str(node), str(edge.predecessor), edge.operation) for category, node, edge in changes]
         print_table(["cell", "node", "from", "operation"], edges)
     if args.out:
-        same = shlex.join(["--config", str(run_dir / CONFIG_NAME), "--genotype", args.out])
-        wide = f" --train.width {args.width}" if args.width else ""
-        print(f"train it: pvnas train {shlex.quote(config.data.path)} {same}{wide} --dir NEW_RUN")
+        others = differences(load_config(file=run_dir / CONFIG_NAME), config)
+        words = [config.data.path, "--config", str(run_dir / CONFIG_NAME), "--genotype", args.out]
+        words += [f"--{name}={plain(get_field(config, name))}" for name in others]
+        print(f"train it: pvnas train {shlex.join(words)} --dir NEW_RUN")

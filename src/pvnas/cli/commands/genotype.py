@@ -47,7 +47,8 @@ def cost(args: Namespace) -> None:
         from pvnas.search.latency import RUNS
 
         device = choose_device(args.device).type
-        use = Use(network_config, args.clip, args.classes, device, args.threads, args.batch)
+        seen = ClipConfig(input=args.input, frames=args.clip[0])
+        use = Use(network_config, seen, args.clip[1:], args.classes, device, args.threads, args.batch)
         [timing] = ProcessClock(use)([genotype], RUNS)
         costs["latency"] = timing._asdict() | {"of": use.where}
     if args.json:
