@@ -18,6 +18,7 @@ from processes import children_of, has_ended
 from pvnas.api import run_of
 from pvnas.errors import UserError
 from pvnas.pipeline import run_digest
+from pvnas.space.genotype import Genotype
 from pvnas.training.log import read_metrics
 
 OPTIONS = (
@@ -183,3 +184,25 @@ def test_another_set_is_tested_alike(alone: Path, tiny_shapes: Path, tmp_path: P
     first, second = (tmp_path / processes / "predictions.csv" for processes in "12")
     assert len(first.read_text(encoding="utf-8").splitlines()) == 1 + 48
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_width_is_found_alike_by_any_number_of_processes_and_after_a_stop(tiny_shapes: Path, tmp_path: Path) -> None:
+    fit = ("--budget.macs=300k", "--budget.width=fit")
+    code, _, err = finish(start(tiny_shapes, tmp_path / "alone", 1, *fit))
+    assert code == 0, err
+    launcher = start(tiny_shapes, tmp_path / "run", 2, *fit)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "run" / "candidates").glob("*/checkpoints/train/0*")):  # a short training has begun
+        assert time.monotonic() < until
+        assert launcher.poll() is None, finish(launcher)
+        time.sleep(0.02)
+    launcher.send_signal(signal.SIGTERM)
+    code, _, err = finish(launcher)
+    assert code == 75, err
+    assert not (tmp_path / "run" / "genotype.json").exists()
+    code, _, err = finish(start(tiny_shapes, tmp_path / "run", 2, *fit))
+    assert code == 0, err
+    assert run_digest(tmp_path / "run") == run_digest(tmp_path / "alone")
+    sizes = [Genotype.load(tmp_path / name / "genotype.json").about["fitted"] for name in ("run", "alone")]
+    assert sizes[0] == sizes[1]
+    assert json.loads((tmp_path / "run" / "results.json").read_bytes())["macs_per_view"] <= 300_000

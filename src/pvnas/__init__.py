@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.api import test as test
     from pvnas.api import train as train
     from pvnas.config import RunConfig as RunConfig
+    from pvnas.deploy.features import Features as Features
+    from pvnas.deploy.features import features as features
     from pvnas.deploy.predictions import Prediction as Prediction
     from pvnas.deploy.predictions import predict as predict
     from pvnas.deploy.predictions import predictions as predictions
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
 
 # Public name -> where it is defined.
 _HOMES = {
+    "Features": "pvnas.deploy.features",
     "Genotype": "pvnas.space.genotype",
     "Interrupted": "pvnas.runtime.signals",
     "Prediction": "pvnas.deploy.predictions",
@@ -46,6 +49,7 @@ _HOMES = {
     "UserError": "pvnas.errors",
     "adapt_spinning": "pvnas.runtime.spinning",
     "create_model": "pvnas.space.models",
+    "features": "pvnas.deploy.features",
     "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
     "load_config": "pvnas.settings",
@@ -67,7 +71,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for, so that ``import pvnas`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pvnas' has no attribute {name!r}")
-    if sys.platform == "win32" and _HOMES[name] in ("pvnas.api", "pvnas.deploy.predictions"):
+    if sys.platform == "win32" and _HOMES[name] in ("pvnas.api", "pvnas.deploy.features", "pvnas.deploy.predictions"):
         errors = import_module("pvnas.errors")
         raise errors.UserError(errors.NOT_ON_WINDOWS)
     return getattr(import_module(_HOMES[name]), name)

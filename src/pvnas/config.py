@@ -359,8 +359,8 @@ class BudgetConfig:
     width: Literal["given", "fit"] = "given"
     """fit: train.width and train.repeat are found among those that keep params and macs, by short trainings."""
     latency_ms: float = 0.0
-    """Most milliseconds from pixels to scores (optical flow counts, decoding does not), in the median, as measured where
-    the search ends; 0: any time."""
+    """Most milliseconds from pixels to scores (flow counts, decoding does not), in the median, as measured where the
+    search ends; 0: any time."""
     latency_batch: int = 1
     """Views that the network is given at once when it is measured."""
     latency_threads: int = 0

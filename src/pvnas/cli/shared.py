@@ -1,10 +1,13 @@
 """What commands share: arguments and what is made of them; JSON for programs and short tables for people on stdout."""
 
+import csv
+import io
 import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,6 +131,57 @@ def classes_of(run_dir: Path) -> int:
         return len(json.loads((run_dir / "catalog.json").read_bytes())["classes"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{run_dir}/catalog.json does not say which classes the run has") from None
+
+
+def typed_paths(words: Sequence[str]) -> list[str]:
+    """The paths on the command line, and in place of a - those on stdin, one a line or ended by NUL."""
+    paths = list[str]()
+    for word in words:
+        if word == "-":
+            text = os.fsdecode(sys.stdin.buffer.read())
+            paths += filter(None, text.split("\0") if "\0" in text else text.splitlines())
+        else:
+            paths.append(word)
+    return paths
+
+
+@contextmanager
+def table_file(path: Path, headers: Sequence[bytes]) -> Iterator[int]:
+    """Yield the descriptor of a csv file that can be written; what was in it stays until the first answer is known.
+
+    ``headers``: what files of earlier answers begin with. UserError where it cannot be written, and for any other file.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"--out writes a csv file; name it so: --out {path.stem or 'answers'}.csv")
+    is_new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name another file") from None
+    try:
+        head = os.pread(descriptor, 64, 0)
+        if head and not head.startswith(tuple(headers)):
+            raise UserError(f"--out {path}: there is another file of this name, not of answers; name another one")
+        yield descriptor
+    finally:
+        if is_new and not os.fstat(descriptor).st_size:
+            with suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+
+
+def write_row(path: Path, descriptor: int, row: Sequence[object]) -> None:
+    """Write a row of a csv file; texts that a spreadsheet would take for formulas begin with a quotation mark."""
+    from pvnas.data.check.results import inert
+    from pvnas.runtime.files import write_all
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([inert(cell) if isinstance(cell, str) else cell for cell in row])
+    try:
+        write_all(descriptor, line.getvalue().encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); the rows before are in it") from None
 
 
 def speaks() -> bool:

@@ -1,10 +1,11 @@
 """What a trained network sees in videos: answers one after another, whatever becomes of single videos."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -89,12 +90,35 @@ def predict_each(
     model: Model, videos: Sequence[Video], top: int, device: str, limits: Limits, stop: StopRequest | None = None
 ) -> Generator[Prediction, None, None]:
     """Yield the prediction of each video, in their order; no more where ``stop`` is requested."""
-    place = choose_device(device)
-    network = for_inference(model.network.to(place))
-    waiting: dict[int, Prediction] = {}  # what was decoded before a video in front of it
-    due = 0
-    config = model.config
-    labels = mirrored_labels(model.classes, config.test.flip)
+
+    def best(network: PVNASNetwork, views_NCTHW: Tensor) -> tuple[tuple[str, float], ...]:
+        return _best(_scores(model, network, views_NCTHW), model.classes, top)
+
+    with closing(answers_of(model, videos, best, device, limits, stop)) as answers:
+        for video, found, error in answers:
+            yield Prediction(Path(video.path), found or (), error, video.start, video.end)
+
+
+Answer = TypeVar("Answer")
+
+
+def answers_of(
+    model: Model,
+    videos: Sequence[Video],
+    answer: Callable[[PVNASNetwork, Tensor], Answer],
+    device: str,
+    limits: Limits,
+    stop: StopRequest | None = None,
+) -> Generator[tuple[Video, Answer | None, str], None, None]:
+    """Yield each video, in their order, with what is made of it, or with None and why; no more where ``stop`` is asked.
+
+    ``answer``: of the network, ready for predictions and on its device, and the views of a video (N, C, T, H, W) that
+    the test would see, uint8; may raise VideoError.
+    """
+    network = for_inference(model.network.to(choose_device(device)))
+    waiting: dict[int, tuple[Video, Answer | None, str]] = {}  # what was decoded before a video in front of it
+    due, config = 0, model.config
+    mirrored = mirrored_labels(model.classes, config.test.flip) is not None
     with closing(decode_views(videos, config.clip, config.test, limits, config.data.frame_rate)) as decoded:
         for item in decoded:
             if stop is not None and stop.requested:
@@ -107,24 +131,30 @@ def predict_each(
                 if isinstance(frames, VideoError):
                     raise frames
                 frames_TCHW = in_colours(channels_first(frames), config.clip.colours)
-                views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=labels is not None)
-                best, error = _best(_scores(model, network, views_NCTHW, place), model.classes, top), ""
+                views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=mirrored)
+                waiting[number] = video, answer(network, views_NCTHW), ""
             except VideoError as bad:
-                best, error = (), why_missing(video.path) if bad.kind == "missing" else str(bad)
-            waiting[number] = Prediction(Path(video.path), best, error, video.start, video.end)
+                waiting[number] = video, None, why_missing(video.path) if bad.kind == "missing" else str(bad)
             while due in waiting:
                 yield waiting.pop(due)
                 due += 1
 
 
+def batches_of(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the numbers of some views and the views, on the network's device, until all were."""
+    device = next(network.parameters()).device
+    for some_N in torch.arange(len(views_NCTHW)).split(max(CLIPS, model.config.train.batch.clips_per_shard)):
+        yield some_N, views_NCTHW[some_N].to(device)
+
+
 @torch.inference_mode()
-def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, device: torch.device) -> Tensor:
+def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
     """Return the scores (K,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
-    config, numbers_N = model.config, torch.arange(len(views_NCTHW))
+    config = model.config
     labels = mirrored_labels(model.classes, config.test.flip)
     average = ViewAverage(1, len(model.classes), len(views_NCTHW), config.test.average, labels)
-    for some_N in numbers_N.split(max(CLIPS, config.train.batch.clips_per_shard)):
-        scores_NK = scores_of(network, views_NCTHW[some_N].to(device), config.precision, config.clip)
+    for some_N, some_NCTHW in batches_of(model, network, views_NCTHW):
+        scores_NK = scores_of(network, some_NCTHW, config.precision, config.clip)
         average.add(scores_NK, torch.zeros_like(some_N), some_N)
     try:
         scores_K = average.scores()[0]

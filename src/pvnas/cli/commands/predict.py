@@ -1,18 +1,15 @@
 """``pvnas predict``: what a trained network sees in videos, each answer as soon as it is known."""
 
-import csv
-import io
 import json
 import os
-import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import DEADLINE, JSON, model_directory
+from pvnas.cli.shared import DEADLINE, JSON, model_directory, table_file, typed_paths, write_row
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
 from pvnas.runtime.signals import StopRequest
@@ -46,13 +43,13 @@ def predict(args: Namespace) -> None:
     run_dir = model_directory(args.dir)
     from pvnas.deploy.inputs import find_videos, why_missing
 
-    videos = find_videos(_typed(args.videos))
+    videos = find_videos(typed_paths(args.videos))
     if not videos:
         raise UserError("stdin names no videos; give one path a line")
     if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
         raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
     with ExitStack() as stack:
-        file = stack.enter_context(_table_file(Path(args.out), videos)) if args.out else None
+        file = stack.enter_context(table_file(Path(args.out), OUR_HEADERS)) if args.out else None
         from pvnas.data.check import Limits
         from pvnas.deploy.model import load_model
         from pvnas.deploy.predictions import predict_each
@@ -101,18 +98,6 @@ def _conclusion(reasons: Sequence[str], total: int, deadline: float) -> str:
     text += "; all others have their answer" if bad < total else ""
     slow = any(": timeout: " in reason for reason in reasons)
     return text + (f"; give more time with --deadline {MORE_TIME * deadline:g}" if slow else "")
-
-
-def _typed(words: Sequence[str]) -> list[str]:
-    """The paths on the command line, and in place of a - those on stdin, one a line or ended by NUL."""
-    paths = list[str]()
-    for word in words:
-        if word == "-":
-            text = os.fsdecode(sys.stdin.buffer.read())
-            paths += filter(None, text.split("\0") if "\0" in text else text.splitlines())
-        else:
-            paths.append(word)
-    return paths
 
 
 # ---- where answers go
@@ -196,38 +181,4 @@ class _Rows:
         self._write([round(cell, SCORE_DIGITS) if isinstance(cell, float) else cell for cell in row])
 
     def _write(self, row: Sequence[object]) -> None:
-        from pvnas.data.check.results import inert
-        from pvnas.runtime.files import write_all
-
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow([inert(c) if isinstance(c, str) else c for c in row])
-        try:
-            write_all(self.descriptor, line.getvalue().encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); the rows before are in it") from None
-
-
-@contextmanager
-def _table_file(path: Path, videos: Sequence["Video"]) -> Iterator[int]:
-    """Yield the descriptor of a csv file that can be written; what was in it stays until the first answer is known.
-
-    UserError where it cannot be written, and for a file that holds anything else than earlier answers.
-    """
-    if path.suffix.lower() != ".csv":
-        raise UserError(f"--out writes a csv file; name it so: --out {path.stem or 'answers'}.csv")
-    is_new = not path.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name another file") from None
-    try:
-        head = os.pread(descriptor, 64, 0)
-        if head and not head.startswith(OUR_HEADERS):
-            raise UserError(f"--out {path}: there is another file of this name, not of answers; name another one")
-        yield descriptor
-    finally:
-        if is_new and not os.fstat(descriptor).st_size:
-            with suppress(OSError):
-                path.unlink()
-        os.close(descriptor)
+        write_row(self.path, self.descriptor, row)

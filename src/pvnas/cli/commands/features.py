@@ -1,0 +1,78 @@
+"""``pvnas features``: what a trained network makes of videos before its classifier, to search and compare by."""
+
+import os
+from argparse import Namespace
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Literal
+
+from pvnas.cli.command import Argument, command
+from pvnas.cli.shared import DEADLINE, model_directory, table_file, typed_paths, write_row
+from pvnas.errors import UserError
+from pvnas.runtime.progress import Progress
+from pvnas.runtime.signals import StopRequest
+
+OUR_HEADERS = (b"path,start,end,error,f0",)
+DIGITS = 6
+
+
+@command(
+    "features",
+    Argument(
+        "videos", "video, folder or list (.txt, .csv) of videos; - reads paths from stdin", metavar="VIDEO", many=True
+    ),
+    Argument("--dir", "run directory with a trained network", metavar="RUN"),
+    Argument("--out", "where the vectors go: a row for each video, or a matrix", metavar="FILE.csv|.safetensors"),
+    Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
+    Argument("--workers", "processes that decode, beside the network", 2, least=1),
+    DEADLINE,
+    example="pvnas features new_videos --dir runs/my_videos-laptop --out features.csv\n"
+    "pvnas features new_videos --dir runs/my_videos-laptop --out features.safetensors",
+)
+def features(args: Namespace) -> None:
+    """Write a vector for each video: what the network has before its classifier, averaged over the test's views."""
+    run_dir, out = model_directory(args.dir), Path(args.out)
+    from pvnas.deploy.inputs import find_videos, why_missing
+
+    is_table = out.suffix.lower() == ".csv"
+    if not is_table and out.suffix.lower() != ".safetensors":
+        raise UserError(f"--out ends in .csv or .safetensors, not {out.name}")
+    videos = find_videos(typed_paths(args.videos))
+    if not videos:
+        raise UserError("stdin names no videos; give one path a line")
+    if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
+        raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    with ExitStack() as stack:
+        table = stack.enter_context(table_file(out, OUR_HEADERS)) if is_table else None
+        from pvnas.data.check import Limits
+        from pvnas.deploy.features import features_each, save_features
+        from pvnas.deploy.model import load_model
+
+        model = load_model(run_dir)
+        progress = stack.enter_context(Progress())
+        stop = stack.enter_context(StopRequest())  # so that no row is torn
+        answers = features_each(model, videos, args.device, Limits(args.workers, args.deadline), stop)
+        answers = stack.enter_context(closing(answers))
+        found, bad, names = [], 0, [f"f{number}" for number in range(model.network.num_features)]
+        if table is not None:
+            os.ftruncate(table, 0)
+            write_row(out, table, ["path", "start", "end", "error", *names])
+        with progress.task("features", len(videos), unit="videos", summary=len(videos) > 1) as task:
+            for answer in answers:
+                task.advance()
+                if answer.error:
+                    bad += 1
+                    progress.line(f"{answer.name}: {answer.error}")
+                if table is None:
+                    found.append(answer)
+                    continue
+                seconds = [answer.start, answer.end] if answer.video.is_segment else ["", ""]
+                row = [round(value, DIGITS) for value in answer.vector]
+                write_row(out, table, [str(answer.path), *seconds, answer.error, *row])
+    if stop.requested:
+        raise KeyboardInterrupt
+    if table is None:
+        save_features(out, found, model)
+    print(f"{out}: {len(videos) - bad} of {len(videos)} videos, {model.network.num_features} numbers each")
+    if bad:
+        raise UserError(f"{bad} of {len(videos)} videos cannot be read: see above; all others have their vector")
