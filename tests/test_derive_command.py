@@ -82,6 +82,17 @@ def test_a_run_with_a_budget_keeps_it_and_its_page_says_so(tiny_shapes: Path, ru
     assert re.search(r"The cells are the best ones within .* multiply-accumulates of a view: \d+ of 32 edges", page)
 
 
+@pytest.mark.parametrize("command", ["run", "search", "train", "demo"])
+def test_costs_are_typed_as_people_write_them(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["nowhere"] if command != "demo" else ["--dir", str(tmp_path / "no\0where")]
+    assert main([command, *where, "--budget.macs", "0.3G", "--budget.params=2M", "--search.width", "0"]) == 2
+    assert "search.width must be" in capsys.readouterr().err  # the costs were understood
+    assert main([command, *where, "--budget.macs", "5x"]) == 2
+    assert (
+        "--budget.macs takes a whole number, or one with k, M, G or T, such as 3M, not '5x'" in capsys.readouterr().err
+    )
+
+
 def test_a_budget_of_time_is_kept_by_what_is_measured(
     tiny_shapes: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

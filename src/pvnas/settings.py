@@ -49,11 +49,16 @@ class Field:
         return self.name.rpartition(".")[0]
 
     @property
+    def is_cost(self) -> bool:
+        """Whether its number may have a unit, as a field or as an option."""
+        return self.name.removeprefix("--") in COSTS
+
+    @property
     def takes(self) -> str:
         """What a person may write for it, in words."""
         if get_origin(self.kind) is Literal:
             return "one of " + ", ".join(get_args(self.kind))
-        if self.name in COSTS:
+        if self.is_cost:
             return "a whole number, or one with k, M, G or T, such as 3M"
         return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind]
 
@@ -256,7 +261,7 @@ def checked(field: Field, value: object, where: str = "") -> object:
         return value
     if text in get_args(kind):
         return text
-    if field.name in COSTS and isinstance(value, str) and (cost := human_number(value)) is not None:
+    if field.is_cost and isinstance(value, str) and (cost := human_number(value)) is not None:
         return cost
     if kind in (int, float) and isinstance(value, str | int | kind) and not isinstance(value, bool):
         try:
