@@ -569,7 +569,9 @@ class Session:
             train, validation = videos.of_training(self.config.train)
             about |= {"n_trained_on": len(train), "n_validation": len(validation)}
             about["n_validation_trained_on"] = len(videos.validation) - len(validation)
-        results = self.world.first_does(lambda: write_results(self.run_dir, videos.test, scores_VK, self.config, about))
+        results = self.world.first_does(
+            lambda: write_results(self.run_dir, videos.test, scores_VK, self.config, about, network)
+        )
         self.progress.line(f"test: {summary(results)}")
         return results
 

@@ -31,6 +31,8 @@ class Sample:
     prediction: str
     score: float
     png: bytes
+    explained: bool = False
+    """Whether the last row of the strip shows where and when the network saw what it says."""
 
     @property
     def right(self) -> bool:
@@ -231,7 +233,14 @@ def _read_samples(record: RunRecord, path: Path) -> None:
         strip = path.parent / Path(str(entry["file"])).name  # never outside the folder, whatever the list says
         score = float(entry.get("score", math.nan))
         record.samples.append(
-            Sample(str(entry["path"]), str(entry["truth"]), str(entry["prediction"]), score, _png(strip))
+            Sample(
+                str(entry["path"]),
+                str(entry["truth"]),
+                str(entry["prediction"]),
+                score,
+                _png(strip),
+                bool(entry.get("explained")),
+            )
         )
 
 
