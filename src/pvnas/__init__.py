@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.config import RunConfig as RunConfig
     from pvnas.deploy.features import Features as Features
     from pvnas.deploy.features import features as features
+    from pvnas.deploy.loaded import load as load
     from pvnas.deploy.predictions import Prediction as Prediction
     from pvnas.deploy.predictions import predict as predict
     from pvnas.deploy.predictions import predictions as predictions
@@ -52,6 +53,7 @@ _HOMES = {
     "features": "pvnas.deploy.features",
     "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
+    "load": "pvnas.deploy.loaded",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",
     "predict": "pvnas.deploy.predictions",
@@ -71,7 +73,12 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for, so that ``import pvnas`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pvnas' has no attribute {name!r}")
-    if sys.platform == "win32" and _HOMES[name] in ("pvnas.api", "pvnas.deploy.features", "pvnas.deploy.predictions"):
+    if sys.platform == "win32" and _HOMES[name] in (
+        "pvnas.api",
+        "pvnas.deploy.features",
+        "pvnas.deploy.loaded",
+        "pvnas.deploy.predictions",
+    ):
         errors = import_module("pvnas.errors")
         raise errors.UserError(errors.NOT_ON_WINDOWS)
     return getattr(import_module(_HOMES[name]), name)

@@ -22,6 +22,8 @@ from pvnas.deploy.model import Model, load_model
 from pvnas.deploy.predictions import answers_of, batches_of
 from pvnas.errors import UserError
 from pvnas.fast.flow import optical_flow
+from pvnas.fast.inference import for_inference
+from pvnas.runtime.device import choose_device
 from pvnas.runtime.files import write_atomic
 from pvnas.runtime.signals import StopRequest
 from pvnas.space.network import PVNASNetwork
@@ -68,17 +70,18 @@ def features_each(
     model: Model, videos: Sequence[Video], device: str, limits: Limits, stop: StopRequest | None = None
 ) -> Generator[Features, None, None]:
     """Yield the features of each video, in their order; no more where ``stop`` is requested."""
+    network = for_inference(model.network.to(choose_device(device)))
 
-    def vector(network: PVNASNetwork, views_NCTHW: Tensor) -> tuple[float, ...]:
-        return tuple(_mean_features(model, network, views_NCTHW).tolist())
+    def vector(views_NCTHW: Tensor) -> tuple[float, ...]:
+        return tuple(mean_features(model, network, views_NCTHW).tolist())
 
-    with closing(answers_of(model, videos, vector, device, limits, stop)) as answers:
+    with closing(answers_of(model, videos, vector, limits, stop)) as answers:
         for video, found, error in answers:
             yield Features(Path(video.path), found or (), error, video.start, video.end)
 
 
 @torch.inference_mode()
-def _mean_features(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
+def mean_features(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
     """Return the features (C,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
     total_C = torch.zeros(network.num_features, dtype=torch.float64)
     for _, some_NCTHW in batches_of(model, network, views_NCTHW):

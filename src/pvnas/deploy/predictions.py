@@ -90,11 +90,12 @@ def predict_each(
     model: Model, videos: Sequence[Video], top: int, device: str, limits: Limits, stop: StopRequest | None = None
 ) -> Generator[Prediction, None, None]:
     """Yield the prediction of each video, in their order; no more where ``stop`` is requested."""
+    network = for_inference(model.network.to(choose_device(device)))
 
-    def best(network: PVNASNetwork, views_NCTHW: Tensor) -> tuple[tuple[str, float], ...]:
-        return _best(_scores(model, network, views_NCTHW), model.classes, top)
+    def best(views_NCTHW: Tensor) -> tuple[tuple[str, float], ...]:
+        return best_classes(model, network, views_NCTHW, top)
 
-    with closing(answers_of(model, videos, best, device, limits, stop)) as answers:
+    with closing(answers_of(model, videos, best, limits, stop)) as answers:
         for video, found, error in answers:
             yield Prediction(Path(video.path), found or (), error, video.start, video.end)
 
@@ -105,17 +106,14 @@ Answer = TypeVar("Answer")
 def answers_of(
     model: Model,
     videos: Sequence[Video],
-    answer: Callable[[PVNASNetwork, Tensor], Answer],
-    device: str,
+    answer: Callable[[Tensor], Answer],
     limits: Limits,
     stop: StopRequest | None = None,
 ) -> Generator[tuple[Video, Answer | None, str], None, None]:
     """Yield each video, in their order, with what is made of it, or with None and why; no more where ``stop`` is asked.
 
-    ``answer``: of the network, ready for predictions and on its device, and the views of a video (N, C, T, H, W) that
-    the test would see, uint8; may raise VideoError.
+    ``answer``: of the views of a video (N, C, T, H, W) that the test would see, uint8; may raise VideoError.
     """
-    network = for_inference(model.network.to(choose_device(device)))
     waiting: dict[int, tuple[Video, Answer | None, str]] = {}  # what was decoded before a video in front of it
     due, config = 0, model.config
     mirrored = mirrored_labels(model.classes, config.test.flip) is not None
@@ -132,7 +130,7 @@ def answers_of(
                     raise frames
                 frames_TCHW = in_colours(channels_first(frames), config.clip.colours)
                 views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=mirrored)
-                waiting[number] = video, answer(network, views_NCTHW), ""
+                waiting[number] = video, answer(views_NCTHW), ""
             except VideoError as bad:
                 waiting[number] = video, None, why_missing(video.path) if bad.kind == "missing" else str(bad)
             while due in waiting:
@@ -163,7 +161,11 @@ def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
     return scores_K.softmax(0) if config.test.average == "logits" else scores_K
 
 
-def _best(scores_K: Tensor, classes: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
-    best = scores_K.topk(min(top, len(classes)))
+def best_classes(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, top: int) -> tuple[tuple[str, float], ...]:
+    """Return the ``top`` likeliest classes of a video with their scores, best first.
+
+    ``network``: the model's, ready for predictions. Raises VideoError where scores are not numbers.
+    """
+    best = _scores(model, network, views_NCTHW).topk(min(top, len(model.classes)))
     pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return tuple((classes[index], score) for score, index in pairs)
+    return tuple((model.classes[index], score) for score, index in pairs)
