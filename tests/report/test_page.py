@@ -296,3 +296,31 @@ def test_the_page_says_which_row_of_a_strip_the_network_sees(seen: str, words: s
     macros: Any = _environment().get_template("sections.html").module
     text = " ".join(macros.clips(record, [(record.samples[0], None)]).split())
     assert (words in text) if words else ("row of a strip" not in text)
+
+
+def page_of(run_dir: Path) -> str:
+    return " ".join(write_report(run_dir).read_text(encoding="utf-8").split())
+
+
+def test_the_page_says_what_a_score_is_worth_and_does_without_where_it_is_not_known(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    assert "What a score is worth" not in page_of(run_dir)
+    bins = [
+        {"low": 40.0, "high": 50.0, "n": 3, "said": 44.0, "right": 66.7},
+        {"low": 90.0, "high": 100.0, "n": 9, "said": 97.0, "right": 88.9},
+    ]
+    results = json.loads((run_dir / "results.json").read_text())
+    (run_dir / "results.json").write_text(json.dumps(results | {"calibration": {"ece": 11.75, "bins": bins}}))
+    assert "are 11.75 % apart" in page_of(run_dir)
+    assert (run_dir / "figures" / "calibration.svg").exists()
+    for damaged in ({"ece": "x", "bins": bins}, {"ece": 1.0, "bins": [{"low": None}]}, [], {"ece": 1.0}):
+        (run_dir / "results.json").write_text(json.dumps(results | {"calibration": damaged}))
+        assert "What a score is worth" not in page_of(run_dir)
+
+
+def test_the_page_explains_the_row_that_says_why_where_there_is_one(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    assert "red speaks for the class" not in page_of(run_dir)
+    samples = json.loads((run_dir / "samples" / "samples.json").read_text())
+    (run_dir / "samples" / "samples.json").write_text(json.dumps([each | {"explained": True} for each in samples]))
+    assert "red speaks for the class" in page_of(run_dir)

@@ -241,6 +241,22 @@ def confusion_figure(matrix_KK: NDArray[Any], classes: Sequence[str]) -> Figure:
     return figure
 
 
+def calibration_figure(bins: Entries) -> Figure:
+    """Return the share of videos that is right against the scores that they got, and how many got them."""
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    centres = [(entry["low"] + entry["high"]) / 2 for entry in bins]
+    widths = [0.92 * (entry["high"] - entry["low"]) for entry in bins]
+    ax.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
+    ax.bar(centres, [entry["right"] for entry in bins], widths, color=VALIDATION_COLOUR, alpha=0.75)
+    ax.plot([entry["said"] for entry in bins], [entry["right"] for entry in bins], "o", color=INK, markersize=4)
+    ax.set(ylabel="right (%)", ylim=(0, 100), xlim=(0, 100))
+    below.bar(centres, [entry["n"] for entry in bins], widths, color=MUTED)
+    below.set(xlabel="score of the class that was said (%)", ylabel="videos")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3, min_n_ticks=1))
+    return figure
+
+
 def _name_classes(ax: Axes, classes: Sequence[str]) -> None:
     n = len(classes)
     ax.tick_params(length=0, pad=2)

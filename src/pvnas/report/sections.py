@@ -218,7 +218,22 @@ def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
     mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[:CONFUSIONS_SHOWN]
     figure = draw("confusion", f"Confusion matrix of {len(names)} classes", figures.confusion_figure, matrix, names)
     rows = [[truth, taken, f"{n} of {total}", f"{100 * n / total:.0f} %"] for n, truth, taken, total in mistakes]
-    return {"matrix": figure, "mistakes": rows}
+    return {"matrix": figure, "mistakes": rows, "calibration": _calibration(record, draw)}
+
+
+BIN = ("low", "high", "n", "said", "right")
+
+
+def _calibration(record: RunRecord, draw: Draw) -> tuple[float, Markup] | None:
+    """Return the calibration error and its figure; None where the results do not have them."""
+    found = record.results.get("calibration")
+    if not isinstance(found, dict) or not is_number(found.get("ece")) or not isinstance(found.get("bins"), list):
+        return None
+    bins = [entry for entry in found["bins"] if isinstance(entry, dict) and all(is_number(entry.get(k)) for k in BIN)]
+    if not bins:
+        return None
+    title = "Share of videos that is right, by the score that they got"
+    return float(found["ece"]), draw("calibration", title, figures.calibration_figure, bins)
 
 
 def classes(record: RunRecord, draw: Draw) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pvnas.fast.flow import optical_flow
 from pvnas.runtime.files import write_atomic
 from pvnas.space.evidence import evidence
 from pvnas.space.network import PVNASNetwork
+from pvnas.training.calibration import as_probabilities, calibration
 from pvnas.training.evaluate import score_table
 
 SAMPLES = 12
@@ -55,6 +56,7 @@ def write_results(
         "spatial_views": test.spatial_views,
         "mirrored_views": mirrored_labels(catalog.classes, test.flip) is not None,
         "classes": list(catalog.classes),
+        "calibration": calibration(as_probabilities(scores_VK, test.average), labels_V),
         **about,
     }
     write_atomic(run_dir / "confusion.json", json.dumps(confusion) + "\n")
