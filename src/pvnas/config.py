@@ -358,6 +358,8 @@ class BudgetConfig:
     """Most multiply-accumulates of one view of the test, such as 0.3G; 0: any number."""
     width: Literal["given", "fit"] = "given"
     """fit: train.width and train.repeat are found among those that keep params and macs, by short trainings."""
+    pressure: bool = False
+    """Let the search feel params and macs: alphas that promise too costly cells are pushed to cheaper ones."""
     latency_ms: float = 0.0
     """Most milliseconds from pixels to scores (flow counts, decoding does not), in the median, as measured where the
     search ends; 0: any time."""

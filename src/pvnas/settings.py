@@ -352,6 +352,10 @@ def check_config(config: RunConfig) -> None:
         if not fits(a, b):
             raise UserError(f"{left} ({a}) {text} {right} ({b}); set --{left} or --{right}")
     budget = config.budget
+    if budget.pressure and (budget.width == "fit" or not (budget.macs or budget.params)):
+        raise UserError(
+            "budget.pressure is towards budget.macs and budget.params at one width; set --budget.macs, such as 0.3G"
+        )
     if budget.width == "fit" and (budget.latency_ms or not (budget.macs or budget.params)):
         raise UserError("budget.width fit goes by budget.macs and budget.params alone; set --budget.macs, such as 0.3G")
     for stage in ("search", "train"):

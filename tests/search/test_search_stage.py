@@ -269,6 +269,30 @@ def test_a_stopped_search_resumes_at_its_step_and_ends_in_the_same_bits(search, 
         assert lines[0] == lines[1]
 
 
+def pressed_config(macs: int) -> RunConfig:
+    config = small_config(batch=BatchConfig(shards=2, clips_per_shard=4), epochs=3)
+    config.train.layout, config.train.width = "S-NC*K T-RC", 8
+    config.search.alphas.lr = 0.05
+    config.budget.macs, config.budget.pressure = macs, True
+    return config
+
+
+def test_a_search_that_feels_a_budget_promises_less_and_resumes_in_the_same_bits(sources, tmp_path, stop_after):
+    loose = run(pressed_config(10**9), sources, tmp_path / "loose")
+    lines = [json.loads(line) for line in (tmp_path / "loose" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["pressure_macs"] == 0.0
+    tight = pressed_config(int(0.75 * lines[0]["expected_macs"]))
+    whole = run(tight, sources, tmp_path / "whole")
+    pressed = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < pressed[0]["pressure_macs"] < pressed[-1]["pressure_macs"]
+    assert pressed[-1]["expected_macs"] < lines[-1]["expected_macs"]
+    assert not torch.equal(*(stage.tensors()["alpha_optimizer/S-NC/exp_avg_sq"] for stage in (loose, whole)))
+    with pytest.raises(Interrupted):
+        run(tight, sources, tmp_path / "parts", stop_after(3))
+    resumed = run(tight, sources, tmp_path / "parts")
+    assert result(resumed) == result(whole)
+
+
 def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(sources, tmp_path):
     stage = make_stage(small_config(), sources, tmp_path)
     with torch.no_grad():

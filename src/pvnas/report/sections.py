@@ -158,6 +158,13 @@ def _departures(record: RunRecord) -> Iterator[str]:
     if _temperatures(record) is not None:
         first, last = map(record.setting, TEMPERATURES)
         yield f"Shares are softmax(α / temperature), with a temperature that falls from {first:g} to {last:g}."
+    costs = [entry.get("expected_macs") or entry.get("expected_params") for entry in record.search]
+    if record.setting("budget.pressure") and costs and is_number(costs[0]) and is_number(costs[-1]):
+        what = "multiply-accumulates of a view" if "expected_macs" in record.search[-1] else "parameters"
+        yield (
+            f"The search felt the budget: alphas that promised too costly cells were pushed to cheaper ones (from "
+            f"{number(costs[0])} {what} after the first epoch to {number(costs[-1])} after the last)."
+        )
     budget = genotype.about.get("budget") if (genotype := record.genotype) else None
     if genotype and isinstance(budget, dict) and is_number(lost := _lost_score(budget)):
         found = "found " if "latency_ms" in budget else ""

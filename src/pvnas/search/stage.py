@@ -24,7 +24,8 @@ from pvnas.runtime.optimizers import alpha_optimizer, weight_optimizer
 from pvnas.runtime.random import generator, key, seed_all
 from pvnas.search.derive import collapse_warning
 from pvnas.search.history import HISTORY, alpha_name, genotype_of_epoch, limits_of, price_table
-from pvnas.search.relaxation import relaxation_at
+from pvnas.search.pressure import Pressure
+from pvnas.search.relaxation import relaxation_at, temperature_at
 from pvnas.search.step import StepBatches, search_step
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import Genotype
@@ -33,6 +34,8 @@ from pvnas.space.supernet import Supernet, relaxed
 from pvnas.training import divergence
 from pvnas.training.evaluate import validate
 from pvnas.training.log import EpochLog
+
+MULTIPLIERS = "pressure/multipliers"
 
 
 class SearchStage(Stage):
@@ -84,6 +87,7 @@ class SearchStage(Stage):
         self.lower_rate = divergence.advice(self.name, search.weights)
         optimizers = {"weight_optimizer": self.weights, "alpha_optimizer": self.alphas}
         super().__init__(network, optimizers, epochs=search.epochs, seed=config.seed, device=device, world=world)
+        self.pressure = self._pressure() if config.budget.pressure else None
         self.time = 0.0
         """Epochs before the step that is made, a fraction within an epoch."""
 
@@ -108,7 +112,23 @@ class SearchStage(Stage):
             finite=self.finite,
             class_weights_K=self.class_weights_K,
             world=self.world,
+            pressure=self.pressure,
         )
+
+    def _pressure(self) -> Pressure:
+        table = price_table(self.config, len(self.weight_videos.catalog.classes))
+        return Pressure(table, limits_of(self.config), self._categories, self.steps(), self.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the next step depends on, and a budget's multipliers."""
+        multipliers = {} if self.pressure is None else {MULTIPLIERS: self.pressure.multipliers}
+        return super().tensors() | multipliers
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue from what tensors() and state() returned."""
+        super().restore(tensors, state)
+        if self.pressure is not None:
+            self.pressure.multipliers = tensors[MULTIPLIERS].clone()
 
     def steps(self) -> int:
         """Return the steps of an epoch; a fresh batch for each half-step makes half as many."""
@@ -151,6 +171,9 @@ class SearchStage(Stage):
                 measures = validate(self.network, self.validation, self.config, search.augment, self.device, self.world)
             divergence.require_validation(measures, epoch)
         line = measures | {"lr": self.weights.lr, "alpha_lr": self.alphas.lr} | record
+        if self.pressure is not None:
+            temperature = temperature_at(search.alphas, epoch, self.epochs)
+            line |= self.pressure.measures(self.network.architecture_parameters(), temperature)
 
         def write() -> None:
             self.log.write(self.name, epoch, self.epochs, sums, times, line)

@@ -20,7 +20,8 @@ from pvnas.fast.accelerate import shared_passes
 from pvnas.runtime.distributed import ALONE, World
 from pvnas.runtime.gpu import FiniteCheck, Graphs
 from pvnas.runtime.optimizers import ScheduledOptimizer
-from pvnas.search.relaxation import relaxation_at
+from pvnas.search.pressure import Pressure
+from pvnas.search.relaxation import relaxation_at, temperature_at
 from pvnas.space.supernet import Relaxation, Supernet, frozen, frozen_statistics, relaxed
 from pvnas.training.divergence import require_loss
 from pvnas.training.step import loss_gradients
@@ -101,12 +102,14 @@ def search_step(
     finite: FiniteCheck | None = None,
     class_weights_K: Tensor | None = None,
     world: World = ALONE,
+    pressure: Pressure | None = None,
 ) -> dict[str, Tensor]:
     """Move alpha, then w, by one step each; return sums over the clips of w's pass (training.step.class_sums).
 
     ``epoch``: how many there were so far (a fraction within an epoch); ``seed``: of whatever is drawn; ``graphs``: what
-    records the passes on a GPU; ``class_weights_K``, ``world``: see training.step.loss_gradients. Raises
-    FloatingPointError before a step of a diverged search (on a GPU later, see ``FiniteCheck``).
+    records the passes on a GPU; ``class_weights_K``, ``world``: see training.step.loss_gradients; ``pressure``: of a
+    budget, on alpha (not the paper's). Raises FloatingPointError before a step of a diverged search (on a GPU later,
+    see ``FiniteCheck``).
     """
     w, alpha = weights.parameters, alphas.parameters
     moves_alpha = epoch >= config.alphas.start_epoch  # before it w alone is trained: not the paper's algorithm
@@ -131,6 +134,9 @@ def search_step(
                 alpha_gradients = second_order_gradient(gradient, alpha, weights.optimizer, *batches)
             else:
                 alpha_gradients, _ = gradient(alpha, batches.alpha, update_statistics=False)
+            if pressure is not None:
+                temperature = temperature_at(config.alphas, epoch, config.epochs)
+                alpha_gradients = pressure.added_to(alpha_gradients, network.architecture_parameters(), temperature)
             finite.require("the gradient of alpha", alpha_gradients)
             alphas.step(alpha_gradients)
         # (2) w_t from dL/dw at (w_{t-1}, alpha_t)
