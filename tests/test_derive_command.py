@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pvnas
 from pvnas.cli import main
-from pvnas.errors import UserError
+from pvnas.errors import DivergedError, UserError
+from pvnas.pipeline import Session
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import read_metrics
+from pvnas.training.stage import TrainStage
 
 OPTIONS = {
     "tensorboard": False,
@@ -151,6 +154,37 @@ def test_a_width_is_found_by_short_trainings_and_a_run_goes_on_with_it(tiny_shap
     with pytest.raises(UserError, match=r"name one: --budget\.width given --train\.width N"):
         pvnas.train(tiny_shapes, tmp_path / "no", genotype=pvnas.random_genotype(0), preset="tiny", overrides=trained)
     assert f"Width {best['width']} and repeat {best['repeat']} were chosen by short trainings" in page
+
+
+def test_a_short_training_that_diverges_is_left_out_and_what_else_fails_ends_the_run(
+    tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {**OPTIONS, "train.epochs": 4, "budget.macs": "700k", "budget.width": "fit"}
+    run_stage, failing = Session.run_stage, dict[str, Any]()
+
+    def run(self: Session, stage: Any, *args: Any, **options: Any) -> None:
+        if isinstance(stage, TrainStage) and options and failing.get("of") in ("all", stage.config.train.repeat):
+            raise failing["error"]
+        run_stage(self, stage, *args, **options)
+
+    monkeypatch.setattr(Session, "run_stage", run)
+    failing |= {"of": "all", "error": UserError("the disk is full")}
+    with pytest.raises(UserError, match="the disk is full"):
+        pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)
+    failing["error"] = DivergedError("train diverged: loss")
+    with pytest.raises(UserError, match="none of the widths within the budget could be trained"):
+        pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)
+    assert not (tmp_path / "run" / "genotype.json").exists()
+    failing.clear()
+    pvnas.run(tiny_shapes, tmp_path / "all", preset="tiny", overrides=fields)
+    best = Genotype.load(tmp_path / "all" / "genotype.json").about["fitted"]["repeat"]
+    failing |= {"of": best, "error": DivergedError("train diverged: loss")}
+    pvnas.run(tiny_shapes, tmp_path / "run", preset="tiny", overrides=fields)
+    about = Genotype.load(tmp_path / "run" / "genotype.json").about
+    assert about["fitted"]["repeat"] != best
+    assert {each["top1"] for each in about["tried"] if each["repeat"] == best} == {-1.0}
+    page = re.sub(r"<[^>]*>", " ", (tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert re.search(rf"repeat {best}, [\d,]+ multiply-accumulates: left out after", page)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pvnas.errors import UserError
 from pvnas.settings import (
     AUTO,
     CONFIG_NAME,
+    all_fields,
     check_config,
     checked_hours,
     differences,
@@ -201,7 +202,9 @@ def config_of(
         from pvnas.deploy.model import load_model
         from pvnas.deploy.origin import fine_tuned_config
 
-        config = fine_tuned_config(config, load_model(Path(origin)), dict(overrides or {}))
+        typed = set(overrides or {}) | (fields_of_file(file).keys() if file is not None else set())
+        typed |= all_fields().keys() if isinstance(data, RunConfig) else set()
+        config = fine_tuned_config(config, load_model(Path(origin)), typed)
         check_config(config)
     make_paths_absolute(config)
     return config

@@ -8,6 +8,14 @@ class UserError(Exception):
     """Whether another process of the run, which has raised it too, says it; None before processes have joined."""
 
 
+class DivergedError(UserError):
+    """A stage whose numbers are none any more."""
+
+
+class TooLargeError(UserError):
+    """A stage whose step asks for more memory than there is."""
+
+
 class LostProcessError(Exception):
     """One of the processes that make a run together has died or hangs: which one, in one line. Exit code 69."""
 

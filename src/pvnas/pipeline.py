@@ -33,7 +33,7 @@ from pvnas.data.readable import Videos, check_once, checked_before, load_videos
 from pvnas.deploy.latency import clock_of
 from pvnas.deploy.model import Model, load_model, save_model
 from pvnas.deploy.origin import ORIGIN, keep_origin, load_origin, with_body
-from pvnas.errors import UserError
+from pvnas.errors import DivergedError, TooLargeError, UserError
 from pvnas.fast.inference import for_inference
 from pvnas.fast.kernels.choice import kernel_facts
 from pvnas.peers import peer
@@ -49,7 +49,7 @@ from pvnas.runtime.loop import SUMS, run_epochs
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest, ends_waits
 from pvnas.runtime.spinning import adapt_spinning
-from pvnas.search.candidates import Candidate, best_of, candidates, sized, tried_for
+from pvnas.search.candidates import LEFT_OUT, Candidate, best_of, candidates, sized, tried_for
 from pvnas.search.history import (
     final_alphas,
     final_epoch,
@@ -89,6 +89,7 @@ def run(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
 
 def search(config: RunConfig, run_dir: str | Path) -> Genotype:
     """Search and derive only; return the genotype."""
+    _check_body(config, run_dir)
     with open_session(config, run_dir) as session:
         return session.search()
 
@@ -107,7 +108,8 @@ def train(
     if model is None:
         _check_body(config, run_dir)
     given = genotype if isinstance(genotype, Genotype | None) else Genotype.load(genotype)
-    given = model.genotype.with_about(origin=Path(origin or "").resolve().name) if model else given
+    if model is not None and origin is not None:
+        given = model.genotype.with_about(**{**model.genotype.about, "origin": Path(origin).resolve().name})
     if given is not None and config.budget.width == "fit":
         config = _fitted_before(config, given)
     path = Path(run_dir) / GENOTYPE
@@ -117,16 +119,18 @@ def train(
         )
 
     def keep_given() -> None:
-        if given is not None:
-            if path.exists() and Genotype.load(path) != given:
-                raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
+        if given is None:
+            return
+        if not path.exists():
             write_atomic(path, given.to_json())
+        elif Genotype.load(path) != given:
+            raise UserError(f"{path}: holds another genotype than the one given; choose another --dir")
 
     with open_session(config, run_dir, genotype=given) as session:
-        session.world.first_does(keep_given)
         if model is not None and origin is not None:
             taken = session.world.first_does(lambda: _keep_origin(session, model, Path(origin)))
             session.progress.line(f"train: {taken}")
+        session.world.first_does(keep_given)
         session.train()
         return session.test()
 
@@ -298,7 +302,9 @@ def _session(
             make_run_directory(run_dir)
             held.enter_context(run_lock(run_dir))
             check_resumable(run_dir, config)  # once more: another process may have been at it until now
-            check_before_start(config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits)
+            check_before_start(
+                config, run_dir, len(opened.catalog.classes), genotype, trains="train" in splits, threads=there
+            )
             if "train" in splits:
                 check_shards(config, world.size)
                 check_fit(config, opened.catalog)
@@ -307,13 +313,14 @@ def _session(
             write_atomic(run_dir / CONFIG_NAME, dump_config(config))
 
         device = world.together(lambda: choose_device(config.device, world.local_rank))
+        there = config.threads or threads_for_each(world)
         world.first_does(take_directory)
         # A finished network may be tested anywhere, and its page goes on saying how it was made; what is not finished
         # goes on as it was begun.
         is_finished = world.first_does((run_dir / WEIGHTS).exists)
         goes_on = learnt is not None and "train" in splits and not is_finished
         before = world.first_does(lambda: read_environment(run_dir / ENVIRONMENT_NAME)) if goes_on else {}
-        threads = config.threads or before.get("threads") or threads_for_each(world)
+        threads = config.threads or before.get("threads") or there
         environment = world.together(lambda: _prepare_machine(config, run_dir, device, threads, world), patient=True)
         check_alike(world, environment)
         if learnt is None or not is_finished:
@@ -447,6 +454,8 @@ class Session:
         sizes = ", ".join(f"{each.width} (repeat {each.repeat})" for each in found)
         self.progress.line(f"search: widths within the budget: {sizes}; short trainings decide")
         best, tried = best_of(found, config.train.epochs, self._validated)
+        if tried and all(each.top1 == LEFT_OUT for each in tried):
+            raise UserError("none of the widths within the budget could be trained: see above why; allow a smaller one")
         shown = ", ".join(f"{each.top1:.1f} % with {each.width} (repeat {each.repeat})" for each in tried)
         self.progress.line(f"search: width {best.width}, repeat {best.repeat}; validation: {shown or 'the only one'}")
         self.config = config = sized(config, best.width, best.repeat)
@@ -466,9 +475,11 @@ class Session:
         self.progress.line(f"search: {epochs} epochs of width {candidate.width}, repeat {candidate.repeat}")
         try:
             self.run_stage(stage, folder=folder, log=log)
-        except UserError as error:  # it diverges, or asks for more memory than there is
+        except (DivergedError, TooLargeError) as error:
+            if isinstance(error, TooLargeError) and self.world.size > 1:
+                raise  # the others know nothing of it
             self.progress.line(f"search: width {candidate.width}, repeat {candidate.repeat} is left out: {error}")
-            return 0.0
+            return LEFT_OUT
         return float(self.world.first_does(lambda: read_metrics(log.path)[-1]["val_top1"]))
 
     def search_stage(self) -> SearchStage:

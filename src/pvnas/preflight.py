@@ -22,7 +22,7 @@ from pvnas.runtime.files import explained
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.candidates import STEP, sized
 from pvnas.search.history import limits_of, price_table
-from pvnas.search.latency import RUNS, Timing, cheapest, too_slow
+from pvnas.search.latency import ACCEPTED, RUNS, Timing, cheapest, too_slow
 from pvnas.settings import has_learnt
 from pvnas.space.genotype import EDGES, Genotype, is_reduction, random_genotype
 from pvnas.space.layers import PLAIN
@@ -68,12 +68,18 @@ def make_run_directory(run_dir: Path) -> None:
 
 
 def check_before_start(
-    config: RunConfig, run_dir: Path, classes: int, genotype: Genotype | None = None, *, trains: bool = True
+    config: RunConfig,
+    run_dir: Path,
+    classes: int,
+    genotype: Genotype | None = None,
+    *,
+    trains: bool = True,
+    threads: int = 0,
 ) -> None:
     """Raise UserError for what would end the run later: before a video is decoded.
 
     ``genotype``: the one to train, where it was not the run directory's search that found it; ``trains`` False: only a
-    test.
+    test; ``threads``: of this process, where the config names none.
     """
     check_outputs(run_dir)
     check_report()
@@ -85,7 +91,7 @@ def check_before_start(
     parameters = check_networks(config, classes, genotype)
     check_budget(config, classes, genotype)
     if not found.exists() and not has_learnt(run_dir):  # a run that was begun is not refused by a busy moment
-        check_latency(config, classes, genotype)
+        check_latency(config, classes, genotype, threads=threads)
     copies = 3 if config.train.ema > 0 else 2  # weights, their momentum, and their moving average
     check_disk(run_dir, max(parameters) * copies * BYTES_OF_A_PARAMETER + SPARE_BYTES)
 
@@ -154,7 +160,8 @@ def check_latency(
     config: RunConfig,
     classes: int,
     genotype: Genotype | None = None,
-    share: float = 1.0,
+    share: float = ACCEPTED,
+    threads: int = 0,
     measure: Callable[[ProcessClock, Genotype], Timing] = timed,
 ) -> None:
     """Raise UserError where the network of a genotype is too slow for the budget, or without one every network is.
@@ -164,7 +171,7 @@ def check_latency(
     """
     if not (most_ms := config.budget.latency_ms):
         return
-    clock = clock_of(config, classes)
+    clock = clock_of(config, classes, threads)
     if genotype is None:
         categories = dict.fromkeys(parse_layout(config.train.layout, config.train.repeat))
         undecided = {name: torch.zeros(len(EDGES), len(operations_of(name))) for name in categories}

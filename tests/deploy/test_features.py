@@ -97,4 +97,9 @@ def test_mistakes_are_one_line_and_no_file_is_lost(
         assert err.count("\n") == 1
         assert says in err
     assert (tmp_path / "mine.csv").read_text() == "name,age\n"
+    weights = (model_folder / "model.safetensors").read_bytes()
+    words = ["features", str(videos[0]), "--dir", str(model_folder), "--out", str(model_folder / "model.safetensors")]
+    assert main(words) == 2
+    assert "there is another file of this name, not of features" in capsys.readouterr().err
+    assert (model_folder / "model.safetensors").read_bytes() == weights
     assert not (tmp_path / "x.csv").exists()

@@ -14,7 +14,7 @@ from pvnas.cli import main
 from pvnas.deploy.model import load_model
 from pvnas.errors import UserError
 from pvnas.pipeline import run_digest
-from pvnas.runtime.checkpoint import load_tensors
+from pvnas.runtime.checkpoint import load_tensors, save_tensors
 from pvnas.settings import load_config
 from pvnas.training.stage import HEAD
 
@@ -133,12 +133,41 @@ def test_mistakes_are_one_line(
     tuned(model_folder, other_set, tmp_path / "run")
     capsys.readouterr()
     fields = [f"--{name}={value}" for name, value in FEW.items()]
-    says = refused(*run, "--from", str(of_both), *fields)
-    assert "holds a run of another config" in says or "began with another network" in says
+    assert "holds a run of another config" in refused(*run, "--from", str(of_both), *fields)
+    other = tmp_path / "other"
+    shutil.copytree(model_folder, other)
+    tensors = load_tensors(other / "model.safetensors")
+    save_tensors(other / "model.safetensors", {name: tensor + 1 for name, tensor in tensors.items()})
+    assert main(["train", str(other_set), *run, "--from", str(other), "--preset", "tiny", *fields]) == 2
+    assert f"began with another network ({model_folder.name}) than {other}" in capsys.readouterr().err
+    shutil.rmtree(other)
+    says = refused(*run, "--from", str(other), *fields)
+    assert f"go on with: pvnas train DATA --config {tmp_path}/run/config.yaml" in says
+    (tmp_path / "wide.yaml").write_text("train: {width: 24}\n")
+    with pytest.raises(UserError, match=r"train\.width is 4 in the network"):
+        pvnas.train(other_set, tmp_path / "x", origin=of_both, preset="tiny", config=tmp_path / "wide.yaml")
+    fit = {"budget.width": "fit", "budget.macs": "1M"}
+    with pytest.raises(UserError, match=r"leave budget\.width away"):
+        pvnas.train(other_set, tmp_path / "x", origin=of_both, preset="tiny", overrides=fit)
+    with pytest.raises(UserError, match=r"train\.freeze and train\.body_lr are for a body"):
+        pvnas.search(other_set, tmp_path / "x", preset="tiny", overrides={"train.freeze": "body"})
     about = json.loads((tmp_path / "run" / "origin.json").read_text())
     (tmp_path / "run" / "origin.json").write_text(json.dumps(about | {"version": 99}))
     (tmp_path / "run" / "results.json").unlink()
     assert "cannot read what the training begins with" in refused(*run, "--from", str(model_folder), *fields)
+
+
+def test_sizes_of_clips_are_those_of_the_training_however_often_it_is_tuned(
+    model_folder: Path, other_set: Path, tmp_path: Path
+) -> None:
+    pvnas.train(other_set, tmp_path / "once", origin=model_folder, overrides=FEW)  # by the default preset
+    pvnas.train(other_set, tmp_path / "twice", origin=tmp_path / "once", overrides=FEW)
+    first = load_model(model_folder).config.train.augment
+    for name in ("once", "twice"):
+        config = load_config(file=tmp_path / name / "config.yaml")
+        for size in ("short_side_min", "short_side_max", "crop"):
+            assert getattr(config.train.augment, size) == getattr(first, size)
+        assert config.decoded_short_side == max(first.short_side_max, config.test.short_side)
 
 
 def test_one_from_scratch_does_not_become_a_fine_tuning(model_folder: Path, other_set: Path, tmp_path: Path) -> None:
@@ -146,5 +175,7 @@ def test_one_from_scratch_does_not_become_a_fine_tuning(model_folder: Path, othe
     config = load_config("tiny", overrides=FEW)
     config.data.path = str(other_set)
     pvnas.train(config, tmp_path / "run", genotype=genotype)
+    before = (tmp_path / "run" / "genotype.json").read_bytes()
     with pytest.raises(UserError, match="holds a training from scratch"):
         pvnas.train(load_config(file=tmp_path / "run" / "config.yaml"), tmp_path / "run", origin=model_folder)
+    assert (tmp_path / "run" / "genotype.json").read_bytes() == before

@@ -37,3 +37,13 @@ def test_mistakes_are_named(model_folder: Path, tiny_shapes: Path, tmp_path: Pat
         model.predict(tmp_path / "no.mp4")
     with pytest.raises(UserError, match=r"is \d+ videos; of many pvnas\.predictions"):
         model.features(tiny_shapes)
+
+
+def test_features_can_be_learnt_from(model_folder: Path, tiny_shapes: Path) -> None:
+    model = pvnas.load(model_folder, device="cpu")
+    vector = model.features(sorted(tiny_shapes.rglob("*.mp4"))[0])
+    probe = torch.nn.Linear(len(vector), 2)
+    probe(vector).sum().backward()
+    assert probe.weight.grad is not None
+    with pytest.raises(UserError, match="top is 0; must be at least 1"):
+        model.predict("x.mp4", top=0)

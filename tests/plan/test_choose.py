@@ -10,6 +10,7 @@ from pvnas.api import config_of
 from pvnas.cli.command import parse
 from pvnas.cli.overview import all_commands
 from pvnas.config import laptop
+from pvnas.deploy.latency import ProcessClock
 from pvnas.errors import UserError
 from pvnas.plan.choose import (
     AIM,
@@ -19,6 +20,7 @@ from pvnas.plan.choose import (
     SIZES,
     choose,
     clips_of_batch,
+    forget_timings,
     repeating_command,
     sized_config,
     sizes_for,
@@ -26,7 +28,9 @@ from pvnas.plan.choose import (
 from pvnas.plan.expect import enough_hours, expectations, reasons, spoken
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
 from pvnas.preflight import check_budget
+from pvnas.search.latency import Timing
 from pvnas.settings import check_config, differences, dump_config, get_field
+from pvnas.space.genotype import Genotype
 
 
 def facts(train, validation, test, classes, seconds=1.3, side=128, spent=20.0, cores=2, memory=4e9, **more):
@@ -86,6 +90,24 @@ def test_more_time_gives_steps_first_then_width_and_pixels() -> None:
     plans = [sizes_and_steps(JHMDB, hours) for hours in (0.1, 0.4, 1, 4)]
     assert [plan[:2] for plan in plans] == [(12, 56), (16, 72), (16, 72), (24, 96)]
     assert [plan[3] >= size.steps for plan, size in zip(plans, (SIZES[1], SIZES[2], SIZES[2], SIZES[4]), strict=True)]
+
+
+def test_a_budget_of_time_leaves_out_sizes_that_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def timed(clock: ProcessClock, genotype: Genotype) -> Timing:
+        asked.append(clock.use.network.width)
+        return Timing(float(clock.use.network.width), 99.0, 30)
+
+    monkeypatch.setattr("pvnas.plan.choose.timed", timed)
+    forget_timings()
+    assert sizes_and_steps(JHMDB, 4, {"budget.latency_ms": 20})[:2] == (16, 72)
+    once = len(asked)
+    assert sizes_and_steps(JHMDB, 4, {"budget.latency_ms": 20})[:2] == (16, 72)
+    assert len(asked) == once
+    forget_timings()
+    with pytest.raises(UserError, match=r"keep budget\.latency_ms 2, .* takes 8 ms for a clip on the"):
+        choose(JHMDB, speeds(JHMDB), 4, {"budget.latency_ms": 2})
 
 
 def test_a_budget_leaves_out_the_sizes_of_which_no_network_keeps_it() -> None:

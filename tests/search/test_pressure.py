@@ -38,7 +38,9 @@ def test_the_promised_cost_is_the_mean_over_all_ways_to_keep_two_edges_of_a_node
     alphas = alphas_of(0)
     expected = float(table.constant.macs)
     for category, alpha in alphas.items():
-        shares = (alpha.double() / temperature).softmax(-1)
+        raw = (alpha.double() / temperature).softmax(-1)
+        zero = operations_of(category).index(ZERO)
+        shares = raw / (1 - raw[:, zero : zero + 1])
         for node in range(INPUTS, INPUTS + NODES):
             pairs = list(itertools.combinations(range(node), 2))
             for before in itertools.chain(*pairs):

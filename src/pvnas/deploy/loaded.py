@@ -50,13 +50,17 @@ class Loaded:
     def predict(self, video: str | Path, top: int = 5) -> tuple[tuple[str, float], ...]:
         """Return the ``top`` likeliest classes of a video with their scores, best first, over the views of the test.
 
-        Raises UserError where the video cannot be read.
+        As ``features``, by a copy of the network that is made ready at the first call. Raises UserError where the video
+        cannot be read.
         """
+        if top < 1:
+            raise UserError(f"top is {top}; must be at least 1")
         return self._answer(video, lambda views_NCTHW: best_classes(self._model, self._ready, views_NCTHW, top))
 
     def features(self, video: str | Path) -> Tensor:
         """Return what the network has of a video before its classifier, (C,), averaged over the views of the test."""
-        return self._answer(video, lambda views_NCTHW: mean_features(self._model, self._ready, views_NCTHW))
+        found = self._answer(video, lambda views_NCTHW: mean_features(self._model, self._ready, views_NCTHW))
+        return found.clone()  # which autograd may take, as it may not take what inference mode has made
 
     def preprocess(self, video: str | Path) -> Tensor:
         """Return the views of a video as the network sees them, (N, C, T, H, W), on its device."""

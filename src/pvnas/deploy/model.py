@@ -18,6 +18,8 @@ from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
 
 FORMAT, VERSION = "pvnas-model", 1
+SIZES = ("short_side_min", "short_side_max", "crop")
+"""Of a training's clips, in pixels: a training that begins with this one's body has them too."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -43,6 +45,7 @@ def save_model(
         "network": {name: value for name, value in asdict(config.network).items() if name != "in_channels"},
         "clip": asdict(config.clip),
         "test": asdict(config.test),
+        "augment": {name: getattr(config.train.augment, name) for name in SIZES},
         "mean": list(MEAN),
         "std": list(STD),
         "frame_rate": config.data.frame_rate,
@@ -69,7 +72,10 @@ def load_model(folder: Path) -> Model:
         videos = DataConfig(frame_rate=float(data.get("frame_rate", DataConfig.frame_rate)))
         side = int(data.get("decoded_short_side", test.short_side))
         config = RunConfig(preset="model", data=videos, stem=stem, train=TrainConfig(**fields), test=test, clip=clip)
-        config.search.augment = config.train.augment = AugmentConfig(min(side, test.short_side), side, test.crop)
+        as_tested = AugmentConfig(min(side, test.short_side), side, test.crop)
+        config.search.augment = as_tested
+        # Older models do not say at which sizes they were trained.
+        config.train.augment = AugmentConfig(**{**asdict(as_tested), **_sizes(data.get("augment", {}))})
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
         network = PVNASNetwork(genotype, config.network, num_classes=len(classes))
@@ -77,6 +83,10 @@ def load_model(folder: Path) -> Model:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error
     return Model(network.eval(), genotype, classes, config)
+
+
+def _sizes(written: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(written[name]) for name in SIZES if name in written}
 
 
 def _checked(part: str, data: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ body has learnt from such clips alone.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Origin:
     body: dict[str, Tensor]
 
 
-def fine_tuned_config(config: RunConfig, model: Model, typed: dict[str, object]) -> RunConfig:
+def fine_tuned_config(config: RunConfig, model: Model, typed: Collection[str]) -> RunConfig:
     """Give a config what it must have of a trained network, in place, and return it.
 
     ``typed``: fields that somebody has asked for; UserError for one that must be the network's own.
@@ -63,10 +64,15 @@ def fine_tuned_config(config: RunConfig, model: Model, typed: dict[str, object])
     for name in SIZES:
         if name not in typed:
             set_field(config, name, get_field(model.config, name))
+    if config.budget.width == "fit":
+        raise UserError("the size of the network is that of the trained one; leave budget.width away")
     augment = config.train.augment
     augment.short_side_min = max(augment.short_side_min, augment.crop)
     augment.short_side_max = max(augment.short_side_max, augment.short_side_min)
     augment.first_crop = min(augment.first_crop, augment.crop)
+    # Nothing is searched: what a search would see must not make videos larger than what is trained and tested.
+    for name in ("short_side_min", "short_side_max", "crop", "first_crop"):
+        setattr(config.search.augment, name, getattr(augment, name))
     return config
 
 

@@ -22,7 +22,16 @@ from pvnas.data.dataset import OpenedVideos, Shape
 from pvnas.data.identity import open_to_learn
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.plan.choose import MEASURED_FIRST, SIZES, Plan, Wishes, choose, repeating_command, sized_config, timed_once
+from pvnas.plan.choose import (
+    MEASURED_FIRST,
+    SIZES,
+    Plan,
+    Wishes,
+    choose,
+    forget_timings,
+    repeating_command,
+    sized_config,
+)
 from pvnas.plan.expect import expectations, reasons
 from pvnas.plan.facts import UNKNOWN, Facts, Speeds, StepSize
 from pvnas.plan.measure import few_videos, measured
@@ -46,7 +55,7 @@ def planned_config(run_dir: Path, hours: float, wishes: Wishes) -> RunConfig:
     are too few; Interrupted.
     """
     started = time.monotonic()
-    timed_once.cache_clear()
+    forget_timings()
     if has_learnt(run_dir):
         return _resumed(run_dir, hours, wishes)
     config = sized_config(UNKNOWN, SIZES[MEASURED_FIRST], wishes)  # what cannot be wished is said before any reading

@@ -192,7 +192,7 @@ def _departures(record: RunRecord) -> Iterator[str]:
     if isinstance(widths, list) and all(isinstance(each, dict) for each in widths):
         tried = "; ".join(
             f"width {each.get('width')}, repeat {each.get('repeat')}, {number(each.get('macs'))} multiply-accumulates: "
-            f"{percent(each.get('top1'))} after {number(each.get('epochs'))} epochs"
+            f"{_validation(each.get('top1'))} after {number(each.get('epochs'))} epochs"
             for each in widths
         )
         yield (
@@ -202,6 +202,10 @@ def _departures(record: RunRecord) -> Iterator[str]:
     if is_number(mean_of) and mean_of > 1 and is_number(stopped):
         since = max(1, int(stopped) + 1 - int(mean_of))
         yield f"The cells were derived from the mean of the shares after epochs {since} to {stopped}."
+
+
+def _validation(top1: Any) -> str:
+    return "left out" if is_number(top1) and top1 < 0 else percent(top1)
 
 
 def _lost_score(budget: Mapping[str, Any]) -> float | None:

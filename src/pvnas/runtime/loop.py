@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pvnas.errors import UserError
+from pvnas.errors import DivergedError, TooLargeError
 from pvnas.runtime.checkpoint import Checkpoint, save_checkpoint
 from pvnas.runtime.device import is_want_of_memory
 from pvnas.runtime.distributed import ALONE, World
@@ -240,8 +240,8 @@ def _explained(stage: Stage) -> Iterator[None]:
     except FloatingPointError as error:
         # All processes have the same numbers and are here; each names its own videos.
         text = stage.world.exchange(str(error))[error.rank if isinstance(error, DivergedInError) else 0]
-        raise stage.world.alike(UserError(f"{stage.name} diverged: {text}; {stage.lower_rate}")) from None
+        raise stage.world.alike(DivergedError(f"{stage.name} diverged: {text}; {stage.lower_rate}")) from None
     except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise
-        raise UserError(f"{stage.name}: a step asks for more memory than there is; {stage.less_memory}") from None
+        raise TooLargeError(f"{stage.name}: a step asks for more memory than there is; {stage.less_memory}") from None

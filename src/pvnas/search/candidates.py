@@ -27,6 +27,7 @@ STEP, WIDEST = 4, 1024
 REPEATS = (1, 2, 3)
 MOST = 6
 """Candidates of a fit, beside the search's own cells."""
+LEFT_OUT = -1.0
 WELL_USED = 0.85
 """Share of a budget below which a network is left out where the next width keeps it with cheaper cells."""
 
@@ -145,7 +146,7 @@ class Tried(NamedTuple):
     macs: int
     epochs: int
     top1: float
-    """On validation, percent; 0 where it diverged or had too little memory."""
+    """On validation, percent; LEFT_OUT where it diverged or had too little memory."""
 
 
 def largest(keeps: Callable[[int], bool], step: int = STEP) -> int:

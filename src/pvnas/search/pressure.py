@@ -35,9 +35,10 @@ class Pressure:
     def expected(self, alphas: Mapping[str, Tensor], temperature: float = 1.0) -> list[Tensor]:
         """Return for each limit the cost of the network that alphas promise.
 
-        Of a node's edges, of which two are kept, each counts alike; on an edge each operation by its share.
+        Of a node's edges, of which two are kept, each counts alike; on an edge each operation by its share among those
+        that can be kept: all but zero.
         """
-        shares = {category: (alpha.double() / temperature).softmax(-1) for category, alpha in alphas.items()}
+        shares = {category: _shares(category, alpha.double() / temperature) for category, alpha in alphas.items()}
         return [
             constant + torch.stack([(costs[category] * share).sum() for category, share in shares.items()]).sum()
             for constant, costs in zip(self.constants, self.costs, strict=True)
@@ -63,6 +64,12 @@ class Pressure:
             costs = self.expected(alphas, temperature)
         said = {f"expected_{name}": round(float(cost), 1) for name, cost in zip(self.names, costs, strict=True)}
         return said | {f"pressure_{n}": float(mu) for n, mu in zip(self.names, self.multipliers, strict=True)}
+
+
+def _shares(category: str, alpha_EO: Tensor) -> Tensor:
+    """Return the softmax over all operations but zero, whose share is 0."""
+    is_zero_O = torch.tensor([name == ZERO for name in operations_of(category)], device=alpha_EO.device)
+    return alpha_EO.masked_fill(is_zero_O, -torch.inf).softmax(-1)
 
 
 def _costs(table: CostTable, category: str, name: str) -> Tensor:

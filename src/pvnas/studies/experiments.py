@@ -119,7 +119,8 @@ class Setting:
     def _no_budget(self) -> dict[str, object]:
         """What takes the budget, of what is searched, from a network that is given."""
         budget = self.config.budget
-        return {f"budget__{name}": 0 for name in ("params", "macs") if getattr(budget, name)}
+        limits: dict[str, object] = {f"budget__{name}": 0 for name in ("params", "macs") if getattr(budget, name)}
+        return limits | ({"budget__pressure": False} if budget.pressure else {})
 
     def _words(
         self, seed: int, fields: Mapping[str, object], videos: str = "", file: Path | None = None

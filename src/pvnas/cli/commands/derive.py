@@ -17,7 +17,7 @@ from pvnas.cli.shared import (
     run_directory,
 )
 from pvnas.errors import UserError
-from pvnas.settings import CONFIG_NAME, differences, get_field, load_config, plain, set_field
+from pvnas.settings import CONFIG_NAME, ENVIRONMENT_NAME, differences, get_field, load_config, plain, set_field
 
 
 @command(
@@ -52,6 +52,7 @@ def derive(args: Namespace) -> None:
     """Derive the best cells within a budget from a finished search; nothing is searched again."""
     run_dir, asked = run_directory(args.run), vars(args)
     from pvnas.deploy.latency import clock_of
+    from pvnas.runtime.drift import read_environment
     from pvnas.runtime.files import write_atomic
     from pvnas.search.history import final_epoch, genotype_of_epoch, limits_of, price_table, read_history
 
@@ -63,12 +64,13 @@ def derive(args: Namespace) -> None:
         raise UserError(f"--epoch {epoch}: the search of {run_dir} has epochs 1 to {config.search.epochs}")
     limits = {name: asked[f"budget.{name}"] or 0 for name in ("params", "macs", "latency_ms")}
     how = {"latency_batch": args.batch, "latency_threads": args.threads, "latency_device": args.device}
-    typed = limits | {name: value for name, value in how.items() if value} | {"width": "given"}
+    typed = limits | {name: value for name, value in how.items() if value} | {"width": "given", "pressure": False}
     for name, value in typed.items():
         set_field(config, f"budget.{name}", value)
     classes, advice = classes_of(run_dir), "allow more, or take a smaller --width"
     table = price_table(config, classes)
-    clock = clock_of(config, classes, advice=advice) if config.budget.latency_ms else None
+    threads = read_environment(run_dir / ENVIRONMENT_NAME).get("threads", 0)
+    clock = clock_of(config, classes, threads, advice) if config.budget.latency_ms else None
     genotype = genotype_of_epoch(config, epoch, alphas, categories, table, limits_of(config), clock)
     free = genotype_of_epoch(config, epoch, alphas, categories)
     if args.out:

@@ -1,5 +1,6 @@
 """``pvnas features``: what a trained network makes of videos before its classifier, to search and compare by."""
 
+import math
 import os
 from argparse import Namespace
 from contextlib import ExitStack, closing
@@ -42,6 +43,8 @@ def features(args: Namespace) -> None:
         raise UserError("stdin names no videos; give one path a line")
     if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
         raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    if not is_table:
+        _check_matrix(out)
     with ExitStack() as stack:
         table = stack.enter_context(table_file(out, OUR_HEADERS)) if is_table else None
         from pvnas.data.check import Limits
@@ -54,9 +57,7 @@ def features(args: Namespace) -> None:
         answers = features_each(model, videos, args.device, Limits(args.workers, args.deadline), stop)
         answers = stack.enter_context(closing(answers))
         found, bad, names = [], 0, [f"f{number}" for number in range(model.network.num_features)]
-        if table is not None:
-            os.ftruncate(table, 0)
-            write_row(out, table, ["path", "start", "end", "error", *names])
+        begun = False
         with progress.task("features", len(videos), unit="videos", summary=len(videos) > 1) as task:
             for answer in answers:
                 task.advance()
@@ -66,13 +67,37 @@ def features(args: Namespace) -> None:
                 if table is None:
                     found.append(answer)
                     continue
-                seconds = [answer.start, answer.end] if answer.video.is_segment else ["", ""]
+                if not begun:
+                    os.ftruncate(table, 0)
+                    write_row(out, table, ["path", "start", "end", "error", *names])
+                    begun = True
+                end = answer.end if math.isfinite(answer.end) else ""
+                seconds = [answer.start, end] if answer.video.is_segment else ["", ""]
                 row = [round(value, DIGITS) for value in answer.vector]
                 write_row(out, table, [str(answer.path), *seconds, answer.error, *row])
+    if table is None and found:
+        save_features(out, found, model)
     if stop.requested:
         raise KeyboardInterrupt
-    if table is None:
-        save_features(out, found, model)
     print(f"{out}: {len(videos) - bad} of {len(videos)} videos, {model.network.num_features} numbers each")
     if bad:
         raise UserError(f"{bad} of {len(videos)} videos cannot be read: see above; all others have their vector")
+
+
+def _check_matrix(out: Path) -> None:
+    """UserError where a file of vectors cannot be written, and for one that holds anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    from pvnas.runtime.files import write_atomic
+
+    if not out.exists():
+        write_atomic(out, b"")  # tried before hours of work, not after them
+        out.unlink()
+        return
+    try:
+        with safe_open(out, "np") as file:
+            is_ours = list(file.keys()) == ["features"] and "paths" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"--out {out}: there is another file of this name, not of features; name another one")

@@ -1,6 +1,7 @@
 """``pvnas demo``, ``run``, ``search``, ``train``, ``test`` and ``report``: a run's stages."""
 
 import os
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def search(args: Namespace) -> None:
 )
 def train(args: Namespace) -> None:
     """Only train and test: the network of a genotype, or another to compare with, from scratch or fine-tuned."""
-    origin = model_directory(vars(args)["from"]) if vars(args)["from"] else None
+    origin = _origin(vars(args)["from"], args.dir) if vars(args)["from"] else None
     if origin and (args.genotype or args.peer):
         raise UserError("--from brings its own genotype and is no network to compare with: name one of them")
     if args.genotype and args.peer:
@@ -179,6 +180,16 @@ def test(args: Namespace) -> None:
         print_json(results)
     elif not args.json:
         _print_outcome(results, out)
+
+
+def _origin(folder: str, run_dir: str | None) -> Path:
+    """The folder of the network to begin with. UserError where it is none; a run that has begun needs it no more."""
+    if run_dir and Path(run_dir, "origin.json").is_file() and not Path(folder, "model.json").is_file():
+        again = shlex.join(["pvnas", "train", "DATA", "--config", f"{run_dir}/config.yaml", "--dir", run_dir])
+        raise UserError(
+            f"{folder} holds no network any more, of which {run_dir} keeps what it took; go on with: {again}"
+        )
+    return model_directory(folder)
 
 
 def _config_of(args: Namespace) -> tuple[RunConfig, Path]:
