@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from faults import start_python
 
 from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
-from pvnas.runtime.signals import Interrupted, StopRequest, ends_waits
+from pvnas.runtime.signals import Interrupted, StopRequest, ends_waits, note_interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -26,6 +27,57 @@ def test_a_signal_sets_the_flag_and_the_old_handlers_come_back(
         assert stop.requested
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     assert "stopping" in capfd.readouterr().err
+
+
+def test_a_ctrl_c_that_something_swallows_before_a_run_listens_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        note_interrupts()
+        with suppress(KeyboardInterrupt):  # as an import does with a bare `except`
+            os.kill(os.getpid(), signal.SIGINT)
+        with StopRequest() as stop:
+            assert stop.requested
+        with StopRequest() as stop:
+            assert not stop.requested
+        note_interrupts()
+        with StopRequest() as stop:
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_comes_too_late_for_an_inner_block_is_the_outer_ones() -> None:
+    with StopRequest() as outer:
+        with StopRequest() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert inner.requested
+        assert outer.requested
+        with pytest.raises(Interrupted), ends_waits():
+            pass
+    with StopRequest() as outer:
+        with StopRequest():
+            pass
+        assert not outer.requested
+
+
+def test_a_ctrl_c_in_an_import_leaves_at_once_whatever_the_package_does_with_it(tmp_path: Path) -> None:
+    (tmp_path / "greedy.py").write_text(
+        "import time\ntry:\n    print('importing', flush=True)\n    time.sleep(60)\nexcept:\n    pass\n"
+    )
+    code = """
+    import sys
+    from pvnas.runtime.signals import note_interrupts
+    note_interrupts()
+    sys.path.insert(0, sys.argv[1])
+    import greedy
+    print("went on")
+    """
+    process = start_python(code, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "\npvnas: stopped\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -17,9 +17,9 @@ from typing import Any
 from pvnas.cli.launched import end_with_launcher
 from pvnas.errors import MISTAKE, NOT_ON_WINDOWS, LostProcessError, UserError
 from pvnas.runtime.progress import clean
+from pvnas.runtime.signals import EXIT_INTERRUPTED, note_interrupts
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 SECONDS_FOR_THE_FIRST = 1.0
 """What a process of several leaves the one that speaks: whoever has started them ends all when the first has ended."""
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Where Python takes file names for ASCII or Latin-1, those of lists are others than those on the disk.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
     end_with_launcher()
+    note_interrupts()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what the console's encoding lacks is shown as '?'
         sys.stdout.reconfigure(errors="replace")

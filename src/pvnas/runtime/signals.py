@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+EXIT_INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on later
 STARTED_BY = "PVNAS_STARTED_BY"
 """Of the environment: the process with which one that it has started is to end."""
@@ -35,6 +36,8 @@ class StopRequest:
     then only holds the flag.
     """
 
+    missed: ClassVar[bool] = False
+    """Whether Ctrl-C came before anything listened, see ``note_interrupts``."""
     listening: ClassVar[list["StopRequest"]] = []
     """Those whose blocks the main thread is in, the innermost last."""
 
@@ -48,6 +51,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            self.requested, StopRequest.missed = StopRequest.missed, False
             self._owner = os.getpid()
             for number in STOPS:
                 self._previous[number] = signal.signal(number, self._note)
@@ -59,6 +63,8 @@ class StopRequest:
             signal.signal(number, handler)
         if self._previous:
             self.listening.remove(self)
+            if self.requested and self.listening:  # it may have come too late for what was done inside
+                self.listening[-1].requested = True
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -79,6 +85,32 @@ class StopRequest:
         if self.waiting:
             self.waiting = False  # once: what follows may be the saving of a checkpoint
             raise Interrupted("stopped")
+
+
+def note_interrupts() -> None:
+    """Let Ctrl-C end a command of ours before anything listens, whatever it is doing.
+
+    In the middle of an import it leaves at once: packages swallow a KeyboardInterrupt there (a bare ``except``), take
+    it for something that is missing, or end the process in C++; and nothing has begun that could be lost. Elsewhere it
+    raises KeyboardInterrupt, as ever, and where that is swallowed the first StopRequest is asked from its beginning.
+    """
+    StopRequest.missed = False
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in (
+        signal.default_int_handler,
+        _interrupt,
+    ):
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            with suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), b"\npvnas: stopped\n")
+            os._exit(EXIT_INTERRUPTED)
+        frame = frame.f_back
+    StopRequest.missed = True
+    raise KeyboardInterrupt
 
 
 def end_with_parent() -> None:
