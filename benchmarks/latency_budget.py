@@ -1,6 +1,6 @@
 """Is a budget of milliseconds kept? Ten derivations, and each network measured again, by others than it was chosen by.
 
-    python benchmarks/latency_budget.py RUN OUT.json [--tries 10] [--threads 1]
+    python benchmarks/latency_budget.py RUN OUT.json [--tries 10] [--threads 1] [--device cuda]
 
 RUN: a finished run. Each try draws alphas (those of RUN with noise, so that each has other cells to begin with) and a
 limit of 0.6 to 0.9 of what the network without one takes, derives, and then measures the network in a process of its
@@ -37,9 +37,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--tries", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     config = load_config(file=args.run / CONFIG_NAME)
-    config.budget.latency_threads, config.budget.latency_device = args.threads, "cpu"
+    config.budget.latency_threads, config.budget.latency_device = args.threads, args.device
     classes = len(json.loads((args.run / "catalog.json").read_bytes())["classes"])
     searched, table, draw = final_alphas(config, args.run), price_table(config, classes), random.Random(0)
     report: dict[str, Any] = {"machine": describe_machine(), "command": command_line(), "date": now(), "tries": []}
