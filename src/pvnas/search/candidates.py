@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -97,23 +98,30 @@ def candidates(
         price = price_table(sized(config, width, repeat), classes).of(free) if width else Price(0, 0)
         return max((price._asdict()[name] / limit for name, limit in limits.given.items()), default=1.0)
 
+    def has_any(repeat: int, width: int) -> bool:
+        return within(width, repeat) is not None
+
+    def has_free(repeat: int, width: int) -> bool:
+        return within(width, repeat) == free
+
+    def add(width: int, repeat: int, genotype: Genotype) -> None:
+        price = price_table(sized(config, width, repeat), classes).of(genotype)
+        found[width, repeat] = Candidate(width, repeat, genotype, price)
+
+    widest_free = {repeat: largest(partial(has_free, repeat)) for repeat in repeats}
     for repeat in repeats:
-        widest = largest(lambda width, repeat=repeat: within(width, repeat) is not None)  # type: ignore[misc]
-        widest_free = largest(lambda width, repeat=repeat: within(width, repeat) == free)  # type: ignore[misc]
-        first, number = max(widest_free, STEP), max(1, most // len(repeats))
-        if widest_free + STEP <= widest and usage(widest_free, repeat) < WELL_USED:
-            first = widest_free + STEP
+        widest, first = largest(partial(has_any, repeat)), max(widest_free[repeat], STEP)
+        if widest_free[repeat] + STEP <= widest and usage(widest_free[repeat], repeat) < WELL_USED:
+            first = widest_free[repeat] + STEP
+        number = max(1, most // len(repeats))
         for n in range(number if widest else 0):  # the very widest has room for the cheapest operations alone
             width = first + (widest - first) * n // number // STEP * STEP
             if genotype := within(width, repeat):
-                price = price_table(sized(config, width, repeat), classes).of(genotype)
-                found[width, repeat] = Candidate(width, repeat, genotype, price)
+                add(width, repeat, genotype)
     if not any(each.genotype == free for each in found.values()):
-        sizes = [(largest(lambda width, repeat=repeat: within(width, repeat) == free), repeat) for repeat in repeats]  # type: ignore[misc]
-        width, repeat = max(sizes, key=lambda size: usage(*size))
-        if width:
-            price = price_table(sized(config, width, repeat), classes).of(free)
-            found[width, repeat] = Candidate(width, repeat, free, price)
+        repeat = max(repeats, key=lambda repeat: usage(widest_free[repeat], repeat))
+        if widest_free[repeat]:
+            add(widest_free[repeat], repeat, free)
     if not found:
         derive_within(alphas, price_table(sized(config, STEP, min(repeats)), classes), limits)  # which says why
     return list(found.values())
