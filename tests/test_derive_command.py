@@ -217,7 +217,10 @@ def test_a_width_that_cannot_be_found_is_said_before(
         (["--epoch", "9"], "has epochs 1 to 1"),
     ],
 )
-def test_mistakes_are_one_line(run_dir: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    run_dir: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvnas.search.latency.SAMPLES", 2)
     assert main(["derive", str(run_dir), *words]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
