@@ -286,7 +286,7 @@ def test_the_command_is_shown_as_a_person_types_it() -> None:
     ("seen", "words"),
     [
         ("motion", "The network sees the second row of a strip alone: how each frame changes within 0.1 s."),
-        ("both", "The network sees the first two rows of a strip: its frames and, below, how each frame changes within 0.1 s."),
+        ("both", "The network sees the first two rows of a strip: its frames and, below, how each frame changes"),
         ("flow", "The network sees the second row of a strip alone: where its pixels move within 0.1 s,"),
         ("rgb", None),
     ],
