@@ -9,6 +9,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
+from drawn_alphas import alphas_of
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
@@ -26,11 +27,6 @@ from pvnas.space.genotype import CATEGORIES, EDGES, INPUTS, NODES, ZERO, Edge, o
 @pytest.fixture(scope="module")
 def paper() -> CostTable:
     return CostTable.made_for(PV_NAS_L, (8, 224, 224), 400)
-
-
-def alphas_of(seed: int, scale: float = 0.3) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(len(EDGES), len(operations_of(name)), generator=generator) for name in CATEGORIES}
 
 
 def solved(alphas: Mapping[str, Tensor], table: CostTable, limits: Limits) -> float | None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
-import torch
-from torch import Tensor
+from drawn_alphas import alphas_of
 
 from pvnas.config import NetworkConfig
 from pvnas.errors import UserError
@@ -16,17 +15,12 @@ from pvnas.search.budget import Limits, Scores, derive_within
 from pvnas.search.derive import derive
 from pvnas.search.latency import ACCEPTED, RUNS, SAMPLES, LatencyFit, Timing, cheapest, derive_in_time
 from pvnas.space.cost_table import CostTable, Kind, kind_of
-from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of, random_genotype
+from pvnas.space.genotype import Genotype, random_genotype
 
 
 @pytest.fixture(scope="module")
 def table() -> CostTable:
     return CostTable.made_for(NetworkConfig(width=16, stem="stride2"), (8, 32, 32), 10)
-
-
-def alphas_of(seed: int, scale: float = 0.3) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(len(EDGES), len(operations_of(name)), generator=generator) for name in CATEGORIES}
 
 
 @dataclass

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from drawn_alphas import alphas_of
 from torch import Tensor
 
 from pvnas.config import NetworkConfig
@@ -22,11 +23,6 @@ def table() -> CostTable:
     return CostTable.made_for(NetworkConfig(width=8, stem="stride2"), (4, 16, 16), 5)
 
 
-def alphas_of(seed: int, scale: float = 1.0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(len(EDGES), len(operations_of(name)), generator=generator) for name in CATEGORIES}
-
-
 def under(table: CostTable, macs: int | None = None, params: int | None = None, steps: int = 10) -> Pressure:
     return Pressure(table, Limits(params, macs), CATEGORIES, steps, CPU)
 
@@ -35,7 +31,7 @@ def under(table: CostTable, macs: int | None = None, params: int | None = None, 
 def test_the_promised_cost_is_the_mean_over_all_ways_to_keep_two_edges_of_a_node(
     table: CostTable, temperature: float
 ) -> None:
-    alphas = alphas_of(0)
+    alphas = alphas_of(0, 1.0)
     expected = float(table.constant.macs)
     for category, alpha in alphas.items():
         raw = (alpha.double() / temperature).softmax(-1)
@@ -53,7 +49,7 @@ def test_the_promised_cost_is_the_mean_over_all_ways_to_keep_two_edges_of_a_node
 
 
 def test_within_the_budget_it_does_nothing_and_beyond_it_pushes_downhill(table: CostTable) -> None:
-    alphas = alphas_of(1)
+    alphas = alphas_of(1, 1.0)
     zeros = [torch.zeros_like(alpha) for alpha in alphas.values()]
     promised = float(under(table, macs=1).expected(alphas)[0])
     loose = under(table, macs=int(1.1 * promised))
@@ -68,7 +64,7 @@ def test_within_the_budget_it_does_nothing_and_beyond_it_pushes_downhill(table: 
 
 
 def test_its_gradient_is_that_of_finite_differences(table: CostTable) -> None:
-    alphas = {name: alpha.double() for name, alpha in alphas_of(2).items()}
+    alphas = {name: alpha.double() for name, alpha in alphas_of(2, 1.0).items()}
     pressure = under(table, macs=int(0.7 * float(under(table, macs=1).expected(alphas)[0])))
     pressure.multipliers += 3.0
 
@@ -100,7 +96,7 @@ def test_pushed_long_enough_alphas_promise_the_budget(table: CostTable) -> None:
 
 
 def test_multipliers_never_fall_below_nothing(table: CostTable) -> None:
-    alphas = alphas_of(4)
+    alphas = alphas_of(4, 1.0)
     pressure = under(table, macs=int(2 * float(under(table, macs=1).expected(alphas)[0])))
     for _ in range(5):
         pressure.added_to([torch.zeros_like(alpha) for alpha in alphas.values()], alphas)

@@ -11,13 +11,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pvnas.cli.command import Argument
 from pvnas.config import PRESETS, DataConfig
 from pvnas.errors import UserError
 from pvnas.runtime.progress import clean
 from pvnas.settings import CONFIG_NAME, Field, all_fields, checked, checked_hours, human_number, shown
+
+if TYPE_CHECKING:
+    from pvnas.data.catalog import Video
 
 JSON = Argument("--json", "print JSON", False)
 PRESET = Argument("--preset", f"one of {', '.join(PRESETS)} [laptop]", None, metavar="NAME")
@@ -133,7 +136,19 @@ def classes_of(run_dir: Path) -> int:
         raise UserError(f"{run_dir}/catalog.json does not say which classes the run has") from None
 
 
-def typed_paths(words: Sequence[str]) -> list[str]:
+def videos_typed(words: Sequence[str]) -> list["Video"]:
+    """The videos that a command line names. UserError where there are none, or the only one is not there."""
+    from pvnas.deploy.inputs import find_videos, why_missing
+
+    videos = find_videos(_paths(words))
+    if not videos:
+        raise UserError("stdin names no videos; give one path a line")
+    if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
+        raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    return videos
+
+
+def _paths(words: Sequence[str]) -> list[str]:
     """The paths on the command line, and in place of a - those on stdin, one a line or ended by NUL."""
     paths = list[str]()
     for word in words:

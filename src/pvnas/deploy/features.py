@@ -17,10 +17,9 @@ from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
 from pvnas.data.clips.network_input import network_input
 from pvnas.data.video.decode import VideoError
+from pvnas.deploy.answers import Answer, all_of, batches_of, made_of
 from pvnas.deploy.inputs import Paths, find_videos
 from pvnas.deploy.model import Model, load_model
-from pvnas.deploy.predictions import answers_of, batches_of
-from pvnas.errors import UserError
 from pvnas.fast.flow import optical_flow
 from pvnas.fast.inference import for_inference
 from pvnas.runtime.device import choose_device
@@ -31,24 +30,10 @@ from pvnas.training.step import autocast
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Answer):
     """The vector of one video, or why there is none."""
 
-    path: Path
-    vector: tuple[float, ...]
-    error: str = ""  # why the video has no vector; then it is empty
-    start: float = 0.0  # of the segment that is meant, in seconds of the file
-    end: float = math.inf
-
-    @property
-    def video(self) -> Video:
-        """The video that was asked for."""
-        return Video(str(self.path), 0, "test", None, self.start, self.end)
-
-    @property
-    def name(self) -> str:
-        """The path, and for a segment its seconds."""
-        return self.video.name
+    vector: tuple[float, ...] = ()
 
 
 def features(videos: Paths, run_dir: str | Path, device: str = "auto") -> list[Features]:
@@ -57,13 +42,7 @@ def features(videos: Paths, run_dir: str | Path, device: str = "auto") -> list[F
     ``videos``, ``run_dir`` and ``device`` as of ``predict``. Raises UserError for the first video that cannot be read,
     and for a run without a model.
     """
-    found = []
-    with closing(features_each(load_model(Path(run_dir)), find_videos(videos), device, Limits(2, 60.0))) as each:
-        for answer in each:
-            if answer.error:
-                raise UserError(f"{answer.name}: {answer.error}")
-            found.append(answer)
-    return found
+    return all_of(features_each(load_model(Path(run_dir)), find_videos(videos), device, Limits(2, 60.0)))
 
 
 def features_each(
@@ -75,9 +54,9 @@ def features_each(
     def vector(views_NCTHW: Tensor) -> tuple[float, ...]:
         return tuple(mean_features(model, network, views_NCTHW).tolist())
 
-    with closing(answers_of(model, videos, vector, limits, stop)) as answers:
+    with closing(made_of(model, videos, vector, limits, stop)) as answers:
         for video, found, error in answers:
-            yield Features(Path(video.path), found or (), error, video.start, video.end)
+            yield Features(Path(video.path), error, video.start, video.end, found or ())
 
 
 @torch.inference_mode()

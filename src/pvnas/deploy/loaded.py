@@ -14,17 +14,18 @@ from torch import Tensor
 from pvnas.config import RunConfig
 from pvnas.data.check import Limits
 from pvnas.data.clips.network_input import network_input
+from pvnas.deploy.answers import made_of
 from pvnas.deploy.features import mean_features
 from pvnas.deploy.inputs import find_videos
 from pvnas.deploy.model import load_model
-from pvnas.deploy.predictions import answers_of, best_classes
+from pvnas.deploy.predictions import best_classes
 from pvnas.errors import UserError
 from pvnas.fast.flow import optical_flow
 from pvnas.fast.inference import for_inference
 from pvnas.runtime.device import choose_device
 from pvnas.space.network import PVNASNetwork
 
-Answer = TypeVar("Answer")
+Made = TypeVar("Made")
 DEADLINE = 60.0
 
 
@@ -77,11 +78,11 @@ class Loaded:
         """The network made ready for predictions, once."""
         return for_inference(self.network)
 
-    def _answer(self, video: str | Path, answer: Callable[[Tensor], Answer]) -> Answer:
+    def _answer(self, video: str | Path, answer: Callable[[Tensor], Made]) -> Made:
         videos = find_videos(video)
         if len(videos) != 1:
             raise UserError(f"{video} is {len(videos)} videos; of many pvnas.predictions and pvnas.features tell")
-        with closing(answers_of(self._model, videos, answer, Limits(1, DEADLINE))) as answers:
+        with closing(made_of(self._model, videos, answer, Limits(1, DEADLINE))) as answers:
             [(found, made, error)] = answers
         if made is None:
             raise UserError(f"{found.name}: {error}")

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from pvnas.config import ClipConfig, RunConfig
+from pvnas.deploy.model import SIZES as CLIP_SIZES
 from pvnas.deploy.model import Model
 from pvnas.errors import UserError
 from pvnas.runtime.checkpoint import digest, load_tensors, save_tensors
@@ -32,7 +33,7 @@ FIXED = (
     *(f"clip.{field.name}" for field in fields(ClipConfig)),
 )
 """Fields that say what the network is and what it sees: the trained network's, whatever the config says."""
-SIZES = ("test.short_side", "test.crop", *(f"train.augment.{n}" for n in ("short_side_min", "short_side_max", "crop")))
+SIZES = ("test.short_side", "test.crop", *(f"train.augment.{name}" for name in CLIP_SIZES))
 """Fields that are the trained network's unless they are typed."""
 
 
@@ -71,7 +72,7 @@ def fine_tuned_config(config: RunConfig, model: Model, typed: Collection[str]) -
     augment.short_side_max = max(augment.short_side_max, augment.short_side_min)
     augment.first_crop = min(augment.first_crop, augment.crop)
     # Nothing is searched: what a search would see must not make videos larger than what is trained and tested.
-    for name in ("short_side_min", "short_side_max", "crop", "first_crop"):
+    for name in (*CLIP_SIZES, "first_crop"):
         setattr(config.search.augment, name, getattr(augment, name))
     return config
 

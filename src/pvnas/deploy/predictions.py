@@ -1,22 +1,19 @@
 """What a trained network sees in videos: answers one after another, whatever becomes of single videos."""
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
-from pvnas.data.clips.loader import cropped_views
 from pvnas.data.clips.mirrored_views import mirrored_labels
-from pvnas.data.clips.view_frames import decode_views
-from pvnas.data.video.decode import VideoError, channels_first, in_colours
-from pvnas.deploy.inputs import Paths, find_videos, why_missing
+from pvnas.data.video.decode import VideoError
+from pvnas.deploy.answers import Answer, all_of, batches_of, made_of
+from pvnas.deploy.inputs import Paths, find_videos
 from pvnas.deploy.model import Model, load_model
 from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
@@ -26,28 +23,12 @@ from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import ViewAverage
 from pvnas.training.step import scores_of
 
-CLIPS = 8  # that the network is given at once, at least
-
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Answer):
     """The likeliest classes of one video with their scores, best first; or why there are none."""
 
-    path: Path
-    classes: tuple[tuple[str, float], ...]
-    error: str = ""  # why the video has no answer; then classes is empty
-    start: float = 0.0  # of the segment that is meant, in seconds of the file
-    end: float = math.inf
-
-    @property
-    def video(self) -> Video:
-        """The video that was asked for."""
-        return Video(str(self.path), 0, "test", None, self.start, self.end)
-
-    @property
-    def name(self) -> str:
-        """The path, and for a segment its seconds."""
-        return self.video.name
+    classes: tuple[tuple[str, float], ...] = ()
 
 
 def predict(videos: Paths, run_dir: str | Path, top: int = 5, device: str = "auto") -> list[Prediction]:
@@ -57,13 +38,7 @@ def predict(videos: Paths, run_dir: str | Path, top: int = 5, device: str = "aut
     run directory, or a folder with its model.json and model.safetensors; ``device``: auto, cpu or cuda. Raises
     UserError for the first video that cannot be read, and for a run without a model; ``predictions`` goes on.
     """
-    answers = []
-    with closing(predictions(videos, run_dir, top, device)) as found:
-        for answer in found:
-            if answer.error:
-                raise UserError(f"{answer.name}: {answer.error}")
-            answers.append(answer)
-    return answers
+    return all_of(predictions(videos, run_dir, top, device))
 
 
 def predictions(
@@ -95,54 +70,9 @@ def predict_each(
     def best(views_NCTHW: Tensor) -> tuple[tuple[str, float], ...]:
         return best_classes(model, network, views_NCTHW, top)
 
-    with closing(answers_of(model, videos, best, limits, stop)) as answers:
+    with closing(made_of(model, videos, best, limits, stop)) as answers:
         for video, found, error in answers:
-            yield Prediction(Path(video.path), found or (), error, video.start, video.end)
-
-
-Answer = TypeVar("Answer")
-
-
-def answers_of(
-    model: Model,
-    videos: Sequence[Video],
-    answer: Callable[[Tensor], Answer],
-    limits: Limits,
-    stop: StopRequest | None = None,
-) -> Generator[tuple[Video, Answer | None, str], None, None]:
-    """Yield each video, in their order, with what is made of it, or with None and why; no more where ``stop`` is asked.
-
-    ``answer``: of the views of a video (N, C, T, H, W) that the test would see, uint8; may raise VideoError.
-    """
-    waiting: dict[int, tuple[Video, Answer | None, str]] = {}  # what was decoded before a video in front of it
-    due, config = 0, model.config
-    mirrored = mirrored_labels(model.classes, config.test.flip) is not None
-    with closing(decode_views(videos, config.clip, config.test, limits, config.data.frame_rate)) as decoded:
-        for item in decoded:
-            if stop is not None and stop.requested:
-                return
-            if item is None:
-                continue
-            number, frames = item
-            video = videos[number]
-            try:
-                if isinstance(frames, VideoError):
-                    raise frames
-                frames_TCHW = in_colours(channels_first(frames), config.clip.colours)
-                views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=mirrored)
-                waiting[number] = video, answer(views_NCTHW), ""
-            except VideoError as bad:
-                waiting[number] = video, None, why_missing(video.path) if bad.kind == "missing" else str(bad)
-            while due in waiting:
-                yield waiting.pop(due)
-                due += 1
-
-
-def batches_of(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the numbers of some views and the views, on the network's device, until all were."""
-    device = next(network.parameters()).device
-    for some_N in torch.arange(len(views_NCTHW)).split(max(CLIPS, model.config.train.batch.clips_per_shard)):
-        yield some_N, views_NCTHW[some_N].to(device)
+            yield Prediction(Path(video.path), error, video.start, video.end, found or ())
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import DEADLINE, model_directory, table_file, typed_paths, write_row
+from pvnas.cli.shared import DEADLINE, model_directory, table_file, videos_typed, write_row
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress
 from pvnas.runtime.signals import StopRequest
@@ -33,16 +33,10 @@ DIGITS = 6
 def features(args: Namespace) -> None:
     """Write a vector for each video: what the network has before its classifier, averaged over the test's views."""
     run_dir, out = model_directory(args.dir), Path(args.out)
-    from pvnas.deploy.inputs import find_videos, why_missing
-
     is_table = out.suffix.lower() == ".csv"
     if not is_table and out.suffix.lower() != ".safetensors":
         raise UserError(f"--out ends in .csv or .safetensors, not {out.name}")
-    videos = find_videos(typed_paths(args.videos))
-    if not videos:
-        raise UserError("stdin names no videos; give one path a line")
-    if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
-        raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    videos = videos_typed(args.videos)
     if not is_table:
         _check_matrix(out)
     with ExitStack() as stack:

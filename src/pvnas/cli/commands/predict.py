@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import DEADLINE, JSON, model_directory, table_file, typed_paths, write_row
+from pvnas.cli.shared import DEADLINE, JSON, model_directory, table_file, videos_typed, write_row
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
 from pvnas.runtime.signals import StopRequest
@@ -41,13 +41,7 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
 def predict(args: Namespace) -> None:
     """Say what is seen in videos."""
     run_dir = model_directory(args.dir)
-    from pvnas.deploy.inputs import find_videos, why_missing
-
-    videos = find_videos(typed_paths(args.videos))
-    if not videos:
-        raise UserError("stdin names no videos; give one path a line")
-    if len(videos) == 1 and not os.path.exists(videos[0].path):  # before anything slow
-        raise UserError(f"{videos[0].path}: {why_missing(videos[0].path)}")
+    videos = videos_typed(args.videos)
     with ExitStack() as stack:
         file = stack.enter_context(table_file(Path(args.out), OUR_HEADERS)) if args.out else None
         from pvnas.data.check import Limits
