@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from common import command_line, describe_machine, now
-from pvnas.config import RunConfig, laptop
+from pvnas.config import RunConfig
 from pvnas.data.clips.loader import Batch
 from pvnas.data.clips.network_input import frames_read, network_input
 from pvnas.fast.accelerate import accelerate_training
 from pvnas.fast.flow import optical_flow
+from pvnas.presets import laptop
 from pvnas.runtime.device import choose_device, keep_freed_memory
 from pvnas.runtime.distributed import joined_world
 from pvnas.runtime.files import write_atomic

@@ -26,8 +26,8 @@ from typing import Any
 from common import command_line, describe_machine, now
 from pvnas.data.shapes import write_shapes
 from pvnas.errors import UserError
-from pvnas.pipeline import run_digest
 from pvnas.runtime.files import write_atomic
+from pvnas.session import run_digest
 
 OPTIONS = (
     *("--preset", "tiny", "--threads", "1", "--tensorboard", "false", "--checkpoint_minutes", "0.02"),

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from common import command_line, describe_machine, now
 from pvnas.data.shapes import write_shapes
-from pvnas.pipeline import run_digest
 from pvnas.runtime.files import write_atomic
+from pvnas.session import run_digest
 from soak import OPTIONS, start
 
 HOSTS = {"first": "10.123.45.1", "second": "10.123.45.2"}

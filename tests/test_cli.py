@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 import pvnas
-from pvnas import cli, pipeline
+from pvnas import cli, pipeline, session
 from pvnas.api import make_paths_absolute
 from pvnas.cli import commands
 from pvnas.cli.overview import all_commands
-from pvnas.config import PRESETS, laptop
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS, laptop
 from pvnas.report import page
 from pvnas.runtime.signals import Interrupted
 from pvnas.settings import all_fields, dump_config, load_config, preset_config
@@ -575,8 +575,8 @@ def test_the_whole_job_resumes_and_refuses_another_config(
     assert json.loads(Path("r/results.json").read_text(encoding="utf-8"))["digest"] == digest.strip()
 
     # The page takes longer than all the rest, and once is enough for it here.
-    monkeypatch.setattr(pipeline, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
-    monkeypatch.setattr(page, "write_report", pipeline.write_report)
+    monkeypatch.setattr(session, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
+    monkeypatch.setattr(page, "write_report", session.write_report)
     again = run(*line, "--data.workers", "1")
     assert again.code == 0, again.err
     assert run("digest", "r").out == digest

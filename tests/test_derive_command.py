@@ -12,7 +12,7 @@ import pytest
 import pvnas
 from pvnas.cli import main
 from pvnas.errors import DivergedError, UserError
-from pvnas.pipeline import Session
+from pvnas.session import Session
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import read_metrics

@@ -15,16 +15,16 @@ import torch
 
 from pvnas import pipeline
 from pvnas.api import default_run_dir
-from pvnas.config import tiny
 from pvnas.data.dataset import list_videos, open_videos
 from pvnas.data.pack import pack_videos
 from pvnas.data.readable import load_videos as load_opened
 from pvnas.deploy.predictions import predictions
 from pvnas.errors import UserError
 from pvnas.fast.kernels.choice import kernel_facts
-from pvnas.pipeline import _read_results, run_digest
+from pvnas.presets import tiny
 from pvnas.runtime.checkpoint import load_checkpoint, load_tensors
 from pvnas.runtime.progress import Progress
+from pvnas.session import _read_results, run_digest
 from pvnas.settings import load_config
 from pvnas.space.genotype import Genotype, random_genotype
 from pvnas.training.log import read_metrics

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pvnas import pipeline
-from pvnas.config import DataConfig, RunConfig, tiny
+from pvnas import pipeline, session
+from pvnas.config import DataConfig, RunConfig
 from pvnas.data.dataset import list_videos
 from pvnas.data.identity import open_learnt
 from pvnas.data.pack import pack_videos
 from pvnas.data.video.decode import decode_video
+from pvnas.presets import tiny
 
 
 def small(path: Path) -> RunConfig:
@@ -72,7 +73,7 @@ def films(tiny_shapes: Path, rows: list[dict[str, str]], tmp_path: Path) -> Path
 def test_segments_and_pictures_are_trained_and_tested_out_of_files_and_a_pack(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "write_report", lambda run_dir, *_, **__: run_dir)
+    monkeypatch.setattr(session, "write_report", lambda run_dir, *_, **__: run_dir)
     config = small(films)
     names, videos = outputs(config, tmp_path / "files")
     assert len(names) == 5

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import pvnas
-from pvnas import pipeline
-from pvnas.config import PRESETS, RunConfig, tiny
+from pvnas import session
+from pvnas.config import RunConfig
+from pvnas.presets import PRESETS, tiny
 from pvnas.settings import load_config
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -36,7 +37,7 @@ def here(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         "pvnas.plan.begin.planned_config", lambda _dir, _hours, wishes: load_config("laptop", None, wishes)
     )
-    monkeypatch.setattr(pipeline, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
+    monkeypatch.setattr(session, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
     shutil.copytree(tiny_shapes, "my_videos")
     for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:4]):
         for folder in ("new_videos", f"other_videos/{video.parent.name}"):

@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 from pvnas import pipeline
-from pvnas.config import tiny
 from pvnas.deploy.predictions import predict
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.runtime.checkpoint import load_tensors
 from pvnas.search.derive import derive
 from pvnas.space.cost import network_cost

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pvnas import pipeline
-from pvnas.config import tiny
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.replay import verify
 from pvnas.runtime.checkpoint import load_checkpoint, save_checkpoint
 

@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvnas.config import HARMLESS_FIELDS, PRESETS, RunConfig
+from pvnas.config import HARMLESS_FIELDS, RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS
 from pvnas.settings import (
     MAX_FILE_BYTES,
     all_fields,

@@ -17,7 +17,7 @@ import pvnas
 from processes import children_of, has_ended
 from pvnas.api import run_of
 from pvnas.errors import UserError
-from pvnas.pipeline import run_digest
+from pvnas.session import run_digest
 from pvnas.space.genotype import Genotype
 from pvnas.training.log import read_metrics
 

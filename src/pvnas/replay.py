@@ -17,11 +17,11 @@ import torch
 
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
-from pvnas.pipeline import Session, open_session
 from pvnas.report.record import PEER
 from pvnas.runtime.checkpoint import Checkpoint, digest, load_checkpoint, valid_checkpoints
 from pvnas.runtime.distributed import World, joined_world
 from pvnas.runtime.files import run_lock
+from pvnas.session import Session, open_session
 from pvnas.settings import CONFIG_NAME, load_config
 
 STAGES, FOLDER = ("search", "train"), "replay"

@@ -20,8 +20,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from pvnas import config as config_module
-from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS, PRESETS, RunConfig
+from pvnas.config import HARMLESS_FIELDS, LOCATION_FIELDS, RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS
 
 DEFAULT_PRESET = "laptop"
 AUTO = "auto"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvnas.config import BatchConfig, tiny
+from pvnas.config import BatchConfig
 from pvnas.data.balance import (
     balanced_order,
     balanced_order_of_groups,
@@ -19,6 +19,7 @@ from pvnas.data.balance import (
 )
 from pvnas.data.catalog import Catalog, Video, VideoTable
 from pvnas.data.clips.loader import epoch_order
+from pvnas.presets import tiny
 
 
 def catalog(train, test=()):

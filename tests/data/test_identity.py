@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pvnas import pipeline
+from pvnas import pipeline, session
 from pvnas.cli import main
 from pvnas.config import DataConfig, RunConfig
 from pvnas.data.dataset import list_videos
@@ -39,7 +39,7 @@ CLASSES = ("grow", "move_up", "shrink")
 def without_pages() -> Iterator[None]:
     """Their figures would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "write_report", lambda run_dir, *rest: run_dir)
+        patch.setattr(session, "write_report", lambda run_dir, *rest: run_dir)
         yield
 
 
@@ -206,7 +206,7 @@ def test_an_interrupted_run_ends_in_the_same_bits_whatever_was_added(
 
     copied = shutil.copytree(project, tmp_path / "project", ignore=shutil.ignore_patterns("run"))
     config = config_of(copied)
-    monkeypatch.setattr(pipeline, "run_epochs", stopped)
+    monkeypatch.setattr(session, "run_epochs", stopped)
     with pytest.raises(Interrupted):
         pipeline.run(config, copied / "run")
     monkeypatch.undo()

@@ -13,8 +13,8 @@ import pvnas
 from pvnas.cli import main
 from pvnas.deploy.model import load_model
 from pvnas.errors import UserError
-from pvnas.pipeline import run_digest
 from pvnas.runtime.checkpoint import load_tensors, save_tensors
+from pvnas.session import run_digest
 from pvnas.settings import load_config
 from pvnas.training.stage import HEAD
 

@@ -5,9 +5,10 @@ import os
 import pytest
 import torch
 
-from pvnas.config import ClipConfig, NetworkConfig, tiny
+from pvnas.config import ClipConfig, NetworkConfig
 from pvnas.deploy.latency import ProcessClock, Use, clock_of
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.space.genotype import CATEGORIES, Edge, Genotype, random_genotype
 from pvnas.space.layers import Layers
 from pvnas.space.operations import register_operation, unregister_operation

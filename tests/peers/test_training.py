@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import pvnas
-from pvnas import pipeline
-from pvnas.config import tiny
+from pvnas import pipeline, session
 from pvnas.errors import UserError
 from pvnas.peers import PEERS
+from pvnas.presets import tiny
 from pvnas.runtime.signals import Interrupted
 from pvnas.training.stage import peer_network
 
@@ -37,13 +37,13 @@ def whole(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stopped_training_ends_in_the_bits_of_an_uninterrupted_one(
     whole: Path, tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: Callable[[int], Any]
 ) -> None:
-    monkeypatch.setattr(pipeline, "write_report", lambda *_: None)  # the page has tests of its own
+    monkeypatch.setattr(session, "write_report", lambda *_: None)  # the page has tests of its own
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "StopRequest", lambda **_: nullcontext(stop_after(5)))
+        patch.setattr(session, "StopRequest", lambda **_: nullcontext(stop_after(5)))
         with pytest.raises(Interrupted):
             train(tiny_shapes, tmp_path / "stopped")
     resumed = train(tiny_shapes, tmp_path / "stopped")
-    assert resumed["digest"] == pipeline.run_digest(tmp_path / "stopped") == pipeline.run_digest(whole)
+    assert resumed["digest"] == session.run_digest(tmp_path / "stopped") == session.run_digest(whole)
     assert (tmp_path / "stopped/predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
 
 

@@ -15,7 +15,7 @@ import torch
 import pvnas
 from pvnas import cli
 from pvnas.api import run_of
-from pvnas.config import DataConfig, RunConfig, laptop
+from pvnas.config import DataConfig, RunConfig
 from pvnas.data.dataset import list_videos
 from pvnas.data.identity import open_to_learn
 from pvnas.data.pack import pack_videos
@@ -24,6 +24,7 @@ from pvnas.plan import begin
 from pvnas.plan.choose import SIZES, sized_config
 from pvnas.plan.facts import UNKNOWN, Speed, Speeds, StepSize
 from pvnas.plan.measure import FRAMES, few_videos, measured
+from pvnas.presets import laptop
 from pvnas.settings import CONFIG_NAME, check_resumable, dump_config, load_config, plain
 
 SMALL = {

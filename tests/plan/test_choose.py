@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pvnas.api import config_of
 from pvnas.cli.command import parse
 from pvnas.cli.overview import all_commands
-from pvnas.config import laptop
 from pvnas.deploy.latency import ProcessClock
 from pvnas.errors import UserError
 from pvnas.plan.choose import (
@@ -28,6 +27,7 @@ from pvnas.plan.choose import (
 from pvnas.plan.expect import enough_hours, expectations, reasons, spoken
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
 from pvnas.preflight import check_budget
+from pvnas.presets import laptop
 from pvnas.search.latency import Timing
 from pvnas.settings import check_config, differences, dump_config, get_field
 from pvnas.space.genotype import Genotype

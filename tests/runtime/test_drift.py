@@ -9,8 +9,9 @@ import pytest
 
 from processes import joined
 from pvnas import pipeline
-from pvnas.config import RunConfig, tiny
+from pvnas.config import RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.runtime.device import usable_cores
 from pvnas.runtime.distributed import ALONE
 from pvnas.runtime.drift import check_drift, drift_of, read_environment, threads_for_each

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pvnas.config import BatchConfig, ScheduleConfig, WeightOptimizerConfig, pvnas_l
+from pvnas.config import BatchConfig, ScheduleConfig, WeightOptimizerConfig
+from pvnas.presets import pvnas_l
 from pvnas.runtime.optimizers import schedule_factor, weight_optimizer
 
 

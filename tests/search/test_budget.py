@@ -13,9 +13,10 @@ from drawn_alphas import alphas_of
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
-from pvnas.config import PV_NAS_L, RunConfig, laptop, tiny
+from pvnas.config import PV_NAS_L, RunConfig
 from pvnas.errors import UserError
 from pvnas.preflight import check_budget
+from pvnas.presets import laptop, tiny
 from pvnas.search.budget import Limits, Scores, derive_within, pareto_front
 from pvnas.search.derive import derive
 from pvnas.search.history import alpha_name, genotype_of_epoch, price_table

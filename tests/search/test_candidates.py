@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pvnas.config import RunConfig, laptop
+from pvnas.config import RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import laptop
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.candidates import MOST, STEP, Candidate, best_of, candidates, largest, sized, tried_for
 from pvnas.search.derive import derive

@@ -13,10 +13,11 @@ from catalogs import read_catalog
 from overwriting import Overwriting
 from pvnas.bench.search import Shape, make_batch
 from pvnas.bench.search import make_stage as make_bench_stage
-from pvnas.config import AlphaOptimizerConfig, BatchConfig, RunConfig, tiny
+from pvnas.config import AlphaOptimizerConfig, BatchConfig, RunConfig
 from pvnas.data.clips.loader import Batch
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.runtime.checkpoint import digest, load_checkpoint, load_tensors
 from pvnas.runtime.gpu import FiniteCheck
 from pvnas.runtime.loop import run_epochs

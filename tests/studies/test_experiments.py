@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pvnas.cli.commands.study import NAMES
-from pvnas.config import RunConfig, laptop, tiny
+from pvnas.config import RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import laptop, tiny
 from pvnas.runtime.checkpoint import save_tensors
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.derive import derive

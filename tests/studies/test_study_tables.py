@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from pvnas.config import tiny
+from pvnas.presets import tiny
 from pvnas.studies import tables
 from pvnas.studies.experiments import STUDIES, Setting, Study, in_a_line
 from pvnas.studies.figures import study_figure

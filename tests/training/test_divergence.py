@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from catalogs import read_catalog
-from pvnas.config import WeightOptimizerConfig, tiny
+from pvnas.config import WeightOptimizerConfig
 from pvnas.data.dataset import VideoDataset
 from pvnas.errors import UserError
+from pvnas.presets import tiny
 from pvnas.runtime.checkpoint import load_checkpoint
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress

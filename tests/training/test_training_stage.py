@@ -12,12 +12,13 @@ import torch
 from augmentations import EVERY_AUGMENTATION
 from catalogs import read_catalog
 from overwriting import Overwriting
-from pvnas.config import BatchConfig, ClipConfig, RunConfig, tiny
+from pvnas.config import BatchConfig, ClipConfig, RunConfig
 from pvnas.data.clips.augment import flipped_labels
 from pvnas.data.clips.loader import test_batches as view_batches
 from pvnas.data.clips.network_input import network_input
 from pvnas.data.dataset import VideoDataset
 from pvnas.fast.training_cell import FastTrainingCell
+from pvnas.presets import tiny
 from pvnas.runtime.checkpoint import digest, load_checkpoint
 from pvnas.runtime.loop import run_epochs
 from pvnas.runtime.progress import Progress

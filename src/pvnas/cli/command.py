@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pvnas import settings
-from pvnas.config import PRESETS, RunConfig
+from pvnas.config import RunConfig
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS
 from pvnas.settings import DEFAULT_PRESET, Field, all_fields
 
 # Shown before the rest in the help of commands that take a config.

@@ -7,8 +7,8 @@ from importlib import import_module
 
 from pvnas.cli import commands
 from pvnas.cli.command import Command
-from pvnas.config import PRESETS
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS
 from pvnas.settings import all_fields, nearest, shown
 
 FIRST_IN_HELP = ("stages", "predict", "digest", "genotype", "data")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pvnas.cli.command import Argument
-from pvnas.config import PRESETS, DataConfig
+from pvnas.config import DataConfig
 from pvnas.errors import UserError
+from pvnas.presets import PRESETS
 from pvnas.runtime.progress import clean
 from pvnas.settings import CONFIG_NAME, Field, all_fields, checked, checked_hours, human_number, shown
 

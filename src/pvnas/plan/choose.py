@@ -3,7 +3,7 @@
 (But for a budget of milliseconds: then it measures a network of each size, once.)
 
 Learning needs a number of steps, not of epochs: few videos get more epochs than many. With more time come first enough
-steps at a small width, then more width and pixels. The recipe stands in ``config.laptop``, all else that a plan rests
+steps at a small width, then more width and pixels. The recipe stands in ``presets.laptop``, all else that a plan rests
 on in the values below.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pvnas.config import LOCATION_FIELDS, AugmentConfig, RunConfig, laptop
+from pvnas.config import LOCATION_FIELDS, AugmentConfig, RunConfig
 from pvnas.data.clips.augment import CROP_STEP, crop_of_epoch, frames_of_epoch
 from pvnas.data.clips.loader import steps_per_epoch
 from pvnas.data.clips.mirrored_views import views_of_a_video
@@ -21,6 +21,7 @@ from pvnas.deploy.latency import ProcessClock
 from pvnas.errors import UserError
 from pvnas.plan.facts import Facts, Speed, Speeds, StepSize
 from pvnas.preflight import check_budget, check_latency, timed
+from pvnas.presets import laptop
 from pvnas.search.latency import AIM as AIM_OF_FIT
 from pvnas.search.latency import Timing
 from pvnas.settings import all_fields, check_config, differences, get_field, plain, set_field
@@ -227,7 +228,7 @@ def _put(config: RunConfig, choices: Mapping[str, object], wishes: Wishes) -> No
 
 
 def _pixels(crop: int, config: RunConfig, wishes: Wishes) -> dict[str, int]:
-    """Return crops and short sides in the proportions of ``config.laptop``; a crop that is set sets the others."""
+    """Return crops and short sides in the proportions of ``presets.laptop``; a crop that is set sets the others."""
     parts = {name: f"{name}.augment." for name in ("train", "search")} | {"test": "test."}
     given = [get_field(config, f"{prefix}crop") for prefix in parts.values() if f"{prefix}crop" in wishes]
     base, choices = laptop(), dict[str, int]()
@@ -320,7 +321,7 @@ def _fit_test(config: RunConfig, facts: Facts, speed: Speed, there: float, wishe
 
 
 def _schedules(config: RunConfig) -> dict[str, object]:
-    """Return what counts in epochs, in the proportions of ``config.laptop``."""
+    """Return what counts in epochs, in the proportions of ``presets.laptop``."""
     base = laptop()
     drops = base.search.weights.schedule.step_epochs / base.search.epochs
     warmup = base.train.weights.schedule.warmup_epochs / base.train.epochs

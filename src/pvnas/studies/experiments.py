@@ -15,8 +15,8 @@ from pathlib import Path
 from pvnas.config import LOCATION_FIELDS, DataConfig, RunConfig
 from pvnas.errors import UserError
 from pvnas.peers import PEERS
-from pvnas.pipeline import GENOTYPE
 from pvnas.search.history import final_epoch
+from pvnas.session import GENOTYPE
 from pvnas.settings import CONFIG_NAME, get_field, plain
 from pvnas.space.genotype import random_genotype
 from pvnas.studies.genotypes import Budget, genotype_of_cost, write_drawn

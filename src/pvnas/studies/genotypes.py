@@ -12,11 +12,11 @@ import torch
 
 from pvnas.config import RunConfig
 from pvnas.errors import UserError
-from pvnas.pipeline import RESULTS
 from pvnas.runtime.files import write_atomic
 from pvnas.search.budget import Limits, derive_within
 from pvnas.search.candidates import largest, sized
 from pvnas.search.history import final_alphas, price_table
+from pvnas.session import RESULTS
 from pvnas.settings import dump_config, load_config
 from pvnas.space.cost_table import CostTable
 from pvnas.space.genotype import EDGES, Genotype, random_genotype

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.data.check.results import inert
-from pvnas.pipeline import GENOTYPE, RESULTS
+from pvnas.session import GENOTYPE, RESULTS
 from pvnas.settings import ENVIRONMENT_NAME
 from pvnas.space.genotype import Genotype
 from pvnas.studies.experiments import Study

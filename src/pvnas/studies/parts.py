@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pvnas.pipeline import GENOTYPE, RESULTS
 from pvnas.runtime.files import LOCK, is_held
+from pvnas.session import GENOTYPE, RESULTS
 
 
 @dataclass(frozen=True)

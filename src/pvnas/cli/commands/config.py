@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import print_table
-from pvnas.config import PRESETS
+from pvnas.presets import PRESETS
 from pvnas.settings import dump_config, load_config
 
 

@@ -10,6 +10,6 @@ from pvnas.cli.shared import RUN, run_directory
 def digest(args: Namespace) -> None:
     """Print the SHA-256 over weights, alphas, optimisers and genotype: equal runs, equal digests."""
     run_dir = run_directory(args.run)
-    from pvnas import pipeline
+    from pvnas import session
 
-    print(pipeline.run_digest(run_dir))
+    print(session.run_digest(run_dir))
