@@ -249,7 +249,14 @@ def calibration_figure(bins: Entries) -> Figure:
     widths = [0.92 * (entry["high"] - entry["low"]) for entry in bins]
     ax.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
     ax.bar(centres, [entry["right"] for entry in bins], widths, color=VALIDATION_COLOUR, alpha=0.75)
-    ax.plot([entry["said"] for entry in bins], [entry["right"] for entry in bins], "o", color=INK, markersize=4)
+    ax.plot(
+        [entry["said"] for entry in bins],
+        [entry["right"] for entry in bins],
+        "o",
+        color=INK,
+        markersize=4,
+        clip_on=False,
+    )
     ax.set(ylabel="right (%)", ylim=(0, 100), xlim=(0, 100))
     below.bar(centres, [entry["n"] for entry in bins], widths, color=MUTED)
     below.set(xlabel="score of the class that was said (%)", ylabel="videos")
