@@ -30,7 +30,7 @@ def test_a_signal_sets_the_flag_and_the_old_handlers_come_back(
 
 
 def test_a_ctrl_c_that_something_swallows_before_a_run_listens_is_not_lost() -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         note_interrupts()
         with suppress(KeyboardInterrupt):  # as an import does with a bare `except`
@@ -65,8 +65,9 @@ def test_a_ctrl_c_in_an_import_leaves_at_once_whatever_the_package_does_with_it(
         "import time\ntry:\n    print('importing', flush=True)\n    time.sleep(60)\nexcept:\n    pass\n"
     )
     code = """
-    import sys
+    import signal, sys
     from pvnas.runtime.signals import note_interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     note_interrupts()
     sys.path.insert(0, sys.argv[1])
     import greedy
