@@ -155,3 +155,16 @@ def test_input_gradient_behind_relu(kernels, a, taps, make, assert_close):
     x, kernel, grad = make(6, a, 4, 5), make(7, a, taps, 1), make(6, 7, 4, 5)
     expected = kernels.channel_conv_input_grad(grad, kernel, 1, 3) * (x > 0)
     assert_close(kernels.channel_conv_input_grad(grad, kernel, 1, 3, behind_relu=x), expected)
+
+
+@CPP
+@pytest.mark.parametrize("n_to", [5, 20, 40])
+@pytest.mark.parametrize("taps, frames", [(1, 1), (3, 2), (3, 8)])
+def test_weights_are_laid_out_beside_zeros(make, n_to, taps, frames, monkeypatch):
+    """Whole vectors of them are computed: beside memory as it was found, subnormal numbers took twice the time."""
+    kernel = make(n_to, 32, taps, 1)
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, size: like.new_full((size,), torch.nan))
+    laid_out = lay_out(kernel, 1, frames)
+    written = laid_out[: int((~laid_out.isnan()).nonzero().max()) + 1]
+    assert not written.isnan().any()
+    assert len(written) >= kernel.numel()

@@ -144,6 +144,7 @@ extern "C" void pvnas_lay_out(const LayOut& a) {
     Size width = vectors_of(n) * LANES;
     const Real* from = a.kernel + (run + edge) * a.k_edge + tap * a.k_tap + block * N * a.k_to;
     Real* to = a.to + panel * a.n_from * N;
+    if (n < width) std::fill_n(to, a.n_from * width, Real(0));  // of the rest: see `Filling`
     if (a.k_from == 1 || n < N) {  // column by column, as they lie
       for (Size first = 0; first < a.n_from; first += 16)  // a few rows that stay in the first cache
         for (Size i = 0; i < n; ++i)
@@ -264,7 +265,7 @@ static void convolve_in_time(const ChannelConv& a, const Real* weights) {
 #pragma omp parallel num_threads(a.threads)
   {
     Size of_edge = N * tiles * chunks.each * row, of_point = tiles * chunks.each * COLUMNS;
-    Numbers copies(a.frames * chunks.each * row), values(a.summed * of_edge), products(N * of_point);
+    Numbers copies(a.frames * chunks.each * row, ZEROS), values(a.summed * of_edge), products(N * of_point);
     Numbers made(a.frames * chunks.each * made_row);
 #pragma omp for schedule(static) nowait
     for (Size chunk = 0; chunk < chunks.all; ++chunk)
@@ -382,7 +383,7 @@ static void kernel_grad_in_time(const ChannelConvKernelGrad& a) {
   Numbers part_sums(parts * a.edges * of_edge);
 #pragma omp parallel num_threads(a.threads)
   {
-    Numbers copies(a.frames * chunks.each * std::max(x_row, g_row));
+    Numbers copies(a.frames * chunks.each * std::max(x_row, g_row), ZEROS);
     Numbers x_values(N * tiles * chunks.each * x_row), g_values(N * tiles * chunks.each * g_row);
 #pragma omp for collapse(2) schedule(static)
     for (Size part = 0; part < parts; ++part)

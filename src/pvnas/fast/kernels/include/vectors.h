@@ -194,13 +194,18 @@ struct Scales {
   }
 };
 
-// Memory for numbers, without values, from the beginning of a line of the caches on.
+// What new memory holds. Where whole vectors are computed of rows that are shorter, the rest of them must be zeros: what
+// lay there before may be subnormal numbers, on which every operation takes a hundred times as long.
+enum Filling { ANYTHING, ZEROS };
+
+// Memory for numbers, from the beginning of a line of the caches on.
 struct Numbers {
   static constexpr Size LINE = 64 / sizeof(Real);
   std::unique_ptr<Real, decltype(&std::free)> memory;
-  explicit Numbers(Size count)
+  explicit Numbers(Size count, Filling filling = ANYTHING)
       : memory(static_cast<Real*>(std::aligned_alloc(64, (count / LINE + 1) * 64)), &std::free) {
     if (!memory) throw std::bad_alloc();
+    if (filling == ZEROS) std::fill_n(memory.get(), count, Real(0));
   }
   Real* at(Size number) const { return memory.get() + number; }
   // As many as `count` or a few more, whole lines: rows so long begin with one, and no power of two apart, which would

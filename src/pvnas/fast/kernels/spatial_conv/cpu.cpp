@@ -162,7 +162,7 @@ static void kernel_grad(const SpatialConvKernelGrad& a) {
   Size x_row = Numbers::apart(a.n_a), g_row = Numbers::apart(a.n_b);
   Size each = std::min(squares.all(), std::max<Size>(64, NUMBERS_OF_GROUP / (POINTS<M> * (x_row + g_row))));
   Size x_point = each * x_row, g_point = each * g_row, of_point = a.n_b * x_row;
-  Numbers x_values(POINTS<M> * x_point), g_values(POINTS<M> * g_point), sums(POINTS<M> * of_point);
+  Numbers x_values(POINTS<M> * x_point, a.n_a % LANES ? ZEROS : ANYTHING), g_values(POINTS<M> * g_point), sums(POINTS<M> * of_point);
   constexpr Size STRETCH = 24;  // squares, or rows of the sums, that a thread takes at once
 #pragma omp parallel num_threads(a.threads)
   {
