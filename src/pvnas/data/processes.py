@@ -53,7 +53,14 @@ class Allowed:
     seconds: float  # from the beginning of that
 
 
-Tell = Callable[[str | Allowed], None]
+@dataclass(frozen=True)
+class Part:
+    """A piece of a worker's result, given as soon as it is there; a job that is tried again gives its pieces again."""
+
+    value: Any
+
+
+Tell = Callable[[str | Allowed | Part], None]
 
 
 def allowed_seconds(deadline: float, size: int, length: float = 0.0) -> float:
@@ -105,6 +112,8 @@ def run_jobs(
 ) -> Generator[tuple[Job, Result | Failure] | None, None, None]:
     """Yield each job with what ``work(job, tell)`` returns as it comes, and None now and then: time to look around.
 
+    What it tells as a ``Part`` is yielded before, as that, if by a worker, which waits until it is taken.
+
     ``workers``: processes; with none the jobs are done in this one, without limits. ``seconds_for``: how long a job may
     take; ``memory``: bytes that a worker may take beyond what it holds before its first job (0: no limit; Linux only);
     ``on_note`` is given each text that ``tell`` is in the worker: what part of the job begins, with the time of a job;
@@ -123,6 +132,9 @@ def run_jobs(
         while busy := _fed(crew, waiting):
             outcome = None
             for worker, outcome in _outcomes(busy, seconds_for, on_note):
+                if isinstance(outcome, Part):
+                    yield worker.job, outcome
+                    continue
                 blameless = isinstance(outcome, Failure) and outcome.blameless
                 barren = barren + 1 if blameless else 0
                 if blameless and worker.tries < tries:
@@ -204,6 +216,8 @@ class _Worker:
             message = None
         elif isinstance(message, UserError):
             raise message
+        elif isinstance(message, Part):
+            self.since = time.monotonic()  # what waits for its reader is not late
         else:
             self.jobs += 1
             if self.jobs >= JOBS_PER_WORKER:

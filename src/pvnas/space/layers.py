@@ -196,6 +196,6 @@ class FactorizedReduction(nn.Module):
         if isinstance(self.even, FoldedConv) and isinstance(self.odd, FoldedConv):
             even, odd = (unfold_time(pixels, x.shape[2]) for pixels in even_and_odd_pixels(fold_time(x)))
             return self.norm(side_by_side([self.even(even, picked=True), self.odd(odd, picked=True)]))
-        h, w = x.shape[3:]
-        offset = F.pad(x[:, :, :, 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[:, :, :, 1:, 1:]
+        h, w = x.shape[-2:]
+        offset = F.pad(x[..., 1:, 1:], (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x[..., 1:, 1:]
         return self.norm(torch.cat([self.even(x), self.odd(offset)], 1))

@@ -135,9 +135,9 @@ class PVNASNetwork(nn.Module):
         """Keep only the cells' outputs for the backward pass and compute the rest again: less memory, more time."""
         self.grad_checkpointing = enable
 
-    def forward_intermediates(self, x_NCTHW: Tensor) -> Iterator[Tensor]:
-        """Yield the stem's output, then every cell's, each (N, C, T, H', W')."""
-        y = self.stem(to_channels_last(x_NCTHW))
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the stem's output, then every cell's, each (N, C, T, H', W') of clips in channels_last_3d memory."""
+        y = self.stem(x)
         yield y
         before = last = self._input(y)
         for number, cell in enumerate(self.cells):
@@ -153,12 +153,15 @@ class PVNASNetwork(nn.Module):
 
     def forward_features(self, x_NCTHW: Tensor) -> Tensor:
         """Return the last cell's output (N, num_features, T, H', W')."""
-        *_, last = deque(self.forward_intermediates(x_NCTHW), maxlen=1)
+        *_, last = deque(self.outputs(to_channels_last(x_NCTHW)), maxlen=1)
         return last
 
     def forward_head(self, x_NCTHW: Tensor, pre_logits: bool = False) -> Tensor:
         """Average over time and space, dropout, classifier: (N, num_classes), or the (N, num_features) before it."""
-        x_NC = x_NCTHW.mean((2, 3, 4))
+        return self.classify(x_NCTHW.mean((2, 3, 4)), pre_logits)
+
+    def classify(self, x_NC: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return what ``forward_head`` does of the averages over time and space."""
         if self.head == "normalised":
             x_NC = F.layer_norm(x_NC, x_NC.shape[1:]) * (HEAD_LENGTH / self.num_features**0.5)
         x_NC = F.dropout(x_NC, self.drop_rate, self.training)

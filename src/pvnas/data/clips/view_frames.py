@@ -50,7 +50,7 @@ def decode_views(
     bad: list[tuple[int, VideoError]] = []
     workers = min(limits.workers, len(videos)) if len(videos) > 1 else 0
     work = partial(_decode, clip=clip, test=test, limits=limits)
-    jobs = _readable(videos, frame_rate, bad)
+    jobs = readable(videos, frame_rate, bad)
     answers = run_jobs(
         work, jobs, workers, seconds_for=lambda job: limits.seconds_for(job.size), memory=MEMORY_MIB * MIB
     )
@@ -62,7 +62,7 @@ def decode_views(
     yield from bad
 
 
-def _readable(videos: Sequence[Video], frame_rate: float, bad: list[tuple[int, VideoError]]) -> Iterator[Job]:
+def readable(videos: Sequence[Video], frame_rate: float, bad: list[tuple[int, VideoError]]) -> Iterator[Job]:
     """Yield the videos that lie there; the others are added to ``bad``."""
     for number, video in enumerate(videos):
         try:
@@ -100,8 +100,11 @@ def views_chosen(clip: ClipConfig, test: TestConfig) -> Choose:
 
 def _frames_of(answer: Frames | VideoError | Failure) -> Frames | VideoError:
     """Return the frames of a video, or why there are none, of what has become of its decoder."""
-    if not isinstance(answer, Failure):
-        return answer
+    return failure_of(answer) if isinstance(answer, Failure) else answer
+
+
+def failure_of(answer: Failure) -> VideoError:
+    """Return what is said of a video whose decoder has failed."""
     if answer.kind == "timeout":
         return VideoError("timeout", too_slow(answer.seconds))
     if answer.kind == "memory":
