@@ -324,7 +324,8 @@ class Session:
             self.progress.line("train: finished before; its weights are kept")
             return
         network, genotype, classes = self.train_network(self.network_to_train()), self._genotype(), self._classes
-        self.world.first_does(lambda: save_model(self.run_dir, network, genotype, classes, self.config))
+        seconds = self.videos.middle_seconds
+        self.world.first_does(lambda: save_model(self.run_dir, network, genotype, classes, self.config, seconds))
 
     def network_to_train(self) -> PVNASNetwork:
         """Return the network of the run's genotype as its training begins."""

@@ -18,7 +18,7 @@ from run_directory import HOSTILE, build_run
 
 from pvnas.errors import UserError
 from pvnas.report import sections, text
-from pvnas.report.page import _environment, write_report
+from pvnas.report.page import page_templates, write_report
 from pvnas.report.record import RunRecord, Sample, read_run
 
 MakeRun = Callable[..., Path]
@@ -294,7 +294,7 @@ def test_the_command_is_shown_as_a_person_types_it() -> None:
 def test_the_page_says_which_row_of_a_strip_the_network_sees(seen: str, words: str | None) -> None:
     record = RunRecord(Path("run"), config={"clip": {"input": seen, "motion_seconds": 0.1}})
     record.samples = [Sample("a/1.mp4", "a", "a", 0.5, b"")]
-    macros: Any = _environment().get_template("sections.html").module
+    macros: Any = page_templates().get_template("sections.html").module
     text = " ".join(macros.clips(record, [(record.samples[0], None)]).split())
     assert (words in text) if words else ("row of a strip" not in text)
 
@@ -321,7 +321,7 @@ def test_the_page_says_what_a_score_is_worth_and_does_without_where_it_is_not_kn
 
 def test_the_page_explains_the_row_that_says_why_where_there_is_one() -> None:
     record = RunRecord(Path("run"))
-    macros: Any = _environment().get_template("sections.html").module
+    macros: Any = page_templates().get_template("sections.html").module
     for explained in (False, True):
         record.samples = [Sample("a/1.mp4", "a", "a", 0.5, b"", explained)]
         text = macros.clips(record, [(record.samples[0], None)])

@@ -127,7 +127,7 @@ def test_interface():
     assert network(x).shape == (2, 7)
     network.reset_classifier(0)
     assert network(x).shape == (2, network.num_features)
-    maps = list(network.forward_intermediates(x))
+    maps = list(network.outputs(to_channels_last(x)))
     assert [m.shape[1] for m in maps[1:]] == [info["num_chs"] for info in network.feature_info]
     assert [16 // m.shape[3] for m in maps[1:]] == [info["reduction"] for info in network.feature_info]
 

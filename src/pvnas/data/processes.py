@@ -133,7 +133,8 @@ def run_jobs(
             outcome = None
             for worker, outcome in _outcomes(busy, seconds_for, on_note):
                 if isinstance(outcome, Part):
-                    yield worker.job, outcome
+                    part: Any = outcome
+                    yield worker.job, part
                     continue
                 blameless = isinstance(outcome, Failure) and outcome.blameless
                 barren = barren + 1 if blameless else 0

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pvnas.config import ClipConfig, RunConfig, TrainConfig
+from pvnas.config import RunConfig, TrainConfig
 from pvnas.data.balance import batch_notes, group_notes, notes
 from pvnas.data.catalog import SPLITS, Catalog
 from pvnas.data.check import Limits, check_videos
@@ -39,6 +40,7 @@ class Videos:
     learning: VideoDataset  # training and validation videos
     test: VideoDataset
     test_excluded: int  # test videos that cannot be read
+    middle_seconds: float = 0.0  # the median of all; 0 where it is not known
 
     @cached_property
     def train(self) -> VideoDataset:
@@ -80,7 +82,8 @@ def load_videos(
         world.first_does(lambda: write_learnt(run_dir, known))
     good, excluded = learnt.catalog, [video.split for video in learnt.left_out]
     checked = _results_by_name(run_dir) if opened.info is None else {}
-    repetitions = _repetition_notes(opened, good, checked, config.clip)
+    frames_V, seconds_V = _lengths(opened, good, checked)
+    repetitions = repetition_notes(frames_V, seconds_V, config.clip)
     for line in (*_notes(opened, good, len(excluded), config, splits), *repetitions):
         progress.line(line)
     world.first_does(lambda: _write_summary(run_dir, good, len(excluded), repetitions))
@@ -96,7 +99,7 @@ def load_videos(
     learning = opened.dataset(("train", "val"), side, config.clip.colours)
     test = opened.dataset("test", side, config.clip.colours)
     keep_decoded([learning, test] if "train" in splits else [test], device, progress, world)
-    return Videos(learning, test, excluded.count("test"))
+    return Videos(learning, test, excluded.count("test"), float(np.median(seconds_V)) if len(seconds_V) else 0.0)
 
 
 def _notes(
@@ -161,10 +164,10 @@ def _results_by_name(run_dir: Path) -> dict[str, CheckResult]:
     return {result.path: result for result in results if result.usable}
 
 
-def _repetition_notes(
-    opened: OpenedVideos, good: Catalog, checked: Mapping[str, CheckResult], clip: ClipConfig
-) -> list[str]:
-    """Return what is said of videos that are too short or too slow for the clips; nothing of a pack behind a URL."""
+def _lengths(
+    opened: OpenedVideos, good: Catalog, checked: Mapping[str, CheckResult]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return frames and seconds of the videos, of a large pack some of them; none of a pack behind a URL."""
     if opened.pack is None:
         results = [checked[video.name] for video in good.videos if video.name in checked]
         lengths = [(result.frames, result.seconds) for result in results]
@@ -174,4 +177,4 @@ def _repetition_notes(
         rows = good.videos.rows[:: max(1, len(good.videos) // VIDEOS_LOOKED_AT)].tolist()
         lengths = [(opened.pack.length(row), opened.pack.times(row)[1]) for row in rows]
     frames, seconds = zip(*lengths, strict=True) if lengths else ((), ())
-    return repetition_notes(np.array(frames, dtype=np.int64), np.array(seconds, dtype=np.float64), clip)
+    return np.array(frames, dtype=np.int64), np.array(seconds, dtype=np.float64)

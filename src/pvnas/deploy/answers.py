@@ -91,10 +91,15 @@ def made_of(
                 views_NCTHW = cropped_views(frames_TCHW, config.clip, config.test, mirrored=mirrored)
                 waiting[number] = video, make(views_NCTHW), ""
             except VideoError as bad:
-                waiting[number] = video, None, why_missing(video.path) if bad.kind == "missing" else str(bad)
+                waiting[number] = video, None, why_none(bad, video)
             while due in waiting:
                 yield waiting.pop(due)
                 due += 1
+
+
+def why_none(error: VideoError, video: Video) -> str:
+    """Return why there is no answer for a video."""
+    return why_missing(video.path) if error.kind == "missing" else str(error)
 
 
 def batches_of(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,10 +31,17 @@ class Model:
     genotype: Genotype
     classes: tuple[str, ...]
     config: RunConfig
+    video_seconds: float = 0.0
+    """Median length of the videos of its run; 0 where that is not known."""
 
 
 def save_model(
-    folder: Path, network: nn.Module, genotype: Genotype, classes: tuple[str, ...], config: RunConfig
+    folder: Path,
+    network: nn.Module,
+    genotype: Genotype,
+    classes: tuple[str, ...],
+    config: RunConfig,
+    video_seconds: float = 0.0,
 ) -> None:
     """Write weights and description; the weights come last, so that their presence means a whole model."""
     description = {
@@ -50,6 +57,7 @@ def save_model(
         "std": list(STD),
         "frame_rate": config.data.frame_rate,
         "decoded_short_side": config.decoded_short_side,
+        "video_seconds": round(video_seconds, 3),
     }
     write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     save_tensors(folder / WEIGHTS, dict(network.state_dict()))
@@ -78,11 +86,12 @@ def load_model(folder: Path) -> Model:
         config.train.augment = AugmentConfig(**{**asdict(as_tested), **_sizes(data.get("augment", {}))})
         genotype = Genotype.from_json(json.dumps(data["genotype"]))
         classes = tuple(str(name) for name in data["classes"])
+        seconds = float(data.get("video_seconds", 0.0))  # which older models do not say
         network = PVNASNetwork(genotype, config.network, num_classes=len(classes))
         network.load_state_dict(load_tensors(folder / WEIGHTS))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: cannot read the model: {str(error).splitlines()[0][:200]}") from error
-    return Model(network.eval(), genotype, classes, config)
+    return Model(network.eval(), genotype, classes, config, seconds)
 
 
 def _sizes(written: Mapping[str, Any]) -> dict[str, int]:

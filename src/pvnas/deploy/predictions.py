@@ -76,7 +76,7 @@ def predict_each(
 
 
 @torch.inference_mode()
-def _scores(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
+def scores_of_views(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
     """Return the scores (K,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
     config = model.config
     labels = mirrored_labels(model.classes, config.test.flip)
@@ -96,6 +96,6 @@ def best_classes(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, top: 
 
     ``network``: the model's, ready for predictions. Raises VideoError where scores are not numbers.
     """
-    best = _scores(model, network, views_NCTHW).topk(min(top, len(model.classes)))
+    best = scores_of_views(model, network, views_NCTHW).topk(min(top, len(model.classes)))
     pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
     return tuple((model.classes[index], score) for score, index in pairs)

@@ -51,9 +51,9 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     """Return the page of a run, and write its figures. A section that the files cannot give says so."""
     from pvnas.report import figures, sections, style  # matplotlib loads for a report, not whenever a run starts
 
-    environment, draw = _environment(), partial(style.embed_figure, figures_folder, png)
-    environment.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
-    macros: Any = environment.get_template("sections.html").module
+    templates, draw = page_templates(), partial(style.embed_figure, figures_folder, png)
+    templates.globals |= {"draw": draw, "figures": figures, "lacks": lacks, "mean_class_name": mean_class_name}
+    macros: Any = templates.get_template("sections.html").module
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
     if not record.searched:  # nothing decided here: the genotype was given
         names = [name for name in names if name != "search" and not (record.peer and name == "cells")]
@@ -79,10 +79,10 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
         for name in names:
             parts.append((name, SECTIONS[name], section(name)))
             task.advance()
-    return environment.get_template("page.html").render(run=record, result=result, parts=parts)
+    return templates.get_template("page.html").render(run=record, result=result, parts=parts)
 
 
-def _environment() -> jinja2.Environment:
+def page_templates() -> jinja2.Environment:
     """Return what fills the templates: every value is escaped, and cleaned unless it is a finished part of the page."""
     loader = jinja2.PackageLoader("pvnas.report", ".")
     environment = jinja2.Environment(

@@ -99,15 +99,21 @@ def save_figure(figure: Figure, folder: Path, name: str, *, png: bool = False) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{name}.png"
+    svg = svg_of(figure)
+    if png or picture.exists():
+        quick = {"compress_level": 1}  # even areas are small in any case
+        figure.savefig(picture, format="png", dpi=160, metadata={"Software": "pvnas"}, pil_kwargs=quick)
+    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return svg
+
+
+def svg_of(figure: Figure) -> str:
+    """Return a figure as SVG; what is saved of it afterwards has the same layout."""
     if engine := figure.get_layout_engine():  # laid out once, not for each of the files and twice
         engine.execute(figure)
         figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None, "Creator": "pvnas"})
-    if png or picture.exists():
-        quick = {"compress_level": 1}  # even areas are small in any case
-        figure.savefig(picture, format="png", dpi=160, metadata={"Software": "pvnas"}, pil_kwargs=quick)
-    (folder / f"{name}.svg").write_bytes(buffer.getvalue())
     return buffer.getvalue().decode("utf-8")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pvnas.config import PV_NAS_L, NetworkConfig
 from pvnas.errors import UserError
 from pvnas.space.genotype import Genotype
+from pvnas.space.layers import to_channels_last
 from pvnas.space.network import PVNASNetwork
 
 # The paper's networks (section 4.2) and small ones of ours.
@@ -68,4 +69,4 @@ class FeatureExtractor(nn.Module):
         self.network, self.feature_info, self.in_channels = network, network.feature_info, network.in_channels
 
     def forward(self, x_NCTHW: Tensor) -> list[Tensor]:
-        return list(self.network.forward_intermediates(x_NCTHW))
+        return list(self.network.outputs(to_channels_last(x_NCTHW)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
 from pvnas.cli.shared import DEADLINE, JSON, model_directory, table_file, videos_typed, write_row
+from pvnas.cli.timelines import tell_timelines
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
 from pvnas.runtime.signals import StopRequest
@@ -30,18 +31,36 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
     ),
     Argument("--dir", "run directory with a trained network", metavar="RUN"),
     Argument("--top", "classes to print for each video", 5, least=1),
-    Argument("--out", "write a row for each video there, with the scores of all classes", None, metavar="FILE.csv"),
+    Argument(
+        "--out",
+        "write a row for each video there, with the scores of all classes; with --timeline a row for each segment, or "
+        "what the name's ending says",
+        None,
+        metavar="FILE.csv|json|srt|html",
+    ),
+    Argument("--timeline", "say what is seen when, in videos of any length", False),
+    Argument("--window", "seconds that the network sees at once, with --timeline", None, metavar="SECONDS", kind=float),
+    Argument("--stride", "seconds from one window to the next [half a window]", None, metavar="SECONDS", kind=float),
+    Argument("--across-cuts", "let windows reach from one shot of a film into the next", False),
+    Argument("--margin", "by which another class must be seen more clearly to end a segment", 0.1),
+    Argument("--least", "score below which no class is seen", 0.0),
     Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
     Argument("--workers", "processes that decode, beside the network", 2, least=1),
     DEADLINE,
     JSON,
     example="pvnas predict clip.mp4 --dir runs/my_videos-laptop --top 3\n"
-    "pvnas predict new_videos --dir runs/my_videos-laptop --out answers.csv",
+    "pvnas predict new_videos --dir runs/my_videos-laptop --out answers.csv\n"
+    "pvnas predict film.mp4 --dir runs/my_videos-laptop --timeline --out film.html",
 )
 def predict(args: Namespace) -> None:
     """Say what is seen in videos."""
     run_dir = model_directory(args.dir)
     videos = videos_typed(args.videos)
+    if args.timeline:
+        tell_timelines(args, run_dir, videos)
+        return
+    if args.window is not None or args.stride is not None:
+        raise UserError("--window and --stride are of a timeline: add --timeline")
     with ExitStack() as stack:
         file = stack.enter_context(table_file(Path(args.out), OUR_HEADERS)) if args.out else None
         from pvnas.data.check import Limits

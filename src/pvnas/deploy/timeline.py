@@ -1,0 +1,246 @@
+"""What a trained network sees over the time of long videos: windows of a clip's length, and the segments they join to.
+
+Legend: N views, C channels, T frames, H and W pixels, K classes, W windows, S stretches between the starts of windows.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pvnas.config import TestConfig
+from pvnas.data.catalog import Video
+from pvnas.data.check import Limits
+from pvnas.data.clips.loader import cropped_views
+from pvnas.data.clips.mirrored_views import mirrored_labels
+from pvnas.data.clips.sampling import window_seconds
+from pvnas.data.clips.window_frames import decode_windows
+from pvnas.data.clips.windows import Pace, Picture, Window
+from pvnas.data.video.decode import VideoError, channels_first, in_colours
+from pvnas.deploy.answers import Answer, all_of, why_none
+from pvnas.deploy.inputs import Paths, find_videos
+from pvnas.deploy.model import Model, load_model
+from pvnas.deploy.predictions import scores_of_views
+from pvnas.errors import UserError
+from pvnas.fast.inference import for_inference
+from pvnas.runtime.device import choose_device
+from pvnas.runtime.signals import StopRequest
+from pvnas.space.network import PVNASNetwork
+
+PICTURES = 12  # of a video that are kept, up to twice as many
+
+
+class Segment(NamedTuple):
+    """A stretch of a video in which one class is seen."""
+
+    start: float  # seconds
+    end: float
+    name: str
+    score: float  # of the class, averaged over the stretch
+
+
+class Seen(NamedTuple):
+    """What is seen in one window."""
+
+    start: float  # seconds
+    end: float
+    scores_K: NDArray[np.float64]  # of all classes, which add up to 1
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How windows are joined to segments.
+
+    A class is held until another one is seen more clearly by ``margin``, or it is seen less clearly than ``least``.
+    """
+
+    margin: float = 0.1
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "least"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is in parts of the scores, from 0 to below 1, not {getattr(self, name):g}")
+
+
+@dataclass(frozen=True)
+class Timeline(Answer):
+    """What is seen over the time of one video; or why nothing is."""
+
+    seconds: float = 0.0
+    windows: tuple[Seen, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    pictures: tuple[tuple[float, Picture], ...] = field(default=(), repr=False)
+    """Some frames (H, W, 3), with their seconds, evenly over the video."""
+
+
+def timelines(
+    videos: Paths,
+    run_dir: str | Path,
+    *,
+    window: float | None = None,
+    stride: float | None = None,
+    ends_at_cuts: bool = True,
+    joining: Joining | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    deadline: float = 60.0,
+) -> list[Timeline]:
+    """Return what a run's network sees over the time of each video; see ``timeline_of_each``.
+
+    ``window`` and ``stride``: seconds, see ``pace_of``; other arguments as of ``predictions``. Raises UserError for the
+    first video that cannot be read, and for a run without a model.
+    """
+    model = load_model(Path(run_dir))
+    pace = pace_of(model, window, stride, ends_at_cuts=ends_at_cuts)
+    limits = Limits(workers, deadline)
+    return all_of(timeline_of_each(model, find_videos(videos), pace, joining or Joining(), device, limits))
+
+
+def pace_of(
+    model: Model, window: float | None = None, stride: float | None = None, *, ends_at_cuts: bool = True
+) -> Pace:
+    """Return how windows follow each other: as long as the clips that a network was trained on, half of that apart.
+
+    Of clips without a window of their own that is the middle length of the videos. ``ends_at_cuts``: whether none
+    reaches from one shot into the next. Raises UserError.
+    """
+    usual = window_seconds(model.config.clip)
+    if model.config.clip.sampling != "dense" and model.video_seconds:
+        usual = model.video_seconds
+    window = usual if window is None else window
+    stride = window / 2 if stride is None else stride
+    for name, value in (("window", window), ("stride", stride)):
+        if not 0.01 <= value <= 3600:
+            raise UserError(f"the {name} is in seconds, from 0.01 to 3600, not {value:g}")
+    if stride > window:
+        raise UserError(f"windows of {window:g} s that begin {stride:g} s apart leave seconds out; name a lower stride")
+    return Pace(window, stride, ends_at_cuts)
+
+
+def timeline_of_each(
+    model: Model,
+    videos: Sequence[Video],
+    pace: Pace,
+    joining: Joining,
+    device: str,
+    limits: Limits,
+    stop: StopRequest | None = None,
+) -> Generator[Timeline, None, None]:
+    """Yield the timeline of each video, in the order in which they end; no more where ``stop`` is requested.
+
+    A video is decoded once, and never more of it is held than a window of each that is decoded at the time.
+    """
+    watcher, config = Watcher(model, device), model.config
+    seen: dict[int, list[Seen]] = {}
+    glimpses: dict[int, Glimpses] = {}
+    failed: dict[int, VideoError] = {}
+    decoded = decode_windows(videos, config.clip, watcher.test, pace, limits, config.data.frame_rate)
+    with closing(decoded):
+        for item in decoded:
+            if stop is not None and stop.requested:
+                return
+            if item is None:
+                continue
+            number, said = item
+            if isinstance(said, Window):
+                offset = videos[number].start  # seconds are those of the file
+                said = said._replace(start=said.start + offset, end=said.end + offset)
+                glimpses.setdefault(number, Glimpses()).add(said)
+                try:
+                    seen.setdefault(number, []).append(watcher.look(said))
+                except VideoError as error:
+                    failed[number] = error
+                continue
+            video, windows = videos[number], seen.pop(number, [])
+            about = Path(video.path), "", video.start, video.end
+            pictures = tuple(glimpses.pop(number, Glimpses()).kept)
+            bad = said if isinstance(said, VideoError) else failed.pop(number, None)
+            if bad is not None:
+                yield replace(Timeline(*about), error=why_none(bad, video))
+            elif isinstance(said, float):
+                segments = joined(windows, model.classes, joining)
+                yield Timeline(*about, said, tuple(windows), tuple(segments), model.classes, pictures)
+
+
+class Glimpses:
+    """Keeps a few frames of a video of any length, at even distances."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[float, Picture]] = []
+        self._every, self._count = 1, 0
+
+    def add(self, window: Window) -> None:
+        """Keep the window's first frame, if its turn is come."""
+        if self._count % self._every == 0:
+            self.kept.append((window.start, window.frames_FHWC[0].copy()))
+            if len(self.kept) == 2 * PICTURES:
+                self.kept, self._every = self.kept[::2], 2 * self._every
+        self._count += 1
+
+
+class Watcher:
+    """A network that looks at windows, in the spatial views of its test."""
+
+    def __init__(self, model: Model, device: str = "auto") -> None:
+        self.model = model
+        self.network: PVNASNetwork = for_inference(model.network.to(choose_device(device)))
+        self.test: TestConfig = replace(model.config.test, temporal_views=1)
+        self.mirrored = mirrored_labels(model.classes, self.test.flip) is not None
+
+    def look(self, window: Window) -> Seen:
+        """Return what is seen. Raises VideoError where scores are not numbers."""
+        clip = self.model.config.clip
+        frames_TCHW = in_colours(channels_first(window.frames_FHWC), clip.colours)
+        views_NCTHW = cropped_views(frames_TCHW, clip, self.test, mirrored=self.mirrored)
+        with torch.inference_mode():
+            scores_K = scores_of_views(self.model, self.network, views_NCTHW)
+        return Seen(window.start, window.end, scores_K.numpy())
+
+
+# ---- from windows to segments
+
+
+def joined(windows: Sequence[Seen], classes: Sequence[str], joining: Joining) -> list[Segment]:
+    """Return the segments of a video's windows, in their order; what shows no class clearly is in none."""
+    bounds_S1, scores_SK = stretches(windows)
+    segments, held, begun = list[Segment](), None, 0
+
+    def end(stop: int) -> None:
+        if held is not None:
+            score = float(np.average(scores_SK[begun:stop, held], weights=np.diff(bounds_S1[begun : stop + 1])))
+            segments.append(Segment(float(bounds_S1[begun]), float(bounds_S1[stop]), classes[held], score))
+
+    for number, scores_K in enumerate(scores_SK):
+        best = int(scores_K.argmax())
+        stays = held is not None and scores_K[best] <= scores_K[held] + joining.margin
+        wanted = held if stays else best
+        if wanted is not None and scores_K[wanted] < joining.least:
+            wanted = None
+        if wanted != held:
+            end(number)
+            held, begun = wanted, number
+    end(len(scores_SK))
+    return segments
+
+
+def stretches(windows: Sequence[Seen]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bounds (S + 1,) of the stretches between the starts of windows, the last to its end, and their scores.
+
+    (S, K): the means of all windows that show the middle of a stretch.
+    """
+    if not windows:
+        return np.zeros(1), np.zeros((0, 0))
+    starts_W, ends_W = (np.array([getattr(window, name) for window in windows]) for name in ("start", "end"))
+    bounds_S1 = np.append(starts_W, ends_W[-1])
+    middles_S = (bounds_S1[:-1] + bounds_S1[1:]) / 2
+    shown_SW = (starts_W <= middles_S[:, None]) & (middles_S[:, None] < ends_W)
+    shown_SW[~shown_SW.any(1)] = np.eye(len(windows), dtype=bool)[~shown_SW.any(1)]  # where nothing moved, as before
+    scores_WK = np.stack([window.scores_K for window in windows])
+    return bounds_S1, shown_SW @ scores_WK / shown_SW.sum(1, keepdims=True)
