@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pvnas.config import RunConfig
+from pvnas.data.catalog import SPLITS
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.dataset import OpenedVideos
 from pvnas.data.identity import open_whole
+from pvnas.deploy.export import FOLDER, Form, need_packages
 from pvnas.deploy.model import Model, load_model
 from pvnas.deploy.origin import ORIGIN, keep_origin, load_origin
 from pvnas.errors import UserError
@@ -172,6 +174,19 @@ def test(config: RunConfig, run_dir: str | Path) -> dict[str, Any]:
     """Test the trained network of a run again and return its results."""
     with open_session(config, run_dir, ["test"]) as session:
         return session.test(again=True)
+
+
+def export(config: RunConfig, run_dir: str | Path, form: Form, out: str | Path | None = None) -> dict[str, Any]:
+    """Write the trained network of a run as a file for other programs; return how it compares with the network."""
+    need_packages(form)
+    with open_session(config, run_dir, SPLITS if form.int8 else ["test"]) as session:
+        return session.export(form, Path(out or Path(run_dir, FOLDER, form.file_name)))
+
+
+def test_export(config: RunConfig, run_dir: str | Path, form: Form) -> dict[str, Any]:
+    """Test an exported file of a run on the run's test videos."""
+    with open_session(config, run_dir, ["test"]) as session:
+        return session.test_export(form)
 
 
 def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[str, Any]:

@@ -13,19 +13,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
+from pvnas.data.clips.loader import test_batches, validation_batches
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn
 from pvnas.data.readable import Videos, check_once, checked_before, load_videos
+from pvnas.deploy.export import CLIPS, FOLDER, Form, OnnxNetwork, export_model, keep_row
 from pvnas.deploy.latency import clock_of
 from pvnas.deploy.model import load_model, save_model
 from pvnas.deploy.origin import load_origin, with_body
@@ -59,15 +62,19 @@ from pvnas.space.cost import network_cost
 from pvnas.space.cost_table import Price
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
-from pvnas.training.evaluate import score_views
+from pvnas.training.evaluate import score_table, score_views, validate
 from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.outcome import summary
-from pvnas.training.results import write_results
+from pvnas.training.results import predictions_of, write_results
 from pvnas.training.stage import TrainStage, derived_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 CANDIDATES = "candidates"
 """Folder of the short trainings that decide on the width."""
+CALIBRATION = 64
+"""Training clips that tell how large activations are, for an export in eight bits."""
+MOST_POINTS_LOST = 2.0
+"""Of validation top-1, by an export in eight bits."""
 
 
 @contextmanager
@@ -390,6 +397,49 @@ class Session:
         about = self.world.first_does(lambda: describe_run(self.model_dir, self.config, model.genotype, model.classes))
         return self.test_network(network, about)
 
+    def export(self, form: Form, out: Path) -> dict[str, Any]:
+        """Write the trained network as a file, tried on test videos; return what is known of it."""
+        model, videos, clip = load_model(self.model_dir), self.videos, self.config.clip
+        views_NCTHW = _some_views(videos.test, self.config)
+        calibration = list[Tensor]()
+        if form.int8:
+            size = self.config.train.augment
+            batches = validation_batches(videos.train, clip, size, 8, workers=self.config.data.workers)
+            calibration = [clips for batch in islice(batches, CALIBRATION // 8) for clips in batch.clips_NCTHW.split(8)]
+        row = export_model(model, self.model_dir, form, out, views_NCTHW, calibration)
+        if form.int8 and not form.pixels and videos.validation:
+            whole, eighth = (self._validated_by(each) for each in (model.network, OnnxNetwork(out, self.model_dir)))
+            row |= {"val_top1": eighth, "val_top1_of_network": whole}
+            if eighth < whole - MOST_POINTS_LOST:
+                out.unlink()
+                raise UserError(
+                    f"{out}: not kept: in eight bits {eighth:.1f} % of the validation videos are right, {whole:.1f} % "
+                    "by the network itself"
+                )
+        keep_row(self.run_dir, row)
+        return row
+
+    def _validated_by(self, network: nn.Module) -> float:
+        validation, augment = self.videos.validation, self.config.train.augment
+        return validate(network, validation, self.config, augment, torch.device("cpu"))["val_top1"]
+
+    def test_export(self, form: Form) -> dict[str, Any]:
+        """Test an exported file as the network is tested, and return its own top-1 and how often both say the same."""
+        path = self.model_dir / FOLDER / form.file_name
+        network, videos = OnnxNetwork(path, self.model_dir), self.videos
+        scores_VK = score_views(network, videos.test, self.config, torch.device("cpu"), self.progress)
+        labels_V = torch.tensor([video.label for video in videos.test.catalog.videos], dtype=torch.int64)
+        classes = videos.test.catalog.classes
+        row = {
+            name: score_table(scores_VK, labels_V, classes)[name] for name in ("top1", "top1_interval", "mean_class")
+        }
+        said = predictions_of(self.run_dir)
+        names = [video.name for video in videos.test.catalog.videos]
+        found = [classes[int(best)] for best in scores_VK.argmax(1)]
+        row |= {"videos": len(names), "same": sum(said.get(n) == f for n, f in zip(names, found, strict=True))}
+        keep_row(self.run_dir, {"file": path.name, **row})
+        return row
+
     def results_before(self) -> dict[str, Any]:
         """Return the results that are there."""
         self.progress.line("test: finished before; its results are kept")
@@ -412,6 +462,14 @@ class Session:
         )
         self.progress.line(f"test: {summary(results)}")
         return results
+
+
+def _some_views(videos: VideoDataset, config: RunConfig) -> Tensor:
+    """Return uint8 clips of test videos, of different ones where there are enough, at least CLIPS of them."""
+    rows = range(min(len(videos), CLIPS))
+    batches = test_batches(videos, config.clip, config.test, 8, workers=0, rows=rows)
+    views_NCTHW = torch.cat([batch.clips_NCTHW for batch in batches])
+    return views_NCTHW[:: max(1, len(views_NCTHW) // (2 * CLIPS))]
 
 
 def _read_results(path: Path) -> dict[str, Any]:

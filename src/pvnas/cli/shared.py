@@ -21,6 +21,8 @@ from pvnas.runtime.progress import clean
 from pvnas.settings import CONFIG_NAME, Field, all_fields, checked, checked_hours, human_number, shown
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pvnas.data.catalog import Video
 
 JSON = Argument("--json", "print JSON", False)
@@ -33,6 +35,9 @@ HOURS = Argument(
     None,
     metavar="H",
     convert=checked_hours,
+)
+RUNTIME = Argument(
+    "--runtime", "what computes: the network itself, or its export", "torch", Literal["torch", "onnx", "onnx-int8"]
 )
 RUN = Argument("run", "run directory", metavar="RUN")
 DEADLINE = Argument(
@@ -127,6 +132,15 @@ def model_directory(path: str) -> Path:
             f"the run in {shown(path)} has no trained network yet; go on with it: pvnas run DATA --dir {path}"
         )
     raise UserError(f"{shown(path)} is no run directory (it holds no {lacking}); make one with: pvnas run DATA")
+
+
+def export_of(run_dir: Path, runtime: str) -> "nn.Module | None":
+    """Return the export that is to compute, None for the network itself. UserError where it is not there."""
+    if runtime == "torch":
+        return None
+    from pvnas.deploy.export import FOLDER, Form, OnnxNetwork
+
+    return OnnxNetwork(run_dir / FOLDER / Form(int8=runtime == "onnx-int8").file_name, run_dir)
 
 
 def classes_of(run_dir: Path) -> int:

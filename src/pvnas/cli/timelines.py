@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pvnas.cli.shared import table_file, write_row
+from pvnas.cli.shared import export_of, table_file, write_row
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean
 from pvnas.runtime.signals import StopRequest
@@ -66,9 +66,9 @@ def tell_timelines(args: Namespace, run_dir: Path, videos: Sequence["Video"]) ->
             }
             places.append(makers[kind]())
         stop = stack.enter_context(StopRequest())
-        limits = Limits(args.workers, args.deadline)
+        export, limits = export_of(run_dir, args.runtime), Limits(args.workers, args.deadline)
         answers = stack.enter_context(
-            closing(timeline_of_each(model, videos, pace, joining, args.device, limits, stop))
+            closing(timeline_of_each(model, videos, pace, joining, args.device, limits, stop, export))
         )
         reasons, seconds = list[str](), 0.0
         with progress.task("watching", len(videos), unit="videos", summary=len(videos) > 1) as task:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
@@ -20,7 +20,6 @@ from pvnas.deploy.inputs import why_missing
 from pvnas.deploy.model import Model
 from pvnas.errors import UserError
 from pvnas.runtime.signals import StopRequest
-from pvnas.space.network import PVNASNetwork
 
 CLIPS = 8  # that the network is given at once, at least
 
@@ -102,8 +101,8 @@ def why_none(error: VideoError, video: Video) -> str:
     return why_missing(video.path) if error.kind == "missing" else str(error)
 
 
-def batches_of(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_of(model: Model, network: nn.Module, views_NCTHW: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of some views and the views, on the network's device, until all were."""
-    device = next(network.parameters()).device
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))  # of an export
     for some_N in torch.arange(len(views_NCTHW)).split(max(CLIPS, model.config.train.batch.clips_per_shard)):
         yield some_N, views_NCTHW[some_N].to(device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
@@ -19,7 +19,6 @@ from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.runtime.device import choose_device
 from pvnas.runtime.signals import StopRequest
-from pvnas.space.network import PVNASNetwork
 from pvnas.training.evaluate import ViewAverage
 from pvnas.training.step import scores_of
 
@@ -62,10 +61,19 @@ def predictions(
 
 
 def predict_each(
-    model: Model, videos: Sequence[Video], top: int, device: str, limits: Limits, stop: StopRequest | None = None
+    model: Model,
+    videos: Sequence[Video],
+    top: int,
+    device: str,
+    limits: Limits,
+    stop: StopRequest | None = None,
+    export: nn.Module | None = None,
 ) -> Generator[Prediction, None, None]:
-    """Yield the prediction of each video, in their order; no more where ``stop`` is requested."""
-    network = for_inference(model.network.to(choose_device(device)))
+    """Yield the prediction of each video, in their order; no more where ``stop`` is requested.
+
+    ``export``: computes in the place of the model's network, on the CPU.
+    """
+    network = export or for_inference(model.network.to(choose_device(device)))
 
     def best(views_NCTHW: Tensor) -> tuple[tuple[str, float], ...]:
         return best_classes(model, network, views_NCTHW, top)
@@ -76,7 +84,7 @@ def predict_each(
 
 
 @torch.inference_mode()
-def scores_of_views(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) -> Tensor:
+def scores_of_views(model: Model, network: nn.Module, views_NCTHW: Tensor) -> Tensor:
     """Return the scores (K,) of one video, averaged over its views. Raises VideoError where they are not numbers."""
     config = model.config
     labels = mirrored_labels(model.classes, config.test.flip)
@@ -91,7 +99,7 @@ def scores_of_views(model: Model, network: PVNASNetwork, views_NCTHW: Tensor) ->
     return scores_K.softmax(0) if config.test.average == "logits" else scores_K
 
 
-def best_classes(model: Model, network: PVNASNetwork, views_NCTHW: Tensor, top: int) -> tuple[tuple[str, float], ...]:
+def best_classes(model: Model, network: nn.Module, views_NCTHW: Tensor, top: int) -> tuple[tuple[str, float], ...]:
     """Return the ``top`` likeliest classes of a video with their scores, best first.
 
     ``network``: the model's, ready for predictions. Raises VideoError where scores are not numbers.

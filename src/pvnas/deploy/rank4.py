@@ -76,7 +76,8 @@ class FromPixels(nn.Module):
         halves = pictures.reshape(-1, 2 * clip.frames * c, h, w).chunk(2, dim=1)
         now, later = (half.reshape(-1, c, h, w) for half in halves)
         if clip.input.startswith("flow"):
-            moved = self._by_strength(optical_flow(now.mean(1) / 255, later.mean(1) / 255, steady=True), SLOW)
+            flow_P2HW = optical_flow(now.mean(1) / 255, later.mean(1) / 255)
+            moved = self._by_strength(flow_P2HW - _lower_median(flow_P2HW), SLOW)
         else:
             moved = self._by_strength((later - now) / 255, QUIET)
         return moved if clip.input in ("flow", "motion") else torch.cat([moved, self._normalised(now)], 1)
@@ -90,6 +91,12 @@ class FromPixels(nn.Module):
         moved = moved_PCHW.reshape(-1, self.clip.frames * channels, height, width)
         strength = moved.square().mean((1, 2, 3), keepdim=True).sqrt()
         return (moved / (strength + quiet)).reshape(-1, channels, height, width)
+
+
+def _lower_median(x_PCHW: Tensor) -> Tensor:
+    """Return the median of each picture, the lower of two middle numbers, as exporters know it: (P, C, 1, 1)."""
+    numbers = x_PCHW.flatten(2)
+    return numbers.topk(numbers.shape[2] // 2 + 1).values[:, :, -1:, None]
 
 
 class TemporalConv(nn.Module):
@@ -154,16 +161,19 @@ def _rank4(layer: nn.Module, frames: int) -> nn.Module:
 def _conv2d(conv: FoldedConv) -> nn.Conv2d:
     sizes: dict[str, Any] = {name: getattr(conv, name)[1:] for name in ("kernel_size", "stride", "padding", "dilation")}
     has_bias = conv.bias is not None
-    made = nn.Conv2d(conv.in_channels, conv.out_channels, **sizes, groups=conv.groups, bias=has_bias)
+    made = nn.Conv2d(
+        conv.in_channels, conv.out_channels, **sizes, groups=conv.groups, bias=has_bias, dtype=conv.weight.dtype
+    )
     made.weight.copy_(conv.weight.squeeze(2))
     if made.bias is not None and conv.bias is not None:
         made.bias.copy_(conv.bias)
-    return made.to(conv.weight.dtype).requires_grad_(False)
+    return made.requires_grad_(False)
 
 
 @torch.no_grad()
 def _norm2d(norm: BatchNorm) -> nn.BatchNorm2d:
-    made = nn.BatchNorm2d(norm.num_features, norm.eps, affine=norm.affine).eval()
+    assert norm.running_mean is not None
+    made = nn.BatchNorm2d(norm.num_features, norm.eps, affine=norm.affine, dtype=norm.running_mean.dtype).eval()
     made.load_state_dict(norm.state_dict())
     return made.requires_grad_(False)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pvnas.config import TestConfig
 from pvnas.data.catalog import Video
@@ -30,7 +31,6 @@ from pvnas.errors import UserError
 from pvnas.fast.inference import for_inference
 from pvnas.runtime.device import choose_device
 from pvnas.runtime.signals import StopRequest
-from pvnas.space.network import PVNASNetwork
 
 PICTURES = 12  # of a video that are kept, up to twice as many
 
@@ -132,12 +132,14 @@ def timeline_of_each(
     device: str,
     limits: Limits,
     stop: StopRequest | None = None,
+    export: nn.Module | None = None,
 ) -> Generator[Timeline, None, None]:
     """Yield the timeline of each video, in the order in which they end; no more where ``stop`` is requested.
 
-    A video is decoded once, and never more of it is held than a window of each that is decoded at the time.
+    A video is decoded once, and never more of it is held than a window of each that is decoded at the time. ``export``:
+    as of ``predict_each``.
     """
-    watcher, config = Watcher(model, device), model.config
+    watcher, config = Watcher(model, device, export), model.config
     seen: dict[int, list[Seen]] = {}
     glimpses: dict[int, Glimpses] = {}
     failed: dict[int, VideoError] = {}
@@ -188,9 +190,9 @@ class Glimpses:
 class Watcher:
     """A network that looks at windows, in the spatial views of its test."""
 
-    def __init__(self, model: Model, device: str = "auto") -> None:
+    def __init__(self, model: Model, device: str = "auto", export: nn.Module | None = None) -> None:
         self.model = model
-        self.network: PVNASNetwork = for_inference(model.network.to(choose_device(device)))
+        self.network = export or for_inference(model.network.to(choose_device(device)))
         self.test: TestConfig = replace(model.config.test, temporal_views=1)
         self.mirrored = mirrored_labels(model.classes, self.test.flip) is not None
 

@@ -19,7 +19,7 @@ from pvnas.report.text import clean
 from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
 MAX_FILE_BYTES = 64 << 20
-TESTED, AUGMENTED, PEER = "tested.json", "samples/augmented.png", "peer.json"
+TESTED, AUGMENTED, PEER, EXPORTS = "tested.json", "samples/augmented.png", "peer.json", "export/exports.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class RunRecord:
     """Where a network of another directory was tested on another set: ``run`` and ``data``, where these lie."""
     peer: dict[str, Any] = field(default_factory=dict)
     """Where a network to compare with was trained in place of one of a genotype: its name as ``network``, its width."""
+    exports: list[dict[str, Any]] = field(default_factory=list)
+    """What is known of each exported file."""
     missing: dict[str, str] = field(default_factory=dict)
     """Expected files that are not there, with what they would hold."""
     unreadable: list[str] = field(default_factory=list)
@@ -143,6 +145,8 @@ def read_run(run_dir: str | Path) -> RunRecord:
             _read(record, name, read)
     _read(record, "genotypes", _read_epoch_genotypes)
     _read(record, AUGMENTED, _field("augmented", _png))
+    if (folder / EXPORTS).is_file():
+        _read(record, EXPORTS, _read_exports)
     if (folder / TESTED).is_file():
         _read(record, TESTED, _field("tested", _read_object))
         record.missing = {}  # the rest is in the directory of the run
@@ -254,6 +258,10 @@ def _read_verdicts(record: RunRecord, path: Path) -> None:
     data = json.loads(_read_text(path))
     rows = data.get("verdicts", []) if isinstance(data, dict) else data
     record.verdicts = [{**row, "verdict": str(row["verdict"])} for row in rows]
+
+
+def _read_exports(record: RunRecord, path: Path) -> None:
+    record.exports = [{**row, "file": str(row["file"])} for row in json.loads(_read_text(path))]
 
 
 def _field(name: str, read: Callable[[Path], Any]) -> Reader:

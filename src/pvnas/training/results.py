@@ -80,6 +80,15 @@ def _predictions_csv(videos: VideoDataset, scores_VK: Tensor) -> str:
     return text.getvalue()
 
 
+def predictions_of(run_dir: Path) -> dict[str, str]:
+    """Return what a test has said of each of its videos, by name; nothing where none is there."""
+    try:
+        with (run_dir / "predictions.csv").open(encoding="utf-8", newline="") as file:
+            return {row["path"]: row["prediction"] for row in csv.DictReader(file)}
+    except (OSError, KeyError):
+        return {}
+
+
 def write_samples(
     folder: Path, videos: VideoDataset, scores_VK: Tensor, config: RunConfig, network: PVNASNetwork | None = None
 ) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pvnas.cli.command import Argument, command
-from pvnas.cli.shared import DEADLINE, JSON, model_directory, table_file, videos_typed, write_row
+from pvnas.cli.shared import (
+    DEADLINE,
+    JSON,
+    RUNTIME,
+    export_of,
+    model_directory,
+    table_file,
+    videos_typed,
+    write_row,
+)
 from pvnas.cli.timelines import tell_timelines
 from pvnas.errors import UserError
 from pvnas.runtime.progress import Progress, clean, shown_width
@@ -45,6 +54,7 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
     Argument("--margin", "by which another class must be seen more clearly to end a segment", 0.1),
     Argument("--least", "score below which no class is seen", 0.0),
     Argument("--device", "where the network runs", "auto", Literal["auto", "cpu", "cuda"]),
+    RUNTIME,
     Argument("--workers", "processes that decode, beside the network", 2, least=1),
     DEADLINE,
     JSON,
@@ -76,7 +86,13 @@ def predict(args: Namespace) -> None:
             places.append(_Lines(progress, videos, model.classes, args.top))
         stop = stack.enter_context(StopRequest())  # so that no answer is torn
         answers = predict_each(
-            model, videos, len(model.classes), args.device, Limits(args.workers, args.deadline), stop
+            model,
+            videos,
+            len(model.classes),
+            args.device,
+            Limits(args.workers, args.deadline),
+            stop,
+            export_of(run_dir, args.runtime),
         )
         reasons = _tell(stack.enter_context(closing(answers)), len(videos), progress, places)
     if stop.requested:

@@ -13,6 +13,7 @@ from pvnas.cli.shared import (
     HOURS,
     PRESET,
     RUN,
+    RUNTIME,
     checked_cost,
     model_directory,
     print_json,
@@ -153,6 +154,7 @@ def train(args: Namespace) -> None:
     Argument("target", "run directory; with --dir RUN where its videos lie, or another set", metavar="RUN|DATA"),
     Argument("--dir", "run directory", None, metavar="RUN"),
     Argument("--out", "test all of DATA as another set, with the results in this folder", None, metavar="FOLDER"),
+    RUNTIME,
     Argument("--json", "print results.json", False),
     PROCESSES,
     takes_config=True,
@@ -175,6 +177,19 @@ def test(args: Namespace) -> None:
         make_paths_absolute(config)
     from pvnas import pipeline
 
+    if args.runtime != "torch":
+        if args.out:
+            raise UserError("an export is tested on its run's own test videos: leave --out away")
+        from pvnas.deploy.export import Form
+
+        found = pipeline.test_export(config, run_dir, Form(int8=args.runtime == "onnx-int8"))
+        if args.json:
+            print_json(found)
+        else:
+            print(
+                f"top-1 {found['top1']} % on {found['videos']} videos; {found['same']} of them as by the network itself"
+            )
+        return
     results = pipeline.test_on(config, run_dir, out) if args.out else pipeline.test(config, run_dir)
     if args.json and speaks():
         print_json(results)
@@ -232,6 +247,7 @@ def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
 @command(
     "report",
     RUN,
+    RUNTIME,
     Argument("--png", "write the figures as PNG, too", False),
     example="pvnas report runs/demo/run\npvnas report runs/demo/run --png",
 )
