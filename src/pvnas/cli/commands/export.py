@@ -48,8 +48,9 @@ def export(args: Namespace) -> None:
     if args.json:
         print_json(row)
         return
+    at_once = " and ".join(map(str, row["batches"]))
     print(
-        f"{out}: {row['bytes'] / 1e6:.1f} MB; on {row['clips']} real clips, {' and '.join(map(str, row['batches']))} at once, "
+        f"{out}: {row['bytes'] / 1e6:.1f} MB; on {row['clips']} real clips, {at_once} at once, "
         f"scores differ by {row['largest_difference']:.1g} of the largest, the class is the same on {row['same_top1']}"
     )
     if "val_top1" in row:
