@@ -3,8 +3,8 @@
     python benchmarks/timeline.py RUN OUT.json [--clips 20] [--films 3] [--minutes 30] [--stride SECONDS]
 
 For each film, drawn anew: the share of its seconds that has the right class, that which it would have if each video
-were predicted by itself, and how far the ends of segments are from those of the videos. Then a film of so many minutes: how
-many seconds of it are seen in a second, and the memory that this takes.
+were predicted by itself, and how far the ends of segments are from those of the videos. Then a film of so many
+minutes: how many seconds of it are seen in a second, and the memory that this takes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pvnas.version import __version__
 
 if TYPE_CHECKING:  # `as`: what type checkers take for public
+    from pvnas.api import export as export
     from pvnas.api import run as run
     from pvnas.api import search as search
     from pvnas.api import test as test
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.deploy.predictions import Prediction as Prediction
     from pvnas.deploy.predictions import predict as predict
     from pvnas.deploy.predictions import predictions as predictions
+    from pvnas.deploy.timeline import Joining as Joining
+    from pvnas.deploy.timeline import Timeline as Timeline
+    from pvnas.deploy.timeline import timelines as timelines
     from pvnas.errors import UserError as UserError
     from pvnas.fast.inference import for_inference as for_inference
     from pvnas.runtime.signals import Interrupted as Interrupted
@@ -45,11 +49,14 @@ _HOMES = {
     "Features": "pvnas.deploy.features",
     "Genotype": "pvnas.space.genotype",
     "Interrupted": "pvnas.runtime.signals",
+    "Joining": "pvnas.deploy.timeline",
     "Prediction": "pvnas.deploy.predictions",
     "RunConfig": "pvnas.config",
+    "Timeline": "pvnas.deploy.timeline",
     "UserError": "pvnas.errors",
     "adapt_spinning": "pvnas.runtime.spinning",
     "create_model": "pvnas.space.models",
+    "export": "pvnas.api",
     "features": "pvnas.deploy.features",
     "for_inference": "pvnas.fast.inference",
     "list_models": "pvnas.space.models",
@@ -63,6 +70,7 @@ _HOMES = {
     "run": "pvnas.api",
     "search": "pvnas.api",
     "test": "pvnas.api",
+    "timelines": "pvnas.deploy.timeline",
     "train": "pvnas.api",
 }
 

@@ -137,6 +137,32 @@ def test(
         return pipeline.test(settings, Path(run_dir))
 
 
+def export(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    *,
+    format: str = "onnx",
+    pixels: bool = False,
+    int8: bool = False,
+) -> dict[str, Any]:
+    """Write the trained network of a run as a file for other programs, as ``pvnas export`` does.
+
+    ``out``: ``run_dir/export/model.onnx`` unless given; ``format``: onnx, or torch for torch.export.load; ``pixels``:
+    from uint8 RGB frames (N, F, H, W, 3) to probabilities; ``int8``: weights and activations of eight bits. Return how
+    its scores compare with the network's. Raises UserError where they differ, and where a package is lacking.
+    """
+    if format not in ("onnx", "torch"):
+        raise UserError(f"format is {format!r}; must be onnx or torch")
+    settings = tested_config(run_dir, is_other_set=False, overrides=None)
+    with _threads_as_before():
+        from pvnas import pipeline
+        from pvnas.deploy.export import Form
+
+        return pipeline.export(
+            settings, Path(run_dir), Form("onnx" if format == "onnx" else "torch", pixels, int8), out
+        )
+
+
 def run_of(
     data: Videos | None,
     run_dir: str | Path | None = None,
