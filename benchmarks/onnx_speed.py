@@ -1,4 +1,4 @@
-"""Milliseconds of a run's network by its ONNX export and by `pvnas.for_inference`, in turn: what it takes to score clips.
+"""Milliseconds of a run's network by its ONNX export and by `pvnas.for_inference`, in turn: from its input to scores.
 
     pvnas export RUN && python benchmarks/onnx_speed.py RUN OUT.json [--batches 1 2 4 8 24] [--threads 1]
 
