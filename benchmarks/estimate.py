@@ -25,9 +25,9 @@ from pvnas.bench.search import Shape
 from pvnas.config import AugmentConfig, DataConfig
 from pvnas.data.catalog import Catalog, Video
 from pvnas.data.dataset import VideoDataset
+from pvnas.deploy.models import MODELS
 from pvnas.runtime.device import choose_device, describe_machine, usable_cores
 from pvnas.space.genotype import random_genotype
-from pvnas.space.models import MODELS
 
 NETWORK = Path(__file__).with_name("derived_network.py")
 KINETICS_VIDEOS = 225_946

@@ -40,7 +40,7 @@ def here(tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(session, "write_report", lambda run_dir, *_, **__: run_dir / "report.html")
     shutil.copytree(tiny_shapes, "my_videos")
     for number, video in enumerate(sorted(tiny_shapes.rglob("*.mp4"))[:4]):
-        for folder in ("new_videos", f"other_videos/{video.parent.name}"):
+        for folder in ("new_videos", "films", f"other_videos/{video.parent.name}"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(video, Path(folder, f"{number}.mp4"))
     return tmp_path
@@ -59,7 +59,12 @@ def test_the_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> N
     names: dict[str, Any] = {}
     exec(compile(text, str(README), "exec"), names)
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed[1:]] == [f"new_videos/{number}.mp4" for number in range(4)]
+    said = [line.split()[0] for line in printed[1:]]
+    assert said[:4] == [f"new_videos/{number}.mp4" for number in range(4)]
+    assert sorted(said[4:]) == [f"films/{number}.mp4" for number in range(4)]
+    assert Path("runs/my_videos-1h/export/model.onnx").stat().st_size > 1000
+    assert names["trained"](torch.zeros(1, 3, 4, 24, 24)).shape == (1, 7)
+    assert [y.shape[1] for y in names["maps"](torch.zeros(1, 3, 4, 24, 24))] == names["maps"].feature_info.channels()
     assert names["elsewhere"]["n_videos"] == 4
     assert names["results"]["n_videos"] == 8
     assert names["genotype"] == pvnas.Genotype.load("runs/my_videos-1h/genotype.json")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.deploy.features import Features as Features
     from pvnas.deploy.features import features as features
     from pvnas.deploy.loaded import load as load
+    from pvnas.deploy.models import create_model as create_model
+    from pvnas.deploy.models import list_models as list_models
     from pvnas.deploy.predictions import Prediction as Prediction
     from pvnas.deploy.predictions import predict as predict
     from pvnas.deploy.predictions import predictions as predictions
@@ -40,8 +42,6 @@ if TYPE_CHECKING:  # `as`: what type checkers take for public
     from pvnas.space.cost import network_cost as network_cost
     from pvnas.space.genotype import Genotype as Genotype
     from pvnas.space.genotype import random_genotype as random_genotype
-    from pvnas.space.models import create_model as create_model
-    from pvnas.space.models import list_models as list_models
     from pvnas.space.operations import register_operation as register_operation
 
 # Public name -> where it is defined.
@@ -55,11 +55,11 @@ _HOMES = {
     "Timeline": "pvnas.deploy.timeline",
     "UserError": "pvnas.errors",
     "adapt_spinning": "pvnas.runtime.spinning",
-    "create_model": "pvnas.space.models",
+    "create_model": "pvnas.deploy.models",
     "export": "pvnas.api",
     "features": "pvnas.deploy.features",
     "for_inference": "pvnas.fast.inference",
-    "list_models": "pvnas.space.models",
+    "list_models": "pvnas.deploy.models",
     "load": "pvnas.deploy.loaded",
     "load_config": "pvnas.settings",
     "network_cost": "pvnas.space.cost",

@@ -223,6 +223,25 @@ def test_strips_never_come_from_outside_the_folder(make_run: MakeRun) -> None:
     assert read_run(run).samples[0].png == b""
 
 
+def test_pairs_that_are_mixed_up_link_to_their_clips(make_run: MakeRun) -> None:
+    run = make_run(search_epochs=1, train_epochs=1)
+    assert "The most confident mistakes" not in write_report(run).read_text(encoding="utf-8")
+    names, matrix = read_run(run).confusion_classes, read_run(run).confusion
+    assert matrix is not None
+    truth, said = max(
+        ((t, p) for t in range(len(names)) for p in range(len(names)) if t != p), key=lambda pair: matrix[pair]
+    )
+    listed = [{"path": HOSTILE, "file": "none.png", "truth": names[said], "prediction": names[truth], "score": 0.9}]
+    listed += [{"path": "x.mp4", "file": "00.png", "truth": names[truth], "prediction": names[said], "score": 0.8}]
+    (run / "samples/mistakes.json").write_text(json.dumps(listed))
+    html = write_report(run).read_text(encoding="utf-8")
+    assert '<a href="#mistake-2">2</a>' in html
+    assert html.count('id="mistake-') == 2
+    assert "the strip is missing" in html
+    assert FAILED not in html
+    assert "<script>alert" not in html
+
+
 def test_large_strips_are_compacted(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (256, 2048, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "strip.png")

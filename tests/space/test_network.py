@@ -20,7 +20,6 @@ from pvnas.space.layers import (
     unfold_time,
 )
 from pvnas.space.layout import cell_specs, parse_layout
-from pvnas.space.models import create_model, list_models
 from pvnas.space.network import HEAD_LENGTH, DerivedCell, PVNASNetwork, drop_path
 from pvnas.space.operations import build_operation, build_relaxed
 
@@ -127,9 +126,36 @@ def test_interface():
     assert network(x).shape == (2, 7)
     network.reset_classifier(0)
     assert network(x).shape == (2, network.num_features)
-    maps = list(network.outputs(to_channels_last(x)))
-    assert [m.shape[1] for m in maps[1:]] == [info["num_chs"] for info in network.feature_info]
-    assert [16 // m.shape[3] for m in maps[1:]] == [info["reduction"] for info in network.feature_info]
+    last, maps = network.forward_intermediates(x)
+    torch.testing.assert_close(last, features)
+    assert [m.shape[1] for m in maps] == network.feature_info.channels()
+    assert [16 // m.shape[3] for m in maps] == network.feature_info.reduction()
+    network.reset_classifier(0, global_pool="")
+    assert network(x).shape == features.shape
+    for classes, pool in ((5, ""), (0, "max")):
+        with pytest.raises(ValueError, match="global_pool"):
+            network.reset_classifier(classes, pool)
+
+
+def test_intermediates_are_those_that_are_asked_for():
+    network, x = small().eval(), torch.randn(2, 3, 4, 16, 16)
+    last, maps = network.forward_intermediates(x)
+    n = len(maps)
+    for indices, wanted in ((2, [n - 2, n - 1]), ([0, 2], [0, 2]), ([-1, 1], [n - 1, 1]), (n, list(range(n)))):
+        found = network.forward_intermediates(x, indices, intermediates_only=True)
+        for each, number in zip(found, wanted, strict=True):
+            torch.testing.assert_close(each, maps[number])
+    early, (first,) = network.forward_intermediates(x, [1], stop_early=True)
+    torch.testing.assert_close(early, maps[1])
+    torch.testing.assert_close(first, maps[1])
+    torch.testing.assert_close(network.forward_intermediates(x, [1])[0], last)
+    for wrong in ([n], [-n - 1], [], 0, n + 1):
+        with pytest.raises(ValueError, match="indices"):
+            network.forward_intermediates(x, wrong)
+    with pytest.raises(ValueError, match="output_fmt"):
+        network.forward_intermediates(x, output_fmt="NLC")
+    assert network.feature_info.module_name([0, -1]) == ["cells.0", f"cells.{n - 1}"]
+    assert network.feature_info.channels(1) == maps[1].shape[1]
 
 
 def test_gradient_checkpointing_changes_no_gradient():
@@ -143,32 +169,6 @@ def test_gradient_checkpointing_changes_no_gradient():
         gradients.append([p.grad.clone() for p in network.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("name", list_models())
-def test_every_model_builds(name):
-    genotype = random_genotype(0)
-    with torch.device("meta"):
-        network = create_model(name, genotype=genotype, num_classes=9)
-        assert network(torch.empty(1, 3, 8, 32, 32)).shape == (1, 9)
-
-
-def test_create_model_reads_files_and_refuses_what_is_not_there(tmp_path):
-    path = tmp_path / "genotype.json"
-    path.write_text(random_genotype(0).to_json())
-    network = create_model("pvnas_tiny", genotype=path, num_classes=2, width=4, features_only=True)
-    assert len(network(torch.randn(1, 3, 2, 16, 16))) == 8
-    with pytest.raises(UserError, match="did you mean pvnas_l_half"):
-        create_model("pvnas_l_hal", genotype=path)
-    with pytest.raises(UserError, match="no pretrained weights"):
-        create_model("pvnas_l", True, genotype=path)
-    both = create_model("pvnas_tiny", genotype=path, num_classes=2, width=4, in_chans=6, features_only=True)
-    assert both.in_channels == 6
-    assert [y.shape[1] for y in both(torch.randn(1, 6, 2, 16, 16))] == [4, 16, 32, 32, 64, 64, 128, 128]
-    with pytest.raises(TypeError, match="in_channels"):  # timm's name is in_chans
-        create_model("pvnas_l", genotype=path, in_channels=6)
-    with pytest.raises(UserError, match="in_chans"):
-        create_model("pvnas_l", genotype=path, in_chans=0)
 
 
 def test_layouts():

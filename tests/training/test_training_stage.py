@@ -282,3 +282,12 @@ def test_what_a_test_writes(sources, tmp_path):
     samples = json.loads((tmp_path / "samples" / "samples.json").read_text())
     assert len(samples) == 8
     assert all((tmp_path / "samples" / sample["file"]).stat().st_size > 100 for sample in samples)
+    mistakes = json.loads((tmp_path / "samples" / "mistakes.json").read_text())
+    wrong = [row for row in rows if row["correct"] == "0"]
+    assert sorted(mistake["path"] for mistake in mistakes) == sorted(row["path"] for row in wrong)
+    assert [mistake["score"] for mistake in mistakes] == sorted((float(row["score"]) for row in wrong), reverse=True)
+    assert all((tmp_path / "samples" / mistake["file"]).stat().st_size > 100 for mistake in mistakes)
+    right = torch.eye(len(results["classes"]))[[video.label for video in sources[2].catalog.videos]]
+    write_results(tmp_path, sources[2], right, stage.config, {"n_failed": 3})
+    assert json.loads((tmp_path / "samples" / "mistakes.json").read_text()) == []
+    assert not list((tmp_path / "samples").glob("mistake-*.png")), "of an earlier test none is left"

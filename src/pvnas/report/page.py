@@ -26,6 +26,7 @@ SECTIONS = {
     "augmented": "Training clips, augmented",
     "learning": "Losses, accuracies and schedules",
     "confusion": "What is taken for what",
+    "mistakes": "The most confident mistakes",
     "classes": "Class by class",
     "costs": "Costs beside the published networks",
     "exports": "Exported files",
@@ -58,6 +59,8 @@ def render_page(record: RunRecord, figures_folder: Path, progress: Progress | No
     names = [name for name in SECTIONS if not (record.tested and name in OF_THE_RUN)]
     if not record.searched:  # nothing decided here: the genotype was given
         names = [name for name in names if name != "search" and not (record.peer and name == "cells")]
+    if not record.mistakes:
+        names.remove("mistakes")
     if not record.exports:
         names.remove("exports")
     if not record.augmented:  # of a run that has not trained yet, or a test on another set

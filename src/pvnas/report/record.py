@@ -20,6 +20,7 @@ from pvnas.space.genotype import CATEGORIES, EDGES, Genotype, operations_of
 
 MAX_FILE_BYTES = 64 << 20
 TESTED, AUGMENTED, PEER, EXPORTS = "tested.json", "samples/augmented.png", "peer.json", "export/exports.json"
+MISTAKES = "samples/mistakes.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class RunRecord:
     confusion: NDArray[Any] | None = None
     """(K, K) int64, rows are the truth."""
     samples: list[Sample] = field(default_factory=list)
+    mistakes: list[Sample] = field(default_factory=list)
+    """Of the test videos that are wrong those with the highest scores."""
     augmented: bytes = b""
     """A PNG of training clips as augmentation makes them; empty where there is none."""
     verdicts: list[dict[str, Any]] = field(default_factory=list)
@@ -145,6 +148,8 @@ def read_run(run_dir: str | Path) -> RunRecord:
             _read(record, name, read)
     _read(record, "genotypes", _read_epoch_genotypes)
     _read(record, AUGMENTED, _field("augmented", _png))
+    if (folder / MISTAKES).is_file():
+        _read(record, MISTAKES, _read_mistakes)
     if (folder / EXPORTS).is_file():
         _read(record, EXPORTS, _read_exports)
     if (folder / TESTED).is_file():
@@ -233,10 +238,19 @@ def _read_confusion(record: RunRecord, path: Path) -> None:
 
 
 def _read_samples(record: RunRecord, path: Path) -> None:
+    record.samples = _samples(path)
+
+
+def _read_mistakes(record: RunRecord, path: Path) -> None:
+    record.mistakes = _samples(path)
+
+
+def _samples(path: Path) -> list[Sample]:
+    samples = []
     for entry in json.loads(_read_text(path)):
         strip = path.parent / Path(str(entry["file"])).name  # never outside the folder, whatever the list says
         score = float(entry.get("score", math.nan))
-        record.samples.append(
+        samples.append(
             Sample(
                 str(entry["path"]),
                 str(entry["truth"]),
@@ -246,6 +260,7 @@ def _read_samples(record: RunRecord, path: Path) -> None:
                 bool(entry.get("explained")),
             )
         )
+    return samples
 
 
 def _png(path: Path) -> bytes:

@@ -34,6 +34,7 @@ from pvnas.space.genotype import CATEGORIES, Genotype
 TEMPERATURES = ("search.alphas.temperature", "search.alphas.final_temperature")
 STRIP_BYTES = 120_000  # a larger strip is made a JPEG, so that twelve of them stay well below 2 MB
 STRIP_WIDTH = 1120
+MISTAKE_BYTES, MISTAKE_WIDTH = 30_000, 560  # of which there are two dozen
 CONFUSIONS_SHOWN = 8
 GOOD_VERDICTS = frozenset({"ok", "short"})
 
@@ -47,19 +48,27 @@ def clips(record: RunRecord, draw: Draw) -> dict[str, Any]:
     return {"clips": [(sample, _data_uri(sample.png) if sample.png else None) for sample in record.samples]}
 
 
-def _data_uri(png: bytes) -> Markup:
-    kind, data = compact_strip(png)
+def mistakes(record: RunRecord, draw: Draw) -> dict[str, Any]:
+    """What is wrong with the highest scores, with strips half as wide."""
+    shown = [
+        (each, _data_uri(each.png, MISTAKE_BYTES, MISTAKE_WIDTH) if each.png else None) for each in record.mistakes
+    ]
+    return {"shown": shown}
+
+
+def _data_uri(png: bytes, most: int = STRIP_BYTES, width: int = STRIP_WIDTH) -> Markup:
+    kind, data = compact_strip(png, most, width)
     return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
 
 
-def compact_strip(png: bytes) -> tuple[str, bytes]:
-    """Return the picture as it is when it is small, else scaled to the page's width as a JPEG: (kind, bytes)."""
-    if len(png) <= STRIP_BYTES:
+def compact_strip(png: bytes, most: int = STRIP_BYTES, width: int = STRIP_WIDTH) -> tuple[str, bytes]:
+    """Return the picture as it is when it has at most so many bytes, else as a JPEG, no wider: (kind, bytes)."""
+    if len(png) <= most:
         return "png", png
     with Image.open(io.BytesIO(png), formats=["PNG"]) as strip:
         picture = strip.convert("RGB")
-    if picture.width > STRIP_WIDTH:
-        picture = picture.resize((STRIP_WIDTH, max(1, round(picture.height * STRIP_WIDTH / picture.width))))
+    if picture.width > width:
+        picture = picture.resize((width, max(1, round(picture.height * width / picture.width))))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=82)
     return "jpeg", buffer.getvalue()
@@ -228,8 +237,19 @@ def confusion(record: RunRecord, draw: Draw) -> dict[str, Any]:
     mistakes = [(int(matrix[t, p]), names[t], names[p], int(matrix[t].sum())) for t, p in np.argwhere(matrix) if t != p]
     mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[:CONFUSIONS_SHOWN]
     figure = draw("confusion", f"Confusion matrix of {len(names)} classes", figures.confusion_figure, matrix, names)
-    rows = [[truth, taken, f"{n} of {total}", f"{100 * n / total:.0f} %"] for n, truth, taken, total in mistakes]
+    shown: dict[tuple[str, str], list[int]] = {}  # numbers of the clips of each pair that the page shows
+    for place, each in enumerate(record.mistakes):
+        shown.setdefault((each.truth, each.prediction), []).append(place)
+    rows = [
+        [truth, taken, f"{n} of {total}", f"{100 * n / total:.0f} %", _links(shown.get((truth, taken), []))]
+        for n, truth, taken, total in mistakes
+    ]
     return {"matrix": figure, "mistakes": rows, "calibration": _calibration(record, draw)}
+
+
+def _links(numbers: list[int]) -> Markup:
+    """Return links to clips among the most confident mistakes, which are counted from 1."""
+    return Markup(" ").join(Markup('<a href="#mistake-{0}">{0}</a>').format(number + 1) for number in numbers)
 
 
 BIN = ("low", "high", "n", "said", "right")

@@ -4,7 +4,8 @@ Legend: N clips, C channels, T frames, H and W pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -91,8 +92,8 @@ class DerivedCell(nn.Module):
 class PVNASNetwork(nn.Module):
     """A video-recognition network: (N, in_channels, T, H, W) clips, normalised, to (N, num_classes) scores.
 
-    The interface is timm's: ``forward_features``, ``forward_head``, ``get_classifier``, ``reset_classifier``,
-    ``set_grad_checkpointing``, ``feature_info``.
+    The interface is timm's: ``forward_features``, ``forward_head``, ``forward_intermediates``, ``get_classifier``,
+    ``reset_classifier``, ``set_grad_checkpointing``, ``feature_info``, ``global_pool``, ``pretrained_cfg``.
     """
 
     def __init__(
@@ -119,6 +120,13 @@ class PVNASNetwork(nn.Module):
         self.num_classes = num_classes
         self.head = config.head
         self.drop_rate = drop_rate
+        self.global_pool = "avg"
+        """``avg``, or nothing: then ``forward_head`` leaves time and space as they are, and there is no classifier."""
+        self.pretrained_cfg: dict[str, Any] = {
+            "num_classes": num_classes,
+            "classifier": "classifier",
+            "first_conv": "stem.0",
+        }
         self.classifier = _classifier(self.num_features, num_classes)
         self.feature_info = _feature_info(specs, config.stem)
         self.grad_checkpointing = False
@@ -134,6 +142,32 @@ class PVNASNetwork(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the cells' outputs for the backward pass and compute the rest again: less memory, more time."""
         self.grad_checkpointing = enable
+
+    def forward_intermediates(
+        self,
+        x_NCTHW: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Return the last output and a list of cells' outputs, as timm does; ``intermediates_only``: the list alone.
+
+        ``indices``: which cells of ``feature_info``, or how many of the last ones; None: all. ``stop_early``: no cell
+        behind them is computed, and the last output is theirs. ``norm`` changes nothing: no norm follows the cells.
+        Channels come first, whatever dimensions follow. Raises ValueError.
+        """
+        if output_fmt not in ("NCHW", "NCTHW"):
+            raise ValueError(f"output_fmt is {output_fmt!r}; channels come first: NCHW or NCTHW")
+        wanted, found, y = self.feature_info.rows(indices), dict[int, Tensor](), x_NCTHW
+        for number, y in enumerate(islice(self.outputs(to_channels_last(x_NCTHW)), 1, None)):
+            if number in wanted:
+                found[number] = y
+            if stop_early and number == max(wanted):
+                break
+        intermediates = [found[number] for number in wanted]
+        return intermediates if intermediates_only else (y, intermediates)
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the stem's output, then every cell's, each (N, C, T, H', W') of clips in channels_last_3d memory."""
@@ -158,7 +192,7 @@ class PVNASNetwork(nn.Module):
 
     def forward_head(self, x_NCTHW: Tensor, pre_logits: bool = False) -> Tensor:
         """Average over time and space, dropout, classifier: (N, num_classes), or the (N, num_features) before it."""
-        return self.classify(x_NCTHW.mean((2, 3, 4)), pre_logits)
+        return self.classify(x_NCTHW.mean((2, 3, 4)), pre_logits) if self.global_pool else x_NCTHW
 
     def classify(self, x_NC: Tensor, pre_logits: bool = False) -> Tensor:
         """Return what ``forward_head`` does of the averages over time and space."""
@@ -174,9 +208,15 @@ class PVNASNetwork(nn.Module):
         """Return the last layer."""
         return self.classifier
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new classifier of ``num_classes`` classes in; 0 leaves none, so that features come out."""
-        self.num_classes = num_classes
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new classifier of ``num_classes`` classes in; 0 leaves none, so that features come out.
+
+        ``global_pool``: another one, see there. Raises ValueError.
+        """
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("avg", "") or (num_classes and not pool):
+            raise ValueError(f"global_pool is {pool!r} with {num_classes} classes; it is avg, or empty without classes")
+        self.num_classes, self.global_pool = num_classes, pool
         self.classifier = _classifier(self.num_features, num_classes).to(next(self.parameters()).device)
 
 
@@ -184,9 +224,40 @@ def _classifier(features: int, classes: int) -> nn.Module:
     return nn.Linear(features, classes) if classes else nn.Identity()
 
 
-def _feature_info(specs: tuple[CellSpec, ...], stem: str) -> list[dict[str, Any]]:
-    """Channels and spatial reduction of every cell's output, as timm lists them."""
-    reduction, info = stem_stride(stem), []
+class FeatureInfo(list[dict[str, Any]]):
+    """Channels (num_chs), spatial reduction and module of every cell's output, as timm lists them."""
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Return the channels of one output, of some, or of all."""
+        return self._of("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Return by what height and width are divided."""
+        return self._of("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Return the names of the cells."""
+        return self._of("module", idx)
+
+    def rows(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the numbers of cells that ``forward_intermediates`` is asked for. Raises ValueError for others."""
+        n = len(self)
+        if indices is None:
+            return list(range(n))
+        asked = list(range(n))[n - indices :] if isinstance(indices, int) and 0 < indices <= n else indices
+        rows = [] if isinstance(asked, int) else [index + n if index < 0 else index for index in asked]
+        if not rows or min(rows) < 0 or max(rows) >= n:
+            raise ValueError(f"indices are {indices}; there are {n} cells")
+        return rows
+
+    def _of(self, name: str, idx: int | Sequence[int] | None) -> Any:
+        if isinstance(idx, int):
+            return self[idx][name]
+        return [row[name] for row in (self if idx is None else [self[index] for index in idx])]
+
+
+def _feature_info(specs: tuple[CellSpec, ...], stem: str) -> FeatureInfo:
+    reduction, info = stem_stride(stem), FeatureInfo()
     for index, spec in enumerate(specs):
         reduction *= 2 if is_reduction(spec.category) else 1
         info.append({"num_chs": NODES * spec.channels, "reduction": reduction, "module": f"cells.{index}"})

@@ -25,7 +25,7 @@ from pvnas.space.network import PVNASNetwork
 from pvnas.training.calibration import as_probabilities, calibration
 from pvnas.training.evaluate import score_table
 
-SAMPLES = 12
+SAMPLES, MISTAKES = 12, 24
 SHOWN = 8  # frames of a clip: more would be too small to see on a page
 SCORE_DIGITS = 6
 FOR, AGAINST = np.array([230, 70, 30]), np.array([40, 110, 220])  # red-orange and blue: told apart by all eyes
@@ -63,6 +63,7 @@ def write_results(
     write_atomic(run_dir / "predictions.csv", _predictions_csv(videos, scores_VK))
     explained = network if isinstance(network, PVNASNetwork) else None
     write_samples(run_dir / "samples", videos, scores_VK, config, explained)
+    write_mistakes(run_dir / "samples", videos, scores_VK, config)
     write_atomic(run_dir / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -112,6 +113,27 @@ def write_samples(
         said = {"prediction": catalog.classes[best], "score": score, "explained": network is not None}
         samples.append(sample | said)
     write_atomic(folder / "samples.json", json.dumps(samples, indent=1) + "\n")
+
+
+def write_mistakes(folder: Path, videos: VideoDataset, scores_VK: Tensor, config: RunConfig) -> None:
+    """Write strips of the test videos that are wrong with the highest scores, up to MISTAKES, and mistakes.json."""
+    from matplotlib.image import imsave
+
+    catalog = videos.catalog
+    labels_V = torch.tensor([video.label for video in catalog.videos], dtype=torch.int64)
+    best_V, said_V = as_probabilities(scores_VK, config.test.average).max(1)
+    wrong = (said_V != labels_V).nonzero().flatten()
+    chosen = wrong[best_V[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+    for old in folder.glob("mistake-*.png"):
+        old.unlink()
+    mistakes = []
+    for number, index in enumerate(chosen.tolist()):
+        file, video = f"mistake-{number:02d}.png", catalog.videos[index]
+        imsave(folder / file, strip(display_frames(videos, index, config.clip, config.test), config.clip))
+        mistake = {"path": video.name, "file": file, "truth": catalog.classes[video.label]}
+        said = {"prediction": catalog.classes[int(said_V[index])], "score": round(float(best_V[index]), SCORE_DIGITS)}
+        mistakes.append(mistake | said)
+    write_atomic(folder / "mistakes.json", json.dumps(mistakes, indent=1) + "\n")
 
 
 def strip(frames_THWC: NDArray[np.uint8], clip: ClipConfig) -> NDArray[np.uint8]:
