@@ -82,6 +82,13 @@ def test_what_differs_gets_no_file(model_folder: Path, tmp_path: Path, monkeypat
         export_model(model, model_folder, Form("torch"), out, clips)
     with pytest.raises(UserError, match="tried on 8 clips at least, and here are 7"):
         export_model(model, model_folder, Form("torch"), out, clips[:7])
+    monkeypatch.setattr(exports, "_expected", lambda network, views_NCTHW, clip, pixels: torch.zeros(8, 8))
+    monkeypatch.setattr(exports, "_runner", lambda path, form: lambda given: torch.full((len(given), 8), torch.nan))
+    with pytest.raises(UserError, match="not written: scores of the exported network differ by inf"):
+        export_model(model, model_folder, Form("torch"), out, clips)
+    monkeypatch.setattr(exports, "_expected", lambda network, views_NCTHW, clip, pixels: torch.full((8, 8), torch.nan))
+    with pytest.raises(UserError, match="scores are not numbers"):
+        export_model(model, model_folder, Form("torch"), out, clips)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +131,8 @@ def test_a_run_is_exported_tested_and_predicts(
     rows = {row["file"]: row for row in json.loads((run_dir / "export/exports.json").read_text())}
     assert set(rows) == {"model.onnx", "model-int8.onnx"}
     assert rows["model-int8.onnx"]["val_top1"] >= 0
-    assert rows["model-int8.onnx"]["bytes"] < rows["model.onnx"]["bytes"] * 1.5
+    eight = onnx.load(run_dir / "export/model-int8.onnx").graph.node
+    assert sum(node.op_type == "QuantizeLinear" for node in eight) > 20
     page = (run_dir / "report.html").read_text()
     assert "Exported files" in page
     assert "model-int8.onnx" in page
@@ -146,20 +154,31 @@ def test_a_run_is_exported_tested_and_predicts(
     save_model(other, model.network, model.genotype, model.classes, model.config)
     with pytest.raises(UserError, match="exported of other weights"):
         OnnxNetwork(other / "export/model.onnx", other)
+    with pytest.raises(UserError, match="of another form than its name says"):
+        OnnxNetwork(run_dir / "export/model-int8.onnx", run_dir)
 
 
 @pytest.mark.parametrize(
     "words, why",
     [
         (["--format", "torch", "--int8"], "--int8 is for onnx"),
+        (["--pixels", "--int8"], "leave --format and --pixels away"),
+        (["--out", "mine.onnx"], "there is a file of this name"),
         (["--out", "model.txt"], "--out writes onnx; name it so: --out model.onnx"),
         ([], "holds a network without its videos; name some to try it on: --videos"),
         (["--videos", "none.mp4"], "no such file"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
-    words: list[str], why: str, model_folder: Path, capfd: pytest.CaptureFixture[str]
+    words: list[str],
+    why: str,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.onnx").write_text("mine")
     capfd.readouterr()
     assert cli.main(["export", str(model_folder), *words]) == 2
     err = capfd.readouterr().err

@@ -140,7 +140,8 @@ def export_of(run_dir: Path, runtime: str) -> "nn.Module | None":
         return None
     from pvnas.deploy.export import FOLDER, Form, OnnxNetwork
 
-    return OnnxNetwork(run_dir / FOLDER / Form(int8=runtime == "onnx-int8").file_name, run_dir)
+    form = Form(int8=runtime == "onnx-int8")
+    return OnnxNetwork(run_dir / FOLDER / form.file_name, run_dir, int8=form.int8)
 
 
 def classes_of(run_dir: Path) -> int:

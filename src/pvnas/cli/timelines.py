@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pvnas.deploy.timeline import Timeline
 
 DIGITS = 6
-HEADER = ("path", "start", "end", "prediction", "score", "error")
-JSON_BEGINS, SRT_BEGINS, PAGE_BEGINS = '{\n "pvnas": "timeline"', "1\n", "<!doctype html>\n<html lang"
-"""How files of each kind begin that may be written anew."""
+HEADER = ("path", "start", "end", "class", "score", "error")
+BEGINS = {"json": '{\n "pvnas": "timeline"', "html": "<!doctype html>\n<!-- pvnas timeline -->\n"}
+"""How files begin that may be written anew; subtitles tell nothing of who wrote them."""
 
 
 class Place(Protocol):
@@ -46,7 +46,7 @@ def tell_timelines(args: Namespace, run_dir: Path, videos: Sequence["Video"]) ->
         if out and kind == "csv":
             places.append(_Rows(out, stack.enter_context(table_file(out, [",".join(HEADER).encode()]))))
         elif out:
-            _check_file(out, {"json": JSON_BEGINS, "srt": SRT_BEGINS, "html": PAGE_BEGINS}[kind])
+            _check_file(out, BEGINS.get(kind))
         from pvnas.data.check import Limits
         from pvnas.deploy.model import load_model
         from pvnas.deploy.timeline import Joining, pace_of, timeline_of_each
@@ -82,7 +82,9 @@ def tell_timelines(args: Namespace, run_dir: Path, videos: Sequence["Video"]) ->
                         progress.line(reasons[-1])
                 task.advance()
         for place in places:
-            place.close()
+            # What is in a file from before is worth more than a part, or nothing.
+            if (isinstance(place, _Json) and place.out is None) or (not stop.requested and len(reasons) < len(videos)):
+                place.close()
     if stop.requested:
         raise KeyboardInterrupt
     if out and not args.json:
@@ -92,8 +94,8 @@ def tell_timelines(args: Namespace, run_dir: Path, videos: Sequence["Video"]) ->
         raise UserError(told + ("; all others have their answer" if len(reasons) < len(videos) else ""))
 
 
-def _check_file(out: Path, begins: str) -> None:
-    """UserError where a file cannot be written, and for one that holds anything else."""
+def _check_file(out: Path, begins: str | None) -> None:
+    """UserError where a file cannot be written, and for one that does not begin so."""
     from pvnas.runtime.files import write_atomic
 
     if not out.exists():
@@ -102,10 +104,10 @@ def _check_file(out: Path, begins: str) -> None:
         return
     try:
         with out.open("rb") as file:
-            head = file.read(len(begins.encode()))
+            head = file.read(len(begins or "1"))
     except OSError as error:
         raise UserError(f"--out {out}: cannot be read ({error.strerror}); name another file") from None
-    if head and head != begins.encode():
+    if head and (begins is None or head != begins.encode()):
         raise UserError(f"--out {out}: there is another file of this name, not of a timeline; name another one")
 
 
@@ -139,11 +141,12 @@ class _Rows:
             write_row(self.path, self.descriptor, HEADER)
             self.begun = True
         name = str(timeline.path)
+        if not timeline.segments:
+            asked = [timeline.start, timeline.end] if timeline.video.is_segment else ["", ""]
+            write_row(self.path, self.descriptor, [name, *asked, "", "", timeline.error])
         for start, end, label, score in timeline.segments:
             row = [name, round(start, 3), round(end, 3), label, round(score, DIGITS), ""]
             write_row(self.path, self.descriptor, row)
-        if timeline.error:
-            write_row(self.path, self.descriptor, [name, "", "", "", "", timeline.error])
 
     def close(self) -> None: ...
 
@@ -165,6 +168,8 @@ class _Json:
             for seen in timeline.windows
         ]
         row: dict[str, object] = {"path": str(timeline.path), "seconds": round(timeline.seconds, 3)}
+        if timeline.video.is_segment:
+            row |= {"start": timeline.start, "end": timeline.end if timeline.end < float("inf") else None}
         row |= {"segments": segments, "classes": list(timeline.classes), "windows": windows}
         self.videos.append({**row, "error": timeline.error} if timeline.error else row)
 
@@ -173,7 +178,7 @@ class _Json:
 
         rows = ",\n".join("  " + json.dumps(video) for video in self.videos)
         head = json.dumps(self.about)[1:-1]
-        text = f'{JSON_BEGINS}, {head},\n "videos": [\n{rows}\n ]\n}}'
+        text = f'{BEGINS["json"]}, {head},\n "videos": [\n{rows}\n ]\n}}'
         if self.say is not None:
             self.say(text)
         if self.out is not None:
@@ -209,18 +214,22 @@ class _Page:
     def __init__(self, out: Path, about: dict[str, object]) -> None:
         from pvnas.report.timeline import Shown
 
-        self.out, self.about = out, about
+        self.out, self.about, self.count = out, about, 0
         self.videos: list[Shown] = []
 
     def add(self, timeline: "Timeline") -> None:
         from pvnas.deploy.timeline import stretches
-        from pvnas.report.timeline import Shown
+        from pvnas.report.timeline import SHOWN_VIDEOS, Shown
 
-        seen = timeline.name, timeline.error, timeline.seconds, timeline.segments, *stretches(timeline.windows)
+        self.count += 1
+        if self.count > SHOWN_VIDEOS:
+            return
+        end = timeline.start + timeline.seconds
+        seen = timeline.name, timeline.error, timeline.seconds, timeline.segments, *stretches(timeline.windows, end)
         self.videos.append(Shown(*seen, timeline.classes, timeline.pictures))
 
     def close(self) -> None:
         from pvnas.report.timeline import timeline_page
         from pvnas.runtime.files import write_atomic
 
-        write_atomic(self.out, timeline_page(self.videos, **self.about))
+        write_atomic(self.out, timeline_page(self.videos, self.count, **self.about))

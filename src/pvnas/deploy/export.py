@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,8 +59,8 @@ class Form:
 
 def need_packages(form: Form) -> None:
     """Raise UserError where a package is lacking that such an export takes."""
-    if form.int8 and form.format != "onnx":
-        raise UserError("--int8 is for onnx")
+    if form.int8 and (form.format != "onnx" or form.pixels):
+        raise UserError("--int8 is for onnx, and for what the network sees: leave --format and --pixels away")
     if form.format == "onnx":
         for name in ("onnx", "onnxruntime", "onnxscript"):
             try:
@@ -69,13 +70,19 @@ def need_packages(form: Form) -> None:
 
 
 def export_model(
-    model: Model, folder: Path, form: Form, out: Path, views_NCTHW: Tensor, calibration: Iterable[Tensor] = ()
+    model: Model,
+    folder: Path,
+    form: Form,
+    out: Path,
+    views_NCTHW: Tensor,
+    calibration: Iterable[Tensor] = (),
+    judge: Callable[[Path], dict[str, Any]] = lambda path: {},
 ) -> dict[str, Any]:
     """Write a file, try it on clips, give it its name, and return what is known of it.
 
     ``folder``: the model's; ``views_NCTHW``: uint8 clips as a test sees them, CLIPS at least; ``calibration``: more of
-    them for int8, of training. Raises UserError where the file says something else than the network; of int8 the
-    difference is told.
+    them for int8, of training; ``judge``: says more of the file before it has its name, or raises. Raises UserError
+    where the file says something else than the network; of int8 the difference is told.
     """
     if len(views_NCTHW) < CLIPS:
         raise UserError(f"a file is tried on {CLIPS} clips at least, and here are {len(views_NCTHW)}: name more videos")
@@ -85,7 +92,11 @@ def export_model(
     given = _as_given(views_NCTHW, clip, pixels=form.pixels)
     expected_NK = _expected(network, views_NCTHW, clip, pixels=form.pixels)
     about = {"version": __version__, "model": json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))}
-    about |= {"weights_sha256": weights_digest(folder), "input": "pixels" if form.pixels else "network input"}
+    about |= {
+        "weights_sha256": weights_digest(folder),
+        "int8": form.int8,
+        "input": "pixels" if form.pixels else "network input",
+    }
     about |= {"shape": [None, *given.shape[1:]], "output": "probabilities" if form.pixels else "scores"}
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
@@ -104,6 +115,7 @@ def export_model(
                 f"{out}: not written: scores of the exported network differ by {trial['largest_difference']:.2g} of "
                 f"the largest, and {trial['same_top1']} of {trial['clips']} clips have the same class"
             )
+        trial |= judge(path)
         size = path.stat().st_size
         os.replace(path, out)
     return {"file": out.name, "format": form.format, "pixels": form.pixels, "int8": form.int8, "bytes": size} | trial
@@ -111,10 +123,14 @@ def export_model(
 
 def tried(run: Any, given: Tensor, expected_NK: Tensor) -> dict[str, Any]:
     """Return how scores of clips compare with the network's own: at one clip at a time and at several."""
-    scale = float(expected_NK.abs().max())
+    scale = max(float(expected_NK.abs().max()), 1e-12)
+    if not bool(expected_NK.isfinite().all()):
+        raise UserError("the network's scores are not numbers; train it again")
     largest, same = 0.0, len(given)
     for batch in BATCHES:
         found_NK = torch.cat([run(part) for part in given.split(batch)])
+        if not bool(found_NK.isfinite().all()):
+            return {"clips": len(given), "batches": list(BATCHES), "largest_difference": math.inf, "same_top1": 0}
         largest = max(largest, float((found_NK - expected_NK).abs().max()) / scale)
         same = min(same, int((found_NK.argmax(1) == expected_NK.argmax(1)).sum()))
     return {"clips": len(given), "batches": list(BATCHES), "largest_difference": largest, "same_top1": same}
@@ -265,14 +281,18 @@ class OnnxSession:
 class OnnxNetwork(nn.Module):
     """An exported network in the place of a model's: (N, C, T, H, W) to scores before softmax, (N, K), on the CPU."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
-        """``folder``: the model's, of whose weights the file must be. Raises UserError."""
+    def __init__(self, path: Path, folder: Path, *, int8: bool = False) -> None:
+        """``folder``: the model's, of whose weights the file must be, in eight bits or not. Raises UserError."""
         super().__init__()
         if not path.is_file():
             raise UserError(f"{path}: not there; write it with: pvnas export {folder}")
         self.onnx = OnnxSession(path)
         if self.onnx.about["weights_sha256"] != weights_digest(folder):
             raise UserError(f"{path} was exported of other weights; write it anew: pvnas export {folder}")
+        if (self.onnx.about["input"], self.onnx.about["int8"]) != ("network input", int8):
+            raise UserError(
+                f"{path} is an export of another form than its name says; write it anew: pvnas export {folder}"
+            )
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.onnx.run(x_NCTHW.transpose(1, 2))
@@ -281,11 +301,11 @@ class OnnxNetwork(nn.Module):
 # ---- what a run directory knows of its files
 
 
-def keep_row(run_dir: Path, row: dict[str, Any]) -> None:
-    """Add what is known of a file to what the run directory knows of it."""
+def keep_row(run_dir: Path, row: dict[str, Any], *, is_new: bool) -> None:
+    """Add what is known of a file in the run directory to what was; of a new file nothing was."""
     path = run_dir / FOLDER / ROWS
     rows = {each["file"]: each for each in read_rows(path)}
-    rows[row["file"]] = rows.get(row["file"], {}) | row
+    rows[row["file"]] = ({} if is_new else rows.get(row["file"], {})) | row
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(list(rows.values()), indent=1) + "\n")
 

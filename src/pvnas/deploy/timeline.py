@@ -3,6 +3,8 @@
 Legend: N views, C channels, T frames, H and W pixels, K classes, W windows, S stretches between the starts of windows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from pvnas.data.clips.sampling import window_seconds
 from pvnas.data.clips.window_frames import decode_windows
 from pvnas.data.clips.windows import Pace, Picture, Window
 from pvnas.data.video.decode import VideoError, channels_first, in_colours
-from pvnas.deploy.answers import Answer, all_of, why_none
+from pvnas.deploy.answers import Answer, why_none
 from pvnas.deploy.inputs import Paths, find_videos
 from pvnas.deploy.model import Model, load_model
 from pvnas.deploy.predictions import scores_of_views
@@ -100,7 +102,15 @@ def timelines(
     model = load_model(Path(run_dir))
     pace = pace_of(model, window, stride, ends_at_cuts=ends_at_cuts)
     limits = Limits(workers, deadline)
-    return all_of(timeline_of_each(model, find_videos(videos), pace, joining or Joining(), device, limits))
+    found = find_videos(videos)
+    answers = _numbered(model, found, pace, joining or Joining(), Watcher(model, device), limits)
+    in_order: dict[int, Timeline] = {}
+    with closing(answers):
+        for number, answer in answers:
+            if answer.error:
+                raise UserError(f"{answer.name}: {answer.error}")
+            in_order[number] = answer
+    return [in_order[number] for number in range(len(found))]
 
 
 def pace_of(
@@ -119,6 +129,8 @@ def pace_of(
     for name, value in (("window", window), ("stride", stride)):
         if not 0.01 <= value <= 3600:
             raise UserError(f"the {name} is in seconds, from 0.01 to 3600, not {value:g}")
+    if model.config.clip.sampling == "dense" and window > usual * (1 + 1e-9):
+        raise UserError(f"the network sees {usual:.4g} s at once, no more; name a shorter window than {window:g} s")
     if stride > window:
         raise UserError(f"windows of {window:g} s that begin {stride:g} s apart leave seconds out; name a lower stride")
     return Pace(window, stride, ends_at_cuts)
@@ -139,7 +151,21 @@ def timeline_of_each(
     A video is decoded once, and never more of it is held than a window of each that is decoded at the time. ``export``:
     as of ``predict_each``.
     """
-    watcher, config = Watcher(model, device, export), model.config
+    for _, timeline in _numbered(model, videos, pace, joining, Watcher(model, device, export), limits, stop):
+        yield timeline
+
+
+def _numbered(
+    model: Model,
+    videos: Sequence[Video],
+    pace: Pace,
+    joining: Joining,
+    watcher: Watcher,
+    limits: Limits,
+    stop: StopRequest | None = None,
+) -> Generator[tuple[int, Timeline], None, None]:
+    """Yield the number and the timeline of each video."""
+    config = model.config
     seen: dict[int, list[Seen]] = {}
     glimpses: dict[int, Glimpses] = {}
     failed: dict[int, VideoError] = {}
@@ -165,10 +191,10 @@ def timeline_of_each(
             pictures = tuple(glimpses.pop(number, Glimpses()).kept)
             bad = said if isinstance(said, VideoError) else failed.pop(number, None)
             if bad is not None:
-                yield replace(Timeline(*about), error=why_none(bad, video))
+                yield number, replace(Timeline(*about), error=why_none(bad, video))
             elif isinstance(said, float):
-                segments = joined(windows, model.classes, joining)
-                yield Timeline(*about, said, tuple(windows), tuple(segments), model.classes, pictures)
+                segments = joined(windows, model.classes, joining, video.start + said)
+                yield number, Timeline(*about, said, tuple(windows), tuple(segments), model.classes, pictures)
 
 
 class Glimpses:
@@ -209,12 +235,17 @@ class Watcher:
 # ---- from windows to segments
 
 
-def joined(windows: Sequence[Seen], classes: Sequence[str], joining: Joining) -> list[Segment]:
-    """Return the segments of a video's windows, in their order; what shows no class clearly is in none."""
-    bounds_S1, scores_SK = stretches(windows)
+def joined(
+    windows: Sequence[Seen], classes: Sequence[str], joining: Joining, end: float | None = None
+) -> list[Segment]:
+    """Return the segments of a video's windows, in their order; what shows no class clearly is in none.
+
+    ``end``: of the video, in seconds, where it goes on behind the last window.
+    """
+    bounds_S1, scores_SK = stretches(windows, end)
     segments, held, begun = list[Segment](), None, 0
 
-    def end(stop: int) -> None:
+    def finish(stop: int) -> None:
         if held is not None:
             score = float(np.average(scores_SK[begun:stop, held], weights=np.diff(bounds_S1[begun : stop + 1])))
             segments.append(Segment(float(bounds_S1[begun]), float(bounds_S1[stop]), classes[held], score))
@@ -222,27 +253,29 @@ def joined(windows: Sequence[Seen], classes: Sequence[str], joining: Joining) ->
     for number, scores_K in enumerate(scores_SK):
         best = int(scores_K.argmax())
         stays = held is not None and scores_K[best] <= scores_K[held] + joining.margin
-        wanted = held if stays else best
-        if wanted is not None and scores_K[wanted] < joining.least:
-            wanted = None
+        clearest = held if stays and held is not None and scores_K[held] >= joining.least else best
+        wanted = clearest if scores_K[clearest] >= joining.least else None
         if wanted != held:
-            end(number)
+            finish(number)
             held, begun = wanted, number
-    end(len(scores_SK))
+    finish(len(scores_SK))
     return segments
 
 
-def stretches(windows: Sequence[Seen]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the bounds (S + 1,) of the stretches between the starts of windows, the last to its end, and their scores.
+def stretches(windows: Sequence[Seen], end: float | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bounds (S + 1,) of the stretches between the starts of windows, and their scores (S, K).
 
-    (S, K): the means of all windows that show the middle of a stretch.
+    The last one ends with its window, or at ``end`` where that is later. Scores are the means of all windows that show
+    the middle of a stretch; where nothing moves there is none, and those of the window before go on.
     """
     if not windows:
         return np.zeros(1), np.zeros((0, 0))
     starts_W, ends_W = (np.array([getattr(window, name) for window in windows]) for name in ("start", "end"))
-    bounds_S1 = np.append(starts_W, ends_W[-1])
+    bounds_S1 = np.append(starts_W, max(ends_W[-1], end or 0.0))
     middles_S = (bounds_S1[:-1] + bounds_S1[1:]) / 2
-    shown_SW = (starts_W <= middles_S[:, None]) & (middles_S[:, None] < ends_W)
-    shown_SW[~shown_SW.any(1)] = np.eye(len(windows), dtype=bool)[~shown_SW.any(1)]  # where nothing moved, as before
+    # Windows come in the order of their starts and of their ends: those that show an instant follow each other.
+    behind_S = np.searchsorted(starts_W, middles_S, side="right")
+    first_S = np.minimum(np.searchsorted(ends_W, middles_S, side="right"), behind_S - 1)
     scores_WK = np.stack([window.scores_K for window in windows])
-    return bounds_S1, shown_SW @ scores_WK / shown_SW.sum(1, keepdims=True)
+    sums_W1K = np.concatenate([np.zeros_like(scores_WK[:1]), scores_WK.cumsum(0)])
+    return bounds_S1, (sums_W1K[behind_S] - sums_W1K[first_S]) / (behind_S - first_S)[:, None]

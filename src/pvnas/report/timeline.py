@@ -37,10 +37,13 @@ class Shown:
     pictures: Sequence[tuple[float, NDArray[np.uint8]]] = ()
 
 
-def timeline_page(videos: Sequence[Shown], **about: Any) -> str:
-    """Return the page; ``about``: network, window, stride (seconds), margin and least of the segments."""
-    parts = [_part(number, video) for number, video in enumerate(videos[:SHOWN_VIDEOS])]
-    return page_templates().get_template("timeline.html").render(videos=parts, n_videos=len(videos), **about)
+def timeline_page(videos: Sequence[Shown], n_videos: int, **about: Any) -> str:
+    """Return the page of the first of so many videos.
+
+    ``about``: network, window, stride (seconds), margin and least of the segments.
+    """
+    parts = [_part(number, video) for number, video in enumerate(videos)]
+    return page_templates().get_template("timeline.html").render(videos=parts, n_videos=n_videos, **about)
 
 
 def _part(number: int, video: Shown) -> dict[str, Any]:

@@ -98,6 +98,33 @@ def test_no_window_reaches_over_a_cut() -> None:
     np.testing.assert_array_equal(windows[5].frames_FHWC, np.stack([scenes[1]] * 4))
 
 
+def test_where_all_frames_differ_none_is_a_cut() -> None:
+    rng = np.random.default_rng(0)
+    cutter, windows = WindowCutter(DENSE, "slowfast", Pace(1.0, 0.5)), list[Window]()
+    for number in range(80):
+        windows += cutter.add(number / 10, rng.integers(0, 256, (24, 32, 3), np.uint8))
+    assert len(windows) > 11, "windows of a second, but for what the first frames tell"
+    assert all(window.end - window.start == pytest.approx(1.0) for window in windows[2:])
+
+
+def test_windows_of_a_folder_of_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(30):
+        Image.fromarray(np.full((24, 32, 3), 8 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.png").write_bytes(b"broken")
+    (tmp_path / "7.png").write_bytes(b"broken")
+    pace, test = Pace(1.0, 0.5, ends_at_cuts=False), TestConfig(short_side=24)
+    *items, end = [
+        item for item in decode_windows([Video(str(tmp_path), 0, "test")], DENSE, test, pace, Limits(), 10.0) if item
+    ]
+    assert end == (0, 3.0)
+    for _, window in items:
+        footage = Footage(tmp_path, window.start, window.end, 10.0)
+        expected = footage.pictures(views_chosen(DENSE, TestConfig(temporal_views=1)), short_side=24)
+        np.testing.assert_array_equal(window.frames_FHWC, expected)
+
+
 def test_windows_of_a_file_are_those_of_its_segments(tiny_shapes: Path) -> None:
     path = min(tiny_shapes.rglob("*.mp4"))
     test, pace, windows, seconds = TestConfig(temporal_views=1, short_side=24), Pace(0.5, 0.2), list[Window](), 0.0

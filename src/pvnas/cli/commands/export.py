@@ -33,6 +33,8 @@ def export(args: Namespace) -> None:
     out = Path(args.out or run_dir / FOLDER / form.file_name)
     if out.suffix != Path(form.file_name).suffix:
         raise UserError(f"--out writes {args.format}; name it so: --out {out.stem}{Path(form.file_name).suffix}")
+    if args.out and out.exists():
+        raise UserError(f"--out {out}: there is a file of this name; name another one, or delete it")
     if args.videos:
         if args.int8:
             raise UserError(

@@ -65,12 +65,17 @@ OUR_HEADERS = (b"path,prediction,", b"path,start,end,prediction,")
 def predict(args: Namespace) -> None:
     """Say what is seen in videos."""
     run_dir = model_directory(args.dir)
+    if args.runtime != "torch" and args.device == "cuda":
+        raise UserError("exports run on the CPU here; leave --device or --runtime away")
+    usual = {"window": None, "stride": None, "margin": 0.1, "least": 0.0, "across_cuts": False}
+    if not args.timeline and (
+        typed := [name.replace("_", "-") for name, value in usual.items() if getattr(args, name) != value]
+    ):
+        raise UserError(f"--{typed[0]} is of a timeline: add --timeline")
     videos = videos_typed(args.videos)
     if args.timeline:
         tell_timelines(args, run_dir, videos)
         return
-    if args.window is not None or args.stride is not None:
-        raise UserError("--window and --stride are of a timeline: add --timeline")
     with ExitStack() as stack:
         file = stack.enter_context(table_file(Path(args.out), OUR_HEADERS)) if args.out else None
         from pvnas.data.check import Limits

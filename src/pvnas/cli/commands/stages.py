@@ -183,12 +183,11 @@ def test(args: Namespace) -> None:
         from pvnas.deploy.export import Form
 
         found = pipeline.test_export(config, run_dir, Form(int8=args.runtime == "onnx-int8"))
-        if args.json:
+        if args.json and speaks():
             print_json(found)
-        else:
-            print(
-                f"top-1 {found['top1']} % on {found['videos']} videos; {found['same']} of them as by the network itself"
-            )
+        elif speaks():
+            same = "no test to compare with" if found["same"] is None else f"{found['same']} of them as by the network"
+            print(f"top-1 {found['top1']} % on {found['videos']} videos; {same}")
         return
     results = pipeline.test_on(config, run_dir, out) if args.out else pipeline.test(config, run_dir)
     if args.json and speaks():
@@ -247,7 +246,6 @@ def _print_outcome(results: dict[str, Any], run_dir: Path) -> None:
 @command(
     "report",
     RUN,
-    RUNTIME,
     Argument("--png", "write the figures as PNG, too", False),
     example="pvnas report runs/demo/run\npvnas report runs/demo/run --png",
 )

@@ -4,10 +4,14 @@ As ``view_frames``: a video that cannot be read, hangs, or takes its decoder dow
 that has cut a window waits until its reader takes it, so that no more lie in memory than there are processes.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
+
+import numpy as np
+from av import VideoFrame
 
 from pvnas.config import ClipConfig, TestConfig
 from pvnas.data.catalog import Video
@@ -17,6 +21,9 @@ from pvnas.data.clips.windows import Pace, Window, WindowCutter
 from pvnas.data.processes import Allowed, Failure, Part, Tell, run_jobs
 from pvnas.data.video.decode import FrameReader, Painter, VideoError, average_rate, open_video, reason
 from pvnas.data.video.footage import Footage
+from pvnas.data.video.pictures import picture_files, read_picture, size_of_first
+
+RIGHT_BEHIND = 1e-4  # seconds
 
 
 def decode_windows(
@@ -78,26 +85,50 @@ def _decode(
         return VideoError("unreadable", f"{type(error).__name__}: {reason(error)}")
 
 
+def _show_pictures(footage: Footage, painter: Painter, show: Any) -> float:
+    """Show the pictures of a folder one by one, in the place of one that cannot be read the one before it."""
+    files = picture_files(footage.path)
+    painter.fit(*size_of_first(files))
+    picture, unread = None, 0
+    for number, file in enumerate(files):
+        try:
+            picture_HWC = np.ascontiguousarray(read_picture(file))
+        except VideoError:
+            unread += picture is None
+        else:
+            picture = painter.paint(VideoFrame.from_ndarray(picture_HWC, format="rgb24"))
+            for before in range(number - unread, number):  # those that could not be read before the first that can
+                show(before / footage.frame_rate, picture)
+            unread = 0
+        if picture is not None:
+            show(number / footage.frame_rate, picture)
+    return len(files) / footage.frame_rate
+
+
 def _show_all(footage: Footage, painter: Painter, show: Any, on_length: Any) -> float:
     """Show each frame of a video at its time and return the video's seconds. Raises VideoError.
 
-    A time stamp that does not rise is replaced by the frame before and the average rate: what comes later is not known.
+    Where a frame has no time stamp the average rate counts on; a stamp that does not rise comes right behind the last.
     """
-    if footage.is_pictures or not footage.is_whole:  # which are read by their own rules, and are seldom long
+    if footage.is_pictures and footage.is_whole:
+        return _show_pictures(footage, painter, show)
+    if not footage.is_whole:  # which is read by rules of its own, and held
         shown = footage.in_order(painter.paint, painter, on_length)
         for time, picture in zip(shown.times_T.tolist(), shown.items, strict=True):
             show(time, picture)
         return shown.duration
     with open_video(footage.path) as (container, stream):
         rate, base = average_rate(stream), float(stream.time_base or 0)
-        count, time, first = 0, 0.0, 0
+        count, time, origin = 0, 0.0, math.nan  # seconds of the stamps where the video begins
         for frame in FrameReader(container, stream, on_length).frames():
             if not count:
                 painter.fit(frame.width, frame.height)
-                first = frame.pts or 0
+            elif frame.pts is None or math.isnan(origin):
+                time += 1.0 / rate
             else:
-                stamped = 0.0 if frame.pts is None else (frame.pts - first) * base
-                time = stamped if stamped > time else time + 1.0 / rate
+                time = max(frame.pts * base - origin, time + RIGHT_BEHIND)
+            if math.isnan(origin) and frame.pts is not None:
+                origin = frame.pts * base - time
             show(time, painter.paint(frame))
             count += 1
     if not count:

@@ -21,7 +21,7 @@ from pvnas.data.video.segment import EPSILON_SECONDS, segment_of
 Picture = NDArray[np.uint8]
 
 # A cut changes the picture, averaged over a few squares, by this share of all grey levels, and by so many times the
-# usual change; no shot is shorter than so many seconds.
+# usual change; shots of fewer seconds are left out.
 SQUARES, LEAST_CHANGE, TIMES_USUAL, SHORTEST_SHOT = 12, 0.08, 4.0, 0.25
 REMEMBERED = 12  # changes that tell what is usual
 
@@ -61,8 +61,9 @@ class WindowCutter:
 
         Times rise. A window in which no frame begins shows what the one before it has shown, and is left out.
         """
-        if self.pace.ends_at_cuts and self._changes.is_cut(picture) and time - self._shot.begun >= SHORTEST_SHOT:
-            yield from self._numbered(self._shot.finish(time))
+        if self.pace.ends_at_cuts and self._changes.is_cut(picture):
+            if time - self._shot.begun >= SHORTEST_SHOT:  # else a flash, of which there is nothing to see
+                yield from self._numbered(self._shot.finish(time))
             self._shot = _Shot(self.clip, self.rule, self.pace, time)
         yield from self._numbered(self._shot.add(time, picture))
 
@@ -91,10 +92,8 @@ class _Changes:
             return before is not None
         change = float(np.abs(squares - before).mean()) / 255
         usual = float(np.median(self._usual)) if self._usual else 0.0
-        if change > max(LEAST_CHANGE, TIMES_USUAL * usual):
-            return True  # which tells nothing of what is usual
-        self._usual.append(change)
-        return False
+        self._usual.append(change)  # a cut, too: where all frames differ so much, none of them is one
+        return change > max(LEAST_CHANGE, TIMES_USUAL * usual)
 
 
 def _squares(picture: Picture) -> NDArray[np.float32]:
