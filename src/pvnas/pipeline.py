@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pvnas import exporting
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
 from pvnas.data.clips.mirrored_views import views_of_a_video
@@ -180,13 +181,13 @@ def export(config: RunConfig, run_dir: str | Path, form: Form, out: str | Path |
     """Write the trained network of a run as a file for other programs; return how it compares with the network."""
     need_packages(form)
     with open_session(config, run_dir, SPLITS if form.int8 else ["test"]) as session:
-        return session.export(form, Path(out or Path(run_dir, FOLDER, form.file_name)))
+        return exporting.export(session, form, Path(out or Path(run_dir, FOLDER, form.file_name)))
 
 
 def test_export(config: RunConfig, run_dir: str | Path, form: Form) -> dict[str, Any]:
     """Test an exported file of a run on the run's test videos."""
     with open_session(config, run_dir, ["test"]) as session:
-        return session.test_export(form)
+        return exporting.test_export(session, form)
 
 
 def test_on(config: RunConfig, run_dir: str | Path, folder: str | Path) -> dict[str, Any]:

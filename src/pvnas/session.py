@@ -17,18 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pvnas.config import RunConfig
 from pvnas.data.catalog import SPLITS
-from pvnas.data.check.results import inert
-from pvnas.data.clips.loader import test_batches
 from pvnas.data.clips.mirrored_views import views_of_a_video
 from pvnas.data.clips.sheet import write_sheet
 from pvnas.data.dataset import OpenedVideos, VideoDataset
 from pvnas.data.identity import LearntVideos, located, open_learnt, open_to_learn
 from pvnas.data.readable import Videos, check_once, checked_before, load_videos
-from pvnas.deploy.export import CLIPS, FOLDER, Form, OnnxNetwork, export_model, keep_row
 from pvnas.deploy.latency import clock_of
 from pvnas.deploy.model import load_model, save_model
 from pvnas.deploy.origin import load_origin, with_body
@@ -62,20 +59,15 @@ from pvnas.space.cost import network_cost
 from pvnas.space.cost_table import Price
 from pvnas.space.genotype import Genotype
 from pvnas.space.network import PVNASNetwork
-from pvnas.training.evaluate import score_table, score_views
+from pvnas.training.evaluate import score_views
 from pvnas.training.log import EpochLog, read_metrics
 from pvnas.training.outcome import summary
-from pvnas.training.results import predictions_of, write_results
+from pvnas.training.results import write_results
 from pvnas.training.stage import TrainStage, derived_network
 
 GENOTYPE, WEIGHTS, RESULTS = "genotype.json", "model.safetensors", "results.json"
 CANDIDATES = "candidates"
 """Folder of the short trainings that decide on the width."""
-CPU = torch.device("cpu")
-CALIBRATION = 32
-"""Training videos, two clips of each, that tell how large activations are, for an export in eight bits."""
-MOST_POINTS_LOST = 2.0
-"""Of validation top-1, by an export in eight bits."""
 
 
 @contextmanager
@@ -398,58 +390,6 @@ class Session:
         about = self.world.first_does(lambda: describe_run(self.model_dir, self.config, model.genotype, model.classes))
         return self.test_network(network, about)
 
-    def export(self, form: Form, out: Path) -> dict[str, Any]:
-        """Write the trained network as a file, tried on test videos; return what is known of it."""
-        model, videos = load_model(self.model_dir), self.videos
-        if not videos.test or (form.int8 and not (videos.train and videos.validation)):
-            needed = "training videos and videos to validate it on" if form.int8 else "test videos"
-            raise UserError(f"the run has no {needed}; name some videos to try an export on: --videos VIDEO ...")
-        views_NCTHW = some_views(videos.test, self.config, CLIPS)
-        if not form.int8:
-            row = export_model(model, self.model_dir, form, out, views_NCTHW)
-        else:
-            calibration = some_views(videos.train, self.config, CALIBRATION).split(8)
-            row = export_model(model, self.model_dir, form, out, views_NCTHW, calibration, self._judged)
-        if out.parent.absolute() == (self.run_dir / FOLDER).absolute():
-            keep_row(self.run_dir, row, is_new=True)
-        return row
-
-    def _judged(self, path: Path) -> dict[str, Any]:
-        """Return validation accuracies of an export in eight bits and of the network; UserError where much is lost."""
-        test = replace(self.config.test, temporal_views=1, spatial_views=1)
-        config, videos = replace(self.config, test=test), self.videos.validation
-        labels_V = torch.tensor([video.label for video in videos.catalog.videos], dtype=torch.int64)
-        eighth, whole = (
-            float(score_table(score_views(network, videos, config, CPU), labels_V, videos.catalog.classes)["top1"])
-            for network in (OnnxNetwork(path, self.model_dir, int8=True), load_model(self.model_dir).network)
-        )
-        if eighth < whole - MOST_POINTS_LOST:
-            raise UserError(
-                f"not written: in eight bits {eighth:.1f} % of the validation videos are right, {whole:.1f} % by the "
-                "network itself"
-            )
-        return {"val_top1": eighth, "val_top1_of_network": whole}
-
-    def test_export(self, form: Form) -> dict[str, Any]:
-        """Test an exported file as the network is tested, and return its own top-1 and how often both say the same."""
-        path = self.model_dir / FOLDER / form.file_name
-        network, videos = OnnxNetwork(path, self.model_dir, int8=form.int8), self.videos
-        if not videos.test:
-            raise UserError(f"{self.run_dir} has no test videos")
-        scores_VK = score_views(network, videos.test, self.config, CPU, self.progress, self.world)
-        labels_V = torch.tensor([video.label for video in videos.test.catalog.videos], dtype=torch.int64)
-        classes = videos.test.catalog.classes
-        row = {
-            name: score_table(scores_VK, labels_V, classes)[name] for name in ("top1", "top1_interval", "mean_class")
-        }
-        said = predictions_of(self.run_dir)
-        names = [inert(video.name) for video in videos.test.catalog.videos]
-        found = [inert(classes[int(best)]) for best in scores_VK.argmax(1)]
-        same = sum(said.get(n) == f for n, f in zip(names, found, strict=True)) if said else None
-        row |= {"videos": len(names), "same": same}
-        self.world.first_does(lambda: keep_row(self.run_dir, {"file": path.name, **row}, is_new=False))
-        return row
-
     def results_before(self) -> dict[str, Any]:
         """Return the results that are there."""
         self.progress.line("test: finished before; its results are kept")
@@ -472,14 +412,6 @@ class Session:
         )
         self.progress.line(f"test: {summary(results)}")
         return results
-
-
-def some_views(videos: VideoDataset, config: RunConfig, n: int) -> Tensor:
-    """Return up to 2n uint8 clips as a test sees them, of n videos evenly over the list or, of fewer, of all."""
-    rows = range(0, len(videos), max(1, len(videos) // n))[:n]
-    batches = test_batches(videos, config.clip, config.test, 8, workers=0, rows=rows)
-    views_NCTHW = torch.cat([batch.clips_NCTHW.cpu() for batch in batches])
-    return views_NCTHW[:: max(1, len(views_NCTHW) // (2 * n))][: 2 * n]
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -7,23 +7,14 @@ import torch
 from torch import nn
 
 import pvnas
+from every_operation import with_every_operation
 from pvnas.config import ClipConfig, NetworkConfig
 from pvnas.data.clips.network_input import frames_read, network_input
 from pvnas.deploy.rank4 import FromPixels, OnClips, Rank4Network
-from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of
+from pvnas.space.genotype import Edge, Genotype
 from pvnas.space.layers import BatchNorm
 from pvnas.space.network import PVNASNetwork
 from pvnas.space.operations import register_operation, unregister_operation
-
-
-def with_every_operation(first: int) -> Genotype:
-    """Every operation of every category, some of them at stride 2: the operations in turn, from one of them on."""
-    cells = {}
-    for category in CATEGORIES:
-        names = [name for name in operations_of(category) if name != "zero"]
-        turn = [names[(first + place) % len(names)] for place in range(8)]
-        cells[category] = tuple((Edge(0, turn[2 * node]), Edge(1 + node, turn[2 * node + 1])) for node in range(4))
-    return Genotype(tuple(cells.items()))
 
 
 def learnt(

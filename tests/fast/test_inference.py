@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from every_operation import with_every_operation
 from pvnas.config import NetworkConfig
 from pvnas.fast.inference import folded, for_inference
-from pvnas.space.genotype import CATEGORIES, Edge, Genotype, operations_of, random_genotype
+from pvnas.space.genotype import random_genotype
 from pvnas.space.layers import BatchNorm, FactorizedReduction, FoldedConv
 from pvnas.space.network import PVNASNetwork
 
@@ -23,17 +24,6 @@ def trained(genotype, **options):
             norm.weight.uniform_(-2.0, 2.0)
             norm.bias.normal_()
     return network.eval()
-
-
-def with_every_operation(first: int) -> Genotype:
-    """Every operation of every category, some of them at stride 2: the operations in turn, from one of them on."""
-    cells = {}
-    for category in CATEGORIES:
-        names = [name for name in operations_of(category) if name != "zero"]
-        turn = [names[(first + place) % len(names)] for place in range(8)]
-        nodes = [(Edge(0, turn[2 * node]), Edge(1 + node, turn[2 * node + 1])) for node in range(4)]
-        cells[category] = tuple(nodes)
-    return Genotype(tuple(cells.items()))
 
 
 @pytest.mark.parametrize("first", [0, 3])

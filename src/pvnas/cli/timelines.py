@@ -118,6 +118,7 @@ class _Lines:
         self.progress = progress
 
     def add(self, timeline: "Timeline") -> None:
+        """Say what is seen in a video."""
         if timeline.error:
             return
         self.progress.output(f"{clean(timeline.name)}, {timeline.seconds:.1f} s")
@@ -126,7 +127,8 @@ class _Lines:
         if not timeline.segments:
             self.progress.output("  nothing is seen clearly enough")
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """All is written."""
 
 
 class _Rows:
@@ -136,6 +138,7 @@ class _Rows:
         self.path, self.descriptor, self.begun = path, descriptor, False
 
     def add(self, timeline: "Timeline") -> None:
+        """Write the rows of a video, and before the first one the titles in place of what the file held."""
         if not self.begun:
             os.ftruncate(self.descriptor, 0)
             write_row(self.path, self.descriptor, HEADER)
@@ -148,7 +151,8 @@ class _Rows:
             row = [name, round(start, 3), round(end, 3), label, round(score, DIGITS), ""]
             write_row(self.path, self.descriptor, row)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """All is written."""
 
 
 class _Json:
@@ -159,6 +163,7 @@ class _Json:
         self.videos: list[dict[str, object]] = []
 
     def add(self, timeline: "Timeline") -> None:
+        """Keep what is seen in a video."""
         segments = [
             {"start": round(start, 3), "end": round(end, 3), "class": name, "score": round(score, DIGITS)}
             for start, end, name, score in timeline.segments
@@ -174,6 +179,7 @@ class _Json:
         self.videos.append({**row, "error": timeline.error} if timeline.error else row)
 
     def close(self) -> None:
+        """Write what was kept."""
         from pvnas.runtime.files import write_atomic
 
         rows = ",\n".join("  " + json.dumps(video) for video in self.videos)
@@ -192,10 +198,12 @@ class _Subtitles:
         self.out, self.text = out, ""
 
     def add(self, timeline: "Timeline") -> None:
+        """Write a cue for each segment."""
         for number, (start, end, name, score) in enumerate(timeline.segments, start=1):
             self.text += f"{number}\n{_srt(start)} --> {_srt(end)}\n{clean(name)} ({score:.2f})\n\n"
 
     def close(self) -> None:
+        """Write what was kept."""
         from pvnas.runtime.files import write_atomic
 
         write_atomic(self.out, self.text)
@@ -218,6 +226,7 @@ class _Page:
         self.videos: list[Shown] = []
 
     def add(self, timeline: "Timeline") -> None:
+        """Keep what the page shows of a video; of more than SHOWN_VIDEOS only that they were there."""
         from pvnas.deploy.timeline import stretches
         from pvnas.report.timeline import SHOWN_VIDEOS, Shown
 
@@ -229,6 +238,7 @@ class _Page:
         self.videos.append(Shown(*seen, timeline.classes, timeline.pictures))
 
     def close(self) -> None:
+        """Write what was kept."""
         from pvnas.report.timeline import timeline_page
         from pvnas.runtime.files import write_atomic
 

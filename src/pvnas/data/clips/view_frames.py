@@ -5,11 +5,11 @@ process that only decodes starts quickly without it. Legend: T frames, H and W p
 """
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from pvnas.data.video.segment import Choose
 MIB = 1 << 20
 MEMORY_MIB = 4096  # a video may take: frames of all views are held at once, unlike in a check
 
+Made = TypeVar("Made")
 Frames = NDArray[np.uint8]  # (T, H, W, C): the temporal views one after another
 
 
@@ -75,12 +76,18 @@ def readable(videos: Sequence[Video], frame_rate: float, bad: list[tuple[int, Vi
 
 def _decode(job: Job, tell: Tell, clip: ClipConfig, test: TestConfig, limits: Limits) -> Frames | VideoError:
     """Return the frames of a video's temporal views, or why it has none. Raises nothing that a file is the cause of."""
+
+    def on_length(seconds: float) -> None:
+        tell(Allowed(limits.seconds_for(job.size, seconds)))
+
+    choose = views_chosen(clip, test)
+    return or_why(lambda: job.footage.pictures(choose, short_side=test.short_side, on_length=on_length))
+
+
+def or_why(decode: Callable[[], Made]) -> Made | VideoError:
+    """Return what is decoded, or why nothing is. Raises nothing that a file is the cause of."""
     try:
-
-        def on_length(seconds: float) -> None:
-            tell(Allowed(limits.seconds_for(job.size, seconds)))
-
-        return job.footage.pictures(views_chosen(clip, test), short_side=test.short_side, on_length=on_length)
+        return decode()
     except VideoError as error:
         return error
     except MemoryError:

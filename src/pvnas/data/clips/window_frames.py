@@ -16,10 +16,10 @@ from av import VideoFrame
 from pvnas.config import ClipConfig, TestConfig
 from pvnas.data.catalog import Video
 from pvnas.data.check import Limits
-from pvnas.data.clips.view_frames import MEMORY_MIB, MIB, Job, failure_of, readable
+from pvnas.data.clips.view_frames import MEMORY_MIB, MIB, Job, failure_of, or_why, readable
 from pvnas.data.clips.windows import Pace, Window, WindowCutter
 from pvnas.data.processes import Allowed, Failure, Part, Tell, run_jobs
-from pvnas.data.video.decode import FrameReader, Painter, VideoError, average_rate, open_video, reason
+from pvnas.data.video.decode import FrameReader, Painter, VideoError, average_rate, open_video
 from pvnas.data.video.footage import Footage
 from pvnas.data.video.pictures import picture_files, read_picture, size_of_first
 
@@ -63,26 +63,22 @@ def _decode(
     job: Job, tell: Tell, clip: ClipConfig, test: TestConfig, pace: Pace, limits: Limits
 ) -> Part | float | VideoError:
     """Tell the windows of a video and return its seconds, or why it has none. Raises nothing that a file causes."""
-    try:
-        cutter, painter = WindowCutter(clip, test.rule, pace), Painter(test.short_side)
+    cutter, painter = WindowCutter(clip, test.rule, pace), Painter(test.short_side)
 
-        def on_length(seconds: float) -> None:
-            tell(Allowed(limits.seconds_for(job.size, seconds)))
+    def on_length(seconds: float) -> None:
+        tell(Allowed(limits.seconds_for(job.size, seconds)))
 
-        def show(time: float, picture: Any) -> None:
-            for window in cutter.add(time, picture):
-                tell(Part(window))
+    def show(time: float, picture: Any) -> None:
+        for window in cutter.add(time, picture):
+            tell(Part(window))
 
+    def decode() -> float:
         duration = _show_all(job.footage, painter, show, on_length)
         for window in cutter.finish(duration):
             tell(Part(window))
         return duration
-    except VideoError as error:
-        return error
-    except MemoryError:
-        return VideoError("refused", "memory: decoding it takes more than is allowed")
-    except Exception as error:  # whatever a file makes of PyAV is that file's fault
-        return VideoError("unreadable", f"{type(error).__name__}: {reason(error)}")
+
+    return or_why(decode)
 
 
 def _show_pictures(footage: Footage, painter: Painter, show: Any) -> float:
